@@ -1,0 +1,202 @@
+"""Images and displacement fields on their grids. Knows nothing of files, ITK and features.
+
+A field is a pull, fixed → moving: a sample of the fixed image at point p is found in the moving image at p + u(p).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from semreg.errors import GeometryError
+from semreg.geometry import AxisOrder, Grid, index_map, reorder
+from semreg.sampling import (
+    SLAB_POINTS,
+    Mode,
+    base_index,
+    resample,
+    sample,
+    slabs,
+    transform_index,
+)
+
+PointMap: TypeAlias = Callable[[Tensor], Tensor]
+"""Points (D, N) in mm, x y z → points (D, N) in mm."""
+
+
+@dataclass(frozen=True)
+class Volume:
+    """Samples ``data`` (C, z, y, x) or (C, y, x) on their ``grid``."""
+
+    data: Tensor
+    grid: Grid
+
+    def __post_init__(self) -> None:
+        """Check that the samples fit the grid (GeometryError)."""
+        if tuple(self.data.shape[1:]) != self.grid.shape:
+            raise GeometryError(
+                f"expected data of shape (C, {', '.join(map(str, self.grid.shape))}) for a grid of size "
+                f"{self.grid.size_xyz} (x, y, z), got {tuple(self.data.shape)}"
+            )
+
+    def on(self, grid: Grid, *, mode: Mode = "linear", outside: float | None = None) -> Volume:
+        """The image resampled on another grid; ``outside`` beyond its box, the border value if None."""
+        return Volume(resample(self.data, index_map(grid, self.grid), grid.shape, mode=mode, outside=outside), grid)
+
+    def reordered(self, axes: AxisOrder) -> Volume:
+        """The same image with its axes permuted and flipped; no value changes."""
+        return Volume(reorder_tensor(self.data, axes), reorder(self.grid, axes))
+
+
+def reorder_tensor(x: Tensor, axes: AxisOrder) -> Tensor:
+    """Permute and flip the spatial axes of ``x`` (C, *S)."""
+    moved = x.permute(0, *[a + 1 for a in axes.order])
+    return moved.flip([a + 1 for a in axes.flips]) if axes.flips else moved
+
+
+@dataclass(frozen=True)
+class Field:
+    """A displacement field, fixed → moving.
+
+    ``vox`` (D, z, y, x): component d moves along tensor axis d, in voxels of ``grid``.
+    """
+
+    vox: Tensor
+    grid: Grid
+
+    def __post_init__(self) -> None:
+        """Check that the vectors fit the grid (GeometryError)."""
+        if tuple(self.vox.shape) != (self.grid.dimension, *self.grid.shape):
+            raise GeometryError(
+                f"expected vectors of shape {(self.grid.dimension, *self.grid.shape)}, got {tuple(self.vox.shape)}"
+            )
+
+    @classmethod
+    def zeros(cls, grid: Grid, *, device: torch.device | str = "cpu") -> Field:
+        """The identity."""
+        return cls(torch.zeros((grid.dimension, *grid.shape), device=device), grid)
+
+    @classmethod
+    def from_mm(cls, mm: Tensor, grid: Grid) -> Field:
+        """From displacements in mm, (D, *S), components in the order x, y(, z)."""
+        return cls(_apply_linear(grid.point_to_index(), mm), grid)
+
+    def mm(self) -> Tensor:
+        """Displacements in mm, (D, *S), components in the order x, y(, z)."""
+        return _apply_linear(self.grid.index_to_point(), self.vox)
+
+    def index(self, part: slice | None = None) -> Tensor:
+        """Where each sample (of the slab ``part``) is found: own index plus displacement, (D, *S), own voxels."""
+        part = part or slice(0, self.grid.shape[0])
+        index = base_index((part.stop - part.start, *self.grid.shape[1:]), like=self.vox)
+        index[0] += part.start
+        return index.add_(self.vox[:, part])
+
+    def on(self, grid: Grid) -> Field:
+        """The same field on another grid: resampled, vectors rescaled; border vectors hold beyond the box."""
+        if grid == self.grid:
+            return self
+        values = resample(self.vox, index_map(grid, self.grid), grid.shape)
+        return Field(_apply_linear(index_map(self.grid, grid), values), grid)
+
+    def then(self, other: Field) -> Field:
+        """First this field, then ``other``: u(p) = this(p) + other(p + this(p)), on this field's grid."""
+        to_other = index_map(self.grid, other.grid)
+        back = index_map(other.grid, self.grid)
+        result = torch.empty_like(self.vox)
+        for part in slabs(self.grid.shape, SLAB_POINTS):
+            more = sample(other.vox, transform_index(to_other, self.index(part)))
+            result[:, part] = self.vox[:, part] + _apply_linear(back, more)
+        return Field(result, self.grid)
+
+    def inverse(self, *, iterations: int = 30) -> Field:
+        """The inverse on the same grid by fixed-point iteration v(p) = −u(p + v(p))."""
+        inverse = Field(-self.vox, self.grid)
+        for _ in range(iterations):
+            inverse = Field(-sample(self.vox, inverse.index()), self.grid)
+        return inverse
+
+    def point_map(self) -> PointMap:
+        """The field as a map of points (D, N) in mm; beyond the box points stay, as in ITK."""
+
+        def move(points: Tensor) -> Tensor:
+            index = transform_index(self.grid.point_to_index(), points.to(torch.float64))
+            shift = sample(self.vox.to(torch.float64), index, outside=0.0)
+            return points + _apply_linear(self.grid.index_to_point(), shift).to(points.dtype)
+
+        return move
+
+    def reordered(self, axes: AxisOrder) -> Field:
+        """The same field with its axes permuted and flipped; physical vectors do not change."""
+        signs = [-1.0 if axis in axes.flips else 1.0 for axis in range(self.grid.dimension)]
+        vox = reorder_tensor(self.vox, axes)[list(axes.order)]
+        vox = vox * torch.tensor(signs, dtype=vox.dtype, device=vox.device).reshape(-1, *[1] * self.grid.dimension)
+        return Field(vox, reorder(self.grid, axes))
+
+
+def restore_order(field: Field, axes: AxisOrder, grid: Grid) -> Field:
+    """Undo ``field.reordered(axes)``: back to the axes of ``grid``."""
+    vox = field.vox
+    for axis in axes.flips:
+        vox = vox.flip(axis + 1)
+        vox[axis] = -vox[axis]
+    inverse = axes.inverse_order
+    return Field(vox[list(inverse)].permute(0, *[a + 1 for a in inverse]).contiguous(), grid)
+
+
+def warp(moving: Volume, field: Field, *, mode: Mode = "linear", outside: float) -> Volume:
+    """The moving image on the field's grid, read at p + u(p); ``outside`` is the background value."""
+    to_moving = index_map(field.grid, moving.grid)
+    result = moving.data.new_empty((moving.data.shape[0], *field.grid.shape))
+    for part in slabs(field.grid.shape, SLAB_POINTS):
+        index = transform_index(to_moving, field.index(part))
+        result[:, part] = sample(moving.data, index, mode=mode, outside=outside)
+    return Volume(result, field.grid)
+
+
+def jacobian_determinant(field: Field) -> Tensor:
+    """Determinant of ∂(p + u)/∂p at every sample, (*S), without unit; negative where space is folded.
+
+    Central differences, with border values continued, as ``itk::DisplacementFieldJacobianDeterminantFilter``.
+    An axis of one voxel counts as unchanging.
+    """
+    result = torch.empty_like(field.vox[0])
+    count = field.grid.shape[0]
+    for part in slabs(field.grid.shape, SLAB_POINTS // 8):
+        padded = slice(max(part.start - 1, 0), min(part.stop + 1, count))
+        values = _determinant(field.vox[:, padded])
+        result[part] = values[part.start - padded.start :][: part.stop - part.start]
+    return result
+
+
+def _determinant(vox: Tensor) -> Tensor:
+    n = vox.shape[0]
+    rows = [[_central_difference(vox[i], axis) for axis in range(n)] for i in range(n)]
+    for i in range(n):
+        rows[i][i] += 1
+    if n == 2:
+        return rows[0][0] * rows[1][1] - rows[0][1] * rows[1][0]
+    (a, b, c), (d, e, f), (g, h, i_) = rows
+    return a * (e * i_ - f * h) - b * (d * i_ - f * g) + c * (d * h - e * g)
+
+
+def _central_difference(x: Tensor, axis: int) -> Tensor:
+    n = x.shape[axis]
+    if n == 1:
+        return torch.zeros_like(x)
+    result = torch.empty_like(x)
+    torch.sub(x.narrow(axis, 2, n - 2), x.narrow(axis, 0, n - 2), out=result.narrow(axis, 1, n - 2))
+    torch.sub(x.narrow(axis, 1, 1), x.narrow(axis, 0, 1), out=result.narrow(axis, 0, 1))
+    torch.sub(x.narrow(axis, n - 1, 1), x.narrow(axis, n - 2, 1), out=result.narrow(axis, n - 1, 1))
+    return result.mul_(0.5)
+
+
+def _apply_linear(matrix: np.ndarray[tuple[int, ...], np.dtype[np.float64]], vectors: Tensor) -> Tensor:
+    n = vectors.shape[0]
+    linear = torch.as_tensor(matrix[:n, :n], dtype=vectors.dtype, device=vectors.device)
+    return (linear @ vectors.reshape(n, -1)).reshape(vectors.shape)
