@@ -19,6 +19,7 @@ from semreg.sampling import (
     SLAB_POINTS,
     Mode,
     base_index,
+    pool,
     resample,
     sample,
     slabs,
@@ -51,6 +52,31 @@ class Volume:
     def reordered(self, axes: AxisOrder) -> Volume:
         """The same image with its axes permuted and flipped; no value changes."""
         return Volume(reorder_tensor(self.data, axes), reorder(self.grid, axes))
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of features (C, *S) and, where voxels are excluded, their ``weight`` (1, *S) in [0, 1].
+
+    Both lie on the same grid. ``weight`` None means that every voxel counts.
+    """
+
+    features: Volume
+    weight: Volume | None = None
+
+    @property
+    def grid(self) -> Grid:
+        """The grid of the features."""
+        return self.features.grid
+
+    def pooled(self, factor: int | tuple[int, ...]) -> Layer:
+        """Block means, weighted where voxels are excluded."""
+        grid = self.grid.pooled(factor)
+        if self.weight is None:
+            return Layer(Volume(pool(self.features.data, factor), grid))
+        weight = pool(self.weight.data, factor)
+        values = pool(self.features.data * self.weight.data, factor) / weight.clamp(min=1e-6)
+        return Layer(Volume(values, grid), Volume(weight, grid))
 
 
 def reorder_tensor(x: Tensor, axes: AxisOrder) -> Tensor:

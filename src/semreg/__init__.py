@@ -1,0 +1,79 @@
+"""semreg registers medical images in feature space.
+
+The public names are imported when they are first used, so that ``import semreg`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from semreg.config import RegistrationConfig as RegistrationConfig
+    from semreg.errors import ConfigError as ConfigError
+    from semreg.errors import DeviceError as DeviceError
+    from semreg.errors import DivergedError as DivergedError
+    from semreg.errors import GeometryError as GeometryError
+    from semreg.errors import ImageError as ImageError
+    from semreg.errors import OutputError as OutputError
+    from semreg.errors import SemregError as SemregError
+    from semreg.events import Step as Step
+    from semreg.fields import Field as Field
+    from semreg.fields import Volume as Volume
+    from semreg.fields import warp as warp
+    from semreg.files import OutputFolder as OutputFolder
+    from semreg.files import read_image as read_image
+    from semreg.files import read_mask as read_mask
+    from semreg.files import read_transform as read_transform
+    from semreg.files import write_field as write_field
+    from semreg.files import write_image as write_image
+    from semreg.files import write_transform as write_transform
+    from semreg.geometry import Grid as Grid
+    from semreg.itk_bridge import LoadedImage as LoadedImage
+    from semreg.itk_bridge import to_volume as to_volume
+    from semreg.registration import Registration as Registration
+    from semreg.registration import plan as plan
+    from semreg.registration import register as register
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ConfigError": "errors",
+    "DeviceError": "errors",
+    "DivergedError": "errors",
+    "Field": "fields",
+    "GeometryError": "errors",
+    "Grid": "geometry",
+    "ImageError": "errors",
+    "LoadedImage": "itk_bridge",
+    "OutputError": "errors",
+    "OutputFolder": "files",
+    "Registration": "registration",
+    "RegistrationConfig": "config",
+    "SemregError": "errors",
+    "Step": "events",
+    "Volume": "fields",
+    "plan": "registration",
+    "read_image": "files",
+    "read_mask": "files",
+    "read_transform": "files",
+    "register": "registration",
+    "to_volume": "itk_bridge",
+    "warp": "fields",
+    "write_field": "files",
+    "write_image": "files",
+    "write_transform": "files",
+}
+"""Public name → the module it lives in."""
+
+__all__ = ["__version__", *_HOMES]  # noqa: PLE0604 - the names of a dict are strings
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"semreg.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'semreg' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

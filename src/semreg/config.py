@@ -1,0 +1,118 @@
+"""The settings of a registration, each with its unit. Imports nothing heavy.
+
+``None`` means: chosen from the images, as the docstring says; the choice is in the plan and in the record.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from semreg.errors import ConfigError
+
+
+def _require(condition: bool, expected: str, got: object) -> None:
+    if not condition:
+        raise ConfigError(f"expected {expected}, got {got}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureConfig:
+    """What is compared."""
+
+    model: Literal["mind", "intensity"] = "mind"
+    """``mind``: MIND-SSC, for images of the same or of different modality. ``intensity``: the image itself."""
+    radius: int = 1
+    """MIND: half width of the compared patches, in working voxels."""
+    dilation: int = 2
+    """MIND: distance of the compared neighbours, in working voxels."""
+    spacing_mm: float | None = None
+    """Edge of the (cubic) working voxels in mm. None: the fixed image's smallest spacing, coarser for large images."""
+    pooling: int = 2
+    """Features are block means over this many working voxels."""
+
+    def __post_init__(self) -> None:
+        """Check the values (ConfigError)."""
+        _require(self.radius >= 0, "features.radius >= 0 voxels", self.radius)
+        _require(self.dilation >= 1, "features.dilation >= 1 voxel", self.dilation)
+        _require(self.spacing_mm is None or self.spacing_mm > 0, "features.spacing_mm > 0", self.spacing_mm)
+        _require(1 <= self.pooling <= 8, "features.pooling between 1 and 8 voxels", self.pooling)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoarseConfig:
+    """The discrete search."""
+
+    enabled: bool = True
+    """Whether to search at all; without, the refinement starts from the initial transform."""
+    reach_mm: float | None = None
+    """Largest displacement that must be reached per axis. None: 30 mm, or a quarter of the shortest extent if less."""
+    spacing_mm: float | None = None
+    """Spacing of the nodes at the finest level. None: one feature voxel."""
+    half_width: int = 4
+    """Half width of the search window at the coarsest level, in nodes; finer levels correct what is left."""
+    smoothing: int = 2
+    """How many times the matching costs are smoothed over 3 nodes."""
+    inverse_consistency: bool = True
+    """Search in both directions and make the two fields each other's inverse."""
+
+    def __post_init__(self) -> None:
+        """Check the values (ConfigError)."""
+        _require(self.reach_mm is None or self.reach_mm > 0, "coarse.reach_mm > 0", self.reach_mm)
+        _require(self.spacing_mm is None or self.spacing_mm > 0, "coarse.spacing_mm > 0", self.spacing_mm)
+        _require(1 <= self.half_width <= 8, "coarse.half_width between 1 and 8 nodes", self.half_width)
+        _require(self.smoothing >= 0, "coarse.smoothing >= 0", self.smoothing)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefineConfig:
+    """The gradient refinement."""
+
+    enabled: bool = True
+    """Whether to refine at all."""
+    distance: Literal["l2", "ncc"] = "l2"
+    """Distance between features: mean squared difference, or 1 − normalised cross-correlation."""
+    levels: int = 2
+    """Resolutions, each twice as fine as the one before; the last one works on the features as extracted."""
+    iterations: int = 25
+    """Steps of gradient descent per level, at most."""
+    control_mm: float | None = None
+    """Spacing of the control points at the finest level in mm. None: three feature voxels."""
+    step_mm: float | None = None
+    """Longest step of a control point per iteration at the finest level in mm. None: half a feature voxel."""
+    diffusion: float = 0.2
+    """Weight of the mean squared gradient of the displacement (mm per mm), relative to the distance at the start."""
+    folding: float = 20.0
+    """Weight of the penalty where the Jacobian determinant falls below ``minimum_jacobian``, relative likewise."""
+    minimum_jacobian: float = 0.3
+    """Local volume change below which the penalty sets in."""
+    tolerance: float = 1e-3
+    """A level ends when the objective fell by less than this share over the last five steps."""
+
+    def __post_init__(self) -> None:
+        """Check the values (ConfigError)."""
+        _require(1 <= self.levels <= 6, "refine.levels between 1 and 6", self.levels)
+        _require(self.iterations >= 1, "refine.iterations >= 1", self.iterations)
+        _require(self.control_mm is None or self.control_mm > 0, "refine.control_mm > 0", self.control_mm)
+        _require(self.step_mm is None or self.step_mm > 0, "refine.step_mm > 0", self.step_mm)
+        _require(self.diffusion >= 0, "refine.diffusion >= 0", self.diffusion)
+        _require(self.folding >= 0, "refine.folding >= 0", self.folding)
+        _require(0 <= self.minimum_jacobian < 1, "refine.minimum_jacobian in 0..1", self.minimum_jacobian)
+        _require(self.tolerance >= 0, "refine.tolerance >= 0", self.tolerance)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegistrationConfig:
+    """All settings of ``semreg.register``."""
+
+    seed: int = 0
+    """Seed of all random numbers."""
+    background: float | None = None
+    """Value of the warped image where the moving image shows nothing. None: −1024 for CT, else the image's minimum."""
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+    coarse: CoarseConfig = field(default_factory=CoarseConfig)
+    refine: RefineConfig = field(default_factory=RefineConfig)
+
+    def __post_init__(self) -> None:
+        """Check the values (ConfigError)."""
+        _require(self.seed >= 0, "seed >= 0", self.seed)

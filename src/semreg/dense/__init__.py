@@ -1,0 +1,1 @@
+"""Dense registration: a coarse discrete search, then gradient refinement on the features."""

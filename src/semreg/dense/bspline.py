@@ -1,0 +1,100 @@
+"""Displacements as cubic B-splines on a lattice of control points. Knows nothing of images.
+
+Along each axis the spline is a small matrix, so values, derivatives and fits on any aligned grid are a few products.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from semreg.fields import Field
+from semreg.geometry import Grid, index_map
+
+RIDGE = 1e-4
+"""Keeps the fit of a spline to samples unique at the border."""
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SplineLattice:
+    """Control points over the box of ``grid``, ``step`` voxels apart on each tensor axis (any positive number)."""
+
+    grid: Grid
+    step: tuple[float, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Control points per tensor axis; an axis of one voxel has one, and no derivative."""
+        pairs = zip(self.grid.shape, self.step, strict=True)
+        return tuple(1 if n == 1 else int(np.ceil((n - 1) / s - 1e-9)) + 3 for n, s in pairs)
+
+    def bases(self, positions: list[Floats], derivative: int | None = None) -> list[Tensor]:
+        """One (samples, control points) matrix per axis for ``positions`` in voxels of ``grid``; float32.
+
+        Along the axis ``derivative`` it gives the derivative per voxel. Beyond the grid the border value holds.
+        """
+        matrices = []
+        for axis, (where, count, step) in enumerate(zip(positions, self.shape, self.step, strict=True)):
+            n = self.grid.shape[axis]
+            if n == 1:
+                value = np.zeros if derivative == axis else np.ones
+                matrices.append(torch.as_tensor(value((len(where), 1)), dtype=torch.float32))
+                continue
+            offset = ((count - 1) - (n - 1) / step) / 2
+            at = np.clip(where, -0.5, n - 0.5) / step + offset
+            difference = at[:, None] - np.arange(count)[None]
+            matrix = _cubic_slope(difference) / step if derivative == axis else _cubic(difference)
+            matrices.append(torch.as_tensor(matrix, dtype=torch.float32))
+        return matrices
+
+    def positions(self, target: Grid) -> list[Floats]:
+        """Where the samples of an aligned ``target`` lie, in voxels of ``grid``, per axis."""
+        matrix = index_map(target, self.grid)
+        return [matrix[axis, axis] * np.arange(n) + matrix[axis, -1] for axis, n in enumerate(target.shape)]
+
+    def fit(self, field: Field) -> Tensor:
+        """Coefficients (D, *shape) of the spline nearest to ``field`` in the least squares sense."""
+        solvers = []
+        for basis in self.bases(self.positions(self.grid)):
+            matrix = basis.double()
+            normal = matrix.T @ matrix + RIDGE * torch.eye(matrix.shape[1], dtype=torch.float64)
+            solvers.append(torch.linalg.solve(normal, matrix.T).float())
+        device = field.vox.device
+        return product(field.on(self.grid).vox, [s.to(device) for s in solvers])
+
+    def field(self, coefficients: Tensor, target: Grid) -> Field:
+        """The displacement on an aligned grid."""
+        bases = [b.to(coefficients.device) for b in self.bases(self.positions(target))]
+        ratio = torch.tensor(
+            [a / b for a, b in zip(self.grid.spacing, target.spacing, strict=True)], device=coefficients.device
+        )
+        return Field(product(coefficients * ratio.reshape(-1, *[1] * target.dimension), bases), target)
+
+
+def product(coefficients: Tensor, matrices: list[Tensor]) -> Tensor:
+    """Apply one matrix (out, in) per spatial axis to ``coefficients`` (C, *in) → (C, *out). Differentiable."""
+    x = coefficients
+    for axis in range(len(matrices), 0, -1):
+        matrix = matrices[axis - 1]
+        if axis == x.ndim - 1:
+            x = x @ matrix.T
+        else:
+            rest = x.shape[axis + 1 :]
+            x = (matrix @ x.flatten(axis + 1)).reshape(*x.shape[:axis], -1, *rest)
+    return x
+
+
+def _cubic(t: Floats) -> Floats:
+    d = np.abs(t)
+    return np.where(d < 1, 2 / 3 - d**2 + d**3 / 2, np.where(d < 2, (2 - d) ** 3 / 6, 0.0))
+
+
+def _cubic_slope(t: Floats) -> Floats:
+    d = np.abs(t)
+    return np.sign(t) * np.where(d < 1, -2 * d + 1.5 * d**2, np.where(d < 2, -((2 - d) ** 2) / 2, 0.0))

@@ -1,0 +1,222 @@
+"""Coarse stage: discrete search in dense windows, coupled-convex regularisation, inverse consistency.
+
+Method: Siebert, Hansen, Heinrich: ConvexAdam. IEEE Transactions on Medical Imaging, 2024. The windows of several
+levels add up to the search range, so memory grows with its logarithm and not with its cube: the coarsest level sees
+far, each finer one corrects what is left. Knows nothing of feature models.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from semreg.config import CoarseConfig
+from semreg.events import OnStep, Step
+from semreg.fields import Field, Layer
+from semreg.geometry import Grid, index_map
+from semreg.sampling import base_index, sample, smooth, transform_index
+
+COUPLING = (1e-4, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+"""Weights of the coupling between the discrete choice and the smooth field, as in the paper, per squared node.
+
+The first one, added here, makes the smallest displacement win where the costs do not tell.
+"""
+INVERSE_ITERATIONS = 15
+FINER_HALF_WIDTHS = (1, 2)
+"""Half widths of the windows at the finest and the second finest level, in nodes; coarser levels use the setting."""
+BLOCK = 1 << 15
+"""Costs handled at once: small enough to stay in the processor's cache."""
+UNSEEN = 0.05
+"""Share of a voxel that the mean cost counts for, so that candidates without any valid voxel have a cost too."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of the search: nodes ``factor`` feature voxels apart (per tensor axis), windows of ± ``half_width``."""
+
+    factor: tuple[int, ...]
+    half_width: int
+    spacing_mm: float
+
+    @property
+    def reach_mm(self) -> float:
+        """The largest displacement per axis that this level adds."""
+        return self.spacing_mm * self.half_width
+
+
+def plan_levels(grid: Grid, config: CoarseConfig) -> list[Level]:
+    """Levels from coarse to fine for features on ``grid``, whose windows add up to the reach asked for."""
+    voxel = min(grid.spacing)
+    base = 1 if config.spacing_mm is None else max(1, round(config.spacing_mm / voxel))
+    thick = [extent for extent, n in zip(grid.extent_mm, grid.shape, strict=True) if n > 1] or [voxel]
+    reach = min(30.0, min(thick) / 4) if config.reach_mm is None else config.reach_mm
+    widths = itertools.chain(FINER_HALF_WIDTHS, itertools.repeat(config.half_width))
+    levels: list[Level] = []
+    while len(levels) < len(FINER_HALF_WIDTHS) + 1 or sum(level.reach_mm for level in levels) < reach:
+        factor = base * 2 ** len(levels)
+        factors = tuple(max(1, round(factor * voxel / s)) for s in grid.spacing)
+        levels.insert(0, Level(factors, next(widths), factor * voxel))
+    return levels
+
+
+def memory_bytes(grid: Grid, levels: list[Level]) -> int:
+    """The largest cost volume of the search in bytes, with its working copy."""
+    sizes = [(2 * level.half_width + 1) ** grid.dimension * grid.pooled(level.factor).voxels for level in levels]
+    return int(4 * max(sizes) * 5 // 4)
+
+
+def coarse(fixed: Layer, moving: Layer, initial: Field, config: CoarseConfig, on_step: OnStep | None = None) -> Field:
+    """The displacement on nodes of ``fixed``'s grid that matches the features best among all in the search range.
+
+    Both layers share axes and spacing. ``initial`` is where the search starts. The result lies on the grid of the
+    finest level.
+    """
+    started = time.perf_counter()
+    levels = plan_levels(fixed.grid, config)
+    field = initial
+    for number, level in enumerate(levels, start=1):
+        near, far = fixed.pooled(level.factor), moving.pooled(level.factor)
+        start = field.on(near.grid)
+        update, value = search(near, far, start, level.half_width, config)
+        field = update.then(start)
+        if on_step is not None:
+            seconds = time.perf_counter() - started
+            on_step(
+                Step(
+                    stage="coarse", level=number, levels=len(levels), iteration=1, iterations=1, value=value,
+                    seconds=seconds,
+                )
+            )  # fmt: skip
+    return field
+
+
+def search(fixed: Layer, moving: Layer, start: Field, half_width: int, config: CoarseConfig) -> tuple[Field, float]:
+    """One level: the displacement to apply before ``start``, and the mean matching cost of the chosen candidates."""
+    widths = tuple(half_width if n > 1 else 0 for n in start.grid.shape)
+    candidates = window(widths)
+    here, there = _extended(fixed, widths), _warped(moving, start, widths)
+    cost = cost_volume(here.inner(), there, candidates, config.smoothing)
+    forward, value = coupled_convex(cost, candidates, start.grid.shape)
+    if config.inverse_consistency:
+        cost = cost_volume(there.inner(), here, candidates, config.smoothing)
+        backward, _ = coupled_convex(cost, candidates, start.grid.shape)
+        forward = make_consistent(forward, backward)
+    return Field(forward, start.grid), value
+
+
+def window(widths: tuple[int, ...]) -> Tensor:
+    """All displacements of a window in nodes (K, D), the smallest first: where costs are equal, that one wins."""
+    offsets = itertools.product(*[range(-w, w + 1) for w in widths])
+    return torch.tensor(sorted(offsets, key=lambda d: sum(v * v for v in d)))
+
+
+@dataclass(frozen=True)
+class Extended:
+    """Features (C, *S) and weights (1, *S) or None, with ``widths`` nodes more on every side."""
+
+    features: Tensor
+    weight: Tensor | None
+    widths: tuple[int, ...]
+
+    def inner(self) -> Extended:
+        """Without the additional nodes."""
+        zero = tuple(0 for _ in self.widths)
+        return Extended(*self.shifted(zero), zero)
+
+    def shifted(self, offset: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
+        """The features and weights that the inner nodes see ``offset`` nodes away."""
+        sizes = zip(offset, self.widths, self.features.shape[1:], strict=True)
+        part = (slice(None), *[slice(w + o, n - w + o) for o, w, n in sizes])
+        return self.features[part], None if self.weight is None else self.weight[part]
+
+
+def _extended_index(shape: tuple[int, ...], widths: tuple[int, ...], like: Tensor) -> Tensor:
+    index = base_index(tuple(n + 2 * w for n, w in zip(shape, widths, strict=True)), like=like)
+    return index - torch.tensor(widths, dtype=like.dtype, device=like.device).reshape(-1, *[1] * len(widths))
+
+
+def _extended(layer: Layer, widths: tuple[int, ...]) -> Extended:
+    x = layer.features.data
+    index = _extended_index(layer.grid.shape, widths, x)
+    return Extended(sample(x, index), _sampled_weight(layer, index), widths)
+
+
+def _warped(moving: Layer, start: Field, widths: tuple[int, ...]) -> Extended:
+    """The moving features as the nodes see them through ``start``, border vectors and features continued."""
+    x = moving.features.data
+    index = _extended_index(start.grid.shape, widths, x)
+    index = index + sample(start.vox, index)
+    index = transform_index(index_map(start.grid, moving.grid), index)
+    return Extended(sample(x, index), _sampled_weight(moving, index), widths)
+
+
+def _sampled_weight(layer: Layer, index: Tensor) -> Tensor | None:
+    return None if layer.weight is None else sample(layer.weight.data, index, outside=0.0)
+
+
+def cost_volume(near: Extended, far: Extended, candidates: Tensor, smoothing: int) -> Tensor:
+    """Smoothed squared feature differences of every node and candidate, (nodes, K), nodes' rows contiguous."""
+    nodes = near.features[0].numel()
+    result = near.features.new_empty((nodes, len(candidates)))
+    buffer = torch.empty_like(near.features)
+    block = max(1, min(len(candidates), (1 << 22) // nodes))
+    rows = near.features.new_empty((block, nodes))
+    for first in range(0, len(candidates), block):
+        part = candidates[first : first + block].tolist()
+        for row, offset in enumerate(part):
+            features, weight = far.shifted(tuple(offset))
+            torch.sub(near.features, features, out=buffer)
+            squared = buffer.square_().sum(0, keepdim=True)
+            rows[row] = _smoothed(squared, _both(near.weight, weight), smoothing).flatten()
+        result[:, first : first + len(part)] = rows[: len(part)].T
+    return result
+
+
+def _both(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    if a is None or b is None:
+        return a if b is None else b
+    return a * b
+
+
+def _smoothed(cost: Tensor, weight: Tensor | None, passes: int) -> Tensor:
+    if weight is None:
+        return smooth(cost, passes=passes)
+    weighted = cost * weight
+    mean = weighted.sum() / weight.sum().clamp(min=UNSEEN)
+    return (smooth(weighted, passes=passes) + UNSEEN * mean) / (smooth(weight, passes=passes) + UNSEEN)
+
+
+def coupled_convex(cost: Tensor, candidates: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, float]:
+    """Alternate between the best candidate near a smooth field and the smooth field through these candidates.
+
+    ``cost`` (nodes, K) → displacement in nodes (D, *shape), and the mean cost of the last choice.
+    """
+    dimension = len(shape)
+    offsets = candidates.to(cost)
+    squares = offsets.square().sum(1)
+    soft = cost.new_zeros((dimension, *shape))
+    best = torch.empty(cost.shape[0], dtype=torch.long, device=cost.device)
+    block = max(1, BLOCK // cost.shape[1])
+    for weight in COUPLING:
+        flat = soft.reshape(dimension, -1).T
+        for first in range(0, cost.shape[0], block):
+            part = slice(first, first + block)
+            total = torch.addmm(cost[part], flat[part], offsets.T, alpha=-2 * weight)
+            best[part] = total.add_(squares, alpha=weight).argmin(1)
+        soft = smooth(offsets[best].T.reshape(dimension, *shape))
+    return soft, float(cost.gather(1, best[:, None]).mean())
+
+
+def make_consistent(forward: Tensor, backward: Tensor) -> Tensor:
+    """The forward field (D, *S) in nodes, after it and ``backward`` were brought nearer to being inverse."""
+    index = base_index(tuple(forward.shape[1:]), like=forward)
+    for _ in range(INVERSE_ITERATIONS):
+        forward, backward = (
+            0.5 * (forward - sample(backward, index + forward)),
+            0.5 * (backward - sample(forward, index + backward)),
+        )
+    return forward

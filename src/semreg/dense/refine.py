@@ -1,0 +1,272 @@
+"""Refinement: gradient descent on the control points of a spline, through the warp of the moving features.
+
+The distance of the features, the diffusion of the displacement and a penalty on compression beyond a limit are
+lowered together, from coarse to fine. Adam: Kingma, Ba: ICLR 2015. Knows nothing of feature models.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from semreg.config import RefineConfig
+from semreg.dense.bspline import SplineLattice, product
+from semreg.errors import DivergedError, GeometryError
+from semreg.events import OnStep, Step
+from semreg.fields import Field, Layer, jacobian_determinant
+from semreg.geometry import Grid, index_map
+from semreg.regularity import diffusion, folding
+from semreg.sampling import SampleTable, base_index, inside, sample, smooth, transform_index
+from semreg.similarity import DISTANCES, scale
+
+CHUNK = 1 << 15
+"""Samples warped at once: small enough that their intermediate results stay in the processor's cache."""
+EQUAL = 1e-6
+"""A distance below this share of the features' own variation is rounding: there is nothing to refine."""
+SAFE_JACOBIAN = 0.01
+"""The least Jacobian determinant that a result may have on the fixed grid."""
+MOST_UNFOLDING = 100
+PATIENCE = 5
+"""Steps over which the objective must fall by the tolerance."""
+
+
+@dataclass(frozen=True)
+class LevelReport:
+    """How one level ended."""
+
+    spacing_mm: float
+    """Spacing of the features."""
+    iterations: int
+    reason: str
+    """Why it stopped, as a sentence."""
+    distance_before: float
+    distance_after: float
+    objective: tuple[float, ...]
+    """The objective after each step."""
+
+
+@dataclass(frozen=True)
+class Refined:
+    """Control points after the refinement: ``coefficients`` (D, ...) of ``lattice``, and a report per level."""
+
+    lattice: SplineLattice
+    coefficients: Tensor
+    levels: tuple[LevelReport, ...]
+
+
+def lattice_of(layer: Layer, config: RefineConfig, factor: int = 1) -> SplineLattice:
+    """Control points for a level whose features are ``factor`` times as far apart as those of ``layer``."""
+    grid = layer.grid
+    spacing = (3 * min(grid.spacing) if config.control_mm is None else config.control_mm) * factor
+    return SplineLattice(grid, tuple(spacing / s for s in grid.spacing))
+
+
+def refine(fixed: Layer, moving: Layer, initial: Field, config: RefineConfig, on_step: OnStep | None = None) -> Refined:
+    """Lower the distance between ``fixed`` and the warped ``moving`` features, starting at ``initial``.
+
+    Both layers share axes and spacing. Raises GeometryError where no sample of the two can be compared and
+    DivergedError for values that are not finite.
+    """
+    started = time.perf_counter()
+    reports: list[LevelReport] = []
+    field = initial
+    for number in range(1, config.levels + 1):
+        factor = 2 ** (config.levels - number)
+        near, far = (fixed, moving) if factor == 1 else (fixed.pooled(factor), moving.pooled(factor))
+        lattice = lattice_of(fixed, config, factor)
+
+        def report(iteration: int, value: float, level: int = number) -> None:
+            if on_step is not None:
+                on_step(
+                    Step(
+                        stage="refine", level=level, levels=config.levels, iteration=iteration,
+                        iterations=config.iterations, value=value, seconds=time.perf_counter() - started,
+                    )
+                )  # fmt: skip
+
+        problem = Problem(near, far, lattice, config)
+        coefficients, outcome = descend(problem, lattice.fit(field), config, report)
+        reports.append(outcome)
+        field = lattice.field(coefficients, fixed.grid)
+    return Refined(lattice, coefficients, tuple(reports))
+
+
+class Problem:
+    """The objective of one level as a function of the spline's coefficients."""
+
+    def __init__(self, fixed: Layer, moving: Layer, lattice: SplineLattice, config: RefineConfig) -> None:
+        """Lay out the features and the matrices of the spline."""
+        grid, device = fixed.grid, fixed.features.data.device
+        self.grid = grid
+        self.config = config
+        self.distance = DISTANCES[config.distance]
+        self.fixed = fixed.features.data.flatten(1).T.contiguous()
+        self.fixed_weight = None if fixed.weight is None else fixed.weight.data.flatten()
+        self.table = SampleTable(moving.features.data)
+        self.moving_weight = moving.weight
+        self.moving_shape = moving.grid.shape
+        self.bases = [b.to(device) for b in lattice.bases(lattice.positions(grid))]
+        # displacements come in voxels of the lattice's grid; both feature grids share its axes
+        self.unit = torch.tensor(
+            [a / b for a, b in zip(lattice.grid.spacing, grid.spacing, strict=True)], device=device
+        ).reshape(-1, 1)
+        matrix = index_map(grid, moving.grid)
+        dimension = grid.dimension
+        start = torch.as_tensor(matrix[:dimension, dimension], dtype=torch.float32, device=device)
+        self.base = base_index(grid.shape, like=self.fixed).flatten(1) + start[:, None]
+        self.slopes = _slope_bases(lattice, device)
+        self.scale = scale(config.distance, self.fixed, self.fixed_weight)
+
+    def index(self, coefficients: Tensor) -> Tensor:
+        """Where the samples are read in the moving features, (D, P)."""
+        return self.base + product(coefficients, self.bases).flatten(1) * self.unit
+
+    def data(self, index: Tensor) -> tuple[float, Tensor]:
+        """The distance at ``index`` (D, P) and its gradient (D, P)."""
+        chunks = [part.clone().requires_grad_() for part in torch.split(index, CHUNK, 1)]
+        warped = [self.table.sample(part) for part in chunks]
+        values = torch.cat([w.detach() for w in warped]).requires_grad_()
+        distance = self.distance(self.fixed, values, self.weight(index))
+        distance.backward()  # type: ignore[no-untyped-call]
+        assert values.grad is not None  # noqa: S101  (for the type checker: backward has just filled it)
+        torch.autograd.backward(warped, torch.split(values.grad, CHUNK))
+        return float(distance.detach()), torch.cat([part.grad for part in chunks if part.grad is not None], 1)
+
+    def weight(self, index: Tensor) -> Tensor:
+        """How much each sample counts, (P,): inside the moving image and both masks."""
+        weight = inside(index, self.moving_shape).to(index.dtype)
+        if self.moving_weight is not None:
+            weight = weight * sample(self.moving_weight.data, index, outside=0.0)[0]
+        return weight if self.fixed_weight is None else weight * self.fixed_weight
+
+    def regularity(self, coefficients: Tensor) -> Tensor:
+        """Weighted diffusion and folding penalty, relative to a distance of 1."""
+        gradient = torch.stack([product(coefficients, bases) for bases in self.slopes.bases], 1)
+        gradient = gradient * self.slopes.unit
+        result = self.config.diffusion * diffusion(gradient)
+        if self.config.folding:
+            result = result + self.config.folding * folding(gradient, self.config.minimum_jacobian)
+        return result
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """Matrices for the derivative along each axis, and the factor from voxels per voxel to mm per mm."""
+
+    bases: list[list[Tensor]]
+    unit: Tensor
+
+
+def _slope_bases(lattice: SplineLattice, device: torch.device) -> Slopes:
+    """The derivatives of the spline are checked at two places per control interval."""
+    positions = []
+    for n, step in zip(lattice.grid.shape, lattice.step, strict=True):
+        count = 1 if n == 1 else max(2, math.ceil(2 * (n - 1) / step))
+        positions.append(np.linspace(0.0, n - 1.0, count))
+    dimension = lattice.grid.dimension
+    bases = [[b.to(device) for b in lattice.bases(positions, axis)] for axis in range(dimension)]
+    spacing = torch.tensor(lattice.grid.spacing, device=device)
+    unit = (spacing[:, None] / spacing[None]).reshape(dimension, dimension, *[1] * dimension)
+    return Slopes(bases, unit)
+
+
+def descend(
+    problem: Problem, start: Tensor, config: RefineConfig, report: Callable[[int, float], None]
+) -> tuple[Tensor, LevelReport]:
+    """Adam with a step that fades out; the best coefficients seen, and how it ended."""
+    voxel = min(problem.grid.spacing)
+    step_mm = voxel / 2 if config.step_mm is None else config.step_mm
+    # steps are in voxels of the lattice's grid, whose spacing unit is that of the finest features
+    step = step_mm / (voxel / float(problem.unit.max()))
+    coefficients, objective = start, []
+    first = second = torch.zeros_like(start)
+    unit = before = after = 0.0
+    reason = f"reached the largest number of iterations, {config.iterations}"
+    for iteration in range(1, config.iterations + 1):
+        variable = coefficients.detach().requires_grad_()
+        index = problem.index(variable)
+        after, slope = problem.data(index.detach())
+        if iteration == 1:
+            before, unit = after, after
+            _check_overlap(problem.weight(index.detach()))
+            if before <= EQUAL * problem.scale:
+                return start, _report(problem, 0, "the features are equal already", before, before, ())
+        regularity = problem.regularity(variable)
+        ((index * slope).sum() + unit * regularity).backward()  # type: ignore[no-untyped-call]
+        gradient = variable.grad
+        objective.append(after + unit * float(regularity.detach()))
+        if gradient is None or not (math.isfinite(objective[-1]) and bool(gradient.isfinite().all())):
+            raise DivergedError(
+                f"expected finite values in the refinement, got {objective[-1]} at step {iteration}: "
+                "lower refine.step_mm or check the images for extreme values"
+            )
+        report(iteration, after)
+        if _stalled(objective, config.tolerance):
+            reason = f"the objective fell by less than {config.tolerance:g} of itself over {PATIENCE} steps"
+            break
+        first = 0.9 * first + 0.1 * gradient
+        second = 0.99 * second + 0.01 * gradient.square()
+        direction = (first / (1 - 0.9**iteration)) / (
+            (second / (1 - 0.99**iteration)).sqrt() + EQUAL * unit / gradient.numel()
+        )
+        fade = 0.5 + 0.5 * math.cos(math.pi * (iteration - 1) / config.iterations)
+        coefficients = coefficients - step * fade * direction
+    return coefficients, _report(problem, len(objective), reason, before, after, tuple(objective))
+
+
+def distance_at(fixed: Layer, moving: Layer, field: Field, name: str) -> float:
+    """The distance ``name`` between ``fixed`` and ``moving`` features read through ``field``; NaN without overlap."""
+    grid = fixed.grid
+    index = transform_index(index_map(grid, moving.grid), field.on(grid).index()).flatten(1)
+    weight = inside(index, moving.grid.shape).to(index.dtype)
+    for layer, where in ((moving, index), (fixed, None)):
+        if layer.weight is not None:
+            data = layer.weight.data
+            weight = weight * (data.flatten() if where is None else sample(data, where, outside=0.0)[0])
+    if not bool((weight > 0).any()):
+        return math.nan
+    table = SampleTable(moving.features.data)
+    values = torch.cat([table.sample(part) for part in torch.split(index, CHUNK, 1)])
+    return float(DISTANCES[name](fixed.features.data.flatten(1).T, values, weight))
+
+
+def unfold(lattice: SplineLattice, coefficients: Tensor, target: Grid) -> tuple[Field, int]:
+    """The displacement on ``target`` without folded voxels, and the passes that took.
+
+    Where the Jacobian determinant, as ITK computes it, is not above ``SAFE_JACOBIAN``, the control points around are
+    smoothed until it is. A displacement of nothing but smoothed control points ends as a translation.
+    """
+    bases = [b.to(coefficients.device) for b in lattice.bases(lattice.positions(target))]
+    influence = [(b > 0.05).to(b.dtype).T for b in bases]
+    field = lattice.field(coefficients, target)
+    for number in range(MOST_UNFOLDING):
+        folded = jacobian_determinant(field) <= SAFE_JACOBIAN
+        if not bool(folded.any()):
+            return field, number
+        near = product(folded[None].to(coefficients.dtype), influence) > 0
+        coefficients = torch.where(near, smooth(coefficients), coefficients)
+        field = lattice.field(coefficients, target)
+    return field, MOST_UNFOLDING
+
+
+def _report(
+    problem: Problem, iterations: int, reason: str, before: float, after: float, objective: tuple[float, ...]
+) -> LevelReport:
+    return LevelReport(min(problem.grid.spacing), iterations, reason, before, after, objective)
+
+
+def _stalled(objective: list[float], tolerance: float) -> bool:
+    return len(objective) > PATIENCE and objective[-1 - PATIENCE] - objective[-1] < tolerance * abs(objective[-1])
+
+
+def _check_overlap(weight: Tensor) -> None:
+    if not bool((weight > 0).any()):
+        raise GeometryError(
+            "expected voxels that both images (and masks) show, got none: check the masks, or give an initial transform"
+        )

@@ -1,0 +1,1 @@
+"""Dense features of images: what the registration compares."""

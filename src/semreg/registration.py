@@ -1,0 +1,280 @@
+"""The order of the stages: prepare, extract features, search, refine, write down what was done. No arithmetic.
+
+The contract of ``register``: the moving image, read through the field, matches the fixed one in feature space.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+from semreg.config import RegistrationConfig
+from semreg.dense.coarse import Level, coarse, memory_bytes, plan_levels
+from semreg.dense.refine import LevelReport, distance_at, lattice_of, refine, unfold
+from semreg.devices import choose_device
+from semreg.errors import DivergedError
+from semreg.events import OnStep, Step
+from semreg.features.contract import FeatureModel
+from semreg.features.descriptors import Intensity, MindSSC
+from semreg.features.extract import extract
+from semreg.fields import Field, Layer, Volume, jacobian_determinant, restore_order, warp
+from semreg.geometry import Grid, canonical_order, reorder
+from semreg.itk_bridge import field_of_transform, is_linear, sitk_transform, to_volume
+from semreg.preparation import Frame, background, check_pair, clean, plan_frame, to_frame
+from semreg.settings import to_dict
+
+logger = logging.getLogger("semreg")
+
+
+@dataclass(frozen=True)
+class Registration:
+    """The result of ``register``: ``warp(moving, result.field)`` matches the fixed image in feature space."""
+
+    field: Field
+    """Displacement on the fixed image's grid, fixed → moving; includes the initial transform."""
+    warped: Volume
+    """The moving image on the fixed grid, float32, ``background`` where it shows nothing."""
+    record: dict[str, Any]
+    """What was done, ready for JSON: settings, device, plan, timings, convergence, similarity, Jacobian."""
+    deformation: Field
+    """The part of the displacement that was found here, without the initial transform."""
+    affine: Any | None = None
+    """The initial transform if it is linear (a SimpleITK transform): applied after ``deformation``."""
+
+    def transform(self) -> Any:
+        """The result as a SimpleITK transform, points fixed → moving in mm."""
+        return sitk_transform(self.field)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a registration would do: ``lines`` are sentences in mm; ``memory_bytes`` is an estimate of its peak."""
+
+    frame: Frame
+    levels: list[Level]
+    lines: list[str]
+    memory_bytes: int
+
+
+def plan(
+    fixed: Grid, moving: Grid, config: RegistrationConfig, device: torch.device | str = "cpu", *, initial: bool = False
+) -> Plan:
+    """Decide grids, levels and reach from the two grids and the settings; computes nothing on images."""
+    frame, levels = _layout(fixed, moving, config, initial=initial)
+    coarse_config, refine_config, features = config.coarse, config.refine, config.features
+    grid = frame.fixed.pooled(features.pooling)
+    control = lattice_of(_empty_layer(grid), refine_config).step[0] * grid.spacing[0]
+    spacings = ", ".join(f"{level.spacing_mm:.3g}" for level in levels)
+    finest = min(grid.spacing)
+    sizes = f"{_size(frame.fixed)} voxels of the fixed and {_size(frame.moving)} of the moving image"
+    lines = [
+        f"Both images are read in cubic voxels of {min(frame.fixed.spacing):.3g} mm: {sizes}.",
+        f"Features: {_model(config, fixed.dimension).spec.name}, averaged over blocks of {finest:.3g} mm.",
+    ]
+    if coarse_config.enabled:
+        reach = sum(level.reach_mm for level in levels)
+        both = " in both directions" if coarse_config.inverse_consistency else ""
+        lines.append(f"Coarse search{both} on nodes {spacings} mm apart, up to {reach:.3g} mm along each axis.")
+    if refine_config.enabled:
+        resolutions = ", ".join(f"{finest * 2**i:.3g}" for i in reversed(range(refine_config.levels)))
+        lines.append(
+            f"Refinement with distance {refine_config.distance} on features {resolutions} mm apart, "
+            f"control points {control:.3g} mm apart at the end, at most {refine_config.iterations} steps a level."
+        )
+    lines.append(f"Device: {device}.")
+    return Plan(frame, levels, lines, _memory(fixed, moving, frame, levels, config))
+
+
+def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are what a user has
+    fixed: Any,
+    moving: Any,
+    *,
+    config: RegistrationConfig | None = None,
+    initial: Any | None = None,
+    fixed_mask: Any | None = None,
+    moving_mask: Any | None = None,
+    device: str = "auto",
+    on_step: OnStep | None = None,
+) -> Registration:
+    """Find the displacement that brings ``moving`` onto ``fixed`` in feature space.
+
+    Images and masks: anything ``semreg.to_volume`` takes (SimpleITK, itk, nibabel, (array, Grid), Volume), 2-D or
+    3-D, on any two grids. Masks hold values in [0, 1]; voxels at 0 count nowhere. ``initial`` is a SimpleITK transform
+    or a Field, fixed → moving. ``device`` is auto, cpu, cuda, cuda:n or mps. ``on_step`` receives ``Step`` events.
+
+    Raises ImageError, GeometryError, ConfigError, DeviceError or DivergedError, each with what to do.
+    Method: Siebert, Hansen, Heinrich: ConvexAdam, 2024, on MIND-SSC features (Heinrich et al., 2013) by default.
+    """
+    config = config or RegistrationConfig()
+    clock = Clock(on_step)
+    chosen = choose_device(device)
+    torch.manual_seed(config.seed)
+    with clock.stage("prepare"):
+        volumes = {"fixed": to_volume(fixed), "moving": to_volume(moving)}
+        check_pair(volumes["fixed"].grid, volumes["moving"].grid, initial=initial is not None)
+        outside = background(volumes["moving"]) if config.background is None else config.background
+        masks = {"fixed": fixed_mask, "moving": moving_mask}
+        cleaned = {
+            name: clean(volume, None if masks[name] is None else to_volume(masks[name]), name)
+            for name, volume in volumes.items()
+        }
+        target, source = cleaned["fixed"][0].grid, cleaned["moving"][0]
+        frame, _ = _layout(target, source.grid, config, initial=initial is not None)
+        start = None if initial is None else _as_field(initial, frame.moving)
+    with clock.stage("features"):
+        model = _model(config, target.dimension)
+        layers = {
+            name: _features(cleaned[name], grid, start if name == "moving" else None, model, config, chosen)
+            for name, grid in (("fixed", frame.fixed), ("moving", frame.moving))
+        }
+    del cleaned, volumes
+    found, similarity, convergence = _match(layers["fixed"], layers["moving"], config, clock)
+    del layers
+    with clock.stage("field"):
+        canonical = reorder(target, frame.axes)
+        deformation, passes = unfold(*found, canonical)
+        deformation = Field(deformation.vox.cpu(), canonical)
+        total = deformation if start is None else deformation.then(start)
+        if not bool(torch.isfinite(total.vox).all()):
+            raise DivergedError("expected a finite displacement, got NaN or infinity: check the images and settings")
+        deformation = restore_order(deformation, frame.axes, target)
+        total = deformation if start is None else restore_order(total, frame.axes, target)
+        jacobian = jacobian_determinant(total)
+        warped = warp(source, total, outside=outside)
+    record = {
+        "device": str(chosen),
+        "threads": torch.get_num_threads(),
+        "seed": config.seed,
+        "settings": to_dict(config),
+        "plan": plan(target, source.grid, config, chosen, initial=initial is not None).lines,
+        "background": outside,
+        "timings": clock.timings,
+        "peak_memory_bytes": peak_memory_bytes(chosen),
+        "similarity": {"distance": config.refine.distance, **similarity},
+        "convergence": [asdict(level) for level in convergence],
+        "jacobian": {
+            "minimum": float(jacobian.min()),
+            "folded_share": float((jacobian <= 0).float().mean()),
+            "unfolding_passes": passes,
+        },
+    }
+    return Registration(total, warped, record, deformation, initial if start is not None and _linear(initial) else None)
+
+
+@dataclass
+class Clock:
+    """Wall and CPU seconds of each stage, and the caller's hook."""
+
+    on_step: OnStep | None
+    timings: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Measure a stage; stages without steps of their own are told to the hook when they end."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        yield
+        seconds = time.perf_counter() - wall
+        self.timings[name] = {"seconds": seconds, "cpu_seconds": time.process_time() - cpu}
+        if self.on_step is not None and name not in ("coarse", "refine"):
+            self.on_step(
+                Step(stage=name, level=1, levels=1, iteration=1, iterations=1, value=math.nan, seconds=seconds)
+            )
+
+
+def peak_memory_bytes(device: torch.device) -> dict[str, int]:
+    """The most memory this process has held so far, and on a CUDA device what torch has allocated there."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    if device.type == "cuda":
+        peak["device"] = torch.cuda.max_memory_allocated(device)
+    return peak
+
+
+def _layout(fixed: Grid, moving: Grid, config: RegistrationConfig, *, initial: bool) -> tuple[Frame, list[Level]]:
+    """Working grids and levels of the search; the reach of the search decides how much of the moving image is read."""
+    features = config.features
+    alone = plan_frame(fixed, fixed, features.spacing_mm, 0.0, initial=False)
+    levels = plan_levels(alone.fixed.pooled(features.pooling), config.coarse)
+    reach = sum(level.reach_mm for level in levels) if config.coarse.enabled else 0.0
+    return plan_frame(fixed, moving, features.spacing_mm, reach, initial=initial), levels
+
+
+def _model(config: RegistrationConfig, dimension: int) -> FeatureModel:
+    if config.features.model == "intensity":
+        return Intensity(dimension)
+    return MindSSC(dimension, config.features.radius, config.features.dilation)
+
+
+def _features(
+    image: tuple[Volume, Volume | None],
+    grid: Grid,
+    start: Field | None,
+    model: FeatureModel,
+    config: RegistrationConfig,
+    device: torch.device,
+) -> Layer:
+    prepared = to_frame(*_canonical(image), grid, start)
+    return extract(prepared.volume, model, pooling=config.features.pooling, weight=prepared.weight, device=device)
+
+
+def _canonical(image: tuple[Volume, Volume | None]) -> tuple[Volume, Volume | None]:
+    """The image with its axes in the order nearest to LPS; a grid along the same axes is then read axis by axis."""
+    axes = canonical_order(image[0].grid)
+    weight = None if image[1] is None else image[1].reordered(axes)
+    return image[0].reordered(axes), weight
+
+
+def _match(
+    fixed: Layer, moving: Layer, config: RegistrationConfig, clock: Clock
+) -> tuple[tuple[Any, torch.Tensor], dict[str, float], tuple[LevelReport, ...]]:
+    """Search and refine: the spline that was found, the distances before and after, and a report per level."""
+    found = Field.zeros(fixed.grid, device=fixed.features.data.device)
+    before = distance_at(fixed, moving, found, config.refine.distance)
+    if config.coarse.enabled:
+        with clock.stage("coarse"):
+            found = coarse(fixed, moving, found, config.coarse, clock.on_step)
+    if not config.refine.enabled:
+        lattice = lattice_of(fixed, config.refine)
+        after = distance_at(fixed, moving, found, config.refine.distance)
+        return (lattice, lattice.fit(found)), {"before": before, "after": after}, ()
+    with clock.stage("refine"):
+        refined = refine(fixed, moving, found, config.refine, clock.on_step)
+    after = distance_at(fixed, moving, refined.lattice.field(refined.coefficients, fixed.grid), config.refine.distance)
+    return (refined.lattice, refined.coefficients), {"before": before, "after": after}, refined.levels
+
+
+def _as_field(initial: Any, grid: Grid) -> Field:
+    return initial.on(grid) if isinstance(initial, Field) else field_of_transform(initial, grid)
+
+
+def _linear(initial: Any) -> bool:
+    return not isinstance(initial, Field) and is_linear(initial)
+
+
+def _empty_layer(grid: Grid) -> Layer:
+    return Layer(Volume(torch.empty((0, *grid.shape)), grid))
+
+
+def _size(grid: Grid) -> str:
+    return " × ".join(map(str, grid.size_xyz))
+
+
+def _memory(fixed: Grid, moving: Grid, frame: Frame, levels: list[Level], config: RegistrationConfig) -> int:
+    """Images as read and as worked on, features of both, the larger of search and refinement, the field, torch."""
+    channels = _model(config, fixed.dimension).spec.channels
+    grid = frame.fixed.pooled(config.features.pooling)
+    images = 4 * (fixed.voxels + moving.voxels + max(frame.fixed.voxels, frame.moving.voxels))
+    features = 4 * channels * (grid.voxels + frame.moving.pooled(config.features.pooling).voxels)
+    search = memory_bytes(grid, levels) if config.coarse.enabled else 0
+    descent = grid.voxels * (4 * channels * 4 + 2**fixed.dimension * 8 + 48)
+    output = 4 * fixed.voxels * (2 * fixed.dimension + 2) + 16 * fixed.voxels * fixed.dimension
+    return int(images + features + max(search, descent, output) + 450_000_000)

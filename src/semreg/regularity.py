@@ -1,0 +1,29 @@
+"""How smooth and how invertible a displacement is, from its spatial derivatives. Knows nothing of images."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def diffusion(gradient: Tensor) -> Tensor:
+    """Mean squared gradient of the displacement, mm per mm: the same number on any grid.
+
+    ``gradient`` (D, D, *S) holds ∂u_i/∂x_j. Sum over the components, mean over the samples.
+    """
+    return gradient.square().flatten(2).sum((0, 1)).mean()
+
+
+def determinant(gradient: Tensor) -> Tensor:
+    """Jacobian determinant of x + u from ∂u_i/∂x_j (D, D, *S) → (*S); 1 without deformation, negative where folded."""
+    rows = [[gradient[i, j] + (1.0 if i == j else 0.0) for j in range(len(gradient))] for i in range(len(gradient))]
+    if len(rows) == 2:
+        (a, b), (c, d) = rows
+        return a * d - b * c
+    (a, b, c), (d, e, f), (g, h, i_) = rows
+    return a * (e * i_ - f * h) - b * (d * i_ - f * g) + c * (d * h - e * g)
+
+
+def folding(gradient: Tensor, minimum: float) -> Tensor:
+    """Mean squared shortfall of the Jacobian determinant below ``minimum``; 0 where nothing is compressed that much."""
+    return torch.clamp(minimum - determinant(gradient), min=0).square().mean()

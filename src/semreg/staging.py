@@ -1,0 +1,138 @@
+"""Output that is there completely or not at all. Knows nothing of images.
+
+Files are made under a temporary name beside their place and renamed when they are complete; what is interrupted,
+by an error or by Ctrl-C, leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+from semreg.errors import OutputError
+
+
+def check_output_folder(path: str | Path) -> Path:
+    """Make the folder and its parents and check that files can be written there.
+
+    Raises OutputError, with the reason, if not.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".semreg-"):
+            pass
+    except OSError as error:
+        raise _output_error(folder, error) from error
+    return folder
+
+
+@contextmanager
+def atomic_file(path: str | Path) -> Iterator[Path]:
+    """A temporary name beside ``path`` that becomes ``path`` at the end of the block, or disappears on any exception.
+
+    Raises OutputError for an OSError, a full disk for example, in the block.
+    """
+    final = Path(path)
+    partial = final.with_name(f".partial-{final.name}")
+    try:
+        yield partial
+        partial.replace(final)
+    except OutputError:
+        raise
+    except OSError as error:
+        raise _output_error(final, error) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def reserve(path: Path, size: int) -> None:
+    """Find out whether a file of ``size`` bytes fits at ``path``, without writing it; OSError if not.
+
+    For writers that cannot cope with a full disk. Nothing is left at ``path``.
+    """
+    with path.open("wb") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        elif shutil.disk_usage(path.parent).free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    path.unlink()
+
+
+class OutputFolder:
+    """A folder that gets all files of a run or none.
+
+    Inside the ``with`` block files are written to ``stage(name)``; when it ends well they are moved to their place,
+    replacing files of the same name. On any exception they are removed, and so are folders made for them.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """``path`` is made, with its parents, when the block is entered."""
+        self.path = Path(path)
+        self.files: list[Path] = []
+        """The files in place, sorted by name, once the block has ended."""
+        self._made: list[Path] = []
+        self._staging: Path | None = None
+
+    def __enter__(self) -> OutputFolder:
+        missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._made = missing
+            self._staging = Path(tempfile.mkdtemp(dir=self.path, prefix=".semreg-"))
+        except OSError as error:
+            self._discard()
+            raise _output_error(self.path, error) from error
+        return self
+
+    def stage(self, name: str) -> Path:
+        """Where to write the file that will be ``name`` in the folder."""
+        if self._staging is None:
+            raise OutputError(f"expected an entered OutputFolder, got one that is closed: use with on {self.path}")
+        return self._staging / name
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._discard()
+            return
+        try:
+            self._publish()
+        except KeyboardInterrupt:
+            self._publish()  # everything is written: finish what takes a moment, then stop
+            raise
+        except OSError as problem:
+            raise _output_error(self.path, problem) from problem
+        finally:
+            self._discard()
+
+    def _publish(self) -> None:
+        if self._staging is not None:
+            for staged in sorted(self._staging.iterdir()):
+                place = self.path / staged.name
+                staged.replace(place)
+                self.files.append(place)
+            self._made = []
+
+    def _discard(self) -> None:
+        if self._staging is not None:
+            shutil.rmtree(self._staging, ignore_errors=True)
+            self._staging = None
+        for folder in self._made:
+            try:
+                folder.rmdir()
+            except OSError:  # not empty: somebody else uses it
+                break
+
+
+def _output_error(path: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"expected to write to {path}, got: {error.strerror or error}; choose a folder that is writable and has room"
+    )

@@ -1,0 +1,140 @@
+"""What the command line shows while it runs and at its end. Knows nothing of images; rich is imported when shown.
+
+Progress goes to the standard error, so that the standard output holds the result alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from semreg.events import Step
+
+DIRECTION = (
+    "transform.h5 maps points of the fixed image to the moving image (mm, LPS): "
+    "give it to a resampler as it is to bring the moving image onto the fixed one"
+)
+
+
+class Progress:
+    """Shows the steps of a registration: a moving bar on a terminal, one line a level elsewhere, nothing if quiet."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        """``quiet`` shows nothing."""
+        self._quiet = quiet
+        self._last: Step | None = None
+        self._bar: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> Progress:
+        if not self._quiet and sys.stderr.isatty():
+            self._bar = _bar()
+            self._bar.start()
+        return self
+
+    def __call__(self, step: Step) -> None:
+        """Show one step; this is the ``on_step`` of a registration."""
+        changed = self._last is not None and (step.stage, step.level) != (self._last.stage, self._last.level)
+        if changed:
+            self._finish_level()
+        self._last = step
+        if self._bar is not None:
+            if self._task is None:
+                self._task = self._bar.add_task(_title(step), value="")
+            shown = "" if math.isnan(step.value) else f"distance {step.value:.5g}"
+            self._bar.update(self._task, completed=step.iteration, total=step.iterations, value=shown)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self._finish_level()
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _finish_level(self) -> None:
+        step = self._last
+        if step is None or self._quiet:
+            return
+        if self._bar is not None:
+            if self._task is not None:
+                self._bar.update(self._task, total=step.iteration)
+            self._task = None
+            return
+        value = "" if math.isnan(step.value) else f", distance {step.value:.5g}"
+        spent = f"{step.iteration} of {step.iterations} iterations{value}, {step.seconds:.1f} s"
+        sys.stderr.write(f"{_title(step)}: {spent}\n")
+        sys.stderr.flush()
+
+
+def show_log(*, quiet: bool, verbose: bool) -> None:
+    """Send the log of semreg to the standard error: warnings, all with ``verbose``, none with ``quiet``."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lowercase("%(levelname)s: %(message)s"))
+    logger = logging.getLogger("semreg")
+    logger.handlers = [handler]
+    logger.propagate = False
+    logger.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.WARNING)
+
+
+def show_summary(record: Mapping[str, Any], files: list[str]) -> None:
+    """The end of a run on the standard output: similarity, Jacobian, files, and the direction of the transform."""
+    rows = summary_rows(record, files)
+    if not sys.stdout.isatty():
+        sys.stdout.write("".join(f"{name}: {value}\n" for name, value in rows) + f"{DIRECTION}\n")
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, value)
+    console = Console(highlight=False, markup=False)
+    console.print(table)
+    console.print(DIRECTION, style="dim")
+
+
+def summary_rows(record: Mapping[str, Any], files: list[str]) -> list[tuple[str, str]]:
+    """Names and values of the summary."""
+    similarity, jacobian = record["similarity"], record["jacobian"]
+    return [
+        ("distance of features", f"{_number(similarity['before'])} before, {_number(similarity['after'])} after"),
+        ("smallest Jacobian", _number(jacobian["minimum"])),
+        ("folded voxels", f"{_number(100 * jacobian['folded_share'])} %"),
+        ("files", ", ".join(files)),
+    ]
+
+
+def _bar() -> Any:
+    from rich import progress
+    from rich.console import Console
+
+    return progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn("{task.fields[value]}"),
+        progress.TimeElapsedColumn(),
+        console=Console(stderr=True),
+        refresh_per_second=4,
+    )
+
+
+def _title(step: Step) -> str:
+    return f"{step.stage}, level {step.level} of {step.levels}" if step.levels > 1 else step.stage
+
+
+def _number(value: Any) -> str:
+    return "unknown" if value is None or math.isnan(value) else f"{value:.4g}"
+
+
+class _Lowercase(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return text[: len(record.levelname)].lower() + text[len(record.levelname) :]
