@@ -18,13 +18,13 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("geometry",),
-    ("sampling",),
+    ("events", "config", "settings", "devices", "staging", "record", "geometry"),
+    ("sampling", "nifti"),
     ("fields",),
-    ("similarity", "regularity", "itk_bridge"),
-    ("features", "files", "dense"),
+    ("similarity", "regularity", "itk_bridge", "preparation"),
+    ("features", "files", "dense", "phantom"),
     ("registration",),
-    ("cli",),
+    ("terminal", "demo", "cli"),
 )
 """From the bottom to the top; a module imports from its own layer and from those before it."""
 
@@ -123,6 +123,12 @@ def calls(names: tuple[str, ...]) -> dict[str, list[int]]:
 def test_imports_point_down(path: Path) -> None:
     """A module knows only what is below it; ``dense`` does not know where its features come from."""
     assert upward_imports(dotted(path), parse(path), path) == []
+
+
+def test_every_module_has_its_place() -> None:
+    """No module escapes the order: each file of the package belongs to a layer, and each layer names what exists."""
+    units = {unit(dotted(path)) for path in FILES} - {"", "__main__"}
+    assert units == set(RANK)
 
 
 def test_the_reader_of_imports_sees() -> None:

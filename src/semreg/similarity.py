@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,11 +12,22 @@ SMALL = 1e-6
 """Keeps quotients of vanishing sums finite."""
 
 
-class Distance(Protocol):
-    """``fixed`` (P, C), ``moving`` (P, C), ``weight`` (P,) or None → scalar, lower is better."""
+@dataclass(frozen=True)
+class Distance:
+    """A distance and what an optimiser must know of it. Lower is better, 0 for equal features.
+
+    ``value(fixed, moving, weight)``: features (P, C), weight (P,) or None → scalar; samples of weight 0 count nowhere.
+    ``scale(fixed, weight)``: the distance of unrelated features, what a residual is small or large against.
+    ``curvature(fixed, weight)``: about the second derivative in one feature of one sample.
+    """
+
+    value: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+    scale: Callable[[Tensor, Tensor | None], float]
+    curvature: Callable[[Tensor, Tensor | None], float]
 
     def __call__(self, fixed: Tensor, moving: Tensor, weight: Tensor | None = None) -> Tensor:
-        """The distance; samples of weight 0 count nowhere."""
+        """The distance as a scalar tensor."""
+        return self.value(fixed, moving, weight)
 
 
 def l2(fixed: Tensor, moving: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -43,15 +55,23 @@ def ncc(fixed: Tensor, moving: Tensor, weight: Tensor | None = None) -> Tensor:
     return (1 - correlation).mean()
 
 
-DISTANCES: dict[str, Distance] = {"l2": l2, "ncc": ncc}
-"""By the name used in the settings."""
-
-
-def scale(distance: str, fixed: Tensor, weight: Tensor | None = None) -> float:
-    """The distance of unrelated features of this kind: what a residual is small or large against."""
-    if distance == "ncc":
-        return 1.0
+def _variances(fixed: Tensor, weight: Tensor | None) -> Tensor:
     share = torch.ones_like(fixed[:, :1]) if weight is None else weight[:, None]
     share = share / share.sum().clamp(min=SMALL)
     mean = (share * fixed).sum(0)
-    return float(2 * (share * (fixed - mean).square()).sum())
+    return (share * (fixed - mean).square()).sum(0)
+
+
+def _samples(fixed: Tensor, weight: Tensor | None) -> float:
+    return float(len(fixed) if weight is None else weight.sum().clamp(min=SMALL))
+
+
+DISTANCES: dict[str, Distance] = {
+    "l2": Distance(l2, lambda f, w: 2 * float(_variances(f, w).sum()), lambda f, w: 2 / _samples(f, w)),
+    "ncc": Distance(
+        ncc,
+        lambda _f, _w: 1.0,
+        lambda f, w: 1 / (_samples(f, w) * f.shape[1] * float(_variances(f, w).mean().clamp(min=SMALL**2))),
+    ),
+}
+"""By the name used in the settings."""

@@ -1,7 +1,7 @@
 """Refinement: gradient descent on the control points of a spline, through the warp of the moving features.
 
 The distance of the features, the diffusion of the displacement and a penalty on compression beyond a limit are
-lowered together, from coarse to fine. Adam: Kingma, Ba: ICLR 2015. Knows nothing of feature models.
+lowered together, from coarse to fine. Knows nothing of feature models.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from semreg.fields import Field, Layer, jacobian_determinant
 from semreg.geometry import Grid, index_map
 from semreg.regularity import diffusion, folding
 from semreg.sampling import SampleTable, base_index, inside, sample, smooth, transform_index
-from semreg.similarity import DISTANCES, scale
+from semreg.similarity import DISTANCES
 
 CHUNK = 1 << 15
 """Samples warped at once: small enough that their intermediate results stay in the processor's cache."""
@@ -32,6 +32,8 @@ EQUAL = 1e-6
 SAFE_JACOBIAN = 0.01
 """The least Jacobian determinant that a result may have on the fixed grid."""
 MOST_UNFOLDING = 100
+MEMORY = 6
+"""Steps that the quasi-Newton direction remembers."""
 PATIENCE = 5
 """Steps over which the objective must fall by the tolerance."""
 
@@ -104,6 +106,8 @@ class Problem:
         """Lay out the features and the matrices of the spline."""
         grid, device = fixed.grid, fixed.features.data.device
         self.grid = grid
+        self.lattice = lattice
+        self.finest = min(lattice.grid.spacing)
         self.config = config
         self.distance = DISTANCES[config.distance]
         self.fixed = fixed.features.data.flatten(1).T.contiguous()
@@ -121,7 +125,7 @@ class Problem:
         start = torch.as_tensor(matrix[:dimension, dimension], dtype=torch.float32, device=device)
         self.base = base_index(grid.shape, like=self.fixed).flatten(1) + start[:, None]
         self.slopes = _slope_bases(lattice, device)
-        self.scale = scale(config.distance, self.fixed, self.fixed_weight)
+        self.scale = self.distance.scale(self.fixed, self.fixed_weight)
 
     def index(self, coefficients: Tensor) -> Tensor:
         """Where the samples are read in the moving features, (D, P)."""
@@ -144,6 +148,54 @@ class Problem:
         if self.moving_weight is not None:
             weight = weight * sample(self.moving_weight.data, index, outside=0.0)[0]
         return weight if self.fixed_weight is None else weight * self.fixed_weight
+
+    def evaluate(self, coefficients: Tensor, unit: float) -> Evaluation:
+        """The objective and its gradient; ``unit`` is the distance that the regularity is relative to."""
+        variable = coefficients.detach().requires_grad_()
+        index = self.index(variable)
+        distance, slope = self.data(index.detach())
+        regularity = self.regularity(variable)
+        ((index * slope).sum() + unit * regularity).backward()  # type: ignore[no-untyped-call]
+        value, gradient = distance + unit * float(regularity.detach()), variable.grad
+        if gradient is None or not (math.isfinite(value) and bool(gradient.isfinite().all())):
+            raise DivergedError(
+                f"expected finite values in the refinement, got a distance of {distance}: "
+                "lower refine.step_mm, or check the images for extreme values"
+            )
+        return Evaluation(coefficients.detach(), distance, value, gradient)
+
+    def curvature(self, unit: float) -> Tensor:
+        """An upper bound of the objective's curvature for each coefficient, from the fixed features' gradients."""
+        energy = torch.stack([e * w for e, w in zip(self._energy(), self.unit.flatten() ** 2, strict=True)])
+        adjoint = [b.T for b in self.bases]
+        bound = DISTANCES[self.config.distance].curvature(self.fixed, self.fixed_weight) * product(energy, adjoint)
+        for axis, bases in enumerate(self.slopes.bases):
+            absolute = [b.abs() for b in bases]
+            rows = product(torch.ones_like(bound), absolute)
+            strength = self.slopes.unit[:, axis] ** 2 * 2 * self.config.diffusion * unit / rows[0].numel()
+            bound = bound + strength * product(rows, [b.T for b in absolute])
+        return bound.clamp(min=1e-3 * float(bound.mean()) + 1e-30)
+
+    def _energy(self) -> list[Tensor]:
+        """Squared differences between neighbouring fixed features along each axis, summed over the channels."""
+        features = self.fixed.T.reshape(-1, *self.grid.shape)
+        result = []
+        for axis in range(1, features.ndim):
+            n = features.shape[axis]
+            energy = features.new_zeros(self.grid.shape)
+            if n > 1:
+                squared = features.diff(dim=axis).square().sum(0)
+                energy.narrow(axis - 1, 0, n - 1).add_(squared, alpha=0.5)
+                energy.narrow(axis - 1, 1, n - 1).add_(squared, alpha=0.5)
+            result.append(energy)
+        return result
+
+    def longest_step(self, config: RefineConfig) -> Tensor:
+        """The longest step of a coefficient per axis, in voxels of the lattice's grid, (D, 1, …)."""
+        voxel = min(self.grid.spacing)
+        step = voxel if config.step_mm is None else config.step_mm * voxel / self.finest
+        lengths = [step / s for s in self.lattice.grid.spacing]
+        return torch.tensor(lengths, device=self.fixed.device).reshape(-1, *[1] * self.grid.dimension)
 
     def regularity(self, coefficients: Tensor) -> Tensor:
         """Weighted diffusion and folding penalty, relative to a distance of 1."""
@@ -179,45 +231,76 @@ def _slope_bases(lattice: SplineLattice, device: torch.device) -> Slopes:
 def descend(
     problem: Problem, start: Tensor, config: RefineConfig, report: Callable[[int, float], None]
 ) -> tuple[Tensor, LevelReport]:
-    """Adam with a step that fades out; the best coefficients seen, and how it ended."""
-    voxel = min(problem.grid.spacing)
-    step_mm = voxel / 2 if config.step_mm is None else config.step_mm
-    # steps are in voxels of the lattice's grid, whose spacing unit is that of the finest features
-    step = step_mm / (voxel / float(problem.unit.max()))
-    coefficients, objective = start, []
-    first = second = torch.zeros_like(start)
-    unit = before = after = 0.0
+    """Lower the objective from ``start``; the best coefficients seen, and how it ended.
+
+    Quasi-Newton steps (L-BFGS: Liu, Nocedal, Mathematical Programming 1989) on coefficients scaled by an upper bound
+    of their curvature. A step is never longer than the configuration allows, and halved where the objective rises.
+    """
+    first = problem.evaluate(start, 0.0)
+    _check_overlap(problem.weight(problem.index(start)))
+    if first.distance <= EQUAL * problem.scale:
+        return start, _report(problem, "the features are equal already", first, first, [])
+    unit = first.distance
+    inverse = 1 / problem.curvature(unit)
+    longest = problem.longest_step(config)
+    best = problem.evaluate(start, unit)
+    memory: list[tuple[Tensor, Tensor]] = []
+    objective = [best.value]
+    direction, length = _limited(-inverse * best.gradient, longest), 1.0
     reason = f"reached the largest number of iterations, {config.iterations}"
     for iteration in range(1, config.iterations + 1):
-        variable = coefficients.detach().requires_grad_()
-        index = problem.index(variable)
-        after, slope = problem.data(index.detach())
-        if iteration == 1:
-            before, unit = after, after
-            _check_overlap(problem.weight(index.detach()))
-            if before <= EQUAL * problem.scale:
-                return start, _report(problem, 0, "the features are equal already", before, before, ())
-        regularity = problem.regularity(variable)
-        ((index * slope).sum() + unit * regularity).backward()  # type: ignore[no-untyped-call]
-        gradient = variable.grad
-        objective.append(after + unit * float(regularity.detach()))
-        if gradient is None or not (math.isfinite(objective[-1]) and bool(gradient.isfinite().all())):
-            raise DivergedError(
-                f"expected finite values in the refinement, got {objective[-1]} at step {iteration}: "
-                "lower refine.step_mm or check the images for extreme values"
-            )
-        report(iteration, after)
+        trial = problem.evaluate(best.coefficients + length * direction, unit)
+        if trial.value <= best.value:
+            memory = _remembered(memory, trial, best)
+            best, length = trial, 1.0
+            direction = _limited(_quasi_newton(best.gradient, memory, inverse), longest)
+        else:
+            length /= 2
+        objective.append(best.value)
+        report(iteration, best.distance)
         if _stalled(objective, config.tolerance):
             reason = f"the objective fell by less than {config.tolerance:g} of itself over {PATIENCE} steps"
             break
-        first = 0.9 * first + 0.1 * gradient
-        second = 0.99 * second + 0.01 * gradient.square()
-        direction = (first / (1 - 0.9**iteration)) / (
-            (second / (1 - 0.99**iteration)).sqrt() + EQUAL * unit / gradient.numel()
-        )
-        fade = 0.5 + 0.5 * math.cos(math.pi * (iteration - 1) / config.iterations)
-        coefficients = coefficients - step * fade * direction
-    return coefficients, _report(problem, len(objective), reason, before, after, tuple(objective))
+    return best.coefficients, _report(problem, reason, first, best, objective)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The objective at some coefficients."""
+
+    coefficients: Tensor
+    distance: float
+    value: float
+    gradient: Tensor
+
+
+def _limited(step: Tensor, longest: Tensor) -> Tensor:
+    """The step, shortened as a whole where one control point would move further than ``longest`` per axis."""
+    return step / max(1.0, float((step.abs() / longest).max()))
+
+
+def _remembered(memory: list[tuple[Tensor, Tensor]], new: Evaluation, old: Evaluation) -> list[tuple[Tensor, Tensor]]:
+    """The last steps and what they changed in the gradient; only those along which the objective curves upwards."""
+    step, change = new.coefficients - old.coefficients, new.gradient - old.gradient
+    if float((step * change).sum()) <= 0:
+        return memory
+    return [*memory, (step, change)][-MEMORY:]
+
+
+def _quasi_newton(gradient: Tensor, memory: list[tuple[Tensor, Tensor]], inverse: Tensor) -> Tensor:
+    """The two-loop recursion of L-BFGS with the diagonal ``inverse`` as the first guess of the inverse Hessian."""
+    vector, shares = gradient, []
+    for step, change in reversed(memory):
+        share = (step * vector).sum() / (step * change).sum()
+        shares.append(share)
+        vector = vector - share * change
+    vector = vector * inverse
+    if memory:
+        step, change = memory[-1]
+        vector = vector * ((step * change).sum() / (change * inverse * change).sum())
+    for (step, change), share in zip(memory, reversed(shares), strict=True):
+        vector = vector + step * (share - (change * vector).sum() / (step * change).sum())
+    return -vector
 
 
 def distance_at(fixed: Layer, moving: Layer, field: Field, name: str) -> float:
@@ -255,10 +338,9 @@ def unfold(lattice: SplineLattice, coefficients: Tensor, target: Grid) -> tuple[
     return field, MOST_UNFOLDING
 
 
-def _report(
-    problem: Problem, iterations: int, reason: str, before: float, after: float, objective: tuple[float, ...]
-) -> LevelReport:
-    return LevelReport(min(problem.grid.spacing), iterations, reason, before, after, objective)
+def _report(problem: Problem, reason: str, first: Evaluation, last: Evaluation, objective: list[float]) -> LevelReport:
+    spacing, steps = min(problem.grid.spacing), max(0, len(objective) - 1)
+    return LevelReport(spacing, steps, reason, first.distance, last.distance, tuple(objective))
 
 
 def _stalled(objective: list[float], tolerance: float) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 from semreg.errors import ConfigError
 from semreg.features.contract import FeatureMap, IntensityStats, ModelSpec
 
-NOISE_FLOOR = 1e-3
+NOISE_FLOOR = 1e-4
 """Lower bound of the local variance estimate as a share of the image's variance: flat regions have no structure."""
 
 Offset = tuple[int, ...]

@@ -52,6 +52,8 @@ def extract(
         part = slice(start // pooling, -(-stop // pooling))
         x = _padded(volume.data, start, stop, halo).to(device)
         valid = None if weight is None else _padded(weight.data, start, stop, halo).to(device)
+        if valid is not None:
+            x = torch.where(valid > 0, x, stats.mean)  # excluded voxels may hold anything, NaN included
         tile = model(x, stats, valid)
         if tile.weight is None or weights is None:
             features[:, part] = pool(tile.values, pooling)

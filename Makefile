@@ -1,0 +1,50 @@
+# Everything a developer or a curious user runs. Each target makes what it needs, the virtual environment included.
+#
+#   make demo     register the built-in phantom pair; the files go to demo-out
+#   make test     all tests
+#   make lint     ruff and mypy
+#   make bench    the benchmarks, see benchmarks/README.md
+#   make clean    remove what the targets above have made
+#
+# PYTHON chooses the interpreter; PIP_FLAGS goes to pip, for example to name the index that holds another build of torch.
+
+PYTHON ?= python3
+PIP_FLAGS ?=
+PYTEST_FLAGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_FLAGS) -c constraints.txt
+
+.PHONY: demo test lint bench clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.run
+	$(BIN)/semreg demo --output demo-out
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/compare.py
+
+clean:
+	rm -rf $(VENV) demo-out dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# Stamps: a target runs again only when the project's metadata or the pinned versions have changed.
+# torch goes first and by its pinned version, so that nothing else decides which build of it is taken.
+$(VENV)/.run: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing semreg and what it runs on into $(VENV); the first time this takes minutes"
+	$(INSTALL) $$(grep '^torch==' constraints.txt)
+	$(INSTALL) -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	@echo "installing what tests and checks need into $(VENV)"
+	$(INSTALL) -e '.[dev]'
+	touch $@

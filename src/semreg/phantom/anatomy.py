@@ -1,0 +1,263 @@
+"""A made-up abdomen: what tissue is where, in mm, and what it looks like in CT and MR. Knows nothing of grids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeAlias
+
+import numpy as np
+
+from semreg.phantom.waves import Array, Waves, random_waves
+
+Contrast: TypeAlias = Literal["ct", "mr"]
+
+CENTRE_MM = (12.0, -37.0, 84.0)
+"""Where the middle of the body is (LPS): off the origin, so that a forgotten one shows."""
+
+BODY_MM = (88.0, 66.0, 135.0)
+"""Half axes of the body; along z it leaves both images, as a patient does."""
+
+EDGE_MM = 1.2
+"""Width of the edges of organs."""
+
+RIBS_EVERY_MM = 25.0
+DISCS_EVERY_MM = 33.0
+
+SLICE_MM = 8.0
+"""The slice of the body that is shown in 2-D, along z."""
+
+FADED_MM = 5.0
+"""Where an edge has faded so much that nothing is to be seen of it."""
+
+
+class Tissue(NamedTuple):
+    """What a tissue looks like: CT in HU, MR in its own units; ``grain`` is the texture as a share of the contrast."""
+
+    ct: float
+    mr: float
+    grain: float = 1.0
+
+
+AIR = Tissue(-1000, 25, 0.0)
+FAT = Tissue(-100, 880)
+MUSCLE = Tissue(55, 290)
+LIVER = Tissue(115, 370, 1.5)
+SPLEEN = Tissue(125, 560)
+KIDNEY = Tissue(190, 480)
+PELVIS = Tissue(15, 900, 0.3)
+STOMACH = Tissue(20, 780, 0.5)
+GAS = Tissue(-800, 10, 0.0)
+CORTEX = Tissue(750, 60, 0.3)
+MARROW = Tissue(260, 640)
+DISC = Tissue(95, 330, 0.5)
+CORD = Tissue(35, 700, 0.3)
+VESSEL = Tissue(230, 95, 0.3)
+LESION = Tissue(60, 720)
+BOWEL = Tissue(40, 430)
+
+
+class Ellipsoid(NamedTuple):
+    """A piece of tissue: ``centre`` and half ``axes`` in mm relative to the body, turned about z by ``degrees``."""
+
+    tissue: Tissue
+    centre: tuple[float, float, float]
+    axes: tuple[float, float, float]
+    degrees: float = 0.0
+
+
+ORGANS = (
+    Ellipsoid(LIVER, (-36, -8, 26), (42, 40, 46), 20),
+    Ellipsoid(LIVER, (2, -26, 34), (32, 22, 26), -15),
+    Ellipsoid(SPLEEN, (54, 18, 32), (17, 25, 31), -25),
+    Ellipsoid(STOMACH, (34, -22, 22), (22, 19, 30), 30),
+    Ellipsoid(GAS, (33, -33, 26), (10, 6, 13), 10),
+    Ellipsoid(KIDNEY, (-40, 30, -30), (17, 20, 33), 25),
+    Ellipsoid(PELVIS, (-36, 28, -30), (7, 8, 15), 25),
+    Ellipsoid(KIDNEY, (42, 31, -22), (16, 19, 32), -20),
+    Ellipsoid(PELVIS, (38, 29, -23), (6, 8, 16), -20),
+    Ellipsoid(PELVIS, (-26, -34, -6), (10, 8, 15), 35),
+    Ellipsoid(LESION, (-50, 2, 40), (8, 7, 6), 0),
+    Ellipsoid(LESION, (-24, -20, 12), (5, 6, 5), 0),
+    Ellipsoid(LESION, (-30, 12, 52), (4, 4, 5), 0),
+    Ellipsoid(LESION, (56, 22, 22), (5, 4, 6), 0),
+    Ellipsoid(CORTEX, (0, 38, -3), (19, 15, 400), 0),
+    Ellipsoid(MARROW, (0, 38, -3), (16.5, 12.5, 400), 0),
+    Ellipsoid(CORTEX, (0, 56, 0), (5, 13, 400), 0),
+    Ellipsoid(CORD, (0, 54, 0), (7, 6, 400), 0),
+)
+"""Painted in this order, the later over the earlier."""
+
+
+class Tubes(NamedTuple):
+    """Straight pieces of vessels relative to the body, in mm: ``start`` and ``end`` (S, 3), ``radius`` (S)."""
+
+    start: Array
+    end: Array
+    radius: Array
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """The made-up body: what is where, relative to ``CENTRE_MM``, whichever image shows it."""
+
+    organs: tuple[Ellipsoid, ...]
+    vessels: Tubes
+    grain: Waves
+
+
+def make_anatomy(seed: int = 0) -> Anatomy:
+    """The body: fixed organs; bowel, vessels and texture from ``seed``."""
+    random = np.random.default_rng([seed, 1])
+    tissues = (BOWEL, BOWEL, STOMACH, GAS, FAT)
+    bowel = []
+    for i in range(34):
+        radius = random.uniform(4.0, 11.0)
+        centre = random.uniform([-52, -44, -80], [54, 6, -8])
+        axes = radius * random.uniform([0.8, 0.8, 0.8], [1.6, 1.2, 1.6])
+        turn = float(random.uniform(0, 180))
+        bowel.append(Ellipsoid(BOWEL, _triple(centre), _triple(axes + 1.8), turn))
+        bowel.append(Ellipsoid(tissues[i % len(tissues)], _triple(centre), _triple(axes - 1.0), turn))
+    grain = random_waves(random, [(w, 1.0) for w in np.geomspace(9.0, 34.0, 14)], np.ones(3, dtype=bool))
+    return Anatomy((*bowel, *ORGANS), _vessels(random), grain)
+
+
+def intensity(anatomy: Anatomy, points: Array, contrast: Contrast) -> Array:
+    """What the body looks like at ``points`` (D, N) in mm of the anatomy → (N), float32; in 2-D a slice of it."""
+    n, count = points.shape
+    place = np.full((3, count), SLICE_MM, dtype=np.float32)
+    place[:n] = points - np.array(CENTRE_MM[:n])[:, None]
+    paint = _Painter(contrast, anatomy.grain.at(place) / len(anatomy.grain.phases) ** 0.5)
+    paint(MUSCLE, _depth(place, BODY_MM))
+    paint(FAT, -_depth(place, (BODY_MM[0] - 9, BODY_MM[1] - 8, BODY_MM[2])))
+    paint(FAT, _depth(place, (BODY_MM[0] - 22, BODY_MM[1] - 18, BODY_MM[2])) - 2.0)
+    low, high = place.min(1), place.max(1)
+    for organ in anatomy.organs:
+        if _is_near(organ, low, high):
+            paint(organ.tissue, _depth(_turned(place, organ), organ.axes))
+    vessels = _tubes_near(anatomy.vessels, low, high)
+    if len(vessels.radius):
+        paint(VESSEL, _tube_depth(place, vessels))
+    paint(DISC, _disc_depth(place))
+    ribs = _rib_depth(place)
+    paint(CORTEX, ribs)
+    paint(MARROW, ribs - 2.0)
+    paint(AIR, -_depth(place, BODY_MM))
+    return paint.values
+
+
+def share_of_body(points: Array) -> Array:
+    """How far out in the body ``points`` (D, N) in mm are, 1 at its surface; (N)."""
+    n = len(points)
+    middle, half = (np.array(values[:n])[:, None] for values in (CENTRE_MM, BODY_MM))
+    return np.asarray(np.linalg.norm((points - middle) / half, axis=0))
+
+
+class _Painter:
+    """Lays tissues over each other at some points, in one contrast, with a soft edge and texture."""
+
+    def __init__(self, contrast: Contrast, grain: Array) -> None:
+        self.values = np.zeros_like(grain)
+        self._contrast = contrast
+        self._grain = grain
+
+    def __call__(self, tissue: Tissue, depth: Array) -> None:
+        """Paint where ``depth`` (N), in mm below the surface, is positive."""
+        cover = 0.5 + 0.5 * np.tanh(depth * (2 / EDGE_MM))
+        self.values += cover * (self._colour(tissue) - self.values)
+
+    def _colour(self, tissue: Tissue) -> Array:
+        if self._contrast == "ct":
+            return tissue.ct + (10.0 * tissue.grain) * self._grain
+        return tissue.mr - (0.10 * tissue.grain * tissue.mr) * self._grain
+
+
+def _depth(place: Array, axes: tuple[float, ...]) -> Array:
+    """About how many mm ``place`` (3, N) lies below the surface of an ellipsoid around the origin; (N)."""
+    x, y, z = place
+    away = np.sqrt((x / axes[0]) ** 2 + (y / axes[1]) ** 2 + (z / axes[2]) ** 2)
+    return np.asarray((1 - away) * min(axes))
+
+
+def _is_near(organ: Ellipsoid, low: Array, high: Array) -> bool:
+    """Whether anything of the organ is to be seen in the box from ``low`` to ``high`` (3)."""
+    widest = max(organ.axes[:2])
+    reach = np.array([widest, widest, organ.axes[2]]) * (1 + FADED_MM / min(organ.axes))
+    centre = np.array(organ.centre)
+    return bool(((centre + reach > low) & (centre - reach < high)).all())
+
+
+def _tubes_near(tubes: Tubes, low: Array, high: Array) -> Tubes:
+    """The tubes of which anything is to be seen in the box from ``low`` to ``high`` (3)."""
+    reach = tubes.radius[:, None] + FADED_MM
+    upper, lower = np.maximum(tubes.start, tubes.end) + reach, np.minimum(tubes.start, tubes.end) - reach
+    near = ((upper > low) & (lower < high)).all(1)
+    return Tubes(tubes.start[near], tubes.end[near], tubes.radius[near])
+
+
+def _turned(place: Array, organ: Ellipsoid) -> Array:
+    """``place`` (3, N) in the frame of the organ."""
+    angle = np.deg2rad(organ.degrees)
+    cosine, sine = float(np.cos(angle)), float(np.sin(angle))
+    x, y, z = (row - middle for row, middle in zip(place, organ.centre, strict=True))
+    return np.stack([cosine * x + sine * y, cosine * y - sine * x, z])
+
+
+def _rib_depth(place: Array) -> Array:
+    """Ribs: bars of 9 by 6 mm around the body, falling towards the front, missing there and at the spine."""
+    x, y, z = place
+    around = np.sqrt((x / (BODY_MM[0] - 16)) ** 2 + (y / (BODY_MM[1] - 13)) ** 2)
+    along = (z - 0.35 * y) / RIBS_EVERY_MM
+    across = np.sqrt(((around - 1) * (62 / 3.0)) ** 2 + ((along - np.rint(along)) * (RIBS_EVERY_MM / 4.5)) ** 2)
+    ends = np.minimum((y + 35) / 3, (np.abs(x) - 12) / 3)
+    return np.asarray(np.minimum((1 - across) * 3.0, ends))
+
+
+def _disc_depth(place: Array) -> Array:
+    """Discs of 7 mm between the vertebrae."""
+    x, y, z = place
+    along = z / DISCS_EVERY_MM - 0.3
+    across = 3.5 - np.abs(along - np.rint(along)) * DISCS_EVERY_MM
+    return np.asarray(np.minimum(across, (1 - np.hypot(x / 20.0, (y - 38) / 16.0)) * 16.0))
+
+
+def _tube_depth(place: Array, tubes: Tubes) -> Array:
+    """How many mm ``place`` (3, N) lies below the surface of the nearest tube; (N)."""
+    depth: Array = np.full_like(place[0], -np.inf)
+    for start, end, radius in zip(tubes.start, tubes.end, tubes.radius.tolist(), strict=True):
+        along = end - start
+        away = place - start[:, None]
+        share = np.tensordot(along / (along @ along), away, 1)
+        away -= along[:, None] * np.clip(share, 0, 1)
+        np.maximum(depth, radius - np.sqrt((away**2).sum(0)), out=depth)
+    return depth
+
+
+def _vessels(random: np.random.Generator) -> Tubes:
+    """Aorta and vena cava, and trees into liver, spleen and kidneys that fork and thin out."""
+    pieces: list[tuple[Array, Array, float]] = []
+
+    def grow(start: Array, way: Array, radius: float, forks: int) -> None:
+        end = start + way
+        pieces.append((start, end, radius))
+        for side in (-1.0, 1.0) if forks else ():
+            bend = np.cross(way, random.normal(size=3))
+            bend *= side * np.linalg.norm(way) * random.uniform(0.5, 0.8) / np.linalg.norm(bend)
+            grow(end, 0.85 * (0.8 * way + bend), radius * 0.78, forks - 1)
+
+    for x, radius in ((9.0, 8.0), (-12.0, 9.0)):
+        for z in range(-120, 120, 40):
+            lower, upper = (np.array([x + 3 * np.sin(v / 25.0), 18 + 2 * np.cos(v / 30.0), v]) for v in (z, z + 40.0))
+            pieces.append((lower, upper, radius))
+    grow(np.array([-8.0, 8.0, 8.0]), np.array([-15.0, -9.0, 12.0]), 5.0, 4)
+    grow(np.array([-12.0, 10.0, 48.0]), np.array([-14.0, -8.0, -6.0]), 4.0, 3)
+    grow(np.array([10.0, 12.0, 24.0]), np.array([22.0, 4.0, 6.0]), 3.5, 2)
+    grow(np.array([-12.0, 20.0, -28.0]), np.array([-15.0, 6.0, -2.0]), 3.5, 2)
+    grow(np.array([9.0, 20.0, -22.0]), np.array([16.0, 6.0, 0.0]), 3.5, 2)
+    grow(np.array([6.0, 10.0, -12.0]), np.array([2.0, -22.0, -12.0]), 4.0, 4)
+    start, end, radius_of = zip(*pieces, strict=True)
+    return Tubes(*(np.array(rows, dtype=np.float32) for rows in (start, end, radius_of)))
+
+
+def _triple(values: Array) -> tuple[float, float, float]:
+    x, y, z = (float(v) for v in values)
+    return x, y, z
