@@ -28,15 +28,15 @@ class FeatureConfig:
     """MIND: distance of the compared neighbours, in working voxels."""
     spacing_mm: float | None = None
     """Edge of the (cubic) working voxels in mm. None: the fixed image's smallest spacing, coarser for large images."""
-    pooling: int = 2
-    """Features are block means over this many working voxels."""
+    pooling: int | None = None
+    """Features are block means over this many working voxels. None: 1 for small images (80³ voxels), else 2."""
 
     def __post_init__(self) -> None:
         """Check the values (ConfigError)."""
         _require(self.radius >= 0, "features.radius >= 0 voxels", self.radius)
         _require(self.dilation >= 1, "features.dilation >= 1 voxel", self.dilation)
         _require(self.spacing_mm is None or self.spacing_mm > 0, "features.spacing_mm > 0", self.spacing_mm)
-        _require(1 <= self.pooling <= 8, "features.pooling between 1 and 8 voxels", self.pooling)
+        _require(self.pooling is None or 1 <= self.pooling <= 8, "features.pooling in 1..8 voxels", self.pooling)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class CoarseConfig:
     reach_mm: float | None = None
     """Largest displacement that must be reached per axis. None: 30 mm, or a quarter of the shortest extent if less."""
     spacing_mm: float | None = None
-    """Spacing of the nodes at the finest level. None: one feature voxel."""
+    """Spacing of the nodes at the finest level in mm. None: four working voxels."""
     half_width: int = 4
     """Half width of the search window at the coarsest level, in nodes; finer levels correct what is left."""
     smoothing: int = 2
@@ -74,13 +74,15 @@ class RefineConfig:
     """Distance between features: mean squared difference, or 1 − normalised cross-correlation."""
     levels: int = 2
     """Resolutions, each twice as fine as the one before; the last one works on the features as extracted."""
-    iterations: int = 25
-    """Steps of gradient descent per level, at most."""
+    iterations: int = 12
+    """Quasi-Newton steps per level, at most."""
+    symmetric: bool | None = None
+    """Refine in both directions and take the mean of one and the inverse of the other. None: for small images."""
     control_mm: float | None = None
-    """Spacing of the control points at the finest level in mm. None: three feature voxels."""
+    """Spacing of the control points at the finest level in mm. None: two working voxels plus two feature voxels."""
     step_mm: float | None = None
-    """Longest step of a control point per iteration at the finest level in mm. None: half a feature voxel."""
-    diffusion: float = 0.2
+    """Longest step of a control point per iteration at the finest level in mm. None: one feature voxel."""
+    diffusion: float = 0.3
     """Weight of the mean squared gradient of the displacement (mm per mm), relative to the distance at the start."""
     folding: float = 20.0
     """Weight of the penalty where the Jacobian determinant falls below ``minimum_jacobian``, relative likewise."""

@@ -140,11 +140,14 @@ class Field:
             result[:, part] = self.vox[:, part] + _apply_linear(back, more)
         return Field(result, self.grid)
 
-    def inverse(self, *, iterations: int = 30) -> Field:
-        """The inverse on the same grid by fixed-point iteration v(p) = −u(p + v(p))."""
-        inverse = Field(-self.vox, self.grid)
+    def inverse(self, grid: Grid | None = None, *, iterations: int = 30) -> Field:
+        """The inverse on ``grid`` (its own by default) by fixed-point iteration v(p) = −u(p + v(p))."""
+        grid = grid or self.grid
+        forth, back = index_map(grid, self.grid), index_map(self.grid, grid)
+        inverse = Field(-self.on(grid).vox, grid)
         for _ in range(iterations):
-            inverse = Field(-sample(self.vox, inverse.index()), self.grid)
+            read = sample(self.vox, transform_index(forth, inverse.index()))
+            inverse = Field(-_apply_linear(back, read), grid)
         return inverse
 
     def point_map(self) -> PointMap:

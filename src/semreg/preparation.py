@@ -176,6 +176,7 @@ def _fills(source: Grid, target: Grid) -> bool:
 
 
 def background(volume: Volume) -> float:
-    """What lies outside an image: −1024 for CT, else its smallest finite value."""
-    lowest = float(volume.data[torch.isfinite(volume.data)].min())
+    """What lies outside an image: −1024 for CT, else its smallest finite value, 0 if there is none."""
+    finite = volume.data[torch.isfinite(volume.data)]
+    lowest = float(finite.min()) if finite.numel() else 0.0
     return CT_AIR if lowest < CT_BELOW else lowest

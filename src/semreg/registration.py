@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -29,10 +29,15 @@ from semreg.features.extract import extract
 from semreg.fields import Field, Layer, Volume, jacobian_determinant, restore_order, warp
 from semreg.geometry import Grid, canonical_order, reorder
 from semreg.itk_bridge import field_of_transform, is_linear, sitk_transform, to_volume
-from semreg.preparation import Frame, background, check_pair, clean, plan_frame, to_frame
+from semreg.preparation import Frame, background, check_pair, clean, plan_frame, to_frame, working_spacing
 from semreg.settings import to_dict
 
 logger = logging.getLogger("semreg")
+
+SMALL_IMAGE = 1 << 19
+"""Working voxels up to which an image is small, about 80³: there the best is affordable."""
+INVERSE_ITERATIONS = 10
+"""Of the fixed-point iteration between the two directions; each one shrinks the error by about the largest strain."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +74,10 @@ def plan(
     fixed: Grid, moving: Grid, config: RegistrationConfig, device: torch.device | str = "cpu", *, initial: bool = False
 ) -> Plan:
     """Decide grids, levels and reach from the two grids and the settings; computes nothing on images."""
+    config = resolve(config, fixed)
     frame, levels = _layout(fixed, moving, config, initial=initial)
     coarse_config, refine_config, features = config.coarse, config.refine, config.features
-    grid = frame.fixed.pooled(features.pooling)
+    grid = frame.fixed.pooled(features.pooling or 1)
     control = lattice_of(_empty_layer(grid), refine_config).step[0] * grid.spacing[0]
     spacings = ", ".join(f"{level.spacing_mm:.3g}" for level in levels)
     finest = min(grid.spacing)
@@ -88,7 +94,8 @@ def plan(
         resolutions = ", ".join(f"{finest * 2**i:.3g}" for i in reversed(range(refine_config.levels)))
         lines.append(
             f"Refinement with distance {refine_config.distance} on features {resolutions} mm apart, "
-            f"control points {control:.3g} mm apart at the end, at most {refine_config.iterations} steps a level."
+            f"control points {control:.3g} mm apart at the end, at most {refine_config.iterations} steps a level"
+            f"{', in both directions' if refine_config.symmetric else ''}."
         )
     lines.append(f"Device: {device}.")
     return Plan(frame, levels, lines, _memory(fixed, moving, frame, levels, config))
@@ -128,6 +135,7 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
             for name, volume in volumes.items()
         }
         target, source = cleaned["fixed"][0].grid, cleaned["moving"][0]
+        config = resolve(config, target)
         frame, _ = _layout(target, source.grid, config, initial=initial is not None)
         start = None if initial is None else _as_field(initial, frame.moving)
     with clock.stage("features"):
@@ -199,11 +207,34 @@ def peak_memory_bytes(device: torch.device) -> dict[str, int]:
     return peak
 
 
+def resolve(config: RegistrationConfig, fixed: Grid) -> RegistrationConfig:
+    """The settings with all that was left open decided from the fixed image's grid.
+
+    What costs more than it gives on a large image is done on a small one only: features at full resolution, and both
+    directions in the refinement.
+    """
+    spacing = config.features.spacing_mm or working_spacing(reorder(fixed, canonical_order(fixed)))
+    small = math.prod(max(1.0, extent / spacing) for extent in fixed.extent_mm) <= SMALL_IMAGE
+    pooling = config.features.pooling or (1 if small else 2)
+    coarse_mm = config.coarse.spacing_mm or 4 * spacing
+    control_mm = config.refine.control_mm or (2 + 2 * pooling) * spacing
+    symmetric = small if config.refine.symmetric is None else config.refine.symmetric
+    grid = plan_frame(fixed, fixed, spacing, 0.0, initial=False).fixed.pooled(pooling)
+    search = replace(config.coarse, spacing_mm=coarse_mm)
+    search = replace(search, reach_mm=sum(level.reach_mm for level in plan_levels(grid, search)))
+    return replace(
+        config,
+        features=replace(config.features, spacing_mm=spacing, pooling=pooling),
+        coarse=search,
+        refine=replace(config.refine, control_mm=control_mm, symmetric=symmetric),
+    )
+
+
 def _layout(fixed: Grid, moving: Grid, config: RegistrationConfig, *, initial: bool) -> tuple[Frame, list[Level]]:
     """Working grids and levels of the search; the reach of the search decides how much of the moving image is read."""
     features = config.features
     alone = plan_frame(fixed, fixed, features.spacing_mm, 0.0, initial=False)
-    levels = plan_levels(alone.fixed.pooled(features.pooling), config.coarse)
+    levels = plan_levels(alone.fixed.pooled(features.pooling or 1), config.coarse)
     reach = sum(level.reach_mm for level in levels) if config.coarse.enabled else 0.0
     return plan_frame(fixed, moving, features.spacing_mm, reach, initial=initial), levels
 
@@ -223,7 +254,7 @@ def _features(
     device: torch.device,
 ) -> Layer:
     prepared = to_frame(*_canonical(image), grid, start)
-    return extract(prepared.volume, model, pooling=config.features.pooling, weight=prepared.weight, device=device)
+    return extract(prepared.volume, model, pooling=config.features.pooling or 1, weight=prepared.weight, device=device)
 
 
 def _canonical(image: tuple[Volume, Volume | None]) -> tuple[Volume, Volume | None]:
@@ -248,8 +279,20 @@ def _match(
         return (lattice, lattice.fit(found)), {"before": before, "after": after}, ()
     with clock.stage("refine"):
         refined = refine(fixed, moving, found, config.refine, clock.on_step)
-    after = distance_at(fixed, moving, refined.lattice.field(refined.coefficients, fixed.grid), config.refine.distance)
-    return (refined.lattice, refined.coefficients), {"before": before, "after": after}, refined.levels
+        lattice, coefficients, reports = refined.lattice, refined.coefficients, refined.levels
+        found = lattice.field(coefficients, fixed.grid)
+        if config.refine.symmetric:
+            back = refine(
+                moving, fixed, found.inverse(moving.grid, iterations=INVERSE_ITERATIONS), config.refine, clock.on_step
+            )
+            other = back.lattice.field(back.coefficients, moving.grid).inverse(
+                fixed.grid, iterations=INVERSE_ITERATIONS
+            )
+            coefficients = lattice.fit(Field((found.vox + other.vox) / 2, fixed.grid))
+            found = lattice.field(coefficients, fixed.grid)
+            reports += back.levels
+    after = distance_at(fixed, moving, found, config.refine.distance)
+    return (lattice, coefficients), {"before": before, "after": after}, reports
 
 
 def _as_field(initial: Any, grid: Grid) -> Field:
@@ -271,9 +314,9 @@ def _size(grid: Grid) -> str:
 def _memory(fixed: Grid, moving: Grid, frame: Frame, levels: list[Level], config: RegistrationConfig) -> int:
     """Images as read and as worked on, features of both, the larger of search and refinement, the field, torch."""
     channels = _model(config, fixed.dimension).spec.channels
-    grid = frame.fixed.pooled(config.features.pooling)
+    grid = frame.fixed.pooled(config.features.pooling or 1)
     images = 4 * (fixed.voxels + moving.voxels + max(frame.fixed.voxels, frame.moving.voxels))
-    features = 4 * channels * (grid.voxels + frame.moving.pooled(config.features.pooling).voxels)
+    features = 4 * channels * (grid.voxels + frame.moving.pooled(config.features.pooling or 1).voxels)
     search = memory_bytes(grid, levels) if config.coarse.enabled else 0
     descent = grid.voxels * (4 * channels * 4 + 2**fixed.dimension * 8 + 48)
     output = 4 * fixed.voxels * (2 * fixed.dimension + 2) + 16 * fixed.voxels * fixed.dimension

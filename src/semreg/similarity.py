@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 SMALL = 1e-6
 """Keeps quotients of vanishing sums finite."""
+
+
+Slope: TypeAlias = Callable[[Tensor, Tensor, Tensor], tuple[float, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -19,11 +23,14 @@ class Distance:
     ``value(fixed, moving, weight)``: features (P, C), weight (P,) or None → scalar; samples of weight 0 count nowhere.
     ``scale(fixed, weight)``: the distance of unrelated features, what a residual is small or large against.
     ``curvature(fixed, weight)``: about the second derivative in one feature of one sample.
+    ``slope(fixed, moving, share)``: where the distance is a weighted mean over samples, the part of some samples, whose
+    ``share`` of all weights is given, and its derivative in ``moving`` (P, C); None for other distances.
     """
 
     value: Callable[[Tensor, Tensor, Tensor | None], Tensor]
     scale: Callable[[Tensor, Tensor | None], float]
     curvature: Callable[[Tensor, Tensor | None], float]
+    slope: Slope | None = None
 
     def __call__(self, fixed: Tensor, moving: Tensor, weight: Tensor | None = None) -> Tensor:
         """The distance as a scalar tensor."""
@@ -36,6 +43,13 @@ def l2(fixed: Tensor, moving: Tensor, weight: Tensor | None = None) -> Tensor:
     if weight is None:
         return squared.mean()
     return (squared * weight).sum() / weight.sum().clamp(min=SMALL)
+
+
+def l2_slope(fixed: Tensor, moving: Tensor, share: Tensor) -> tuple[float, Tensor]:
+    """Part of ``l2`` from some of the samples, and its derivative in ``moving``."""
+    difference = moving - fixed
+    weighted = difference * share[:, None]
+    return float(torch.dot(difference.flatten(), weighted.flatten())), weighted.mul_(2)
 
 
 def ncc(fixed: Tensor, moving: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -67,7 +81,7 @@ def _samples(fixed: Tensor, weight: Tensor | None) -> float:
 
 
 DISTANCES: dict[str, Distance] = {
-    "l2": Distance(l2, lambda f, w: 2 * float(_variances(f, w).sum()), lambda f, w: 2 / _samples(f, w)),
+    "l2": Distance(l2, lambda f, w: 2 * float(_variances(f, w).sum()), lambda f, w: 2 / _samples(f, w), l2_slope),
     "ncc": Distance(
         ncc,
         lambda _f, _w: 1.0,

@@ -26,8 +26,12 @@ COUPLING = (1e-4, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 The first one, added here, makes the smallest displacement win where the costs do not tell.
 """
 INVERSE_ITERATIONS = 15
-FINER_HALF_WIDTHS = (1, 2)
-"""Half widths of the windows at the finest and the second finest level, in nodes; coarser levels use the setting."""
+DEFAULT_SPACING = 2
+"""Spacing of the finest nodes in feature voxels where the settings leave it open."""
+FINEST_HALF_WIDTH = 2
+"""Half width of the windows at the finest level, in nodes; coarser levels use the setting."""
+COSTS_AT_ONCE = 1 << 19
+"""Costs that are smoothed together."""
 BLOCK = 1 << 15
 """Costs handled at once: small enough to stay in the processor's cache."""
 UNSEEN = 0.05
@@ -51,12 +55,12 @@ class Level:
 def plan_levels(grid: Grid, config: CoarseConfig) -> list[Level]:
     """Levels from coarse to fine for features on ``grid``, whose windows add up to the reach asked for."""
     voxel = min(grid.spacing)
-    base = 1 if config.spacing_mm is None else max(1, round(config.spacing_mm / voxel))
+    base = DEFAULT_SPACING if config.spacing_mm is None else max(1, round(config.spacing_mm / voxel))
     thick = [extent for extent, n in zip(grid.extent_mm, grid.shape, strict=True) if n > 1] or [voxel]
     reach = min(30.0, min(thick) / 4) if config.reach_mm is None else config.reach_mm
-    widths = itertools.chain(FINER_HALF_WIDTHS, itertools.repeat(config.half_width))
+    widths = itertools.chain([FINEST_HALF_WIDTH], itertools.repeat(config.half_width))
     levels: list[Level] = []
-    while len(levels) < len(FINER_HALF_WIDTHS) + 1 or sum(level.reach_mm for level in levels) < reach:
+    while len(levels) < 2 or sum(level.reach_mm for level in levels) < reach:
         factor = base * 2 ** len(levels)
         factors = tuple(max(1, round(factor * voxel / s)) for s in grid.spacing)
         levels.insert(0, Level(factors, next(widths), factor * voxel))
@@ -163,31 +167,29 @@ def cost_volume(near: Extended, far: Extended, candidates: Tensor, smoothing: in
     nodes = near.features[0].numel()
     result = near.features.new_empty((nodes, len(candidates)))
     buffer = torch.empty_like(near.features)
-    block = max(1, min(len(candidates), (1 << 22) // nodes))
-    rows = near.features.new_empty((block, nodes))
+    block = max(1, min(len(candidates), COSTS_AT_ONCE // nodes))
+    shape = near.features.shape[1:]
+    unseen = near.features.new_zeros(())
     for first in range(0, len(candidates), block):
         part = candidates[first : first + block].tolist()
+        costs = near.features.new_empty((len(part), *shape))
+        weights = None if near.weight is None and far.weight is None else torch.ones_like(costs)
         for row, offset in enumerate(part):
             features, weight = far.shifted(tuple(offset))
             torch.sub(near.features, features, out=buffer)
-            squared = buffer.square_().sum(0, keepdim=True)
-            rows[row] = _smoothed(squared, _both(near.weight, weight), smoothing).flatten()
-        result[:, first : first + len(part)] = rows[: len(part)].T
+            torch.sum(buffer.square_(), 0, out=costs[row])
+            for one in (near.weight, weight):
+                if weights is not None and one is not None:
+                    weights[row] *= one[0]
+        if weights is None:
+            smoothed = smooth(costs, passes=smoothing)
+        else:
+            costs *= weights
+            if first == 0:  # the same for all candidates
+                unseen = UNSEEN * costs.sum() / weights.sum().clamp(min=UNSEEN)
+            smoothed = (smooth(costs, passes=smoothing) + unseen) / (smooth(weights, passes=smoothing) + UNSEEN)
+        result[:, first : first + len(part)] = smoothed.flatten(1).T
     return result
-
-
-def _both(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    if a is None or b is None:
-        return a if b is None else b
-    return a * b
-
-
-def _smoothed(cost: Tensor, weight: Tensor | None, passes: int) -> Tensor:
-    if weight is None:
-        return smooth(cost, passes=passes)
-    weighted = cost * weight
-    mean = weighted.sum() / weight.sum().clamp(min=UNSEEN)
-    return (smooth(weighted, passes=passes) + UNSEEN * mean) / (smooth(weight, passes=passes) + UNSEEN)
 
 
 def coupled_convex(cost: Tensor, candidates: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, float]:

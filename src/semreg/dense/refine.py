@@ -23,8 +23,10 @@ from semreg.fields import Field, Layer, jacobian_determinant
 from semreg.geometry import Grid, index_map
 from semreg.regularity import diffusion, folding
 from semreg.sampling import SampleTable, base_index, inside, sample, smooth, transform_index
-from semreg.similarity import DISTANCES
+from semreg.similarity import DISTANCES, SMALL, Slope
 
+CONTROL_VOXELS = 4
+"""Spacing of the control points in feature voxels where the settings leave it open."""
 CHUNK = 1 << 15
 """Samples warped at once: small enough that their intermediate results stay in the processor's cache."""
 EQUAL = 1e-6
@@ -65,7 +67,7 @@ class Refined:
 def lattice_of(layer: Layer, config: RefineConfig, factor: int = 1) -> SplineLattice:
     """Control points for a level whose features are ``factor`` times as far apart as those of ``layer``."""
     grid = layer.grid
-    spacing = (3 * min(grid.spacing) if config.control_mm is None else config.control_mm) * factor
+    spacing = (CONTROL_VOXELS * min(grid.spacing) if config.control_mm is None else config.control_mm) * factor
     return SplineLattice(grid, tuple(spacing / s for s in grid.spacing))
 
 
@@ -125,6 +127,7 @@ class Problem:
         start = torch.as_tensor(matrix[:dimension, dimension], dtype=torch.float32, device=device)
         self.base = base_index(grid.shape, like=self.fixed).flatten(1) + start[:, None]
         self.slopes = _slope_bases(lattice, device)
+        self.energy = _energy(fixed.features.data)
         self.scale = self.distance.scale(self.fixed, self.fixed_weight)
 
     def index(self, coefficients: Tensor) -> Tensor:
@@ -133,14 +136,30 @@ class Problem:
 
     def data(self, index: Tensor) -> tuple[float, Tensor]:
         """The distance at ``index`` (D, P) and its gradient (D, P)."""
+        weight = self.weight(index)
+        if self.distance.slope is not None:
+            return self._additive(index, weight, self.distance.slope)
         chunks = [part.clone().requires_grad_() for part in torch.split(index, CHUNK, 1)]
         warped = [self.table.sample(part) for part in chunks]
         values = torch.cat([w.detach() for w in warped]).requires_grad_()
-        distance = self.distance(self.fixed, values, self.weight(index))
+        distance = self.distance(self.fixed, values, weight)
         distance.backward()  # type: ignore[no-untyped-call]
         assert values.grad is not None  # noqa: S101  (for the type checker: backward has just filled it)
         torch.autograd.backward(warped, torch.split(values.grad, CHUNK))
         return float(distance.detach()), torch.cat([part.grad for part in chunks if part.grad is not None], 1)
+
+    def _additive(self, index: Tensor, weight: Tensor, slope: Slope) -> tuple[float, Tensor]:
+        """The same for a distance that is a weighted mean over samples: chunk by chunk, while it is in the cache."""
+        total, gradient = 0.0, torch.empty_like(index)
+        share = weight / weight.sum().clamp(min=SMALL)
+        for first in range(0, index.shape[1], CHUNK):
+            part = slice(first, first + CHUNK)
+            where = index[:, part].clone().requires_grad_()
+            warped = self.table.sample(where)
+            value, pull = slope(self.fixed[part], warped.detach(), share[part])
+            total += value
+            (gradient[:, part],) = torch.autograd.grad(warped, where, pull)
+        return total, gradient
 
     def weight(self, index: Tensor) -> Tensor:
         """How much each sample counts, (P,): inside the moving image and both masks."""
@@ -149,11 +168,12 @@ class Problem:
             weight = weight * sample(self.moving_weight.data, index, outside=0.0)[0]
         return weight if self.fixed_weight is None else weight * self.fixed_weight
 
-    def evaluate(self, coefficients: Tensor, unit: float) -> Evaluation:
-        """The objective and its gradient; ``unit`` is the distance that the regularity is relative to."""
+    def evaluate(self, coefficients: Tensor, unit: float | None) -> Evaluation:
+        """The objective and its gradient; ``unit`` is the distance that the regularity is relative to (None: this)."""
         variable = coefficients.detach().requires_grad_()
         index = self.index(variable)
         distance, slope = self.data(index.detach())
+        unit = distance if unit is None else unit
         regularity = self.regularity(variable)
         ((index * slope).sum() + unit * regularity).backward()  # type: ignore[no-untyped-call]
         value, gradient = distance + unit * float(regularity.detach()), variable.grad
@@ -166,29 +186,16 @@ class Problem:
 
     def curvature(self, unit: float) -> Tensor:
         """An upper bound of the objective's curvature for each coefficient, from the fixed features' gradients."""
-        energy = torch.stack([e * w for e, w in zip(self._energy(), self.unit.flatten() ** 2, strict=True)])
-        adjoint = [b.T for b in self.bases]
-        bound = DISTANCES[self.config.distance].curvature(self.fixed, self.fixed_weight) * product(energy, adjoint)
+        share = self.distance.curvature(self.fixed, self.fixed_weight) * len(self.fixed) / self.grid.voxels
+        bound = share * product(
+            self.energy * self.unit.reshape(-1, *[1] * self.grid.dimension) ** 2, [b.T for b in self.bases]
+        )
         for axis, bases in enumerate(self.slopes.bases):
             absolute = [b.abs() for b in bases]
             rows = product(torch.ones_like(bound), absolute)
             strength = self.slopes.unit[:, axis] ** 2 * 2 * self.config.diffusion * unit / rows[0].numel()
             bound = bound + strength * product(rows, [b.T for b in absolute])
         return bound.clamp(min=1e-3 * float(bound.mean()) + 1e-30)
-
-    def _energy(self) -> list[Tensor]:
-        """Squared differences between neighbouring fixed features along each axis, summed over the channels."""
-        features = self.fixed.T.reshape(-1, *self.grid.shape)
-        result = []
-        for axis in range(1, features.ndim):
-            n = features.shape[axis]
-            energy = features.new_zeros(self.grid.shape)
-            if n > 1:
-                squared = features.diff(dim=axis).square().sum(0)
-                energy.narrow(axis - 1, 0, n - 1).add_(squared, alpha=0.5)
-                energy.narrow(axis - 1, 1, n - 1).add_(squared, alpha=0.5)
-            result.append(energy)
-        return result
 
     def longest_step(self, config: RefineConfig) -> Tensor:
         """The longest step of a coefficient per axis, in voxels of the lattice's grid, (D, 1, …)."""
@@ -205,6 +212,17 @@ class Problem:
         if self.config.folding:
             result = result + self.config.folding * folding(gradient, self.config.minimum_jacobian)
         return result
+
+
+def _energy(features: Tensor) -> Tensor:
+    """Squared differences between neighbouring features (C, *S) along each axis, summed over the channels, (D, *S)."""
+    energy = features.new_zeros((features.ndim - 1, *features.shape[1:]))
+    for axis, n in enumerate(features.shape[1:]):
+        if n > 1:
+            squared = features.diff(dim=axis + 1).square().sum(0)
+            energy[axis].narrow(axis, 0, n - 1).add_(squared, alpha=0.5)
+            energy[axis].narrow(axis, 1, n - 1).add_(squared, alpha=0.5)
+    return energy
 
 
 @dataclass(frozen=True)
@@ -236,14 +254,14 @@ def descend(
     Quasi-Newton steps (L-BFGS: Liu, Nocedal, Mathematical Programming 1989) on coefficients scaled by an upper bound
     of their curvature. A step is never longer than the configuration allows, and halved where the objective rises.
     """
-    first = problem.evaluate(start, 0.0)
     _check_overlap(problem.weight(problem.index(start)))
+    first = problem.evaluate(start, None)
     if first.distance <= EQUAL * problem.scale:
         return start, _report(problem, "the features are equal already", first, first, [])
     unit = first.distance
     inverse = 1 / problem.curvature(unit)
     longest = problem.longest_step(config)
-    best = problem.evaluate(start, unit)
+    best = first
     memory: list[tuple[Tensor, Tensor]] = []
     objective = [best.value]
     direction, length = _limited(-inverse * best.gradient, longest), 1.0
