@@ -18,7 +18,7 @@ from semreg.geometry import per_axis
 
 Mode: TypeAlias = Literal["linear", "nearest"]
 
-SLAB_POINTS = 1 << 21
+SLAB_POINTS = 1 << 18
 """Points handled at once where a whole volume is resampled: bounds the memory of the indices."""
 
 
