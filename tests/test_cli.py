@@ -23,7 +23,7 @@ from semreg.config import RegistrationConfig
 from semreg.fields import Volume
 from semreg.files import write_image
 from semreg.itk_bridge import PIXEL_TYPES
-from semreg.settings import to_dict, to_toml
+from semreg.settings import from_dict, to_toml
 
 
 @pytest.fixture(autouse=True)
@@ -233,8 +233,16 @@ def test_settings_come_from_file_set_and_seed(run, pair, tmp_path):
     (tmp_path / "settings.toml").write_text(to_toml(RegistrationConfig()) + "", encoding="utf-8")
     arguments = ("register", fixed, moving, "-o", out, "-q", "--config", tmp_path / "settings.toml")
     assert run(*arguments, "--set", "seed=3")[0] == 0
-    expected = json.loads(json.dumps(to_dict(RegistrationConfig()) | {"seed": 3}))
-    assert json.loads((out / "record.json").read_text(encoding="utf-8"))["settings"] == expected
+    record = json.loads((out / "record.json").read_text(encoding="utf-8"))
+    effective = from_dict(RegistrationConfig, record["settings"])
+    assert effective.seed == 3
+    assert effective.features.spacing_mm == pytest.approx(1.7)
+    assert effective.refine.diffusion == RegistrationConfig().refine.diffusion
+    (tmp_path / "settings.toml").write_text(to_toml(effective), encoding="utf-8")
+    field = sitk.GetArrayFromImage(sitk.ReadImage(str(out / "field.nii.gz")))
+    assert run(*arguments)[0] == 0
+    assert json.loads((out / "record.json").read_text(encoding="utf-8"))["settings"] == record["settings"]
+    assert np.array_equal(field, sitk.GetArrayFromImage(sitk.ReadImage(str(out / "field.nii.gz"))))
     record = json.loads((out / "record.json").read_text(encoding="utf-8"))
     assert record["inputs"]["config"]["path"] == str(tmp_path / "settings.toml")
 
@@ -267,6 +275,11 @@ def test_initial_transform_brings_far_images_together(run, pair, tmp_path):
     sitk.WriteTransform(sitk.TranslationTransform(3, (400.0, 0.0, 0.0)), str(tmp_path / "initial.tfm"))
     code, _, err = run("register", fixed, tmp_path / "far.nrrd", "-o", out, "--initial", tmp_path / "initial.tfm")
     assert code == 0, err
+    transform = sitk.ReadTransform(str(out / "transform.h5"))
+    assert transform.GetName() == "CompositeTransform"
+    image, grid = sitk.ReadImage(str(tmp_path / "far.nrrd")), sitk.ReadImage(str(out / "warped.nii.gz"))
+    resampled = sitk.GetArrayFromImage(sitk.Resample(image, grid, transform, sitk.sitkLinear, 0.0))
+    assert np.median(np.abs(resampled - sitk.GetArrayFromImage(grid))) < 0.05
 
 
 def test_nan_voxels_are_counted_in_a_warning(run, pair):

@@ -242,7 +242,7 @@ def run_register(options: RegisterOptions) -> None:
         started = time.perf_counter()
         files.write_image(result.warped, folder.stage(options.warped_name), options.dtype or moving.pixel_type)
         files.write_field(result.field, folder.stage(options.field_name))
-        files.write_transform(result.field, folder.stage("transform.h5"))
+        files.write_transform(result.deformation, folder.stage("transform.h5"), result.affine)
         record = {
             **result.record,
             "inputs": describe_inputs(options, fixed, moving),

@@ -51,7 +51,7 @@ class Registration:
     record: dict[str, Any]
     """What was done, ready for JSON: settings, device, plan, timings, convergence, similarity, Jacobian."""
     deformation: Field
-    """The part of the displacement that was found here, without the initial transform."""
+    """``field`` without ``affine``: the same as ``field`` where ``affine`` is None."""
     affine: Any | None = None
     """The initial transform if it is linear (a SimpleITK transform): applied after ``deformation``."""
 
@@ -175,7 +175,9 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
             "unfolding_passes": passes,
         },
     }
-    return Registration(total, warped, record, deformation, initial if start is not None and _linear(initial) else None)
+    if initial is not None and _linear(initial):
+        return Registration(total, warped, record, deformation, initial)
+    return Registration(total, warped, record, total)
 
 
 @dataclass
