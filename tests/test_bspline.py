@@ -12,7 +12,6 @@ from semreg.dense.bspline import SplineLattice, product
 from semreg.dense.refine import unfold
 from semreg.fields import Field
 from semreg.geometry import Grid
-from semreg.preparation import subgrid
 
 GRID = grid_at((12.0, -30.0, 55.0), (19, 14, 11), (0.9, 1.4, 2.3), rotation(3))
 FLAT = grid_at((12.0, -30.0), (19, 14), (0.9, 1.4), rotation(2))
@@ -100,7 +99,7 @@ def test_fit_is_the_nearest_spline():
 
 OTHERS = [
     pytest.param(GRID.pooled((1, 2, 3)), id="coarser, not the same on each axis"),
-    pytest.param(subgrid(GRID, [2, 3, 4], [9, 11, 15]), id="a part"),
+    pytest.param(GRID.part([2, 3, 4], [9, 11, 15]), id="a part"),
     pytest.param(
         make_grid((40, 29, 17), (0.31, 0.52, 1.1), GRID.corners_xyz().mean(0) - 3.0, rotation(3)), id="finer, shifted"
     ),

@@ -46,7 +46,7 @@ class CoarseConfig:
     enabled: bool = True
     """Whether to search at all; without, the refinement starts from the initial transform."""
     reach_mm: float | None = None
-    """Largest displacement that must be reached per axis. None: 30 mm, or a quarter of the shortest extent if less."""
+    """Largest displacement that must be reached per axis. None: 30 mm, or half the shortest extent if less."""
     spacing_mm: float | None = None
     """Spacing of the nodes at the finest level in mm. None: four working voxels."""
     half_width: int = 4

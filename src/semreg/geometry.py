@@ -7,6 +7,7 @@ is ``(x, y, z)`` in mm, LPS. In 2-D: ``(y, x)`` and ``(x, y)``. Matrices are hom
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -125,6 +126,12 @@ class Grid:
             tuple((self.index_to_point() @ start)[:-1]),
             self.direction,
         )
+
+    def part(self, start: Sequence[int], stop: Sequence[int]) -> Grid:
+        """The samples ``start`` to ``stop`` (tensor order) of the lattice that this grid is part of."""
+        origin = (self.index_to_point() @ np.append(np.asarray(start, dtype=np.float64), 1.0))[:-1]
+        size = [b - a for a, b in zip(start, stop, strict=True)]
+        return Grid(tuple(size[::-1]), self.spacing_xyz, tuple(origin), self.direction)
 
     def corners_xyz(self) -> Matrix:
         """Corners of the box of all voxels (half a voxel beyond the outer centres), (2^D, D), points in mm."""

@@ -84,14 +84,7 @@ def working_spacing(grid: Grid) -> float:
 def padded(grid: Grid, margin: int) -> Grid:
     """The grid with ``margin`` voxels more on every side of each axis that has more than one voxel."""
     widths = [margin if n > 1 else 0 for n in grid.shape]
-    return subgrid(grid, [-w for w in widths], [n + w for n, w in zip(grid.shape, widths, strict=True)])
-
-
-def subgrid(grid: Grid, start: list[int], stop: list[int]) -> Grid:
-    """The samples ``start`` to ``stop`` (tensor order) of the lattice that ``grid`` is part of."""
-    origin = (grid.index_to_point() @ np.append(start, 1.0))[:-1]
-    size = [b - a for a, b in zip(start, stop, strict=True)]
-    return Grid(tuple(size[::-1]), grid.spacing_xyz, tuple(origin), grid.direction)
+    return grid.part([-w for w in widths], [n + w for n, w in zip(grid.shape, widths, strict=True)])
 
 
 def _within(grid: Grid, near: Grid, margin: int) -> Grid:
@@ -101,7 +94,7 @@ def _within(grid: Grid, near: Grid, margin: int) -> Grid:
     stop = [min(n, int(np.ceil(f)) + m + margin) for f, n, m in zip(first, grid.shape, near.shape, strict=True)]
     if any(b <= a for a, b in zip(start, stop, strict=True)):
         return grid
-    return subgrid(grid, start, stop)
+    return grid.part(start, stop)
 
 
 def clean(volume: Volume, mask: Volume | None, name: str) -> tuple[Volume, Volume | None]:

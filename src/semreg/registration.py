@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from semreg.config import RegistrationConfig
+from semreg.config import RefineConfig, RegistrationConfig
 from semreg.dense.coarse import Level, coarse, memory_bytes, plan_levels
 from semreg.dense.refine import LevelReport, distance_at, lattice_of, refine, unfold
 from semreg.devices import choose_device
@@ -199,6 +199,14 @@ class Clock:
                 Step(stage=name, level=1, levels=1, iteration=1, iterations=1, value=math.nan, seconds=seconds)
             )
 
+    def counting(self, config: RefineConfig, directions: int, done: int) -> OnStep | None:
+        """The hook for one of several directions: their levels are counted one after the other."""
+        hook = self.on_step
+        if hook is None or directions == 1:
+            return hook
+        first, levels = done * config.levels, directions * config.levels
+        return lambda step: hook(replace(step, level=step.level + first, levels=levels))
+
 
 def peak_memory_bytes(device: torch.device) -> dict[str, int]:
     """The most memory this process has held so far, and on a CUDA device what torch has allocated there."""
@@ -280,13 +288,13 @@ def _match(
         after = distance_at(fixed, moving, found, config.refine.distance)
         return (lattice, lattice.fit(found)), {"before": before, "after": after}, ()
     with clock.stage("refine"):
-        refined = refine(fixed, moving, found, config.refine, clock.on_step)
+        directions = 2 if config.refine.symmetric else 1
+        refined = refine(fixed, moving, found, config.refine, clock.counting(config.refine, directions, done=0))
         lattice, coefficients, reports = refined.lattice, refined.coefficients, refined.levels
         found = lattice.field(coefficients, fixed.grid)
         if config.refine.symmetric:
-            back = refine(
-                moving, fixed, found.inverse(moving.grid, iterations=INVERSE_ITERATIONS), config.refine, clock.on_step
-            )
+            start = found.inverse(moving.grid, iterations=INVERSE_ITERATIONS)
+            back = refine(moving, fixed, start, config.refine, clock.counting(config.refine, directions, done=1))
             other = back.lattice.field(back.coefficients, moving.grid).inverse(
                 fixed.grid, iterations=INVERSE_ITERATIONS
             )

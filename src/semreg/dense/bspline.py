@@ -32,7 +32,7 @@ class SplineLattice:
     def shape(self) -> tuple[int, ...]:
         """Control points per tensor axis; an axis of one voxel has one, and no derivative."""
         pairs = zip(self.grid.shape, self.step, strict=True)
-        return tuple(1 if n == 1 else int(np.ceil((n - 1) / s - 1e-9)) + 3 for n, s in pairs)
+        return tuple(1 if n == 1 else int(np.ceil(n / s - 1e-9)) + 3 for n, s in pairs)
 
     def bases(self, positions: list[Floats], derivative: int | None = None) -> list[Tensor]:
         """One (samples, control points) matrix per axis for ``positions`` in voxels of ``grid``; float32.

@@ -8,8 +8,9 @@ far, each finer one corrects what is left. Knows nothing of feature models.
 from __future__ import annotations
 
 import itertools
+import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -57,14 +58,17 @@ def plan_levels(grid: Grid, config: CoarseConfig) -> list[Level]:
     voxel = min(grid.spacing)
     base = DEFAULT_SPACING if config.spacing_mm is None else max(1, round(config.spacing_mm / voxel))
     thick = [extent for extent, n in zip(grid.extent_mm, grid.shape, strict=True) if n > 1] or [voxel]
-    reach = min(30.0, min(thick) / 4) if config.reach_mm is None else config.reach_mm
+    reach = min(30.0, min(thick) / 2) if config.reach_mm is None else config.reach_mm
     widths = itertools.chain([FINEST_HALF_WIDTH], itertools.repeat(config.half_width))
     levels: list[Level] = []
-    while len(levels) < 2 or sum(level.reach_mm for level in levels) < reach:
+    while not levels or sum(level.reach_mm for level in levels) < reach - 1e-6:
         factor = base * 2 ** len(levels)
         factors = tuple(max(1, round(factor * voxel / s)) for s in grid.spacing)
         levels.insert(0, Level(factors, next(widths), factor * voxel))
-    return levels
+    # the coarsest level goes no further than it must: what lies beyond the reach only adds wrong candidates
+    rest = reach - sum(level.reach_mm for level in levels[1:])
+    half_width = min(levels[0].half_width, max(1, math.ceil(rest / levels[0].spacing_mm - 1e-6)))
+    return [replace(levels[0], half_width=half_width), *levels[1:]]
 
 
 def memory_bytes(grid: Grid, levels: list[Level]) -> int:
@@ -159,7 +163,7 @@ def _warped(moving: Layer, start: Field, widths: tuple[int, ...]) -> Extended:
 
 
 def _sampled_weight(layer: Layer, index: Tensor) -> Tensor | None:
-    return None if layer.weight is None else sample(layer.weight.data, index, outside=0.0)
+    return None if layer.weight is None else sample(layer.weight.data, index)
 
 
 def cost_volume(near: Extended, far: Extended, candidates: Tensor, smoothing: int) -> Tensor:

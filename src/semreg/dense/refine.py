@@ -33,6 +33,7 @@ EQUAL = 1e-6
 """A distance below this share of the features' own variation is rounding: there is nothing to refine."""
 SAFE_JACOBIAN = 0.01
 """The least Jacobian determinant that a result may have on the fixed grid."""
+LOCAL_UNFOLDING = 40
 MOST_UNFOLDING = 100
 MEMORY = 6
 """Steps that the quasi-Newton direction remembers."""
@@ -127,7 +128,7 @@ class Problem:
         start = torch.as_tensor(matrix[:dimension, dimension], dtype=torch.float32, device=device)
         self.base = base_index(grid.shape, like=self.fixed).flatten(1) + start[:, None]
         self.slopes = _slope_bases(lattice, device)
-        self.energy = _energy(fixed.features.data)
+        self.energy = _energy(fixed)
         self.scale = self.distance.scale(self.fixed, self.fixed_weight)
 
     def index(self, coefficients: Tensor) -> Tensor:
@@ -165,7 +166,10 @@ class Problem:
         """How much each sample counts, (P,): inside the moving image and both masks."""
         weight = inside(index, self.moving_shape).to(index.dtype)
         if self.moving_weight is not None:
-            weight = weight * sample(self.moving_weight.data, index, outside=0.0)[0]
+            share = self.moving_weight.data
+            # a sample between a known and an excluded feature would mix the two
+            known = sample((share > 0).to(share.dtype), index, outside=0.0)[0] > 1 - SMALL
+            weight = weight * known * sample(share, index)[0]
         return weight if self.fixed_weight is None else weight * self.fixed_weight
 
     def evaluate(self, coefficients: Tensor, unit: float | None) -> Evaluation:
@@ -214,12 +218,19 @@ class Problem:
         return result
 
 
-def _energy(features: Tensor) -> Tensor:
-    """Squared differences between neighbouring features (C, *S) along each axis, summed over the channels, (D, *S)."""
+def _energy(layer: Layer) -> Tensor:
+    """Squared differences between neighbouring features along each axis, summed over the channels, (D, *S).
+
+    Differences to excluded voxels do not count.
+    """
+    features = layer.features.data
     energy = features.new_zeros((features.ndim - 1, *features.shape[1:]))
     for axis, n in enumerate(features.shape[1:]):
         if n > 1:
             squared = features.diff(dim=axis + 1).square().sum(0)
+            if layer.weight is not None:
+                known = layer.weight.data[0] > 0
+                squared = squared * (known.narrow(axis, 0, n - 1) & known.narrow(axis, 1, n - 1))
             energy[axis].narrow(axis, 0, n - 1).add_(squared, alpha=0.5)
             energy[axis].narrow(axis, 1, n - 1).add_(squared, alpha=0.5)
     return energy
@@ -341,7 +352,8 @@ def unfold(lattice: SplineLattice, coefficients: Tensor, target: Grid) -> tuple[
     """The displacement on ``target`` without folded voxels, and the passes that took.
 
     Where the Jacobian determinant, as ITK computes it, is not above ``SAFE_JACOBIAN``, the control points around are
-    smoothed until it is. A displacement of nothing but smoothed control points ends as a translation.
+    smoothed until it is; if that does not end, the whole displacement shrinks towards its mean, a translation, until
+    it does.
     """
     bases = [b.to(coefficients.device) for b in lattice.bases(lattice.positions(target))]
     influence = [(b > 0.05).to(b.dtype).T for b in bases]
@@ -350,8 +362,12 @@ def unfold(lattice: SplineLattice, coefficients: Tensor, target: Grid) -> tuple[
         folded = jacobian_determinant(field) <= SAFE_JACOBIAN
         if not bool(folded.any()):
             return field, number
-        near = product(folded[None].to(coefficients.dtype), influence) > 0
-        coefficients = torch.where(near, smooth(coefficients), coefficients)
+        if number < LOCAL_UNFOLDING:
+            near = product(folded[None].to(coefficients.dtype), influence) > 0
+            coefficients = torch.where(near, smooth(coefficients), coefficients)
+        else:
+            mean = coefficients.flatten(1).mean(1).reshape(-1, *[1] * target.dimension)
+            coefficients = mean + 0.8 * (coefficients - mean)
         field = lattice.field(coefficients, target)
     return field, MOST_UNFOLDING
 
