@@ -20,7 +20,7 @@ from semreg.fields import Field, Volume
 from semreg.geometry import Grid
 from semreg.sampling import base_index, transform_index
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # small problems: threads that wait for each other cost more than they give
 
 Array = npt.NDArray[np.float64]
 

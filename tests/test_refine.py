@@ -163,9 +163,6 @@ def masked(layer, fraction=0.4):
     return Layer(layer.features, mask), Layer(Volume(junk, layer.grid), mask)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="excluded features enter the step lengths (fixed) and the interpolation next to them (moving)"
-)
 @pytest.mark.parametrize("distance", ["l2", "ncc"])
 @pytest.mark.parametrize("which", ["fixed", "moving"])
 def test_excluded_samples_do_not_count(which, distance):

@@ -15,7 +15,7 @@ from torch import Tensor
 from semreg.fields import Field
 from semreg.geometry import Grid, index_map
 
-RIDGE = 1e-4
+RIDGE = 1e-5
 """Keeps the fit of a spline to samples unique at the border."""
 
 Floats = npt.NDArray[np.float64]
