@@ -1,4 +1,4 @@
-"""Refinement: gradient descent on the control points of a spline, through the warp of the moving features.
+"""Refinement: quasi-Newton descent on the control points of a spline, through the warp of the moving features.
 
 The distance of the features, the diffusion of the displacement and a penalty on compression beyond a limit are
 lowered together, from coarse to fine. Knows nothing of feature models.
