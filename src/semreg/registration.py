@@ -36,6 +36,8 @@ logger = logging.getLogger("semreg")
 
 SMALL_IMAGE = 1 << 19
 """Working voxels up to which an image is small, about 80³: there the best is affordable."""
+IMPORTS_BYTES = 330_000_000
+"""Memory of a process that has imported torch and SimpleITK."""
 INVERSE_ITERATIONS = 10
 """Of the fixed-point iteration between the two directions; each one shrinks the error by about the largest strain."""
 
@@ -322,12 +324,14 @@ def _size(grid: Grid) -> str:
 
 
 def _memory(fixed: Grid, moving: Grid, frame: Frame, levels: list[Level], config: RegistrationConfig) -> int:
-    """Images as read and as worked on, features of both, the larger of search and refinement, the field, torch."""
+    """Images as read and as worked on, features of both, the largest of search, refinement and output, the imports."""
     channels = _model(config, fixed.dimension).spec.channels
     grid = frame.fixed.pooled(config.features.pooling or 1)
     images = 4 * (fixed.voxels + moving.voxels + max(frame.fixed.voxels, frame.moving.voxels))
     features = 4 * channels * (grid.voxels + frame.moving.pooled(config.features.pooling or 1).voxels)
     search = memory_bytes(grid, levels) if config.coarse.enabled else 0
-    descent = grid.voxels * (4 * channels * 4 + 2**fixed.dimension * 8 + 48)
-    output = 4 * fixed.voxels * (2 * fixed.dimension + 2) + 16 * fixed.voxels * fixed.dimension
-    return int(images + features + max(search, descent, output) + 450_000_000)
+    everything = config.refine.distance != "l2"  # such a distance sees all samples at once, with their gradients
+    descent = features + 60 * grid.voxels + (grid.voxels * (16 * channels + 100) if everything else 0)
+    descent *= 2 if config.refine.symmetric else 1
+    output = 4 * fixed.voxels * (fixed.dimension + 2) + 16 * fixed.voxels * fixed.dimension
+    return int(images + features + max(search, descent, output) + IMPORTS_BYTES)
