@@ -172,13 +172,6 @@ def smooth(x: Tensor, *, radius: int = 1, passes: int = 1) -> Tensor:
     return x
 
 
-def box_sum(x: Tensor, radius: int) -> Tensor:
-    """Box sums of ``x`` (C, *S) over the voxels that exist of (2·radius+1)^D."""
-    for axis in range(1, x.ndim):
-        x = _box(x, axis, radius)
-    return x
-
-
 def _ones_along(x: Tensor, axis: int) -> Tensor:
     return x.new_ones([x.shape[axis] if a == axis else 1 for a in range(x.ndim)])
 
@@ -190,16 +183,6 @@ def _box(x: Tensor, axis: int, radius: int) -> Tensor:
         result.narrow(axis, shift, n - shift).add_(x.narrow(axis, 0, n - shift))
         result.narrow(axis, 0, n - shift).add_(x.narrow(axis, shift, n - shift))
     return result
-
-
-def shifted(x: Tensor, offset: tuple[int, ...]) -> Tensor:
-    """``x`` (C, *S) read ``offset`` voxels further along each axis, border values beyond the edge."""
-    for axis, step in enumerate(offset):
-        if step:
-            n = x.shape[axis + 1]
-            where = torch.arange(n, device=x.device).add_(step).clamp_(0, n - 1)
-            x = x.index_select(axis + 1, where)
-    return x
 
 
 class SampleTable:
