@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -212,8 +213,14 @@ class Clock:
 
 def peak_memory_bytes(device: torch.device) -> dict[str, int]:
     """The most memory this process has held so far, and on a CUDA device what torch has allocated there."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    held = [line for line in lines if line.startswith("VmHWM:")]
+    if held:  # getrusage counts what the parent held before it started this process
+        peak = {"process": int(held[0].split()[1]) * 1024}
+    else:
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak = {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
     if device.type == "cuda":
         peak["device"] = torch.cuda.max_memory_allocated(device)
     return peak
@@ -331,7 +338,7 @@ def _memory(fixed: Grid, moving: Grid, frame: Frame, levels: list[Level], config
     features = 4 * channels * (grid.voxels + frame.moving.pooled(config.features.pooling or 1).voxels)
     search = memory_bytes(grid, levels) if config.coarse.enabled else 0
     everything = config.refine.distance != "l2"  # such a distance sees all samples at once, with their gradients
-    descent = features + 60 * grid.voxels + (grid.voxels * (16 * channels + 100) if everything else 0)
+    descent = features + 400 * grid.voxels + (grid.voxels * (16 * channels + 100) if everything else 0)
     descent *= 2 if config.refine.symmetric else 1
     output = 4 * fixed.voxels * (fixed.dimension + 2) + 16 * fixed.voxels * fixed.dimension
     return int(images + features + max(search, descent, output) + IMPORTS_BYTES)
