@@ -14,7 +14,7 @@ from semreg.errors import ConfigError
 from semreg.features import extract as extraction
 from semreg.features.contract import IntensityStats
 from semreg.features.descriptors import NOISE_FLOOR, Intensity, MindSSC
-from semreg.features.extract import extract, intensity_stats
+from semreg.features.extract import describe, intensity_stats
 from semreg.fields import Layer, Volume
 from semreg.itk_bridge import to_volume
 from semreg.sampling import pool, smooth
@@ -95,7 +95,7 @@ def assert_same_channels(found, expected, counts):
 def test_mind_is_that_of_the_paper(shape, radius, dilation):
     """Every descriptor equals the definition, computed with loops over voxels, pairs and patches."""
     volume = volume_of(shape)
-    layer = extract(volume, MindSSC(len(shape), radius, dilation))
+    layer = describe(volume, MindSSC(len(shape), radius, dilation))
     expected, _ = mind_by_loops(volume.data[0].double().numpy(), np.ones(shape), radius, dilation)
     assert len(expected) == {2: 4, 3: 12}[len(shape)] == MindSSC(len(shape)).spec.channels
     assert layer.weight is None
@@ -109,7 +109,7 @@ def test_mind_with_a_mask_is_that_of_the_paper(shape, radius, dilation):
     mask = (noise(1, *shape, seed=3, dtype=torch.float32) > -0.4).float()
     mask.narrow(-1, 0, 2).fill_(0.0)
     mask[mask > 0] *= 0.25 + 0.75 * torch.rand(int((mask > 0).sum()), generator=torch.Generator().manual_seed(1))
-    layer = extract(volume, MindSSC(len(shape), radius, dilation), weight=Volume(mask, volume.grid))
+    layer = describe(volume, MindSSC(len(shape), radius, dilation), weight=Volume(mask, volume.grid))
     expected, weight = mind_by_loops(volume.data[0].double().numpy(), mask[0].double().numpy(), radius, dilation)
     np.testing.assert_allclose(layer.weight.data[0].numpy(), weight, atol=1e-6)
     assert (weight == 0).any()
@@ -122,10 +122,10 @@ def test_mind_by_slabs_is_mind_of_the_whole(monkeypatch):
     volume = volume_of((11, 6, 5))
     mask = Volume((noise(1, 11, 6, 5, seed=4, dtype=torch.float32) > -1).float(), volume.grid)
     for pooling, weight in itertools.product((1, 2, 3), (None, mask)):
-        whole = extract(volume, MindSSC(3), pooling=pooling, weight=weight)
+        whole = describe(volume, MindSSC(3), pooling=pooling, weight=weight)
         for planes in (1, 3, 4):
             monkeypatch.setattr(extraction, "SLAB_VOXELS", planes * 30)
-            slabs = extract(volume, MindSSC(3), pooling=pooling, weight=weight)
+            slabs = describe(volume, MindSSC(3), pooling=pooling, weight=weight)
             torch.testing.assert_close(slabs.features.data, whole.features.data, rtol=0, atol=1e-6)
             if weight is not None:
                 torch.testing.assert_close(slabs.weight.data, whole.weight.data, rtol=0, atol=1e-6)
@@ -138,12 +138,12 @@ def test_pooled_features_are_block_means(shape, pooling):
     """Pooled extraction is the block mean of the full features on the grid of the block centres; masks weigh in it."""
     volume = volume_of(shape)
     model = MindSSC(len(shape))
-    full = extract(volume, model)
-    pooled = extract(volume, model, pooling=pooling)
+    full = describe(volume, model)
+    pooled = describe(volume, model, pooling=pooling)
     assert pooled.grid == volume.grid.pooled(pooling)
     torch.testing.assert_close(pooled.features.data, pool(full.features.data, pooling), rtol=0, atol=1e-6)
     weight = Volume((noise(1, *shape, seed=5, dtype=torch.float32) > -0.8).float(), volume.grid)
-    full, pooled = extract(volume, model, weight=weight), extract(volume, model, pooling=pooling, weight=weight)
+    full, pooled = describe(volume, model, weight=weight), describe(volume, model, pooling=pooling, weight=weight)
     expected = full.pooled(pooling)
     seen = expected.weight.data > 0
     assert seen.any()
@@ -159,8 +159,8 @@ def test_scale_of_intensities_does_not_matter(shape, scale, offset):
     """Intensities in any unit, from any zero, of either sign give the same descriptors beyond rounding."""
     volume = volume_of(shape)
     model = MindSSC(len(shape))
-    first = extract(volume, model).features.data
-    second = extract(Volume(volume.data * scale + offset, volume.grid), model).features.data
+    first = describe(volume, model).features.data
+    second = describe(Volume(volume.data * scale + offset, volume.grid), model).features.data
     torch.testing.assert_close(second, first, rtol=0, atol=2e-3)
     assert float((second - first).abs().mean()) < 1e-4
 
@@ -170,7 +170,7 @@ def test_type_of_the_voxels_does_not_matter():
     grid = oblique_grid(3)
     array = np.random.default_rng(0).integers(0, 127, grid.shape)
     found = [
-        extract(to_volume((array.astype(kind), grid)), MindSSC(3)).features.data
+        describe(to_volume((array.astype(kind), grid)), MindSSC(3)).features.data
         for kind in ("uint8", "int8", "int16", "uint16", "int64", "float32", "float64")
     ]
     assert all(torch.equal(found[0], other) for other in found[1:])
@@ -188,8 +188,8 @@ def test_excluded_voxels_do_not_count(model, pooling, junk):
     weight[:, 0, 5] = 0.0
     mask = Volume(weight, volume.grid)
     spoilt = Volume(torch.where(weight > 0, volume.data, torch.tensor(junk)), volume.grid)
-    first = extract(volume, model, pooling=pooling, weight=mask)
-    second = extract(spoilt, model, pooling=pooling, weight=mask)
+    first = describe(volume, model, pooling=pooling, weight=mask)
+    second = describe(spoilt, model, pooling=pooling, weight=mask)
     seen = (first.weight.data > 0).expand_as(first.features.data)
     assert torch.equal(first.weight.data, second.weight.data)
     assert torch.equal(first.features.data[seen], second.features.data[seen])
@@ -201,7 +201,7 @@ def test_weight_of_ones_changes_nothing():
     """A mask that excludes nothing gives the features of no mask, and a weight of one everywhere."""
     volume = volume_of((5, 6, 7))
     ones = Volume(torch.ones_like(volume.data), volume.grid)
-    plain, masked = extract(volume, MindSSC(3)), extract(volume, MindSSC(3), weight=ones)
+    plain, masked = describe(volume, MindSSC(3)), describe(volume, MindSSC(3), weight=ones)
     torch.testing.assert_close(masked.features.data, plain.features.data, rtol=0, atol=1e-5)
     assert torch.equal(masked.weight.data, ones.data)
 
@@ -211,7 +211,7 @@ def test_flat_regions_have_no_structure():
     volume = volume_of((12, 12, 12))
     data = volume.data.clone()
     data[:, :, :, :6] = 0.01 * noise(1, 12, 12, 6, seed=2, dtype=torch.float32)
-    features = extract(Volume(data, volume.grid), MindSSC(3)).features.data
+    features = describe(Volume(data, volume.grid), MindSSC(3)).features.data
     assert float(features[..., :2].min()) > 0.99
     assert float(features[..., 9:].min()) < 0.7
 
@@ -221,8 +221,8 @@ def test_features_follow_the_image():
     volume = volume_of((12, 11, 13))
     moved = volume.data.roll((2, -1, 3), (1, 2, 3))
     stats_are_the_same = Volume(moved, volume.grid)
-    first = extract(volume, MindSSC(3)).features.data.roll((2, -1, 3), (1, 2, 3))
-    second = extract(stats_are_the_same, MindSSC(3)).features.data
+    first = describe(volume, MindSSC(3)).features.data.roll((2, -1, 3), (1, 2, 3))
+    second = describe(stats_are_the_same, MindSSC(3)).features.data
     inner = (slice(None), slice(5, 9), slice(3, 7), slice(6, 10))
     torch.testing.assert_close(second[inner], first[inner], rtol=0, atol=1e-4)
 
@@ -240,12 +240,12 @@ def test_impossible_parameters_are_refused(parameters):
 def test_intensity_is_standardised(dimension):
     """The intensity model gives one channel of mean 0 and standard deviation 1 over the valid voxels."""
     volume = volume_of((9, 8, 7)[-dimension:], scale=700.0)
-    layer = extract(volume, Intensity(dimension))
+    layer = describe(volume, Intensity(dimension))
     assert layer.features.data.shape == volume.data.shape
     assert float(layer.features.data.mean()) == pytest.approx(0, abs=1e-5)
     assert float(layer.features.data.std(unbiased=False)) == pytest.approx(1, abs=1e-5)
     weight = Volume((noise(1, *volume.grid.shape, seed=1) > 0).float(), volume.grid)
-    masked: Layer = extract(volume, Intensity(dimension), weight=weight)
+    masked: Layer = describe(volume, Intensity(dimension), weight=weight)
     inside = masked.features.data[weight.data > 0]
     assert float(inside.mean()) == pytest.approx(0, abs=1e-5)
     assert float(inside.std(unbiased=False)) == pytest.approx(1, abs=1e-5)

@@ -16,12 +16,49 @@ def _require(condition: bool, expected: str, got: object) -> None:
         raise ConfigError(f"expected {expected}, got {got}")
 
 
+DistanceName = Literal["l1", "l2", "ncc", "lncc", "cosine", "l1cosine", "dotproduct", "dice"]
+"""How features are compared; ``semreg.similarity`` has the formulas."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """One feature model and how its features count. Several models add up."""
+
+    model: str = "mind"
+    """``mind``: MIND-SSC, for images of the same or of different modality. ``intensity``: the image itself. Else the
+    file of a pretrained network, or a name from the catalogue (``semreg models list``) that was fetched."""
+    moving: str | None = None
+    """Another model for the moving image, whose features must mean the same. None: the same model."""
+    spec: tuple[str, ...] = ()
+    """What the description of the model is to say instead, as ``name=value``: see ``semreg.ModelSpec``."""
+    layers: tuple[int, ...] | None = None
+    """Outputs of the network that are compared, counted from 0, −1 is the last. None: those its description keeps."""
+    distance: tuple[DistanceName, ...] = ()
+    """One for all layers or one a layer. Empty: ``refine.distance``."""
+    weight: tuple[float, ...] = (1.0,)
+    """One for all layers or one a layer; only their ratios matter."""
+    pca: int = 0
+    """Principal components of the fixed image's features that are kept of each layer, 0: all channels as they are."""
+    subset: int = 0
+    """Channels that are drawn from each layer, 0 or more than there are: all."""
+    redraw: bool = False
+    """Draw other channels for each iteration of the refinement."""
+    normalise: Literal["none", "unit", "standard"] = "none"
+    """``unit``: feature vectors of length 1. ``standard``: channels of mean 0 and standard deviation 1 (of the fixed)."""
+
+    def __post_init__(self) -> None:
+        """Check the values (ConfigError)."""
+        _require(bool(self.model), "models.model: mind, intensity, a file or a name", repr(self.model))
+        weights = self.weight and all(0 <= w < float("inf") for w in self.weight) and sum(self.weight) > 0
+        _require(bool(weights), "models.weight >= 0 and finite, not all 0", self.weight)
+        _require(self.pca >= 0, "models.pca >= 0 components", self.pca)
+        _require(self.subset >= 0, "models.subset >= 0 channels", self.subset)
+
+
 @dataclass(frozen=True, kw_only=True)
 class FeatureConfig:
-    """What is compared."""
+    """How features are computed."""
 
-    model: Literal["mind", "intensity"] = "mind"
-    """``mind``: MIND-SSC, for images of the same or of different modality. ``intensity``: the image itself."""
     radius: int = 1
     """MIND: half width of the compared patches, in working voxels."""
     dilation: int = 2
@@ -70,8 +107,13 @@ class RefineConfig:
 
     enabled: bool = True
     """Whether to refine at all."""
-    distance: Literal["l2", "ncc"] = "l2"
-    """Distance between features: mean squared difference, or 1 − normalised cross-correlation."""
+    distance: DistanceName = "l2"
+    """Distance between features where the model's own setting does not name one."""
+    mode: Literal["static", "jacobian"] = "static"
+    """``static``: features are computed once and interpolated. ``jacobian``: the network runs on the warped image in
+    every step and is differentiated."""
+    update_every: int = 0
+    """``static``: extract the moving features anew from the warped image every so many steps, 0: never."""
     levels: int = 2
     """Resolutions, each twice as fine as the one before; the last one works on the features as extracted."""
     iterations: int = 12
@@ -93,6 +135,7 @@ class RefineConfig:
 
     def __post_init__(self) -> None:
         """Check the values (ConfigError)."""
+        _require(self.update_every >= 0, "refine.update_every >= 0 steps", self.update_every)
         _require(1 <= self.levels <= 6, "refine.levels between 1 and 6", self.levels)
         _require(self.iterations >= 1, "refine.iterations >= 1", self.iterations)
         _require(self.control_mm is None or self.control_mm > 0, "refine.control_mm > 0", self.control_mm)
@@ -111,6 +154,8 @@ class RegistrationConfig:
     """Seed of all random numbers."""
     background: float | None = None
     """Value of the warped image where the moving image shows nothing. None: −1024 for CT, else the image's minimum."""
+    models: tuple[ModelConfig, ...] = (ModelConfig(),)
+    """Feature models; ``[[models]]`` in TOML."""
     features: FeatureConfig = field(default_factory=FeatureConfig)
     coarse: CoarseConfig = field(default_factory=CoarseConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
@@ -118,3 +163,4 @@ class RegistrationConfig:
     def __post_init__(self) -> None:
         """Check the values (ConfigError)."""
         _require(self.seed >= 0, "seed >= 0", self.seed)
+        _require(len(self.models) >= 1, "at least one model", len(self.models))

@@ -5,6 +5,9 @@
     ├── ConfigError(ValueError)       settings: unknown name, value out of range
     ├── ImageError(ValueError)        files and voxels: missing, unreadable, vector, all NaN, empty mask
     ├── OutputError(OSError)          a folder that cannot be written
+    ├── ModelError(ValueError)        files that hold no model, checksums that differ
+    │   ├── ModelNotFoundError(FileNotFoundError)   no such file or name, not fetched, no network
+    │   └── ModelContractError        a model and an image that do not fit: channels, dimension, outputs
     ├── DeviceError(RuntimeError)     a device that is not there
     └── DivergedError(RuntimeError)   a stage produced values that are not finite
 
@@ -30,6 +33,18 @@ class ImageError(SemregError, ValueError):
 
 class OutputError(SemregError, OSError):
     """The output folder cannot be written."""
+
+
+class ModelError(SemregError, ValueError):
+    """A model cannot be loaded or used."""
+
+
+class ModelNotFoundError(ModelError, FileNotFoundError):
+    """There is no model of that name or at that place."""
+
+
+class ModelContractError(ModelError):
+    """A model does not take or return what its description says."""
 
 
 class DeviceError(SemregError, RuntimeError):

@@ -24,9 +24,9 @@ from semreg.dense.refine import LevelReport, distance_at, lattice_of, refine, un
 from semreg.devices import choose_device
 from semreg.errors import DivergedError
 from semreg.events import OnStep, Step
-from semreg.features.contract import FeatureModel
+from semreg.features.contract import Descriptor
 from semreg.features.descriptors import Intensity, MindSSC
-from semreg.features.extract import extract
+from semreg.features.extract import describe
 from semreg.fields import Field, Layer, Volume, jacobian_determinant, restore_order, warp
 from semreg.geometry import Grid, canonical_order, reorder
 from semreg.itk_bridge import field_of_transform, is_linear, sitk_transform, to_volume
@@ -258,8 +258,8 @@ def _layout(fixed: Grid, moving: Grid, config: RegistrationConfig, *, initial: b
     return plan_frame(fixed, moving, features.spacing_mm, reach, initial=initial), levels
 
 
-def _model(config: RegistrationConfig, dimension: int) -> FeatureModel:
-    if config.features.model == "intensity":
+def _model(config: RegistrationConfig, dimension: int) -> Descriptor:
+    if config.models[0].model == "intensity":
         return Intensity(dimension)
     return MindSSC(dimension, config.features.radius, config.features.dilation)
 
@@ -268,12 +268,12 @@ def _features(
     image: tuple[Volume, Volume | None],
     grid: Grid,
     start: Field | None,
-    model: FeatureModel,
+    model: Descriptor,
     config: RegistrationConfig,
     device: torch.device,
 ) -> Layer:
     prepared = to_frame(*_canonical(image), grid, start)
-    return extract(prepared.volume, model, pooling=config.features.pooling or 1, weight=prepared.weight, device=device)
+    return describe(prepared.volume, model, pooling=config.features.pooling or 1, weight=prepared.weight, device=device)
 
 
 def _canonical(image: tuple[Volume, Volume | None]) -> tuple[Volume, Volume | None]:

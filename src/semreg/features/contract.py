@@ -1,15 +1,23 @@
-"""What a feature model is: the contract that the extraction relies on."""
+"""What a feature model is: the two contracts that the extraction relies on, and how a model is described.
+
+A *descriptor* is a formula: exact on every tile, it weighs its values where voxels are excluded. A *network* is a
+pretrained model: it has strides, a receptive field, a voxel size and an orientation that it was trained with.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from semreg.errors import ConfigError
+
 
 class IntensityStats(NamedTuple):
-    """Statistics of the whole image (of its valid voxels), in raw units."""
+    """Statistics of the whole image (of its valid voxels), in the units of the image that the model is given."""
 
     minimum: float
     maximum: float
@@ -18,15 +26,15 @@ class IntensityStats(NamedTuple):
 
 
 class FeatureMap(NamedTuple):
-    """What a model returns for one tile: ``values`` (C, *S) and, where voxels are excluded, ``weight`` (1, *S)."""
+    """What a descriptor returns for one tile: ``values`` (C, *S), and ``weight`` (1, *S) where voxels are excluded."""
 
     values: Tensor
     weight: Tensor | None
 
 
 @dataclass(frozen=True)
-class ModelSpec:
-    """What is known of a model: its ``name``, the image ``dimension`` and its ``halo`` (voxels consumed per side)."""
+class DescriptorSpec:
+    """What is known of a descriptor: ``name``, image ``dimension``, ``channels`` it returns, ``halo`` consumed a side."""
 
     name: str
     dimension: int
@@ -34,11 +42,12 @@ class ModelSpec:
     halo: int
 
 
-class FeatureModel(Protocol):
-    """A function from a tile of one image to features."""
+@runtime_checkable
+class Descriptor(Protocol):
+    """A formula from a tile of one image to features."""
 
     @property
-    def spec(self) -> ModelSpec:
+    def spec(self) -> DescriptorSpec:
         """What the extraction must know to cut tiles."""
 
     def __call__(self, x: Tensor, stats: IntensityStats, valid: Tensor | None = None) -> FeatureMap:
@@ -47,3 +56,116 @@ class FeatureModel(Protocol):
         ``valid`` (1, *S) in [0, 1] marks the voxels that count; excluded voxels must not influence any value
         whose weight is above zero.
         """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalisation:
+    """How raw intensities become what a network was trained on. All statistics are of the whole image."""
+
+    kind: Literal["none", "min-max", "z-score", "window", "percentiles"] = "none"
+    """``none``: raw. ``min-max``, ``window`` and ``percentiles`` bring an interval to ``to``, values beyond are clipped.
+    ``z-score``: mean 0 and standard deviation 1."""
+    window: tuple[float, float] | None = None
+    """``window``: the interval in raw units, low and high, for example (-1000, 1000) HU."""
+    percentiles: tuple[float, float] = (0.5, 99.5)
+    """``percentiles``: the interval, in percent."""
+    to: tuple[float, float] = (0.0, 1.0)
+    """Where the ends of the interval go."""
+
+    def __post_init__(self) -> None:
+        """Check the values (ConfigError)."""
+        _require(
+            self.kind != "window" or (self.window is not None and self.window[0] < self.window[1]),
+            "normalisation.window with low < high for the kind window",
+            self.window,
+        )
+        low, high = self.percentiles
+        _require(0 <= low < high <= 100, "normalisation.percentiles as 0 <= low < high <= 100", self.percentiles)
+        _require(self.to[0] < self.to[1], "normalisation.to with low < high", self.to)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """What a network is: how an image must be prepared for it, and what is known of it.
+
+    Read from the TOML file beside a model (``model.pt`` → ``model.toml``), from the catalogue, or given in Python. A
+    tuple "per axis" is in the order of the model's own tensor axes.
+    """
+
+    name: str = ""
+    """For messages and records. Empty: the name of the file."""
+    dimension: Literal[2, 3] = 3
+    """Spatial axes of its input. A 2-D model sees a volume slice by slice."""
+    channels: int = 1
+    """Channels of its input; a grey image is repeated."""
+    spacing_mm: tuple[float, ...] | None = None
+    """Voxel size it was trained at, mm: one number or one per axis. None: whatever the image has."""
+    axes: str | None = None
+    """Anatomical directions in which its tensor axes grow, first axis first, such as ``LIA`` or ``SPL`` (the order of
+    ITK images: z, y, x in LPS). The image's axes are permuted and flipped to the nearest such order and the results
+    brought back. None: as they come."""
+    normalisation: Normalisation = field(default_factory=Normalisation)
+    """What happens to the intensities before the model sees them."""
+    patch: tuple[int, ...] | None = None
+    """Input size in voxels, one number or one per axis. None: the whole image, or what memory allows."""
+    overlap: float = 0.5
+    """Overlap of neighbouring patches as a share of the patch, where they must be blended."""
+    slices: Literal["axial", "coronal", "sagittal", "all"] = "axial"
+    """2-D models on volumes: the planes that are seen. ``all``: the mean of the three."""
+    layers: tuple[int, ...] | None = None
+    """Outputs that are kept, counted from 0, −1 is the last. None: all."""
+    receptive_field: tuple[int, ...] | None = None
+    """How far an output sees, voxels a side: one number or one per axis. None: measured."""
+    multiple: int | None = None
+    """Input sizes must be multiples of this many voxels. None: measured."""
+    mixed_precision: bool = False
+    """Compute in half precision where the device supports it."""
+    sha256: str | None = None
+    """Checksum of the file; another file is refused."""
+    classes: tuple[str, ...] = ()
+    """Names of the channels of the last output, for a segmentation model."""
+    licence: str = ""
+    source: str = ""
+    """Where it comes from: a URL, a paper."""
+    contrast: str = ""
+    """What it was trained on, in a few words."""
+
+    def __post_init__(self) -> None:
+        """Check the values (ConfigError)."""
+        _require(self.channels >= 1, "channels >= 1", self.channels)
+        for name in ("spacing_mm", "patch", "receptive_field"):
+            value = getattr(self, name)
+            lowest = 0 if name == "receptive_field" else 1e-9
+            fits = value is None or (len(value) in (1, self.dimension) and min(value) >= lowest)
+            _require(fits, f"{name} with one positive number or {self.dimension} of them", value)
+        if self.axes is not None:
+            _require(_is_orientation(self.axes, self.dimension), "axes such as SPL or LIA", self.axes)
+        _require(0 <= self.overlap < 1, "overlap in 0..1", self.overlap)
+        _require(self.multiple is None or self.multiple >= 1, "multiple >= 1 voxel", self.multiple)
+
+
+@runtime_checkable
+class Network(Protocol):
+    """A pretrained model, ready to be called on one device."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """How images must be prepared for it."""
+
+    def __call__(self, x: Tensor, stats: IntensityStats, direction: Tensor) -> Sequence[Tensor]:
+        """All outputs (B, C_l, *S_l) for a batch of tiles ``x`` (B, spec.channels, *S), on the device of ``x``.
+
+        ``stats`` are those of the whole image as the model sees it, ``direction`` (D, D) is the ITK direction matrix of
+        the tile. Raises ModelContractError where the model does not take the input or returns something else.
+        """
+
+
+def _is_orientation(axes: str, dimension: int) -> bool:
+    if dimension == 2:
+        return len(axes) == 2 and re.fullmatch("[LRAPIS]{2}", axes) is not None
+    return len(axes) == 3 and all(sum(letter in pair for letter in axes) == 1 for pair in ("LR", "AP", "IS"))
+
+
+def _require(condition: bool, expected: str, got: object) -> None:
+    if not condition:
+        raise ConfigError(f"expected {expected}, got {got}")

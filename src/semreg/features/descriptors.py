@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from semreg.errors import ConfigError
-from semreg.features.contract import FeatureMap, IntensityStats, ModelSpec
+from semreg.features.contract import DescriptorSpec, FeatureMap, IntensityStats
 
 NOISE_FLOOR = 1e-4
 """Lower bound of the local variance estimate as a share of the image's variance: flat regions have no structure."""
@@ -32,7 +32,7 @@ class MindSSC:
     dimension: int = 3
     radius: int = 1
     dilation: int = 2
-    spec: ModelSpec = field(init=False)
+    spec: DescriptorSpec = field(init=False)
 
     def __post_init__(self) -> None:
         """Check the parameters (ConfigError)."""
@@ -43,7 +43,7 @@ class MindSSC:
             )
         channels = {2: 4, 3: 12}[self.dimension]
         name = f"mind-ssc(radius={self.radius}, dilation={self.dilation})"
-        spec = ModelSpec(name, self.dimension, channels, self.radius + self.dilation)
+        spec = DescriptorSpec(name, self.dimension, channels, self.radius + self.dilation)
         object.__setattr__(self, "spec", spec)
 
     def __call__(self, x: Tensor, stats: IntensityStats, valid: Tensor | None = None) -> FeatureMap:
@@ -91,11 +91,11 @@ class Intensity:
     """The image itself as one channel, brought to mean 0 and standard deviation 1 over its valid voxels."""
 
     dimension: int = 3
-    spec: ModelSpec = field(init=False)
+    spec: DescriptorSpec = field(init=False)
 
     def __post_init__(self) -> None:
         """Describe the model."""
-        object.__setattr__(self, "spec", ModelSpec("intensity", self.dimension, 1, 0))
+        object.__setattr__(self, "spec", DescriptorSpec("intensity", self.dimension, 1, 0))
 
     def __call__(self, x: Tensor, stats: IntensityStats, valid: Tensor | None = None) -> FeatureMap:
         """Standardised intensities of ``x`` (1, *S), the same shape."""

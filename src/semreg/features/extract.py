@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from semreg.features.contract import FeatureModel, IntensityStats
+from semreg.features.contract import Descriptor, IntensityStats
 from semreg.fields import Layer, Volume
 from semreg.sampling import pool
 
@@ -25,9 +25,9 @@ def intensity_stats(volume: Volume, weight: Volume | None = None) -> IntensitySt
     return IntensityStats(float(values.min()), float(values.max()), float(mean), float(std))
 
 
-def extract(
+def describe(
     volume: Volume,
-    model: FeatureModel,
+    model: Descriptor,
     *,
     pooling: int = 1,
     weight: Volume | None = None,
