@@ -18,12 +18,13 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("events", "config", "settings", "devices", "staging", "record", "geometry"),
-    ("sampling", "nifti"),
+    ("events", "config", "settings", "devices", "staging", "record", "geometry", "memory"),
+    ("sampling", "nifti", "tiles"),
     ("fields",),
     ("similarity", "regularity", "itk_bridge", "preparation"),
-    ("features", "files", "dense", "phantom"),
-    ("registration",),
+    ("features", "catalogue", "files", "dense", "phantom"),
+    ("models",),
+    ("registration", "inference"),
     ("terminal", "demo", "cli"),
 )
 """From the bottom to the top; a module imports from its own layer and from those before it."""

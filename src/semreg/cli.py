@@ -20,6 +20,7 @@ import typer
 
 import semreg
 from semreg.errors import ConfigError, OutputError, SemregError
+from semreg.memory import is_out_of_memory
 from semreg.terminal import Progress, show_log, show_summary
 
 if TYPE_CHECKING:
@@ -310,7 +311,7 @@ def sentences(*, debug: bool) -> Iterator[None]:
     except SemregError as error:
         _fail(str(error), debug=debug)
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         _fail(
             "expected enough memory for these images and settings, there is too little: --dry-run says what it takes; "
@@ -324,12 +325,6 @@ def _fail(message: str, *, debug: bool) -> NoReturn:
         traceback.print_exc()
     typer.echo(f"error: {' '.join(message.split())}", err=True)
     raise typer.Exit(EXIT_BAD_INPUT)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    text = str(error).lower()
-    named = type(error).__name__ in ("MemoryError", "OutOfMemoryError")
-    return named or "out of memory" in text or "allocate memory" in text or "failed to allocate" in text
 
 
 def _terminate(number: int, frame: object) -> NoReturn:

@@ -5,7 +5,6 @@ SimpleITK is imported by the functions that need it. Files appear complete or no
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import logging
 import tempfile
@@ -34,6 +33,7 @@ from semreg.itk_bridge import (
     to_pixels,
     to_volume,
 )
+from semreg.memory import give_back_memory
 from semreg.nifti import (
     HEADER_BYTES,
     INTENT_DISPLACEMENT,
@@ -181,22 +181,13 @@ def write_transform(field: Field, path: str | Path, affine: Any | None = None) -
     """
     import SimpleITK as sitk
 
-    _give_back_memory()
+    give_back_memory()
     transform = sitk_transform(field)
     if affine is not None:
         transform = sitk.CompositeTransform([affine, transform])  # the last one is applied first
     with atomic_file(path) as partial:
         reserve(partial, 8 * field.vox.numel() + 65536)  # the HDF5 library does not survive a full disk
         _writing(partial, lambda: sitk.WriteTransform(transform, str(partial)))
-
-
-def _give_back_memory() -> None:
-    """Return freed memory to the system: glibc keeps it, and the writer's two large copies would come on top."""
-    try:
-        trim = ctypes.CDLL(None).malloc_trim
-    except (AttributeError, OSError, TypeError):  # another C library
-        return
-    trim(0)
 
 
 def checksum(path: str | Path) -> str:

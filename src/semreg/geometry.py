@@ -129,9 +129,14 @@ class Grid:
 
     def part(self, start: Sequence[int], stop: Sequence[int]) -> Grid:
         """The samples ``start`` to ``stop`` (tensor order) of the lattice that this grid is part of."""
-        origin = (self.index_to_point() @ np.append(np.asarray(start, dtype=np.float64), 1.0))[:-1]
         size = [b - a for a, b in zip(start, stop, strict=True)]
-        return Grid(tuple(size[::-1]), self.spacing_xyz, tuple(origin), self.direction)
+        return self.lattice(start, [1.0] * len(size), size)
+
+    def lattice(self, start: Sequence[float], step: Sequence[float], shape: Sequence[int]) -> Grid:
+        """The grid whose sample i lies at the index ``start + i * step`` (tensor order) of this one."""
+        origin = (self.index_to_point() @ np.append(np.asarray(start, dtype=np.float64), 1.0))[:-1]
+        spacing = [a * b for a, b in zip(self.spacing, step, strict=True)]
+        return Grid(tuple(shape)[::-1], tuple(spacing)[::-1], tuple(origin), self.direction)
 
     def corners_xyz(self) -> Matrix:
         """Corners of the box of all voxels (half a voxel beyond the outer centres), (2^D, D), points in mm."""
@@ -188,22 +193,47 @@ class AxisOrder:
         """The permutation that undoes ``order``."""
         return tuple(int(i) for i in np.argsort(self.order))
 
+    @property
+    def inverse(self) -> AxisOrder:
+        """The order that undoes this one."""
+        return AxisOrder(self.inverse_order, tuple(sorted(self.order[axis] for axis in self.flips)))
+
+
+ANATOMY = {"L": (0, 1), "R": (0, -1), "P": (1, 1), "A": (1, -1), "S": (2, 1), "I": (2, -1)}
+"""Letter of a direction → axis x, y or z of LPS, and whether it is the direction in which that axis grows."""
+
 
 def canonical_order(grid: Grid) -> AxisOrder:
     """The order of axes that brings an image nearest to LPS: tensor axes along z, y, x, all ascending.
 
     Whatever is computed in this order does not depend on how the array was stored.
     """
+    return oriented_order(grid, "SPL"[-grid.dimension :])
+
+
+def oriented_order(grid: Grid, axes: str) -> AxisOrder:
+    """The order of axes whose tensor axes grow nearest to the directions ``axes``, first tensor axis first (``LIA``).
+
+    Letters: Left, Right, Posterior, Anterior, Superior, Inferior. In 2-D only those of x (L, R) and y (P, A).
+    """
     columns = np.asarray(grid.direction)
     n = grid.dimension
+    if len(axes) != n or sorted(ANATOMY.get(letter, (-1, 0))[0] for letter in axes) != list(range(n)):
+        example = "SPL" if n == 3 else "PL"
+        raise GeometryError(f"expected {n} directions such as {example}, one for each axis, got {axes!r}")
+    wanted = [ANATOMY[letter] for letter in axes]  # per tensor axis
+
+    def along(choice: tuple[int, ...], axis: int) -> float:
+        return float(columns[wanted[axis][0], choice[axis]]) * wanted[axis][1]
 
     def alignment(choice: tuple[int, ...]) -> float:
-        return float(sum(abs(columns[axis, column]) for axis, column in enumerate(choice)))
+        return sum(abs(along(choice, axis)) for axis in reversed(range(n)))
 
-    choice = max(itertools.permutations(range(n)), key=alignment)  # choice[physical axis] = image axis (x, y, z order)
-    order = tuple(n - 1 - choice[n - 1 - axis] for axis in range(n))
-    flips = tuple(axis for axis in range(n) if columns[n - 1 - axis, choice[n - 1 - axis]] < 0)
-    return AxisOrder(order, flips)
+    # choice[tensor axis] = image axis in the order x, y, z; of equal ones the first in the order of storage
+    choices = [choice[::-1] for choice in itertools.permutations(range(n))]
+    choice = max(choices, key=alignment)
+    order = tuple(n - 1 - image_axis for image_axis in choice)
+    return AxisOrder(order, tuple(axis for axis in range(n) if along(choice, axis) < 0))
 
 
 def reorder(grid: Grid, axes: AxisOrder) -> Grid:

@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import logging
 import math
-import resource
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,6 +27,7 @@ from semreg.features.extract import describe
 from semreg.fields import Field, Layer, Volume, jacobian_determinant, restore_order, warp
 from semreg.geometry import Grid, canonical_order, reorder
 from semreg.itk_bridge import field_of_transform, is_linear, sitk_transform, to_volume
+from semreg.memory import peak_bytes
 from semreg.preparation import Frame, background, check_pair, clean, plan_frame, to_frame, working_spacing
 from semreg.settings import to_dict
 
@@ -213,14 +211,7 @@ class Clock:
 
 def peak_memory_bytes(device: torch.device) -> dict[str, int]:
     """The most memory this process has held so far, and on a CUDA device what torch has allocated there."""
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    held = [line for line in lines if line.startswith("VmHWM:")]
-    if held:  # getrusage counts what the parent held before it started this process
-        peak = {"process": int(held[0].split()[1]) * 1024}
-    else:
-        unit = 1 if sys.platform == "darwin" else 1024
-        peak = {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    peak = {"process": peak_bytes()}
     if device.type == "cuda":
         peak["device"] = torch.cuda.max_memory_allocated(device)
     return peak

@@ -1,13 +1,22 @@
-"""From an image to layers of features: slab by slab with a halo, pooled on the way, so memory stays small."""
+"""From an image to layers of features: by a descriptor, slab by slab, or by a network, tile by tile."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from semreg.features.contract import Descriptor, IntensityStats
+from semreg.errors import ModelContractError
+from semreg.features.collect import Labels, Maps, label_type
+from semreg.features.contract import Descriptor, IntensityStats, Network
+from semreg.features.engine import Engine, Request
+from semreg.features.inputs import Frame, frame_of, on_grid, request_of, stats_of
+from semreg.features.slices import AXES, SliceNetwork, slice_axis
 from semreg.fields import Layer, Volume
+from semreg.geometry import reorder
 from semreg.sampling import pool
 
 SMALL = 1e-6
@@ -19,10 +28,7 @@ SLAB_VOXELS = 1 << 18
 
 def intensity_stats(volume: Volume, weight: Volume | None = None) -> IntensityStats:
     """Minimum, maximum, mean and standard deviation over the voxels with weight above zero, computed in float64."""
-    values = volume.data if weight is None else volume.data[weight.data > 0]
-    mean = values.mean(dtype=torch.float64)
-    std = torch.sqrt(((values - mean.to(values.dtype)) ** 2).mean(dtype=torch.float64))
-    return IntensityStats(float(values.min()), float(values.max()), float(mean), float(std))
+    return stats_of(volume.data if weight is None else volume.data[weight.data > 0])
 
 
 def describe(
@@ -61,6 +67,95 @@ def describe(
             weights[:, part] = pool(tile.weight, pooling)
             features[:, part] = pool(tile.values * tile.weight, pooling) / weights[:, part].clamp(min=SMALL)
     return Layer(Volume(features, grid), None if weights is None else Volume(weights, grid))
+
+
+def extract_layers(
+    volume: Volume, network: Network, *, weight: Volume | None = None, pooled_mm: float | None = None, **options: Any
+) -> tuple[Layer, ...]:
+    """All outputs of ``network`` for ``volume`` (1, *S), each on its own grid, in the axes of the volume.
+
+    ``weight`` (1, *S) in [0, 1] excludes voxels; each layer carries it on its grid. Outputs finer than ``pooled_mm``
+    become block means of about that size. ``options`` are those of ``Engine``.
+    """
+    frame = frame_of(volume.grid, network.spec)
+    request, share = request_of(volume, weight, frame, network.spec)
+    seen = [_layers(Engine(one, **options), request, share, frame, pooled_mm) for one in _planes(network, frame)]
+    return tuple(_mean(same, frame) for same in zip(*seen, strict=True))
+
+
+def segment(volume: Volume, network: Network, **options: Any) -> Volume:
+    """The index of the largest channel of the network's only output, (1, *S) integers on the grid of ``volume``.
+
+    The channels of a tile are dropped as soon as they are compared, so they are never held for the whole image. Where
+    the network works at another voxel size its output is interpolated first (with blended patches: the label is that
+    of the nearest voxel). ``options`` are those of ``Engine``.
+    """
+    frame = frame_of(volume.grid, network.spec)
+    request, _ = request_of(volume, None, frame, network.spec)
+    (one, *more) = _planes(network, frame)
+    if more:
+        return _segment_of_planes(volume, network, options)
+    engine = Engine(one, **options)
+    if len(engine.traits.outputs) != 1:
+        raise ModelContractError(
+            f"expected one output to take labels from, got {len(engine.traits.outputs)} of {engine.name}: name one "
+            "with layers"
+        )
+    turned = reorder(volume.grid, frame.axes)
+    output = engine.traits.outputs[0]
+    shape = engine.traits.shapes(request.x.shape[1:])[0][1:]
+    found = Labels(frame.grid.lattice(output.offset, output.stride, shape), turned)
+    engine.run(request, found)
+    return Volume(found.labels[None], turned).reordered(frame.axes.inverse)
+
+
+def _segment_of_planes(volume: Volume, network: Network, options: Mapping[str, Any]) -> Volume:
+    """The same from the mean over three orientations of the slices, which must be held."""
+    layers = extract_layers(volume, network, **options)
+    if len(layers) != 1:
+        raise ModelContractError(f"expected one output to take labels from, got {len(layers)}: name one with layers")
+    data = layers[0].features.on(volume.grid).data
+    return Volume(data.argmax(0, keepdim=True).to(label_type(len(data))), volume.grid)
+
+
+def _planes(network: Network, frame: Frame) -> list[Network]:
+    """The network as it sees the image: itself, or slice by slice in one or three orientations."""
+    spec = network.spec
+    if spec.dimension == frame.grid.dimension:
+        return [network]
+    planes = list(AXES) if spec.slices == "all" else [spec.slices]
+    return [SliceNetwork(network, slice_axis(plane, frame.letters)) for plane in planes]
+
+
+def _layers(
+    engine: Engine, request: Request, share: Volume | None, frame: Frame, pooled_mm: float | None
+) -> list[Layer]:
+    spacing = min(frame.grid.spacing)
+    outputs = engine.traits.outputs
+    factors = [1 if pooled_mm is None else max(1, round(pooled_mm / (spacing * min(o.stride)))) for o in outputs]
+    maps = Maps(factors)
+    engine.run(request, maps)
+    shapes = engine.traits.shapes(request.x.shape[1:])
+    back = frame.axes.inverse
+    layers = []
+    for output, shape, factor, data in zip(outputs, shapes, factors, maps.finish(), strict=True):
+        grid = frame.grid.lattice(output.offset, output.stride, shape[1:]).pooled(factor)
+        features = Volume(data, grid).reordered(back)
+        weight = None if share is None else on_grid(share, grid).reordered(back)
+        layers.append(Layer(features, weight))
+    return layers
+
+
+def _mean(layers: Sequence[Layer], frame: Frame) -> Layer:
+    """The mean of the same output seen in several orientations, on the network's grid."""
+    if len(layers) == 1:
+        return layers[0]
+    grid = reorder(frame.grid, frame.axes.inverse)
+    total = layers[0].features.on(grid).data.clone()
+    for layer in layers[1:]:
+        total += layer.features.on(grid).data
+    weight = layers[0].weight
+    return Layer(Volume(total / len(layers), grid), None if weight is None else weight.on(grid))
 
 
 def _padded(x: Tensor, start: int, stop: int, halo: int) -> Tensor:

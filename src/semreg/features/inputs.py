@@ -1,0 +1,124 @@
+"""From an image to what a network was trained on: its axes, its voxel size, its intensities. Runs no network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from semreg.errors import ModelContractError
+from semreg.features.contract import IntensityStats, ModelSpec, Normalisation
+from semreg.features.engine import Request
+from semreg.features.slices import slice_axis
+from semreg.fields import Volume
+from semreg.geometry import AxisOrder, Grid, canonical_order, covering_grid, oriented_order, reorder
+from semreg.sampling import pool
+
+SAME_SPACING = 0.01
+"""Spacings that differ by less than this share are the same: the image is not resampled."""
+PER_QUANTILE = 1 << 24
+"""Voxels that percentiles are computed from at most."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The network's view of a grid: how its axes are reordered, the letters they then have, and its grid."""
+
+    axes: AxisOrder
+    letters: str
+    grid: Grid
+
+
+def frame_of(grid: Grid, spec: ModelSpec) -> Frame:
+    """The axes and spacing that a network wants for an image on ``grid``. Raises ModelContractError."""
+    n = grid.dimension
+    if n < spec.dimension:
+        raise ModelContractError(
+            f"expected a {spec.dimension}-D image for {spec.name or 'the model'}, got a {n}-D one: use another model"
+        )
+    if spec.axes is not None and len(spec.axes) == n:
+        axes = oriented_order(grid, spec.axes)
+    else:
+        axes = AxisOrder(tuple(range(n)), ())
+    turned = reorder(grid, axes)
+    spacing = turned.spacing if spec.spacing_mm is None else _spacing(spec, turned)
+    if all(abs(a / b - 1) < SAME_SPACING for a, b in zip(spacing, turned.spacing, strict=True)):
+        return Frame(axes, letters_of(turned), turned)
+    return Frame(axes, letters_of(turned), covering_grid(turned, turned, spacing))
+
+
+def _spacing(spec: ModelSpec, grid: Grid) -> tuple[float, ...]:
+    """Voxel size per tensor axis; a 2-D model's size holds in the slice, and across slices the image keeps its own."""
+    wanted = spec.spacing_mm or ()
+    if len(wanted) == 1 and spec.dimension == grid.dimension:
+        return wanted * grid.dimension
+    if len(wanted) == grid.dimension:
+        return wanted
+    across = slice_axis("axial" if spec.slices == "all" else spec.slices, letters_of(grid))
+    inside = list(wanted * 2 if len(wanted) == 1 else wanted)
+    inside.insert(across, grid.spacing[across])
+    return tuple(inside)
+
+
+def letters_of(grid: Grid) -> str:
+    """The directions in which the tensor axes grow, as letters, each the nearest one."""
+    order = canonical_order(grid)
+    names = ("SPL", "IAR") if grid.dimension == 3 else ("PL", "AR")
+    letters = [""] * grid.dimension
+    for place, axis in enumerate(order.order):
+        letters[axis] = names[place in order.flips][place]
+    return "".join(letters)
+
+
+def request_of(volume: Volume, weight: Volume | None, frame: Frame, spec: ModelSpec) -> tuple[Request, Volume | None]:
+    """The image as the network is to see it, and the weight of its voxels on the same grid.
+
+    Excluded voxels get the smallest value of those that count.
+    """
+    x = on_grid(volume.reordered(frame.axes), frame.grid)
+    share = None if weight is None else on_grid(weight.reordered(frame.axes), frame.grid)
+    data = x.data
+    counted = data if share is None else data[share.data > 0]
+    if share is not None:
+        data = torch.where(share.data > 0, data, counted.min())
+    data = normalised(data, counted, spec.normalisation)
+    counted = data if share is None else data[share.data > 0]
+    direction = torch.tensor(frame.grid.direction, dtype=torch.float32)
+    return Request(data, stats_of(counted), direction), share
+
+
+def on_grid(volume: Volume, grid: Grid) -> Volume:
+    """The image on a grid along the same axes, after block means where the new voxels are at least twice as large: nothing aliases."""
+    if volume.grid == grid:
+        return volume
+    factors = [max(1, int(b / a + SAME_SPACING)) for a, b in zip(volume.grid.spacing, grid.spacing, strict=True)]
+    if max(factors) > 1:
+        volume = Volume(pool(volume.data, tuple(factors)), volume.grid.pooled(tuple(factors)))
+    return volume.on(grid)
+
+
+def stats_of(values: Tensor) -> IntensityStats:
+    """Minimum, maximum, mean and standard deviation, computed in float64."""
+    mean = values.mean(dtype=torch.float64)
+    std = torch.sqrt(((values - mean.to(values.dtype)) ** 2).mean(dtype=torch.float64))
+    return IntensityStats(float(values.min()), float(values.max()), float(mean), float(std))
+
+
+def normalised(x: Tensor, counted: Tensor, how: Normalisation) -> Tensor:
+    """``x`` after normalisation with the statistics of ``counted``."""
+    if how.kind == "none":
+        return x
+    if how.kind == "z-score":
+        stats = stats_of(counted)
+        return (x - stats.mean) / (stats.std or 1.0)
+    if how.kind == "window":
+        low, high = how.window or (0.0, 1.0)
+    elif how.kind == "percentiles":
+        step = -(-counted.numel() // PER_QUANTILE)
+        low, high = np.percentile(counted.flatten()[::step].numpy(), how.percentiles)
+    else:
+        low, high = float(counted.min()), float(counted.max())
+    share = ((x - float(low)) / (float(high - low) or 1.0)).clamp(0, 1)
+    return share * (how.to[1] - how.to[0]) + how.to[0]

@@ -1,0 +1,86 @@
+"""How much memory this process holds, may hold, and has held; and how a limit is written. Knows nothing of images."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import resource
+import sys
+from pathlib import Path
+
+from semreg.errors import ConfigError
+
+UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+SHARE = 0.8
+"""Of the memory that is available, what is used where no limit is given."""
+
+_STATUS = Path("/proc/self/status")
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes of ``3GB``, ``512 MiB`` or ``2e9``. Raises ConfigError."""
+    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*([a-z]*)\s*", text, flags=re.IGNORECASE)
+    unit = found.group(2).upper() if found else None
+    if found is None or unit not in UNITS or float(found.group(1)) <= 0:
+        raise ConfigError(f"expected an amount of memory such as 3GB or 512MiB, got {text!r}")
+    return int(float(found.group(1)) * UNITS[unit])
+
+
+def held_bytes() -> int:
+    """What the process holds now, its resident set; 0 where the system does not tell."""
+    return _status("VmRSS")
+
+
+def peak_bytes() -> int:
+    """The most the process has held so far, or since ``reset_peak``."""
+    # getrusage counts what the parent held before it started this process
+    unit = 1 if sys.platform == "darwin" else 1024
+    return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def reset_peak() -> bool:
+    """Start to look for the peak anew; False where the system does not allow it."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    return True
+
+
+def available_bytes() -> int:
+    """What the machine (or the container, by its control group) can still give to this process."""
+    lines = Path("/proc/meminfo").read_text(encoding="ascii") if Path("/proc/meminfo").exists() else ""
+    found = re.search(r"MemAvailable:\s+(\d+) kB", lines)
+    free = int(found.group(1)) * 1024 if found else 4 * 10**9
+    limit, used = (_number(Path(f"/sys/fs/cgroup/memory.{name}")) for name in ("max", "current"))
+    return free if limit is None or used is None else max(0, min(free, limit - used))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on whichever device."""
+    text = str(error).lower()
+    named = type(error).__name__ in ("MemoryError", "OutOfMemoryError")
+    return named or "out of memory" in text or "allocate memory" in text or "failed to allocate" in text
+
+
+def give_back_memory() -> None:
+    """Return freed memory to the system: glibc keeps it, and what comes next would come on top."""
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # another C library
+        return
+    trim(0)
+
+
+def _status(name: str) -> int:
+    lines = _STATUS.read_text(encoding="utf-8").splitlines() if _STATUS.exists() else []
+    found = [line for line in lines if line.startswith(f"{name}:")]
+    return int(found[0].split()[1]) * 1024 if found else 0
+
+
+def _number(path: Path) -> int | None:
+    try:
+        text = path.read_text(encoding="ascii").strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None

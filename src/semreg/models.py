@@ -1,0 +1,97 @@
+"""Which model a name, a file or an object stands for. Loads what is named and nothing else; downloads nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from semreg.catalogue.entries import find
+from semreg.catalogue.folders import default_folder, locate
+from semreg.errors import ModelContractError, ModelError
+from semreg.features.contract import Descriptor, ModelSpec, Network
+from semreg.features.descriptors import Intensity, MindSSC
+from semreg.features.networks import as_network, load_network, read_spec
+from semreg.settings import override
+
+SUFFIXES = (".pt", ".pt2", ".ts", ".jit", ".pth")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What is asked of a model beside its name."""
+
+    spec: tuple[str, ...] = ()
+    """Values of its description that are to be others, as ``name=value``."""
+    layers: tuple[int, ...] | None = None
+    """Outputs to keep; None: those its description keeps."""
+    folders: tuple[str | Path, ...] = ()
+    """Where fetched models lie, before the default folder."""
+    dimension: int = 3
+    """Of the image, for the built-in descriptors."""
+    radius: int = 1
+    """MIND: half width of the compared patches, voxels."""
+    dilation: int = 2
+    """MIND: distance of the compared neighbours, voxels."""
+
+
+def resolve_model(model: Any, choice: Choice, device: torch.device | str = "cpu") -> Descriptor | Network:
+    """The model that ``model`` stands for, ready to be called on ``device``.
+
+    ``mind``, ``intensity``, the path of a file, a name from the catalogue, a ``torch.nn.Module`` or another callable.
+    Raises ModelNotFoundError, ModelError, ModelContractError and ConfigError.
+    """
+    if model == "mind":
+        _nothing_else(model, choice)
+        return MindSSC(choice.dimension, choice.radius, choice.dilation)
+    if model == "intensity":
+        _nothing_else(model, choice)
+        return Intensity(choice.dimension)
+    if isinstance(model, Descriptor) and isinstance(getattr(model, "spec", None), type(MindSSC(2).spec)):
+        return model
+    network = _network(model, choice, device)
+    layers = choice.layers if choice.layers is not None else network.spec.layers
+    if layers is None:
+        return network
+    keep = getattr(network, "keep", None)
+    if keep is None:
+        raise ModelContractError(
+            f"expected a model that can leave outputs out, got {network.spec.name or 'a Network'}: pass the module itself"
+        )
+    kept: Network = keep(tuple(layers))
+    return kept
+
+
+def describe_model(model: str | Path, folders: Sequence[str | Path] = ()) -> ModelSpec:
+    """The description of a file or of a name from the catalogue; nothing is loaded."""
+    if is_file_name(model):
+        return read_spec(Path(model))
+    return find(str(model)).spec
+
+
+def is_file_name(model: str | Path) -> bool:
+    """Whether this names a file and not an entry of the catalogue."""
+    return isinstance(model, Path) or model.endswith(SUFFIXES) or Path(model).is_file()
+
+
+def _network(model: Any, choice: Choice, device: torch.device | str) -> Network:
+    if not isinstance(model, (str, Path)):
+        return as_network(model, _changed(getattr(model, "spec", None) or ModelSpec(), choice.spec), device)
+    if is_file_name(model):
+        return load_network(model, spec=_changed(read_spec(model), choice.spec), device=device)
+    path = locate(str(model), [*choice.folders, default_folder()])
+    return load_network(path, spec=_changed(find(str(model)).spec, choice.spec), device=device)
+
+
+def _changed(spec: ModelSpec, assignments: Sequence[str]) -> ModelSpec:
+    for assignment in assignments:
+        spec = override(spec, assignment)
+    return spec
+
+
+def _nothing_else(model: str, choice: Choice) -> None:
+    if choice.spec or choice.layers not in (None, (0,), (-1,)):
+        raise ModelError(f"expected no layers and no spec for {model}, which is built in, got {choice}: leave them out")
