@@ -184,7 +184,7 @@ class Engine:
         collector.begin(shapes, blended=plan.blended)
         direction = request.direction.to(self.device)
         for done, tile in enumerate(plan.tiles, start=1):
-            part = x[(slice(None), *[slice(span.start, span.stop) for span in tile])].to(self.device)
+            part = x[_part(tile)].to(self.device)
             with torch.no_grad():
                 results = list(self.network(part[None], request.stats, direction))
             for piece in self._pieces(results, tile, plan, shapes, 0 if plan.blended else collector.margin):
