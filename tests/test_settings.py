@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Literal, get_type_hints
+from typing import Literal, get_args, get_type_hints
 
 import pytest
 from hypothesis import given
@@ -31,6 +31,18 @@ class Refine:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Part:
+    """One of several tables."""
+
+    name: str = "part"
+    weight: tuple[float, ...] = (1.0,)
+    layers: tuple[int, ...] | None = None
+    spec: tuple[str, ...] = ()
+    distance: tuple[Literal["l1", "l2"], ...] = ()
+    inner: Refine = field(default_factory=Refine)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """Settings of a test."""
 
@@ -38,16 +50,31 @@ class Settings:
     seed: int = 0
     background: float | None = None
     masked: bool = False
+    parts: tuple[Part, ...] = (Part(),)
     refine: Refine = field(default_factory=Refine)
+
+
+words = st.text(st.characters(exclude_categories=("Cs", "Cc"))).filter(lambda text: text != "none")
 
 
 @given(
     st.builds(
         Settings,
-        name=st.text(st.characters(exclude_categories=("Cs", "Cc"))).filter(lambda text: text != "none"),
+        name=words,
         seed=st.integers(-(2**40), 2**40),
         background=st.none() | st.floats(allow_nan=False),
         masked=st.booleans(),
+        parts=st.lists(
+            st.builds(
+                Part,
+                name=words,
+                weight=st.lists(st.floats(allow_nan=False)).map(tuple),
+                layers=st.none() | st.lists(st.integers()).map(tuple),
+                spec=st.lists(words).map(tuple),
+                inner=st.builds(Refine, iterations=st.integers(1, 10**6)),
+            ),
+            max_size=3,
+        ).map(tuple),
         refine=st.builds(
             Refine,
             iterations=st.integers(1, 10**6),
@@ -78,7 +105,7 @@ def test_every_setting_of_the_configuration_can_be_set_by_name():
     for name in names(RegistrationConfig):
         value = config
         for part in name.split("."):
-            value = getattr(value, part)
+            value = getattr(value[0] if isinstance(value, tuple) else value, part)
         line = to_toml(_single(value)).partition("=")[2].strip()
         assert override(config, f"{name}={line}") == config
 
@@ -99,7 +126,8 @@ def test_configuration_is_frozen_and_typed():
         assert cls.__dataclass_params__.frozen  # type: ignore[attr-defined]
         assert all(item.kw_only for item in fields(cls))
         hints = get_type_hints(cls)
-        pending += [hint for hint in hints.values() if isinstance(hint, type) and is_dataclass(hint)]
+        inner = [argument for hint in hints.values() for argument in (hint, *get_args(hint))]
+        pending += [hint for hint in inner if isinstance(hint, type) and is_dataclass(hint)]
 
 
 @pytest.mark.parametrize(
@@ -116,6 +144,16 @@ def test_configuration_is_frozen_and_typed():
         ("background=none", Settings()),
         ("masked=true", Settings(masked=True)),
         ("name=a b=c", Settings(name="a b=c")),
+        ("refine.levels=3", Settings(refine=Refine(levels=(3.0,)))),
+        ("parts.weight=2", Settings(parts=(Part(weight=(2.0,)),))),
+        ("parts.0.weight=2,1", Settings(parts=(Part(weight=(2.0, 1.0)),))),
+        ("parts.layers=-1", Settings(parts=(Part(layers=(-1,)),))),
+        ("parts.layers=none", Settings()),
+        ("parts.spec=axes=LIA", Settings(parts=(Part(spec=("axes=LIA",)),))),
+        ("parts.spec=axes=LIA, patch=[9,8,7]", Settings(parts=(Part(spec=("axes=LIA", "patch=[9,8,7]")),))),
+        ("parts.spec=", Settings()),
+        ("parts.0.distance=l2,l1", Settings(parts=(Part(distance=("l2", "l1")),))),
+        ("parts.0.inner.iterations=7", Settings(parts=(Part(inner=Refine(iterations=7)),))),
     ],
 )
 def test_override_sets_one_value(assignment, expected):
@@ -137,12 +175,21 @@ def test_override_sets_one_value(assignment, expected):
         ("refine.iterations=true", "expected refine.iterations to be a whole number, got True"),
         ("refine.iterations=0", "expected at least one iteration, got 0"),
         ("refine.step_mm=far", "expected refine.step_mm to be a number, got 'far'"),
-        ("refine.levels=3", "expected refine.levels to be a list, got 3"),
+        ("refine.levels=far", "expected refine.levels to be a number, got 'far'"),
         ("refine.levels=[1, true]", "expected refine.levels to be a number, got True"),
         ("refine.window=[[1, 2, 3]]", "expected 2 values for refine.window, got 3"),
         ("refine.distance=l3", "expected refine.distance to be one of 'l2', 'ncc', got 'l3'"),
         ("background=dark", "expected background to be a number or none, got 'dark'"),
         ("masked=1", "expected masked to be true or false, got 1"),
+        ("parts.wieght=2", "got 'parts.wieght': did you mean 'parts.weight'?"),
+        ("parts.0.wieght=2", "got 'parts.0.wieght': did you mean 'parts.0.weight'?"),
+        ("parts.1.weight=2", "expected parts.0.weight, got 'parts.1.weight'"),
+        ("parts=2", "the section parts: name one of parts.name, parts.weight"),
+        ("parts.0=2", "the section parts.0: name one of parts.name, parts.weight"),
+        ("parts.0.0.weight=2", "expected a number only after a list of tables, got 'parts.0.0.weight'"),
+        ("refine.0.iterations=2", "expected a number only after a list of tables, got 'refine.0.iterations'"),
+        ("parts.weight=far", "expected parts.weight to be a number, got 'far'"),
+        ("parts.0.inner.iterations=0", "expected at least one iteration, got 0"),
     ],
 )
 def test_wrong_settings_are_refused_by_name(assignment, sentence):
@@ -160,6 +207,11 @@ def test_wrong_settings_are_refused_by_name(assignment, sentence):
         ("refine = 3", "expected refine to be a table of settings, got 3"),
         ("seed = ", "expected settings in TOML, got:"),
         ("[refine]\niterations = -1", "expected at least one iteration, got -1"),
+        ("parts = 3", "expected parts to be a list of tables, [[parts]] in TOML, got 3"),
+        ("[parts]\nname = 'a'", "expected parts to be a list of tables, [[parts]] in TOML, got {'name': 'a'}"),
+        ("[[parts]]\nwieght = 2", "got 'parts.wieght': did you mean 'parts.weight'?"),
+        ("[[parts]]\n[[parts]]\nweight = ['x']", "expected parts.1.weight to be a number, got 'x'"),
+        ("[[parts]]\n[parts.inner]\niterations = 0", "expected at least one iteration, got 0"),
     ],
 )
 def test_wrong_toml_is_refused(text, sentence):
@@ -180,3 +232,21 @@ def test_numbers_that_toml_writes_in_words_survive():
     settings = from_toml(Settings, to_toml(Settings(background=math.nan, refine=Refine(step_mm=-math.inf))))
     assert math.isnan(settings.background)
     assert settings.refine.step_mm == -math.inf
+
+
+def test_several_tables_are_numbered():
+    """A setting of one of several tables is named by its number; without a number it is refused, none is guessed."""
+    settings = from_toml(Settings, "[[parts]]\nname = 'a'\n[[parts]]\nname = 'b'\nlayers = [1]")
+    assert settings == Settings(parts=(Part(name="a"), Part(name="b", layers=(1,))))
+    assert override(settings, "parts.1.weight=2").parts == (Part(name="a"), Part(name="b", layers=(1,), weight=(2.0,)))
+    with pytest.raises(ConfigError, match=r"expected parts\.0\.weight or parts\.1\.weight, got 'parts\.weight'"):
+        override(settings, "parts.weight=2")
+    with pytest.raises(ConfigError, match=r"expected a table \[\[parts\]\]"):
+        override(Settings(parts=()), "parts.weight=2")
+
+
+def test_tables_are_listed_and_written_as_toml_writes_them():
+    """``names`` has each setting of a table once; text has one ``[[parts]]`` for each table."""
+    assert "parts.weight" in names(Settings)
+    assert "parts" not in names(Settings)
+    assert to_toml(Settings(parts=(Part(), Part()))).count('[[parts]]\nname = "part"') == 2

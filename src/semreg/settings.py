@@ -1,7 +1,7 @@
 """Frozen dataclasses as settings: from and to dicts and TOML, single values by dotted name. Knows no setting itself.
 
-A settings class is a frozen, keyword-only dataclass of bool, int, float, str, Literal, tuple, Optional and further such
-classes; its ``__post_init__`` checks the values. Nothing heavy is imported here.
+A settings class is a frozen, keyword-only dataclass of bool, int, float, str, Literal, tuple, Optional, further such
+classes and tuples of them; its ``__post_init__`` checks the values. Nothing heavy is imported here.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import re
 import sys
 import types
 from collections.abc import Iterator, Mapping
@@ -67,32 +68,41 @@ def to_toml(config: Any) -> str:
 def override(config: T, assignment: str) -> T:
     """``config`` with one value replaced: ``"refine.iterations=40"``.
 
-    The value is written as in TOML; a word needs no quotes, a list no brackets. Raises ConfigError.
+    The value is written as in TOML; a word needs no quotes, a list no brackets. Of several tables the first is number
+    0: ``"models.0.weight=2"``; the number may be left out where there is only one. Raises ConfigError.
     """
     name, equals, text = assignment.partition("=")
     name = name.strip()
     if not equals or not name:
         raise ConfigError(f"expected a setting as name=value, got {assignment!r}")
     known = list(_leaves(type(config)))
-    if name not in known:
+    if _without_numbers(name) not in known:
         raise _unknown(name, known)
     result: T = _replace(config, name.split("."), _parse(text.strip()), name)
     return result
 
 
 def names(cls: type) -> list[str]:
-    """The dotted names of all settings of ``cls``, in the order of their definition."""
+    """The dotted names of all settings of ``cls``, in the order of their definition; those of a table once."""
     return list(_leaves(cls))
 
 
 def _leaves(cls: type, prefix: str = "") -> Iterator[str]:
     hints = get_type_hints(cls)
     for field in dataclasses.fields(cls):
-        nested = hints[field.name]
+        hint = hints[field.name]
+        nested = _table_of(hint) or hint
         if dataclasses.is_dataclass(nested) and isinstance(nested, type):
             yield from _leaves(nested, f"{prefix}{field.name}.")
         else:
             yield prefix + field.name
+
+
+def _table_of(hint: Any) -> type | None:
+    """The settings class of a ``tuple[cls, ...]``: a list of tables in TOML."""
+    cls, end = (*get_args(hint), None, None)[:2]
+    is_list = get_origin(hint) is tuple and end is Ellipsis
+    return cls if is_list and isinstance(cls, type) and dataclasses.is_dataclass(cls) else None
 
 
 def _build(cls: type, mapping: Mapping[str, Any], prefix: str, known: list[str]) -> Any:
@@ -106,18 +116,44 @@ def _build(cls: type, mapping: Mapping[str, Any], prefix: str, known: list[str])
         hint = hints[key]
         if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
             values[key] = _build(hints[key], value, f"{name}.", known)
+        elif (table := _table_of(hint)) is not None:
+            values[key] = _build_tables(table, value, name, known)
         else:
             values[key] = _checked(hint, value, name)
     return _made(lambda: cls(**values), prefix)
 
 
+def _build_tables(cls: type, value: Any, name: str, known: list[str]) -> tuple[Any, ...]:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(item, (Mapping, cls)) for item in value):
+        raise ConfigError(f"expected {name} to be a list of tables, [[{name}]] in TOML, got {value!r}")
+    prefixes = [f"{name}.{number}." if len(value) > 1 else f"{name}." for number in range(len(value))]
+    pairs = zip(value, prefixes, strict=True)
+    return tuple(item if isinstance(item, cls) else _build(cls, item, prefix, known) for item, prefix in pairs)
+
+
 def _replace(config: Any, path: list[str], value: Any, name: str) -> Any:
     head, rest = path[0], path[1:]
+    if isinstance(config, tuple):
+        return _replace_table(config, path, value, name)
+    if head.isdecimal():
+        raise ConfigError(f"expected a number only after a list of tables, got {name!r}: name the setting without it")
     if rest:
         new = _replace(getattr(config, head), rest, value, name)
     else:
         new = _checked(get_type_hints(type(config))[head], value, name)
     return _made(lambda: dataclasses.replace(config, **{head: new}), name.removesuffix(".".join(path)))
+
+
+def _replace_table(tables: tuple[Any, ...], path: list[str], value: Any, name: str) -> tuple[Any, ...]:
+    section = name.removesuffix("." + ".".join(path))
+    numbered = path[0].isdecimal()
+    number = int(path[0]) if numbered else 0
+    inner = path[1:] if numbered else path
+    if number >= len(tables) or (len(tables) != 1 and not numbered):
+        there = " or ".join(".".join([section, str(n), *inner]) for n in range(len(tables))) or f"a table [[{section}]]"
+        raise ConfigError(f"expected {there}, got {name!r}: name one of them, or add [[{section}]] in TOML")
+    new = _replace(tables[number], inner, value, name)
+    return (*tables[:number], new, *tables[number + 1 :])
 
 
 def _made(make: Any, prefix: str) -> Any:
@@ -129,15 +165,29 @@ def _made(make: Any, prefix: str) -> Any:
         raise ConfigError(f"expected all values without a default in {section}, got: {error}") from error
 
 
+def _without_numbers(name: str) -> str:
+    """``models.0.weight`` as ``names`` lists it."""
+    return re.sub(r"\.\d+(?=\.|$)", "", name)
+
+
 def _unknown(name: str, known: list[str]) -> ConfigError:
     sections = {".".join(key.split(".")[:depth]) for key in known for depth in range(1, key.count(".") + 1)}
-    if name in sections:
-        inside = [key for key in known if key.startswith(f"{name}.")]
+    plain = _without_numbers(name)
+    if plain in sections:
+        inside = [key for key in known if key.startswith(f"{plain}.")]
         return ConfigError(f"expected one setting, got the section {name}: name one of {', '.join(inside)}")
-    leaf = name.rpartition(".")[2]
+    leaf = plain.rpartition(".")[2]
     by_leaf = [key for key in known if key.rpartition(".")[2] == leaf]
-    nearest = by_leaf or difflib.get_close_matches(name, [*known, *sorted(sections)], n=1, cutoff=0.0)
-    return ConfigError(f"expected a known setting, got {name!r}: did you mean {nearest[0]!r}?")
+    nearest = difflib.get_close_matches(plain, by_leaf or [*known, *sorted(sections)], n=1, cutoff=0.0)
+    return ConfigError(f"expected a known setting, got {name!r}: did you mean {_numbered_as(name, nearest[0])!r}?")
+
+
+def _numbered_as(name: str, known: str) -> str:
+    """``known`` with the number that ``name`` has after the same section."""
+    numbered = re.match(r"(.+?)\.(\d+)\.", name)
+    if numbered is None or not known.startswith(f"{numbered[1]}."):
+        return known
+    return numbered[0] + known.removeprefix(f"{numbered[1]}.")
 
 
 def _checked(hint: Any, value: Any, name: str) -> Any:
@@ -171,17 +221,28 @@ def _checked_union(options: tuple[Any, ...], value: Any, name: str, hint: Any) -
 
 
 def _checked_tuple(arguments: tuple[Any, ...], value: Any, name: str, hint: Any) -> tuple[Any, ...]:
-    if isinstance(value, str) and "," in value:
-        value = _parse(f"[{value}]")
+    variadic = len(arguments) == 2 and arguments[1] is Ellipsis
+    if isinstance(value, str):
+        value = _listed(value)
+    elif variadic and isinstance(value, (bool, int, float)):
+        value = [value]
     if not isinstance(value, (list, tuple)):
         raise ConfigError(f"expected {name} to be {_words(hint)}, got {value!r}")
     if not arguments:
         return tuple(tuple(item) if isinstance(item, list) else item for item in value)
-    if len(arguments) == 2 and arguments[1] is Ellipsis:
+    if variadic:
         arguments = (arguments[0],) * len(value)
     if len(arguments) != len(value):
         raise ConfigError(f"expected {len(arguments)} values for {name}, got {len(value)}: {value!r}")
     return tuple(_checked(inner, item, name) for inner, item in zip(arguments, value, strict=True))
+
+
+def _listed(text: str) -> list[Any]:
+    """The values of a list that is written without brackets: ``4,2``, ``l1,l2``, ``axes=LIA,patch=[96,96]``."""
+    parsed = _parse(f"[{text}]")
+    if isinstance(parsed, list):
+        return parsed
+    return [_parse(part.strip()) for part in re.split(r",(?![^\[]*\])", text)]
 
 
 def _words(hint: Any) -> str:
@@ -216,13 +277,19 @@ def _plain(value: Any) -> Any:
 
 def _toml_lines(table: dict[str, Any], prefix: str) -> Iterator[str]:
     for key, value in table.items():
-        if not isinstance(value, dict):
+        if not _is_table(value):
             yield f"{key} = {_toml_value(value)}"
     for key, value in table.items():
-        if isinstance(value, dict):
-            yield ""
-            yield f"[{prefix}{key}]"
-            yield from _toml_lines(value, f"{prefix}{key}.")
+        if _is_table(value):
+            header = f"[{prefix}{key}]" if isinstance(value, dict) else f"[[{prefix}{key}]]"
+            for inner in [value] if isinstance(value, dict) else value:
+                yield ""
+                yield header
+                yield from _toml_lines(inner, f"{prefix}{key}.")
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, dict) for item in value))
 
 
 def _toml_value(value: Any) -> str:
