@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,10 +12,11 @@ from torch import Tensor
 
 from semreg.errors import ModelContractError
 from semreg.features.collect import Labels, Maps, label_type
-from semreg.features.contract import Descriptor, IntensityStats, Network
+from semreg.features.contract import Descriptor, IntensityStats, ModelSpec, Network
 from semreg.features.engine import Engine, Request
-from semreg.features.inputs import Frame, frame_of, on_grid, request_of, stats_of
+from semreg.features.inputs import Frame, frame_of, request_of, stats_of
 from semreg.features.slices import AXES, SliceNetwork, slice_axis
+from semreg.features.traits import Traits
 from semreg.fields import Layer, Volume
 from semreg.geometry import reorder
 from semreg.sampling import pool
@@ -69,18 +71,58 @@ def describe(
     return Layer(Volume(features, grid), None if weights is None else Volume(weights, grid))
 
 
+class Extractor:
+    """A network that gives layers of features; what was measured of it is kept from one image to the next."""
+
+    def __init__(self, network: Network, **options: Any) -> None:
+        """``options`` are those of ``Engine``."""
+        self.network = network
+        self._options = options
+        self._engines: dict[int | None, Engine] = {}
+
+    @property
+    def spec(self) -> ModelSpec:
+        """That of the network."""
+        return self.network.spec
+
+    def layers(
+        self,
+        volume: Volume,
+        weight: Volume | None = None,
+        *,
+        pooled_mm: float | None = None,
+        reference: Tensor | None = None,
+    ) -> tuple[Layer, ...]:
+        """All outputs for ``volume`` (1, *S), each on its own grid, in the axes of the volume.
+
+        ``weight`` (1, *S) in [0, 1] excludes voxels; each layer carries it on its grid. Outputs finer than
+        ``pooled_mm`` become block means of about that size. ``reference``: intensities whose statistics stand for those
+        of the image.
+        Differentiable in ``volume`` where its data require a gradient; then the network is run once more backwards.
+        """
+        frame = frame_of(volume.grid, self.spec)
+        request, share = request_of(volume, weight, frame, self.spec, reference)
+        seen = [_layers(self.engine(axis), request, share, frame, pooled_mm) for axis in _planes(self.spec, frame)]
+        return tuple(_mean(same, frame) for same in zip(*seen, strict=True))
+
+    @property
+    def traits(self) -> Traits:
+        """What was measured of the network on an image of its own dimension."""
+        return self.engine(None).traits
+
+    def engine(self, axis: int | None) -> Engine:
+        """The engine for the network itself (None), or slice by slice along a tensor axis."""
+        if axis not in self._engines:
+            network = self.network if axis is None else SliceNetwork(self.network, axis)
+            self._engines[axis] = Engine(network, **self._options)
+        return self._engines[axis]
+
+
 def extract_layers(
     volume: Volume, network: Network, *, weight: Volume | None = None, pooled_mm: float | None = None, **options: Any
 ) -> tuple[Layer, ...]:
-    """All outputs of ``network`` for ``volume`` (1, *S), each on its own grid, in the axes of the volume.
-
-    ``weight`` (1, *S) in [0, 1] excludes voxels; each layer carries it on its grid. Outputs finer than ``pooled_mm``
-    become block means of about that size. ``options`` are those of ``Engine``.
-    """
-    frame = frame_of(volume.grid, network.spec)
-    request, share = request_of(volume, weight, frame, network.spec)
-    seen = [_layers(Engine(one, **options), request, share, frame, pooled_mm) for one in _planes(network, frame)]
-    return tuple(_mean(same, frame) for same in zip(*seen, strict=True))
+    """``Extractor.layers`` for one image; ``options`` are those of ``Engine``."""
+    return Extractor(network, **options).layers(volume, weight, pooled_mm=pooled_mm)
 
 
 def segment(volume: Volume, network: Network, **options: Any) -> Volume:
@@ -92,10 +134,10 @@ def segment(volume: Volume, network: Network, **options: Any) -> Volume:
     """
     frame = frame_of(volume.grid, network.spec)
     request, _ = request_of(volume, None, frame, network.spec)
-    (one, *more) = _planes(network, frame)
+    (axis, *more) = _planes(network.spec, frame)
     if more:
         return _segment_of_planes(volume, network, options)
-    engine = Engine(one, **options)
+    engine = Extractor(network, **options).engine(axis)
     if len(engine.traits.outputs) != 1:
         raise ModelContractError(
             f"expected one output to take labels from, got {len(engine.traits.outputs)} of {engine.name}: name one "
@@ -118,13 +160,12 @@ def _segment_of_planes(volume: Volume, network: Network, options: Mapping[str, A
     return Volume(data.argmax(0, keepdim=True).to(label_type(len(data))), volume.grid)
 
 
-def _planes(network: Network, frame: Frame) -> list[Network]:
-    """The network as it sees the image: itself, or slice by slice in one or three orientations."""
-    spec = network.spec
+def _planes(spec: ModelSpec, frame: Frame) -> list[int | None]:
+    """How the image is seen: as it is (None), or slice by slice along one tensor axis or along each of three."""
     if spec.dimension == frame.grid.dimension:
-        return [network]
+        return [None]
     planes = list(AXES) if spec.slices == "all" else [spec.slices]
-    return [SliceNetwork(network, slice_axis(plane, frame.letters)) for plane in planes]
+    return [slice_axis(plane, frame.letters) for plane in planes]
 
 
 def _layers(
@@ -133,17 +174,37 @@ def _layers(
     spacing = min(frame.grid.spacing)
     outputs = engine.traits.outputs
     factors = [1 if pooled_mm is None else max(1, round(pooled_mm / (spacing * min(o.stride)))) for o in outputs]
-    maps = Maps(factors)
-    engine.run(request, maps)
+    if request.x.requires_grad:
+        found = _Run.apply(request.x, engine, request)  # type: ignore[no-untyped-call]
+        maps = [pool(y, factor) for y, factor in zip(found, factors, strict=True)]
+    else:
+        collector = Maps(factors)
+        engine.run(request, collector)
+        maps = collector.finish()
     shapes = engine.traits.shapes(request.x.shape[1:])
     back = frame.axes.inverse
     layers = []
-    for output, shape, factor, data in zip(outputs, shapes, factors, maps.finish(), strict=True):
+    for output, shape, factor, data in zip(outputs, shapes, factors, maps, strict=True):
         grid = frame.grid.lattice(output.offset, output.stride, shape[1:]).pooled(factor)
         features = Volume(data, grid).reordered(back)
-        weight = None if share is None else on_grid(share, grid).reordered(back)
+        weight = None if share is None else share.averaged_on(grid).reordered(back)
         layers.append(Layer(features, weight))
     return layers
+
+
+class _Run(torch.autograd.Function):
+    """A network over an image, tile by tile, forwards and backwards: only one tile's graph is ever held."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, engine: Engine, request: Request) -> tuple[Tensor, ...]:
+        ctx.engine, ctx.request = engine, replace(request, x=x.detach())
+        collector = Maps()
+        engine.run(ctx.request, collector)
+        return tuple(collector.finish())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.engine.pull_back(ctx.request, gradients), None, None
 
 
 def _mean(layers: Sequence[Layer], frame: Frame) -> Layer:

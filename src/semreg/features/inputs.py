@@ -14,7 +14,6 @@ from semreg.features.engine import Request
 from semreg.features.slices import slice_axis
 from semreg.fields import Volume
 from semreg.geometry import AxisOrder, Grid, canonical_order, covering_grid, oriented_order, reorder
-from semreg.sampling import pool
 
 SAME_SPACING = 0.01
 """Spacings that differ by less than this share are the same: the image is not resampled."""
@@ -72,31 +71,21 @@ def letters_of(grid: Grid) -> str:
     return "".join(letters)
 
 
-def request_of(volume: Volume, weight: Volume | None, frame: Frame, spec: ModelSpec) -> tuple[Request, Volume | None]:
+def request_of(
+    volume: Volume, weight: Volume | None, frame: Frame, spec: ModelSpec, reference: Tensor | None = None
+) -> tuple[Request, Volume | None]:
     """The image as the network is to see it, and the weight of its voxels on the same grid.
 
-    Excluded voxels get the smallest value of those that count.
+    Excluded voxels get the smallest value of those that count. Statistics are those of ``reference`` if it is given.
     """
-    x = on_grid(volume.reordered(frame.axes), frame.grid)
-    share = None if weight is None else on_grid(weight.reordered(frame.axes), frame.grid)
-    data = x.data
-    counted = data if share is None else data[share.data > 0]
+    data = volume.reordered(frame.axes).averaged_on(frame.grid).data
+    share = None if weight is None else weight.reordered(frame.axes).averaged_on(frame.grid)
+    counted = (data if share is None else data[share.data > 0]).detach() if reference is None else reference
     if share is not None:
         data = torch.where(share.data > 0, data, counted.min())
-    data = normalised(data, counted, spec.normalisation)
-    counted = data if share is None else data[share.data > 0]
+    stats = stats_of(normalised(counted, counted, spec.normalisation))
     direction = torch.tensor(frame.grid.direction, dtype=torch.float32)
-    return Request(data, stats_of(counted), direction), share
-
-
-def on_grid(volume: Volume, grid: Grid) -> Volume:
-    """The image on a grid along the same axes, after block means where the new voxels are at least twice as large: nothing aliases."""
-    if volume.grid == grid:
-        return volume
-    factors = [max(1, int(b / a + SAME_SPACING)) for a, b in zip(volume.grid.spacing, grid.spacing, strict=True)]
-    if max(factors) > 1:
-        volume = Volume(pool(volume.data, tuple(factors)), volume.grid.pooled(tuple(factors)))
-    return volume.on(grid)
+    return Request(normalised(data, counted, spec.normalisation), stats, direction), share
 
 
 def stats_of(values: Tensor) -> IntensityStats:

@@ -1,0 +1,166 @@
+"""Pretrained networks from files and from Python.
+
+Knows nothing of grids and tiles. Only the named file is read; a pickle is never opened, because opening one runs it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from semreg.errors import ConfigError, ModelContractError, ModelError, ModelNotFoundError
+from semreg.features import exported, torchscript
+from semreg.features.agreement import FAILURES, is_memory
+from semreg.features.contract import ModelSpec, Network
+from semreg.features.loaded import LoadedNetwork, Model, PythonModel, device_of, last_line
+from semreg.settings import from_toml
+
+EXPORT = "export the model with torch.jit.script, torch.jit.trace or torch.export, or pass the module in Python"
+
+
+def load_network(
+    path: str | Path, *, spec: ModelSpec | None = None, device: str | torch.device = "cpu"
+) -> LoadedNetwork:
+    """The network in a file of TorchScript or of ``torch.export``, on ``device``.
+
+    Without ``spec`` the description beside the file counts (``read_spec``). The only input size of an exported program
+    becomes ``spec.patch`` where that is not set. Raises ModelNotFoundError for a file that is not there; ModelError for
+    one that holds no model, for a pickle and for another checksum than ``spec.sha256``, before anything in it runs;
+    ModelContractError for a model that needs more than an image.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ModelNotFoundError(f"expected the file of a model, got {path}, which does not exist: check the path")
+    if path.is_dir():
+        raise ModelError(f"expected the file of a model, got the folder {path}: name the file in it")
+    spec = read_spec(path) if spec is None else spec
+    spec = spec if spec.name else replace(spec, name=path.stem)
+    place = device_of(device)
+    try:
+        with path.open("rb") as file, torch.inference_mode(mode=False):
+            checksum = hashlib.sha256()
+            while block := file.read(1 << 20):
+                checksum.update(block)
+            _check_sum(path, checksum.hexdigest(), spec.sha256)
+            model = _read(path, file, place)
+    except OSError as error:
+        raise ModelError(f"expected to read a model from {path}: {error.strerror or error}") from error
+    if isinstance(model, exported.ExportedModel):
+        spec = _with_shape(spec, model)
+    return LoadedNetwork(spec, place, model, checksum.hexdigest())
+
+
+def read_spec(path: str | Path) -> ModelSpec:
+    """The description beside a model file, ``model.toml`` for ``model.pt``; the defaults where there is none.
+
+    Raises ModelError that names the file for a description that cannot be read.
+    """
+    beside = Path(path).with_suffix(".toml")
+    if not beside.exists():
+        return ModelSpec()
+    try:
+        return from_toml(ModelSpec, beside)
+    except ConfigError as error:
+        raise ModelError(f"{beside}: {error}") from error
+
+
+def as_network(model: Any, spec: ModelSpec | None = None, device: str | torch.device | None = None) -> Network:
+    """A model given in Python as a network: a ``torch.nn.Module``, a ScriptModule, an ExportedProgram, any callable.
+
+    A module is put into evaluation mode and its parameters get no gradients; it is copied only to move it to ``device``
+    (None: where it is). A ``Network`` is returned as it is. Raises ModelError for what cannot be called or moved, and
+    ModelContractError for a model that needs more than an image.
+    """
+    if isinstance(model, LoadedNetwork):
+        given = model if spec is None else replace(model, spec=spec)
+        return given if device is None else given.to(device)
+    if isinstance(getattr(model, "spec", None), ModelSpec) and isinstance(model, Network):
+        return model
+    spec = ModelSpec() if spec is None else spec
+    wrapped: Model
+    if isinstance(model, torch.jit.ScriptModule):
+        wrapped = torchscript.ScriptedModel(model)
+    elif isinstance(model, torch.export.ExportedProgram):
+        wrapped = exported.ExportedModel(model)
+        spec = _with_shape(spec, wrapped)
+    elif callable(model):
+        wrapped = PythonModel(model)
+    else:
+        raise ModelError(f"expected a module, a program or a function as a model, got a {type(model).__name__}")
+    network = LoadedNetwork(spec, _place(model, device), wrapped)
+    return network if device is None else network.to(device)
+
+
+def _read(path: Path, file: BinaryIO, device: torch.device) -> Model:
+    """The model in a file by what is in it, not by its name."""
+    kind = _kind(file)
+    if kind not in ("TorchScript", "torch.export"):
+        raise ModelError(f"expected a model of TorchScript or torch.export, got {path}, which is {kind}: {EXPORT}")
+    file.seek(0)
+    try:
+        return torchscript.load(file, device) if kind == "TorchScript" else exported.load(file, device)
+    except ModelError as error:
+        raise type(error)(f"{path}: {error}") from error
+    except (*FAILURES, EOFError, zipfile.BadZipFile) as error:
+        if is_memory(error):
+            raise
+        raise ModelError(
+            f"expected a whole model of {kind} for {device}, got {path}, which cannot be read: {last_line(error)}"
+        ) from error
+
+
+def _kind(file: BinaryIO) -> str:
+    """What a file is, in words, from its first bytes and the names in its archive; nothing is unpacked."""
+    file.seek(0)
+    start = file.read(16)
+    if not start:
+        return "empty"
+    if not start.startswith(b"PK"):
+        pickled = start[:1] == b"\x80" and start[1] in range(2, 6)
+        return "a pickle, which would run code" if pickled else "something else"
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile:
+        return "truncated or damaged"
+    inside = {name.partition("/")[2] for name in names} | set(names)
+    if any(name.startswith("models/") for name in inside) or "serialized_exported_program.json" in inside:
+        return "torch.export"
+    if any(name.startswith("code/") for name in inside) and "constants.pkl" in inside:
+        return "TorchScript"
+    return "a pickle of torch.save, which would run code" if "data.pkl" in inside else "another archive"
+
+
+def _check_sum(path: Path, found: str, wanted: str | None) -> None:
+    if wanted is not None and wanted.lower() != found:
+        raise ModelError(f"expected the checksum {wanted} for {path}, got {found}: fetch the model again")
+
+
+def _with_shape(spec: ModelSpec, model: exported.ExportedModel) -> ModelSpec:
+    """The description with the input size that the program fixes; ModelContractError where the two disagree."""
+    shape = model.shape
+    if shape and (len(shape) != spec.dimension + 2 or shape[1] not in (None, spec.channels)):
+        sizes = ", ".join("any" if size is None else str(size) for size in shape)
+        raise ModelContractError(
+            f"expected a program for {spec.dimension} dimensions and {spec.channels} channels, as described, "
+            f"got one for ({sizes}): set dimension and channels"
+        )
+    return replace(spec, patch=model.patch) if spec.patch is None else spec
+
+
+def _place(model: Any, device: str | torch.device | None) -> torch.device:
+    """Where the parameters of a model are; a function is where it is asked to be."""
+    tensors: Iterator[Any] = iter(())
+    if isinstance(model, torch.nn.Module):
+        tensors = iter([*model.parameters(), *model.buffers()])
+    elif isinstance(model, torch.export.ExportedProgram):
+        tensors = iter([*model.state_dict.values(), *model.constants.values()])
+    found = next((value.device for value in tensors if isinstance(value, Tensor)), None)
+    return found or device_of("cpu" if device is None else device)
