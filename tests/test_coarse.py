@@ -22,6 +22,7 @@ from semreg.dense.coarse import (
     search,
     window,
 )
+from semreg.dense.terms import Term
 from semreg.fields import Field, Layer, Volume
 from semreg.geometry import Grid
 from semreg.sampling import base_index, sample, smooth
@@ -229,7 +230,7 @@ def test_one_level_finds_a_shift():
     start = Field.zeros(grid)
     start.vox[1] = 1.0
     moving = layer_of(grid, move=shifted(-shift))
-    update, value = search(layer_of(grid), moving, start, 3, CoarseConfig())
+    update, value = search([Term(layer_of(grid), moving)], start, 3, CoarseConfig())
     expected = torch.tensor([2.0, -2.0, 3.0]).reshape(3, 1, 1, 1)
     error = (update.vox - expected).abs()[:, 4:-4, 4:-4, 4:-4]
     assert float(error.median()) < 0.1
@@ -258,7 +259,8 @@ def test_search_finds_a_large_translation(size, shift, consistent):
     other = far_grid(grid, (0.0 if size[-1] == 1 else -5.3, 3.6, -7.2)[:n], (9, 4, 0 if size[-1] == 1 else 8)[:n])
     config = CoarseConfig(reach_mm=20.0, spacing_mm=2.0, inverse_consistency=consistent)
     steps = []
-    found = coarse(layer_of(grid), layer_of(other, move=shifted(-by)), Field.zeros(grid), config, steps.append)
+    terms = [Term(layer_of(grid), layer_of(other, move=shifted(-by)))]
+    found = coarse(terms, grid, Field.zeros(grid), config, steps.append)
     error = (found.mm() - torch.as_tensor(by).float().reshape(-1, *[1] * n)).norm(dim=0)
     middle = error[tuple(slice(s // 3, s - s // 3) for s in found.grid.shape)]
     assert float(middle.quantile(0.9)) < 3.5  # nodes are 2 mm apart
@@ -275,9 +277,8 @@ def test_search_starts_at_the_initial_field():
     by = np.array([40.0, -6.0, 10.0])
     other = Grid(grid.size_xyz, grid.spacing_xyz, tuple(np.array(grid.origin_xyz) + by), grid.direction)
     start = Field.from_mm(torch.tensor(by - 5.0).float().reshape(3, 1, 1, 1).expand(3, *grid.shape), grid)
-    found = coarse(
-        layer_of(grid), layer_of(other, move=shifted(-by)), start, CoarseConfig(reach_mm=12.0, spacing_mm=2.0)
-    )
+    terms = [Term(layer_of(grid), layer_of(other, move=shifted(-by)))]
+    found = coarse(terms, grid, start, CoarseConfig(reach_mm=12.0, spacing_mm=2.0))
     error = (found.mm() - torch.as_tensor(by).float().reshape(3, 1, 1, 1)).norm(dim=0)
     assert float(error.median()) < 1.2  # nodes are 2 mm apart
 
@@ -285,4 +286,4 @@ def test_search_starts_at_the_initial_field():
 def test_equal_layers_stay_where_they_are():
     """Features that match already are not moved at all."""
     layer = layer_of(make_grid((20, 18, 17), (2.0, 2.0, 2.0), (5, -3, 8), rotation(3)))
-    assert float(coarse(layer, layer, Field.zeros(layer.grid), CoarseConfig()).vox.abs().max()) < 1e-5
+    assert float(coarse([Term(layer, layer)], layer.grid, Field.zeros(layer.grid), CoarseConfig()).vox.abs().max()) < 1e-5

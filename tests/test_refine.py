@@ -11,7 +11,9 @@ import torch
 
 from conftest import centre, grid_at, noise, points_of, rotation
 from semreg.config import RefineConfig
-from semreg.dense.refine import distance_at, refine
+from semreg.dense import match
+from semreg.dense import refine as stage
+from semreg.dense.terms import Term
 from semreg.errors import DivergedError, GeometryError
 from semreg.fields import Field, Layer, Volume
 from semreg.geometry import Grid
@@ -50,6 +52,16 @@ def pair_of(size=(26, 22, 18), spacing=2.0, amplitude_mm=2.0):
     truth = Field.from_mm(shift, grid)
     fixed = Layer(Volume(features_at(points + shift), grid))
     return fixed, Layer(Volume(features_at(points_of(other)), other)), truth
+
+
+def refine(fixed, moving, initial, config, on_step=None):
+    """The refinement with one layer of features."""
+    return stage.refine([Term(fixed, moving, config.distance)], fixed.grid, initial, config, on_step)
+
+
+def distance_at(fixed, moving, field, distance):
+    """The distance of one layer of features."""
+    return match.distance_at([Term(fixed, moving, distance)], field)
 
 
 def found_field(refined, grid):

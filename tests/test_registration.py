@@ -24,7 +24,7 @@ from conftest import (
     sitk_image,
 )
 from semreg import Field, GeometryError, Grid, ImageError, RegistrationConfig, Volume, plan, read_image, register
-from semreg.config import CoarseConfig, FeatureConfig, RefineConfig
+from semreg.config import CoarseConfig, FeatureConfig, ModelConfig, RefineConfig
 from semreg.fields import jacobian_determinant
 from semreg.itk_bridge import field_of_transform, to_volume
 from semreg.phantom import make_pair
@@ -494,7 +494,7 @@ def test_stages_can_be_left_out(stage):
 @pytest.mark.parametrize(("features", "distance"), [("intensity", "l2"), ("intensity", "ncc"), ("mind", "ncc")])
 def test_every_feature_model_and_distance(features, distance):
     """Intensities and MIND, with either distance, find the deformation between images of one contrast."""
-    config = RegistrationConfig(features=FeatureConfig(model=features), refine=RefineConfig(distance=distance))
+    config = RegistrationConfig(models=(ModelConfig(model=features),), refine=RefineConfig(distance=distance))
     error, _ = error_mm(register(fixed_image(), moving_image(), config=config, device="cpu").field)
     assert float(error.mean()) < 0.9
 

@@ -10,6 +10,7 @@ from conftest import grid_at, make_grid, noise, rotation
 from semreg.config import RefineConfig
 from semreg.dense.bspline import SplineLattice, product
 from semreg.dense.refine import Problem
+from semreg.dense.terms import Term
 from semreg.fields import Layer, Volume
 from semreg.regularity import determinant, diffusion, folding
 
@@ -64,7 +65,7 @@ def test_diffusion_in_the_refinement(lattice):
     config = RefineConfig(diffusion=0.7, folding=0.0)
     layer = Layer(Volume(noise(2, *grid.shape, dtype=torch.float32), grid))
     coefficients = linear_spline(lattice, matrix)
-    value = Problem(layer, layer, lattice, config).regularity(coefficients)
+    value = Problem([Term(layer, layer)], lattice, config).regularity(coefficients)
     assert float(value) == pytest.approx(0.7 * (matrix**2).sum(), rel=2e-3)
 
 

@@ -49,6 +49,15 @@ class Volume:
         """The image resampled on another grid; ``outside`` beyond its box, the border value if None."""
         return Volume(resample(self.data, index_map(grid, self.grid), grid.shape, mode=mode, outside=outside), grid)
 
+    def averaged_on(self, grid: Grid) -> Volume:
+        """The image on a grid along the same axes, after block means where its voxels are at least twice as large."""
+        if self.grid == grid:
+            return self
+        factors = tuple(max(1, int(b / a + 0.01)) for a, b in zip(self.grid.spacing, grid.spacing, strict=True))
+        if max(factors) == 1:
+            return self.on(grid)
+        return Volume(pool(self.data, factors), self.grid.pooled(factors)).on(grid)
+
     def reordered(self, axes: AxisOrder) -> Volume:
         """The same image with its axes permuted and flipped; no value changes."""
         return Volume(reorder_tensor(self.data, axes), reorder(self.grid, axes))
@@ -77,6 +86,15 @@ class Layer:
         weight = pool(self.weight.data, factor)
         values = pool(self.features.data * self.weight.data, factor) / weight.clamp(min=1e-6)
         return Layer(Volume(values, grid), Volume(weight, grid))
+
+
+    def averaged_on(self, grid: Grid) -> Layer:
+        """The layer on another grid along the same axes, weighted where voxels are excluded."""
+        if self.weight is None:
+            return Layer(self.features.averaged_on(grid))
+        weight = self.weight.averaged_on(grid)
+        values = Volume(self.features.data * self.weight.data, self.grid).averaged_on(grid).data
+        return Layer(Volume(values / weight.data.clamp(min=1e-6), grid), weight)
 
 
 def reorder_tensor(x: Tensor, axes: AxisOrder) -> Tensor:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
 from semreg.catalogue.entries import find
 from semreg.catalogue.folders import default_folder, locate
 from semreg.errors import ModelContractError, ModelError
-from semreg.features.contract import Descriptor, ModelSpec, Network
+from semreg.features.contract import Descriptor, DescriptorSpec, ModelSpec, Network
 from semreg.features.descriptors import Intensity, MindSSC
 from semreg.features.networks import as_network, load_network, read_spec
 from semreg.settings import override
@@ -50,7 +50,7 @@ def resolve_model(model: Any, choice: Choice, device: torch.device | str = "cpu"
     if model == "intensity":
         _nothing_else(model, choice)
         return Intensity(choice.dimension)
-    if isinstance(model, Descriptor) and isinstance(getattr(model, "spec", None), type(MindSSC(2).spec)):
+    if is_descriptor(model):
         return model
     network = _network(model, choice, device)
     layers = choice.layers if choice.layers is not None else network.spec.layers
@@ -59,13 +59,18 @@ def resolve_model(model: Any, choice: Choice, device: torch.device | str = "cpu"
     keep = getattr(network, "keep", None)
     if keep is None:
         raise ModelContractError(
-            f"expected a model that can leave outputs out, got {network.spec.name or 'a Network'}: pass the module itself"
+            f"expected a model that can leave outputs out, got {network.spec.name or 'a Network'}: pass the module"
         )
     kept: Network = keep(tuple(layers))
     return kept
 
 
-def describe_model(model: str | Path, folders: Sequence[str | Path] = ()) -> ModelSpec:
+def is_descriptor(model: Any) -> TypeGuard[Descriptor]:
+    """Whether this is a formula and not a network."""
+    return isinstance(getattr(model, "spec", None), DescriptorSpec)
+
+
+def describe_model(model: str | Path) -> ModelSpec:
     """The description of a file or of a name from the catalogue; nothing is loaded."""
     if is_file_name(model):
         return read_spec(Path(model))

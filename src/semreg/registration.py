@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -17,18 +17,19 @@ import torch
 
 from semreg.config import RefineConfig, RegistrationConfig
 from semreg.dense.coarse import Level, coarse, memory_bytes, plan_levels
-from semreg.dense.refine import LevelReport, distance_at, lattice_of, refine, unfold
+from semreg.dense.match import distance_at
+from semreg.dense.refine import LevelReport, lattice_of, refine, unfold
+from semreg.dense.terms import Term
 from semreg.devices import choose_device
-from semreg.errors import DivergedError
+from semreg.errors import ConfigError, DivergedError
 from semreg.events import OnStep, Step
-from semreg.features.contract import Descriptor
-from semreg.features.descriptors import Intensity, MindSSC
-from semreg.features.extract import describe
-from semreg.fields import Field, Layer, Volume, jacobian_determinant, restore_order, warp
+from semreg.features.extract import Extractor
+from semreg.fields import Field, Volume, jacobian_determinant, restore_order, warp
 from semreg.geometry import Grid, canonical_order, reorder
 from semreg.itk_bridge import field_of_transform, is_linear, sitk_transform, to_volume
-from semreg.memory import peak_bytes
-from semreg.preparation import Frame, background, check_pair, clean, plan_frame, to_frame, working_spacing
+from semreg.matching import Given, Images, Pairing, describe_models, resolve_models
+from semreg.memory import SHARE, available_bytes, peak_bytes
+from semreg.preparation import Frame, background, check_pair, clean, plan_frame, working_spacing
 from semreg.settings import to_dict
 
 logger = logging.getLogger("semreg")
@@ -71,21 +72,34 @@ class Plan:
     memory_bytes: int
 
 
-def plan(
-    fixed: Grid, moving: Grid, config: RegistrationConfig, device: torch.device | str = "cpu", *, initial: bool = False
+def plan(  # noqa: PLR0913 - what is registered, how and where
+    fixed: Grid,
+    moving: Grid,
+    config: RegistrationConfig,
+    device: torch.device | str = "cpu",
+    *,
+    initial: bool = False,
+    pairings: Sequence[Pairing] | None = None,
+    folders: Sequence[Any] = (),
 ) -> Plan:
-    """Decide grids, levels and reach from the two grids and the settings; computes nothing on images."""
+    """Decide grids, levels and reach from the two grids and the settings; computes nothing on images.
+
+    Networks that the settings name are loaded (``pairings`` holds them if they are already), to know their channels.
+    """
     config = resolve(config, fixed)
+    if pairings is None:
+        given = Given(folders=tuple(folders))
+        pairings = resolve_models(config, fixed.dimension, torch.device(device), given)
     frame, levels = _layout(fixed, moving, config, initial=initial)
     coarse_config, refine_config, features = config.coarse, config.refine, config.features
     grid = frame.fixed.pooled(features.pooling or 1)
-    control = lattice_of(_empty_layer(grid), refine_config).step[0] * grid.spacing[0]
+    control = lattice_of(grid, refine_config).step[0] * grid.spacing[0]
     spacings = ", ".join(f"{level.spacing_mm:.3g}" for level in levels)
     finest = min(grid.spacing)
     sizes = f"{_size(frame.fixed)} voxels of the fixed and {_size(frame.moving)} of the moving image"
     lines = [
         f"Both images are read in cubic voxels of {min(frame.fixed.spacing):.3g} mm: {sizes}.",
-        f"Features: {_model(config, fixed.dimension).spec.name}, averaged over blocks of {finest:.3g} mm.",
+        f"Features: {', '.join(pairing.name for pairing in pairings)}, averaged over blocks of {finest:.3g} mm.",
     ]
     if coarse_config.enabled:
         reach = sum(level.reach_mm for level in levels)
@@ -94,32 +108,47 @@ def plan(
     if refine_config.enabled:
         resolutions = ", ".join(f"{finest * 2**i:.3g}" for i in reversed(range(refine_config.levels)))
         lines.append(
-            f"Refinement with distance {refine_config.distance} on features {resolutions} mm apart, "
+            f"Refinement{_mode(refine_config)} with distance {_distances(config)} on features {resolutions} mm apart, "
             f"control points {control:.3g} mm apart at the end, at most {refine_config.iterations} steps a level"
             f"{', in both directions' if refine_config.symmetric else ''}."
         )
     lines.append(f"Device: {device}.")
-    return Plan(frame, levels, lines, _memory(fixed, moving, frame, levels, config))
+    return Plan(frame, levels, lines, _memory((fixed, moving), frame, levels, config, pairings))
+
+
+def _mode(config: RefineConfig) -> str:
+    if config.mode == "jacobian":
+        return " through the network"
+    return f", features renewed every {config.update_every} steps," if config.update_every else ""
+
+
+def _distances(config: RegistrationConfig) -> str:
+    names = [name for model in config.models for name in model.distance or (config.refine.distance,)]
+    return ", ".join(dict.fromkeys(names))
 
 
 def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are what a user has
     fixed: Any,
     moving: Any,
     *,
+    model: Any | None = None,
     config: RegistrationConfig | None = None,
     initial: Any | None = None,
     fixed_mask: Any | None = None,
     moving_mask: Any | None = None,
     device: str = "auto",
+    models: Sequence[Any] = (),
     on_step: OnStep | None = None,
 ) -> Registration:
     """Find the displacement that brings ``moving`` onto ``fixed`` in feature space.
 
     Images and masks: anything ``semreg.to_volume`` takes (SimpleITK, itk, nibabel, (array, Grid), Volume), 2-D or
     3-D, on any two grids. Masks hold values in [0, 1]; voxels at 0 count nowhere. ``initial`` is a SimpleITK transform
-    or a Field, fixed → moving. ``device`` is auto, cpu, cuda, cuda:n or mps. ``on_step`` receives ``Step`` events.
+    or a Field, fixed → moving. ``model`` stands for what ``config.models`` names: a ``torch.nn.Module``, a callable, a
+    file, a name, or a list of these; ``models`` are folders with fetched ones. ``device`` is auto, cpu, cuda, cuda:n
+    or mps. ``on_step`` receives ``Step`` events.
 
-    Raises ImageError, GeometryError, ConfigError, DeviceError or DivergedError, each with what to do.
+    Raises ImageError, GeometryError, ConfigError, ModelError, DeviceError or DivergedError, each with what to do.
     Method: Siebert, Hansen, Heinrich: ConvexAdam, 2024, on MIND-SSC features (Heinrich et al., 2013) by default.
     """
     config = config or RegistrationConfig()
@@ -140,14 +169,14 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
         frame, _ = _layout(target, source.grid, config, initial=initial is not None)
         start = None if initial is None else _as_field(initial, frame.moving)
     with clock.stage("features"):
-        model = _model(config, target.dimension)
-        layers = {
-            name: _features(cleaned[name], grid, start if name == "moving" else None, model, config, chosen)
-            for name, grid in (("fixed", frame.fixed), ("moving", frame.moving))
-        }
+        given = () if model is None else tuple(model) if isinstance(model, (list, tuple)) else (model,)
+        pairings = resolve_models(config, target.dimension, chosen, Given(given, tuple(models), on_step))
+        images = Images(_canonical(cleaned["fixed"]), _canonical(cleaned["moving"]), frame, start, config, chosen)
+        terms = images.terms(pairings)
     del cleaned, volumes
-    found, similarity, convergence = _match(layers["fixed"], layers["moving"], config, clock)
-    del layers
+    grid = frame.fixed.pooled(config.features.pooling or 1)
+    found, similarity, convergence = _match(terms, grid, images, config, clock)
+    del terms, images
     with clock.stage("field"):
         canonical = reorder(target, frame.axes)
         deformation, passes = unfold(*found, canonical)
@@ -164,11 +193,12 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
         "threads": torch.get_num_threads(),
         "seed": config.seed,
         "settings": to_dict(config),
-        "plan": plan(target, source.grid, config, chosen, initial=initial is not None).lines,
+        "models": describe_models(pairings),
+        "plan": plan(target, source.grid, config, chosen, initial=initial is not None, pairings=pairings).lines,
         "background": outside,
         "timings": clock.timings,
         "peak_memory_bytes": peak_memory_bytes(chosen),
-        "similarity": {"distance": config.refine.distance, **similarity},
+        "similarity": {"distance": _distances(config), **similarity},
         "convergence": [asdict(level) for level in convergence],
         "jacobian": {
             "minimum": float(jacobian.min()),
@@ -228,7 +258,10 @@ def resolve(config: RegistrationConfig, fixed: Grid) -> RegistrationConfig:
     pooling = config.features.pooling or (1 if small else 2)
     coarse_mm = config.coarse.spacing_mm or 4 * spacing
     control_mm = config.refine.control_mm or (2 + 2 * pooling) * spacing
-    symmetric = small if config.refine.symmetric is None else config.refine.symmetric
+    plain = config.refine.mode == "static" and config.refine.update_every == 0
+    if config.refine.symmetric and not plain:
+        raise ConfigError("expected refine.symmetric=false where features are computed anew, got true: leave it out")
+    symmetric = small and plain if config.refine.symmetric is None else config.refine.symmetric
     grid = plan_frame(fixed, fixed, spacing, 0.0, initial=False).fixed.pooled(pooling)
     search = replace(config.coarse, spacing_mm=coarse_mm)
     search = replace(search, reach_mm=sum(level.reach_mm for level in plan_levels(grid, search)))
@@ -249,24 +282,6 @@ def _layout(fixed: Grid, moving: Grid, config: RegistrationConfig, *, initial: b
     return plan_frame(fixed, moving, features.spacing_mm, reach, initial=initial), levels
 
 
-def _model(config: RegistrationConfig, dimension: int) -> Descriptor:
-    if config.models[0].model == "intensity":
-        return Intensity(dimension)
-    return MindSSC(dimension, config.features.radius, config.features.dilation)
-
-
-def _features(
-    image: tuple[Volume, Volume | None],
-    grid: Grid,
-    start: Field | None,
-    model: Descriptor,
-    config: RegistrationConfig,
-    device: torch.device,
-) -> Layer:
-    prepared = to_frame(*_canonical(image), grid, start)
-    return describe(prepared.volume, model, pooling=config.features.pooling or 1, weight=prepared.weight, device=device)
-
-
 def _canonical(image: tuple[Volume, Volume | None]) -> tuple[Volume, Volume | None]:
     """The image with its axes in the order nearest to LPS; a grid along the same axes is then read axis by axis."""
     axes = canonical_order(image[0].grid)
@@ -275,34 +290,33 @@ def _canonical(image: tuple[Volume, Volume | None]) -> tuple[Volume, Volume | No
 
 
 def _match(
-    fixed: Layer, moving: Layer, config: RegistrationConfig, clock: Clock
+    terms: Sequence[Term], grid: Grid, images: Images, config: RegistrationConfig, clock: Clock
 ) -> tuple[tuple[Any, torch.Tensor], dict[str, float], tuple[LevelReport, ...]]:
     """Search and refine: the spline that was found, the distances before and after, and a report per level."""
-    found = Field.zeros(fixed.grid, device=fixed.features.data.device)
-    before = distance_at(fixed, moving, found, config.refine.distance)
+    found = Field.zeros(grid, device=terms[0].fixed.features.data.device)
+    before = distance_at(terms, found)
     if config.coarse.enabled:
         with clock.stage("coarse"):
-            found = coarse(fixed, moving, found, config.coarse, clock.on_step)
+            found = coarse(terms, grid, found, config.coarse, clock.on_step)
     if not config.refine.enabled:
-        lattice = lattice_of(fixed, config.refine)
-        after = distance_at(fixed, moving, found, config.refine.distance)
-        return (lattice, lattice.fit(found)), {"before": before, "after": after}, ()
+        lattice = lattice_of(grid, config.refine)
+        return (lattice, lattice.fit(found)), {"before": before, "after": distance_at(terms, found)}, ()
     with clock.stage("refine"):
         directions = 2 if config.refine.symmetric else 1
-        refined = refine(fixed, moving, found, config.refine, clock.counting(config.refine, directions, done=0))
+        hook = clock.counting(config.refine, directions, done=0)
+        refined = refine(terms, grid, found, config.refine, hook, images)
         lattice, coefficients, reports = refined.lattice, refined.coefficients, refined.levels
-        found = lattice.field(coefficients, fixed.grid)
+        found = lattice.field(coefficients, grid)
         if config.refine.symmetric:
-            start = found.inverse(moving.grid, iterations=INVERSE_ITERATIONS)
-            back = refine(moving, fixed, start, config.refine, clock.counting(config.refine, directions, done=1))
-            other = back.lattice.field(back.coefficients, moving.grid).inverse(
-                fixed.grid, iterations=INVERSE_ITERATIONS
-            )
-            coefficients = lattice.fit(Field((found.vox + other.vox) / 2, fixed.grid))
-            found = lattice.field(coefficients, fixed.grid)
+            there = images.frame.moving.pooled(config.features.pooling or 1)
+            start = found.inverse(there, iterations=INVERSE_ITERATIONS)
+            hook = clock.counting(config.refine, directions, done=1)
+            back = refine([term.swapped() for term in terms], there, start, config.refine, hook)
+            other = back.lattice.field(back.coefficients, there).inverse(grid, iterations=INVERSE_ITERATIONS)
+            coefficients = lattice.fit(Field((found.vox + other.vox) / 2, grid))
+            found = lattice.field(coefficients, grid)
             reports += back.levels
-    after = distance_at(fixed, moving, found, config.refine.distance)
-    return (lattice, coefficients), {"before": before, "after": after}, reports
+    return (lattice, coefficients), {"before": before, "after": distance_at(terms, found)}, reports
 
 
 def _as_field(initial: Any, grid: Grid) -> Field:
@@ -313,23 +327,48 @@ def _linear(initial: Any) -> bool:
     return not isinstance(initial, Field) and is_linear(initial)
 
 
-def _empty_layer(grid: Grid) -> Layer:
-    return Layer(Volume(torch.empty((0, *grid.shape)), grid))
-
-
 def _size(grid: Grid) -> str:
     return " × ".join(map(str, grid.size_xyz))
 
 
-def _memory(fixed: Grid, moving: Grid, frame: Frame, levels: list[Level], config: RegistrationConfig) -> int:
+def _memory(
+    images: tuple[Grid, Grid],
+    frame: Frame,
+    levels: list[Level],
+    config: RegistrationConfig,
+    pairings: Sequence[Pairing],
+) -> int:
     """Images as read and as worked on, features of both, the largest of search, refinement and output, the imports."""
-    channels = _model(config, fixed.dimension).spec.channels
-    grid = frame.fixed.pooled(config.features.pooling or 1)
-    images = 4 * (fixed.voxels + moving.voxels + max(frame.fixed.voxels, frame.moving.voxels))
-    features = 4 * channels * (grid.voxels + frame.moving.pooled(config.features.pooling or 1).voxels)
+    fixed, moving = images
+    pooling = config.features.pooling or 1
+    grid, there = frame.fixed.pooled(pooling), frame.moving.pooled(pooling)
+    channels = sum(_channels(pairing) for pairing in pairings)
+    network = max([_network_bytes(pairing, frame) for pairing in pairings])
+    held = 4 * (fixed.voxels + moving.voxels + max(frame.fixed.voxels, frame.moving.voxels))
+    features = int(4 * channels * (grid.voxels + there.voxels))
     search = memory_bytes(grid, levels) if config.coarse.enabled else 0
-    everything = config.refine.distance != "l2"  # such a distance sees all samples at once, with their gradients
+    names = {name for model in config.models for name in model.distance or (config.refine.distance,)}
+    everything = bool(names & {"ncc", "lncc"})  # such a distance sees all samples at once, with their gradients
     descent = features + 400 * grid.voxels + (grid.voxels * (16 * channels + 100) if everything else 0)
     descent *= 2 if config.refine.symmetric else 1
     output = 4 * fixed.voxels * (fixed.dimension + 2) + 16 * fixed.voxels * fixed.dimension
-    return int(images + features + max(search, descent, output) + IMPORTS_BYTES)
+    return int(held + features + max(search, descent, output, network) + IMPORTS_BYTES)
+
+
+def _channels(pairing: Pairing) -> float:
+    """Channels of a pairing's features, those of coarser layers counted by their share of voxels."""
+    model = pairing.fixed
+    if not isinstance(model, Extractor):
+        return model.spec.channels
+    outputs = model.traits.outputs
+    return sum((pairing.config.pca or o.channels) / math.prod(o.stride) for o in outputs)
+
+
+def _network_bytes(pairing: Pairing, frame: Frame) -> int:
+    """What a network holds while it sees an image whole; with less memory it is cut into tiles."""
+    if not isinstance(pairing.fixed, Extractor):
+        return 0
+    spacing = pairing.fixed.spec.spacing_mm or frame.fixed.spacing
+    ratio = math.prod(frame.fixed.spacing) / math.prod(spacing if len(spacing) > 1 else spacing * frame.fixed.dimension)
+    whole = pairing.fixed.traits.memory.per_voxel * max(frame.fixed.voxels, frame.moving.voxels) * ratio
+    return int(min(whole, SHARE * available_bytes()))

@@ -10,16 +10,24 @@ from __future__ import annotations
 import itertools
 import math
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from semreg.config import CoarseConfig
+from semreg.dense.terms import Term
+from semreg.errors import ConfigError
 from semreg.events import OnStep, Step
 from semreg.fields import Field, Layer
 from semreg.geometry import Grid, index_map
 from semreg.sampling import base_index, sample, smooth, transform_index
+from semreg.similarity import DISTANCES
+
+Compare: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""``Distance.cost``: two tensors (C, *S) and a buffer → (*S)."""
 
 COUPLING = (1e-4, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """Weights of the coupling between the discrete choice and the smooth field, as in the paper, per squared node.
@@ -77,19 +85,20 @@ def memory_bytes(grid: Grid, levels: list[Level]) -> int:
     return int(4 * max(sizes) * 5 // 4)
 
 
-def coarse(fixed: Layer, moving: Layer, initial: Field, config: CoarseConfig, on_step: OnStep | None = None) -> Field:
-    """The displacement on nodes of ``fixed``'s grid that matches the features best among all in the search range.
+def coarse(
+    terms: Sequence[Term], grid: Grid, initial: Field, config: CoarseConfig, on_step: OnStep | None = None
+) -> Field:
+    """The displacement on nodes of ``grid`` that matches the features best among all in the search range.
 
-    Both layers share axes and spacing. ``initial`` is where the search starts. The result lies on the grid of the
-    finest level.
+    The layers of all terms share the axes of ``grid``. ``initial`` is where the search starts. The result lies on the
+    nodes of the finest level.
     """
     started = time.perf_counter()
-    levels = plan_levels(fixed.grid, config)
+    levels = plan_levels(grid, config)
     field = initial
     for number, level in enumerate(levels, start=1):
-        near, far = fixed.pooled(level.factor), moving.pooled(level.factor)
-        start = field.on(near.grid)
-        update, value = search(near, far, start, level.half_width, config)
+        start = field.on(grid.pooled(level.factor))
+        update, value = search([_at_nodes(term, grid, level) for term in terms], start, level.half_width, config)
         field = update.then(start)
         if on_step is not None:
             seconds = time.perf_counter() - started
@@ -102,18 +111,41 @@ def coarse(fixed: Layer, moving: Layer, initial: Field, config: CoarseConfig, on
     return field
 
 
-def search(fixed: Layer, moving: Layer, start: Field, half_width: int, config: CoarseConfig) -> tuple[Field, float]:
-    """One level: the displacement to apply before ``start``, and the mean matching cost of the chosen candidates."""
+def _at_nodes(term: Term, grid: Grid, level: Level) -> Term:
+    """A term with its fixed features at the nodes, and its moving ones about as far apart."""
+    nodes = grid.pooled(level.factor)
+    fixed = term.fixed.pooled(level.factor) if term.fixed.grid == grid else term.fixed.averaged_on(nodes)
+    spacing = term.moving.grid.spacing
+    factor = tuple(max(1, round(node / s)) for node, s in zip(nodes.spacing, spacing, strict=True))
+    return replace(term, fixed=fixed, moving=term.moving.pooled(factor))
+
+
+def search(terms: Sequence[Term], start: Field, half_width: int, config: CoarseConfig) -> tuple[Field, float]:
+    """One level: the displacement to apply before ``start``, and the mean matching cost of the chosen candidates.
+
+    The fixed features of all terms lie on the grid of ``start``.
+    """
     widths = tuple(half_width if n > 1 else 0 for n in start.grid.shape)
     candidates = window(widths)
-    here, there = _extended(fixed, widths), _warped(moving, start, widths)
-    cost = cost_volume(here.inner(), there, candidates, config.smoothing)
+    pairs = [(_extended(term, widths), _warped(term, start, widths)) for term in terms]
+    compared = list(zip(terms, pairs, strict=True))
+    cost = _total([(term, here.inner(), there) for term, (here, there) in compared], candidates, config)
     forward, value = coupled_convex(cost, candidates, start.grid.shape)
     if config.inverse_consistency:
-        cost = cost_volume(there.inner(), here, candidates, config.smoothing)
+        cost = _total([(term, there.inner(), here) for term, (here, there) in compared], candidates, config)
         backward, _ = coupled_convex(cost, candidates, start.grid.shape)
         forward = make_consistent(forward, backward)
     return Field(forward, start.grid), value
+
+
+def _total(pairs: Sequence[tuple[Term, Extended, Extended]], candidates: Tensor, config: CoarseConfig) -> Tensor:
+    """The weighted sum of the cost volumes of all terms, (nodes, K)."""
+    total: Tensor | None = None
+    for term, near, far in pairs:
+        total = cost_volume(near, far, candidates, config.smoothing, term.measure.cost, term.factor, total)
+    if total is None:
+        raise ConfigError("expected at least one layer of features to search with, got none")
+    return total
 
 
 def window(widths: tuple[int, ...]) -> Tensor:
@@ -147,29 +179,42 @@ def _extended_index(shape: tuple[int, ...], widths: tuple[int, ...], like: Tenso
     return index - torch.tensor(widths, dtype=like.dtype, device=like.device).reshape(-1, *[1] * len(widths))
 
 
-def _extended(layer: Layer, widths: tuple[int, ...]) -> Extended:
-    x = layer.features.data
-    index = _extended_index(layer.grid.shape, widths, x)
-    return Extended(sample(x, index), _sampled_weight(layer, index), widths)
+def _extended(term: Term, widths: tuple[int, ...]) -> Extended:
+    x = _embedded(term, term.fixed)
+    index = _extended_index(term.fixed.grid.shape, widths, x)
+    return Extended(sample(x, index), _sampled_weight(term.fixed, index), widths)
 
 
-def _warped(moving: Layer, start: Field, widths: tuple[int, ...]) -> Extended:
+def _warped(term: Term, start: Field, widths: tuple[int, ...]) -> Extended:
     """The moving features as the nodes see them through ``start``, border vectors and features continued."""
-    x = moving.features.data
+    moving = term.moving
+    x = _embedded(term, moving)
     index = _extended_index(start.grid.shape, widths, x)
     index = index + sample(start.vox, index)
     index = transform_index(index_map(start.grid, moving.grid), index)
     return Extended(sample(x, index), _sampled_weight(moving, index), widths)
 
 
+def _embedded(term: Term, layer: Layer) -> Tensor:
+    return term.measure.embed(layer.features.data, None if layer.weight is None else layer.weight.data)
+
+
 def _sampled_weight(layer: Layer, index: Tensor) -> Tensor | None:
     return None if layer.weight is None else sample(layer.weight.data, index)
 
 
-def cost_volume(near: Extended, far: Extended, candidates: Tensor, smoothing: int) -> Tensor:
-    """Smoothed squared feature differences of every node and candidate, (nodes, K), nodes' rows contiguous."""
+def cost_volume(  # noqa: PLR0913, PLR0917 - what is compared, how, and where it adds up
+    near: Extended,
+    far: Extended,
+    candidates: Tensor,
+    smoothing: int,
+    compare: Compare = DISTANCES["l2"].cost,
+    factor: float = 1.0,
+    total: Tensor | None = None,
+) -> Tensor:
+    """Smoothed costs of every node and candidate times ``factor``, added to ``total``: (nodes, K), rows contiguous."""
     nodes = near.features[0].numel()
-    result = near.features.new_empty((nodes, len(candidates)))
+    result = near.features.new_empty((nodes, len(candidates))) if total is None else total
     buffer = torch.empty_like(near.features)
     block = max(1, min(len(candidates), COSTS_AT_ONCE // nodes))
     shape = near.features.shape[1:]
@@ -180,8 +225,7 @@ def cost_volume(near: Extended, far: Extended, candidates: Tensor, smoothing: in
         weights = None if near.weight is None and far.weight is None else torch.ones_like(costs)
         for row, offset in enumerate(part):
             features, weight = far.shifted(tuple(offset))
-            torch.sub(near.features, features, out=buffer)
-            torch.sum(buffer.square_(), 0, out=costs[row])
+            costs[row] = compare(near.features, features, buffer)
             for one in (near.weight, weight):
                 if weights is not None and one is not None:
                     weights[row] *= one[0]
@@ -192,7 +236,11 @@ def cost_volume(near: Extended, far: Extended, candidates: Tensor, smoothing: in
             if first == 0:  # the same for all candidates
                 unseen = UNSEEN * costs.sum() / weights.sum().clamp(min=UNSEEN)
             smoothed = (smooth(costs, passes=smoothing) + unseen) / (smooth(weights, passes=smoothing) + UNSEEN)
-        result[:, first : first + len(part)] = smoothed.flatten(1).T
+        columns = result[:, first : first + len(part)]
+        if total is not None:
+            columns.add_(smoothed.flatten(1).T, alpha=factor)
+        else:
+            columns.copy_(smoothed.mul_(factor).flatten(1).T)
     return result
 
 

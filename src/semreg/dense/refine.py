@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,18 +17,17 @@ from torch import Tensor
 
 from semreg.config import RefineConfig
 from semreg.dense.bspline import SplineLattice, product
-from semreg.errors import DivergedError, GeometryError
+from semreg.dense.match import ImageMatch, Match, Renewal, TermMatch
+from semreg.dense.terms import ALIKE, Term, device_of
+from semreg.errors import ConfigError, DivergedError, GeometryError
 from semreg.events import OnStep, Step
-from semreg.fields import Field, Layer, jacobian_determinant
-from semreg.geometry import Grid, index_map
+from semreg.fields import Field, jacobian_determinant
+from semreg.geometry import Grid
 from semreg.regularity import diffusion, folding
-from semreg.sampling import SampleTable, base_index, inside, sample, smooth, transform_index
-from semreg.similarity import DISTANCES, SMALL, Slope
+from semreg.sampling import smooth
 
 CONTROL_VOXELS = 4
 """Spacing of the control points in feature voxels where the settings leave it open."""
-CHUNK = 1 << 15
-"""Samples warped at once: small enough that their intermediate results stay in the processor's cache."""
 EQUAL = 1e-6
 """A distance below this share of the features' own variation is rounding: there is nothing to refine."""
 SAFE_JACOBIAN = 0.01
@@ -65,26 +64,32 @@ class Refined:
     levels: tuple[LevelReport, ...]
 
 
-def lattice_of(layer: Layer, config: RefineConfig, factor: int = 1) -> SplineLattice:
-    """Control points for a level whose features are ``factor`` times as far apart as those of ``layer``."""
-    grid = layer.grid
+def lattice_of(grid: Grid, config: RefineConfig, factor: int = 1) -> SplineLattice:
+    """Control points for a level whose features are ``factor`` times as far apart as the samples of ``grid``."""
     spacing = (CONTROL_VOXELS * min(grid.spacing) if config.control_mm is None else config.control_mm) * factor
     return SplineLattice(grid, tuple(spacing / s for s in grid.spacing))
 
 
-def refine(fixed: Layer, moving: Layer, initial: Field, config: RefineConfig, on_step: OnStep | None = None) -> Refined:
-    """Lower the distance between ``fixed`` and the warped ``moving`` features, starting at ``initial``.
+def refine(
+    terms: Sequence[Term],
+    grid: Grid,
+    initial: Field,
+    config: RefineConfig,
+    on_step: OnStep | None = None,
+    renewal: Renewal | None = None,
+) -> Refined:
+    """Lower the distance between the fixed and the warped moving features of all terms, starting at ``initial``.
 
-    Both layers share axes and spacing. Raises GeometryError where no sample of the two can be compared and
-    DivergedError for values that are not finite.
+    The layers of all terms share the axes of ``grid``, on which the control points are counted. ``renewal`` gives
+    features of the warped image, for the modes that ask for them. Raises GeometryError where no sample of the images
+    can be compared and DivergedError for values that are not finite.
     """
     started = time.perf_counter()
     reports: list[LevelReport] = []
     field = initial
     for number in range(1, config.levels + 1):
         factor = 2 ** (config.levels - number)
-        near, far = (fixed, moving) if factor == 1 else (fixed.pooled(factor), moving.pooled(factor))
-        lattice = lattice_of(fixed, config, factor)
+        lattice = lattice_of(grid, config, factor)
 
         def report(iteration: int, value: float, level: int = number) -> None:
             if on_step is not None:
@@ -95,91 +100,51 @@ def refine(fixed: Layer, moving: Layer, initial: Field, config: RefineConfig, on
                     )
                 )  # fmt: skip
 
-        problem = Problem(near, far, lattice, config)
+        near = list(terms) if factor == 1 else [term.pooled(factor * min(grid.spacing)) for term in terms]
+        problem = Problem(near, lattice, config, renewal)
         coefficients, outcome = descend(problem, lattice.fit(field), config, report)
         reports.append(outcome)
-        field = lattice.field(coefficients, fixed.grid)
+        field = lattice.field(coefficients, grid)
     return Refined(lattice, coefficients, tuple(reports))
 
 
 class Problem:
     """The objective of one level as a function of the spline's coefficients."""
 
-    def __init__(self, fixed: Layer, moving: Layer, lattice: SplineLattice, config: RefineConfig) -> None:
+    def __init__(
+        self, terms: Sequence[Term], lattice: SplineLattice, config: RefineConfig, renewal: Renewal | None = None
+    ) -> None:
         """Lay out the features and the matrices of the spline."""
-        grid, device = fixed.grid, fixed.features.data.device
-        self.grid = grid
         self.lattice = lattice
-        self.finest = min(lattice.grid.spacing)
         self.config = config
-        self.distance = DISTANCES[config.distance]
-        self.fixed = fixed.features.data.flatten(1).T.contiguous()
-        self.fixed_weight = None if fixed.weight is None else fixed.weight.data.flatten()
-        self.table = SampleTable(moving.features.data)
-        self.moving_weight = moving.weight
-        self.moving_shape = moving.grid.shape
-        self.bases = [b.to(device) for b in lattice.bases(lattice.positions(grid))]
-        # displacements come in voxels of the lattice's grid; both feature grids share its axes
-        self.unit = torch.tensor(
-            [a / b for a, b in zip(lattice.grid.spacing, grid.spacing, strict=True)], device=device
-        ).reshape(-1, 1)
-        matrix = index_map(grid, moving.grid)
-        dimension = grid.dimension
-        start = torch.as_tensor(matrix[:dimension, dimension], dtype=torch.float32, device=device)
-        self.base = base_index(grid.shape, like=self.fixed).flatten(1) + start[:, None]
-        self.slopes = _slope_bases(lattice, device)
-        self.energy = _energy(fixed)
-        self.scale = self.distance.scale(self.fixed, self.fixed_weight)
-
-    def index(self, coefficients: Tensor) -> Tensor:
-        """Where the samples are read in the moving features, (D, P)."""
-        return self.base + product(coefficients, self.bases).flatten(1) * self.unit
-
-    def data(self, index: Tensor) -> tuple[float, Tensor]:
-        """The distance at ``index`` (D, P) and its gradient (D, P)."""
-        weight = self.weight(index)
-        if self.distance.slope is not None:
-            return self._additive(index, weight, self.distance.slope)
-        chunks = [part.clone().requires_grad_() for part in torch.split(index, CHUNK, 1)]
-        warped = [self.table.sample(part) for part in chunks]
-        values = torch.cat([w.detach() for w in warped]).requires_grad_()
-        distance = self.distance(self.fixed, values, weight)
-        distance.backward()  # type: ignore[no-untyped-call]
-        assert values.grad is not None  # noqa: S101  (for the type checker: backward has just filled it)
-        torch.autograd.backward(warped, torch.split(values.grad, CHUNK))
-        return float(distance.detach()), torch.cat([part.grad for part in chunks if part.grad is not None], 1)
-
-    def _additive(self, index: Tensor, weight: Tensor, slope: Slope) -> tuple[float, Tensor]:
-        """The same for a distance that is a weighted mean over samples: chunk by chunk, while it is in the cache."""
-        total, gradient = 0.0, torch.empty_like(index)
-        share = weight / weight.sum().clamp(min=SMALL)
-        for first in range(0, index.shape[1], CHUNK):
-            part = slice(first, first + CHUNK)
-            where = index[:, part].clone().requires_grad_()
-            warped = self.table.sample(where)
-            value, pull = slope(self.fixed[part], warped.detach(), share[part])
-            total += value
-            (gradient[:, part],) = torch.autograd.grad(warped, where, pull)
-        return total, gradient
-
-    def weight(self, index: Tensor) -> Tensor:
-        """How much each sample counts, (P,): inside the moving image and both masks."""
-        weight = inside(index, self.moving_shape).to(index.dtype)
-        if self.moving_weight is not None:
-            share = self.moving_weight.data
-            # a sample between a known and an excluded feature would mix the two
-            known = sample((share > 0).to(share.dtype), index, outside=0.0)[0] > 1 - SMALL
-            weight = weight * known * sample(share, index)[0]
-        return weight if self.fixed_weight is None else weight * self.fixed_weight
+        self.renewal = renewal
+        self.device = device_of(terms)
+        self.spacing_mm = min(min(term.fixed.grid.spacing) for term in terms)
+        self.matches: list[Match] = [TermMatch(term, lattice) for term in terms]
+        self.bounds = list(self.matches)
+        if config.mode == "jacobian":
+            if renewal is None:
+                raise ConfigError("expected a network to differentiate for the mode jacobian, got none: name a model")
+            self.matches = [ImageMatch(terms, lattice, renewal)]
+        self.slopes = _slope_bases(lattice, self.device)
+        self.scale = ALIKE
+        self.bounded = all(term.measure.zero_at_match for term in terms)
+        self.redraws = any(term.subset for term in terms) and config.mode == "static"
+        self._anchor: Tensor | None = None
 
     def evaluate(self, coefficients: Tensor, unit: float | None) -> Evaluation:
         """The objective and its gradient; ``unit`` is the distance that the regularity is relative to (None: this)."""
         variable = coefficients.detach().requires_grad_()
-        index = self.index(variable)
-        distance, slope = self.data(index.detach())
-        unit = distance if unit is None else unit
+        distance, pulled = 0.0, variable.new_zeros(())
+        for match in self.matches:
+            index = match.index(variable if self._anchor is None else variable - self._anchor)
+            value, slope = match.data(index.detach())
+            distance += value
+            pulled = pulled + (index * slope).sum()
+        if unit is None:
+            unit = distance if self.bounded else self.scale
         regularity = self.regularity(variable)
-        ((index * slope).sum() + unit * regularity).backward()  # type: ignore[no-untyped-call]
+        (pulled + unit * regularity).backward()  # type: ignore[no-untyped-call]
         value, gradient = distance + unit * float(regularity.detach()), variable.grad
         if gradient is None or not (math.isfinite(value) and bool(gradient.isfinite().all())):
             raise DivergedError(
@@ -188,12 +153,28 @@ class Problem:
             )
         return Evaluation(coefficients.detach(), distance, value, gradient)
 
+    def renew(self, coefficients: Tensor) -> None:
+        """Extract the moving features anew from the image warped by ``coefficients``."""
+        if self.renewal is None:
+            raise ConfigError("expected images to extract features from again, got none: set refine.update_every=0")
+        self.matches = [
+            TermMatch(term, self.lattice)
+            for term in self.renewal.renewed(self.lattice.field(coefficients, self.lattice.grid), self.spacing_mm)
+        ]
+        self._anchor = coefficients.detach()
+
+    def redraw(self, generator: torch.Generator) -> None:
+        """Draw other channels for the terms that ask for it."""
+        for match in self.matches:
+            match.redraw(generator)
+
+    def overlap(self, coefficients: Tensor) -> bool:
+        """Whether any sample of any term counts."""
+        return any(bool((match.weight(match.index(coefficients)) > 0).any()) for match in self.bounds)
+
     def curvature(self, unit: float) -> Tensor:
         """An upper bound of the objective's curvature for each coefficient, from the fixed features' gradients."""
-        share = self.distance.curvature(self.fixed, self.fixed_weight) * len(self.fixed) / self.grid.voxels
-        bound = share * product(
-            self.energy * self.unit.reshape(-1, *[1] * self.grid.dimension) ** 2, [b.T for b in self.bases]
-        )
+        bound = torch.stack([match.curvature() for match in self.bounds]).sum(0)
         for axis, bases in enumerate(self.slopes.bases):
             absolute = [b.abs() for b in bases]
             rows = product(torch.ones_like(bound), absolute)
@@ -203,10 +184,11 @@ class Problem:
 
     def longest_step(self, config: RefineConfig) -> Tensor:
         """The longest step of a coefficient per axis, in voxels of the lattice's grid, (D, 1, …)."""
-        voxel = min(self.grid.spacing)
-        step = voxel if config.step_mm is None else config.step_mm * voxel / self.finest
+        finest = min(self.lattice.grid.spacing)
+        voxel = self.spacing_mm
+        step = voxel if config.step_mm is None else config.step_mm * voxel / finest
         lengths = [step / s for s in self.lattice.grid.spacing]
-        return torch.tensor(lengths, device=self.fixed.device).reshape(-1, *[1] * self.grid.dimension)
+        return torch.tensor(lengths, device=self.device).reshape(-1, *[1] * self.lattice.grid.dimension)
 
     def regularity(self, coefficients: Tensor) -> Tensor:
         """Weighted diffusion and folding penalty, relative to a distance of 1."""
@@ -216,24 +198,6 @@ class Problem:
         if self.config.folding:
             result = result + self.config.folding * folding(gradient, self.config.minimum_jacobian)
         return result
-
-
-def _energy(layer: Layer) -> Tensor:
-    """Squared differences between neighbouring features along each axis, summed over the channels, (D, *S).
-
-    Differences to excluded voxels do not count.
-    """
-    features = layer.features.data
-    energy = features.new_zeros((features.ndim - 1, *features.shape[1:]))
-    for axis, n in enumerate(features.shape[1:]):
-        if n > 1:
-            squared = features.diff(dim=axis + 1).square().sum(0)
-            if layer.weight is not None:
-                known = layer.weight.data[0] > 0
-                squared = squared * (known.narrow(axis, 0, n - 1) & known.narrow(axis, 1, n - 1))
-            energy[axis].narrow(axis, 0, n - 1).add_(squared, alpha=0.5)
-            energy[axis].narrow(axis, 1, n - 1).add_(squared, alpha=0.5)
-    return energy
 
 
 @dataclass(frozen=True)
@@ -265,11 +229,12 @@ def descend(
     Quasi-Newton steps (L-BFGS: Liu, Nocedal, Mathematical Programming 1989) on coefficients scaled by an upper bound
     of their curvature. A step is never longer than the configuration allows, and halved where the objective rises.
     """
-    _check_overlap(problem.weight(problem.index(start)))
+    _check_overlap(overlap=problem.overlap(start))
     first = problem.evaluate(start, None)
-    if first.distance <= EQUAL * problem.scale:
+    if problem.bounded and first.distance <= EQUAL * problem.scale:
         return start, _report(problem, "the features are equal already", first, first, [])
-    unit = first.distance
+    unit = first.distance if problem.bounded else problem.scale
+    generator = torch.Generator().manual_seed(torch.initial_seed())
     inverse = 1 / problem.curvature(unit)
     longest = problem.longest_step(config)
     best = first
@@ -278,6 +243,13 @@ def descend(
     direction, length = _limited(-inverse * best.gradient, longest), 1.0
     reason = f"reached the largest number of iterations, {config.iterations}"
     for iteration in range(1, config.iterations + 1):
+        if problem.redraws or (config.update_every and iteration > 1 and (iteration - 1) % config.update_every == 0):
+            if problem.redraws:
+                problem.redraw(generator)
+            else:
+                problem.renew(best.coefficients)
+            best = problem.evaluate(best.coefficients, unit)  # the objective is another one now
+            direction = _limited(_quasi_newton(best.gradient, memory, inverse), longest)
         trial = problem.evaluate(best.coefficients + length * direction, unit)
         if trial.value <= best.value:
             memory = _remembered(memory, trial, best)
@@ -332,22 +304,6 @@ def _quasi_newton(gradient: Tensor, memory: list[tuple[Tensor, Tensor]], inverse
     return -vector
 
 
-def distance_at(fixed: Layer, moving: Layer, field: Field, name: str) -> float:
-    """The distance ``name`` between ``fixed`` and ``moving`` features read through ``field``; NaN without overlap."""
-    grid = fixed.grid
-    index = transform_index(index_map(grid, moving.grid), field.on(grid).index()).flatten(1)
-    weight = inside(index, moving.grid.shape).to(index.dtype)
-    for layer, where in ((moving, index), (fixed, None)):
-        if layer.weight is not None:
-            data = layer.weight.data
-            weight = weight * (data.flatten() if where is None else sample(data, where, outside=0.0)[0])
-    if not bool((weight > 0).any()):
-        return math.nan
-    table = SampleTable(moving.features.data)
-    values = torch.cat([table.sample(part) for part in torch.split(index, CHUNK, 1)])
-    return float(DISTANCES[name](fixed.features.data.flatten(1).T, values, weight))
-
-
 def unfold(lattice: SplineLattice, coefficients: Tensor, target: Grid) -> tuple[Field, int]:
     """The displacement on ``target`` without folded voxels, and the passes that took.
 
@@ -373,7 +329,7 @@ def unfold(lattice: SplineLattice, coefficients: Tensor, target: Grid) -> tuple[
 
 
 def _report(problem: Problem, reason: str, first: Evaluation, last: Evaluation, objective: list[float]) -> LevelReport:
-    spacing, steps = min(problem.grid.spacing), max(0, len(objective) - 1)
+    spacing, steps = problem.spacing_mm, max(0, len(objective) - 1)
     return LevelReport(spacing, steps, reason, first.distance, last.distance, tuple(objective))
 
 
@@ -381,8 +337,8 @@ def _stalled(objective: list[float], tolerance: float) -> bool:
     return len(objective) > PATIENCE and objective[-1 - PATIENCE] - objective[-1] < tolerance * abs(objective[-1])
 
 
-def _check_overlap(weight: Tensor) -> None:
-    if not bool((weight > 0).any()):
+def _check_overlap(*, overlap: bool) -> None:
+    if not overlap:
         raise GeometryError(
             "expected voxels that both images (and masks) show, got none: check the masks, or give an initial transform"
         )

@@ -32,7 +32,19 @@ class SliceNetwork:
         inner = [i for i in range(3) if i != column]
         plane = direction[inner][:, inner]
         slices = x[0].movedim(self.axis + 1, 0).contiguous()
-        return [y.movedim(0, self.axis + 1)[None] for y in self.network(slices, stats, plane)]
+        flat = slices.flatten(1)
+        shown = flat.amax(1) > flat.amin(1)
+        if bool(shown.all()) or not bool(shown.any()):
+            results = self.network(slices, stats, plane)
+        else:
+            # a slice of one value has no features, and normalisation within a slice would make NaN of it
+            results = [_spread(y, shown) for y in self.network(slices[shown], stats, plane)]
+        return [y.movedim(0, self.axis + 1)[None] for y in results]
+
+
+def _spread(y: Tensor, shown: Tensor) -> Tensor:
+    """The results for the slices that were shown, and 0 for the others."""
+    return y.new_zeros((len(shown), *y.shape[1:])).index_copy(0, shown.nonzero().flatten(), y)
 
 
 def slice_axis(plane: str, axes: str) -> int:

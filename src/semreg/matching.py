@@ -1,0 +1,261 @@
+"""What a registration compares: from two images and the models of the settings to terms of the objective.
+
+Each model sees each image at its own voxel size and in its own axes; what it returns lies in the working frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, TypeAlias, TypeVar
+
+import torch
+from torch import Tensor
+
+from semreg.config import ModelConfig, RegistrationConfig
+from semreg.dense.terms import Term, terms_of
+from semreg.errors import ConfigError
+from semreg.events import OnStep
+from semreg.features.contract import Descriptor
+from semreg.features.extract import Extractor, describe
+from semreg.features.inputs import frame_of
+from semreg.features.reduce import fit_pca, fit_standard, select, subset, unit
+from semreg.fields import Field, Layer, Volume, warp
+from semreg.geometry import Grid, reorder
+from semreg.models import Choice, is_descriptor, resolve_model
+from semreg.preparation import Frame, Prepared, to_frame
+from semreg.settings import to_dict
+
+T = TypeVar("T")
+Model: TypeAlias = Descriptor | Extractor
+Cleaned: TypeAlias = tuple[Volume, Volume | None]
+"""An image and the weight of its voxels."""
+Reduction: TypeAlias = Callable[[Layer], Layer]
+"""From the features of a model to those that are compared."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """Models that a caller hands over, instead of those the settings name, and where fetched ones lie."""
+
+    models: tuple[Any, ...] = ()
+    folders: tuple[Any, ...] = ()
+    on_step: OnStep | None = None
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """One entry of ``models``: the model for each image, and how its features count."""
+
+    config: ModelConfig
+    fixed: Model
+    moving: Model
+
+    @property
+    def name(self) -> str:
+        """The names of the models."""
+        same = self.fixed is self.moving
+        return self.fixed.spec.name if same else f"{self.fixed.spec.name} and {self.moving.spec.name}"
+
+
+def resolve_models(
+    config: RegistrationConfig, dimension: int, device: torch.device, given: Given | None = None
+) -> list[Pairing]:
+    """The models of the settings, loaded; those of ``given`` stand for what is named there, in their order."""
+    given = given or Given()
+    entries = config.models * len(given.models) if len(config.models) == 1 and given.models else config.models
+    if given.models and len(entries) != len(given.models):
+        raise ConfigError(f"expected one model for each of {len(entries)} entries of models, got {len(given.models)}")
+
+    def load(model: Any, entry: ModelConfig) -> Model:
+        choice = Choice(
+            spec=entry.spec,
+            layers=entry.layers,
+            folders=given.folders,
+            dimension=dimension,
+            radius=config.features.radius,
+            dilation=config.features.dilation,
+        )
+        found = resolve_model(model, choice, device)
+        if is_descriptor(found):
+            return found
+        return Extractor(found, device=device, on_step=given.on_step)
+
+    pairings = []
+    for number, entry in enumerate(entries):
+        fixed = load(given.models[number] if given.models else entry.model, entry)
+        pairings.append(Pairing(entry, fixed, fixed if entry.moving is None else load(entry.moving, entry)))
+    if config.refine.mode == "jacobian" and not all(isinstance(p.moving, Extractor) for p in pairings):
+        raise ConfigError("expected networks alone in the mode jacobian, got mind or intensity: use refine.mode=static")
+    return pairings
+
+
+def describe_models(pairings: Sequence[Pairing]) -> list[dict[str, Any]]:
+    """What the record says of the models."""
+    described = []
+    for pairing in pairings:
+        for image in ("both",) if pairing.fixed is pairing.moving else ("fixed", "moving"):
+            model = pairing.moving if image == "moving" else pairing.fixed
+            entry: dict[str, Any] = {"image": image, "name": model.spec.name}
+            if isinstance(model, Extractor):
+                entry |= {"sha256": getattr(model.network, "sha256", None), "spec": to_dict(model.spec)}
+            described.append(entry)
+    return described
+
+
+@dataclass
+class Compared:
+    """The layers of one pairing: what the fixed image shows, and how features become comparable."""
+
+    pairing: Pairing
+    fixed: list[Layer]
+    reductions: list[Reduction]
+
+    def terms(self, moving: Sequence[Layer], config: RegistrationConfig) -> list[Term]:
+        """One term a layer, with these moving features."""
+        entry, count = self.pairing.config, len(self.fixed)
+        distances = _each(entry.distance or (config.refine.distance,), count, "distance", self.pairing)
+        weights = _each(entry.weight, count, "weight", self.pairing)
+        drawn = entry.subset if entry.redraw else 0
+        return [
+            Term(*layers, subset=drawn)
+            for layers in zip(self.fixed, moving, distances, weights, strict=True)
+            if layers[-1] > 0
+        ]
+
+
+@dataclass
+class Images:
+    """Both images in their working frame, and what models say of them; it runs the models again for the refinement."""
+
+    fixed: Cleaned
+    moving: Cleaned
+    """Images and weights, in canonical axes."""
+    frame: Frame
+    start: Field | None
+    """The initial transform on the moving working grid."""
+    config: RegistrationConfig
+    device: torch.device
+    _compared: list[Compared] = field(default_factory=list)
+
+    @property
+    def grid(self) -> Grid:
+        """Where the warped image is shown to the models: the fixed image's working grid."""
+        return self.frame.fixed
+
+    @cached_property
+    def _prepared(self) -> Prepared:
+        return to_frame(*self.moving, self.frame.moving, self.start)
+
+    @property
+    def image(self) -> Volume:
+        """The moving image (1, *S) on its working grid."""
+        return self._prepared.volume
+
+    def terms(self, pairings: Sequence[Pairing]) -> tuple[Term, ...]:
+        """One term for each layer of each model, with features of both images."""
+        generator = torch.Generator().manual_seed(self.config.seed)
+        self._compared, terms = [], []
+        for pairing in pairings:
+            near = self._seen(pairing.fixed, self.fixed, self.frame.fixed, None)
+            far = self._seen(pairing.moving, self.moving, self.frame.moving, self.start)
+            _check(near, far, pairing)
+            reductions = [_reduction(pairing.config, layer, generator) for layer in near]
+            compared = Compared(pairing, _reduced(near, reductions), reductions)
+            self._compared.append(compared)
+            terms += compared.terms(_reduced(far, reductions), self.config)
+        return terms_of(terms)
+
+    def renewed(self, displacement: Field, spacing_mm: float) -> tuple[Term, ...]:
+        """The terms with the moving features of the image warped by ``displacement``, about ``spacing_mm`` apart."""
+        on_grid = displacement.on(self.grid)
+        device = on_grid.vox.device
+        share = self._prepared.weight
+        everywhere = torch.ones_like(self.image.data) if share is None else share.data
+        both = Volume(torch.cat([self.image.data, everywhere]).to(device), self.image.grid)
+        read = warp(Volume(both.data * both.data[1:], both.grid), on_grid, outside=0.0).data
+        weight = warp(Volume(both.data[1:], both.grid), on_grid, outside=0.0).data.clamp(0, 1)
+        lowest = self.image.data.min().to(device)
+        values = torch.where(weight > 0, read[:1] / weight.clamp(min=1e-6), lowest)
+        prepared = Prepared(Volume(values.cpu(), self.grid), Volume(weight.cpu(), self.grid))
+        terms = []
+        for compared in self._compared:
+            layers = self._layers(compared.pairing.moving, prepared, self.image.data)
+            terms += compared.terms(_reduced(layers, compared.reductions), self.config)
+        return tuple(term.pooled(spacing_mm) for term in terms_of(terms))
+
+    def features(self, warped: Tensor) -> list[Tensor]:
+        """Features (C, *S) of the warped image (1, *S) on ``grid``, one for each term; differentiable in ``warped``."""
+        result = []
+        for compared in self._compared:
+            prepared = Prepared(Volume(warped.cpu(), self.grid), None)
+            layers = self._layers(compared.pairing.moving, prepared, self.image.data)
+            moving = _reduced(layers, compared.reductions)
+            result += [term.moving.features.data for term in compared.terms(moving, self.config)]
+        return result
+
+    def _seen(self, model: Model, image: Cleaned, grid: Grid, start: Field | None) -> tuple[Layer, ...]:
+        """Features of an image over the working grid, read at the voxel size that the model was trained at."""
+        if isinstance(model, Extractor):
+            view = frame_of(grid, model.spec)
+            grid = reorder(view.grid, view.axes.inverse)
+        prepared = to_frame(*image, grid, None if start is None else start.on(grid))
+        return self._layers(model, prepared)
+
+    def _layers(self, model: Model, prepared: Prepared, reference: Tensor | None = None) -> tuple[Layer, ...]:
+        pooling = self.config.features.pooling or 1
+        if not isinstance(model, Extractor):
+            return (describe(prepared.volume, model, pooling=pooling, weight=prepared.weight, device=self.device),)
+        pooled_mm = pooling * min(self.frame.fixed.spacing)
+        layers = model.layers(prepared.volume, prepared.weight, pooled_mm=pooled_mm, reference=reference)
+        return tuple(_on_device(layer, self.device) for layer in layers)
+
+
+def _reduced(layers: Sequence[Layer], reductions: Sequence[Reduction]) -> list[Layer]:
+    return [reduce(layer) for layer, reduce in zip(layers, reductions, strict=True)]
+
+
+def _reduction(config: ModelConfig, layer: Layer, generator: torch.Generator) -> Reduction:
+    """How the features of a layer become comparable; what is fitted is fitted on the fixed image's."""
+    steps: list[Reduction] = []
+    if config.pca:
+        steps.append(fit_pca(layer, config.pca).apply)
+    elif config.subset and not config.redraw:
+        drawn = subset(len(layer.features.data), config.subset, generator)
+        steps.append(lambda other: select(other, drawn))
+    if config.normalise == "standard":
+        steps.append(fit_standard(steps[0](layer) if steps else layer).apply)
+    elif config.normalise == "unit":
+        steps.append(unit)
+
+    def reduce(other: Layer) -> Layer:
+        for step in steps:
+            other = step(other)
+        return other
+
+    return reduce
+
+
+def _on_device(layer: Layer, device: torch.device) -> Layer:
+    weight = None if layer.weight is None else replace(layer.weight, data=layer.weight.data.to(device))
+    return Layer(replace(layer.features, data=layer.features.data.to(device)), weight)
+
+
+def _check(near: Sequence[Layer], far: Sequence[Layer], pairing: Pairing) -> None:
+    """Refuse layers of the two images that cannot be compared (ConfigError)."""
+    counts = [[len(layer.features.data) for layer in layers] for layers in (near, far)]
+    if counts[0] != counts[1]:
+        raise ConfigError(
+            f"expected the same layers and channels of both images, got {counts[0]} channels of the fixed and "
+            f"{counts[1]} of the moving one from {pairing.name}: choose models whose features mean the same"
+        )
+
+
+def _each(values: Sequence[T], count: int, name: str, pairing: Pairing) -> list[T]:
+    """One value a layer."""
+    if len(values) not in (1, count):
+        raise ConfigError(
+            f"expected one {name} for all or {count} for the {count} layers of {pairing.name}, got {len(values)}"
+        )
+    return list(values) * count if len(values) == 1 else list(values)
