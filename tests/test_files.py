@@ -507,3 +507,94 @@ def test_writing_needs_little_memory(tmp_path):
     command = [sys.executable, "-c", code, str(tmp_path / "field.nii.gz")]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert float(result.stdout) < 0.5
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4, 7])
+@pytest.mark.parametrize("dimension", [2, 3])
+@pytest.mark.parametrize("ending", FORMATS)
+def test_channels_become_components(ending, dimension, channels, tmp_path):
+    """SimpleITK reads every channel, bit by bit, at its place from every format; three are no displacements."""
+    grid = oblique_grid(dimension)
+    volume = Volume((noise_volume(grid, channels).data * 100).float(), grid)
+    write_image(volume, tmp_path / f"image.{ending}")
+    image = sitk.ReadImage(str(tmp_path / f"image.{ending}"))
+    assert image.GetNumberOfComponentsPerPixel() == channels
+    assert image.GetSize() == grid.size_xyz
+    values = np.moveaxis(sitk.GetArrayFromImage(image), -1, 0)
+    np.testing.assert_array_equal(values, volume.data.numpy())
+    last = [n - 1 for n in grid.size_xyz]
+    point = points_of(grid)[(slice(None), *[-1] * dimension)]
+    assert image.TransformIndexToPhysicalPoint(last) == pytest.approx(point.tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS[::11], ids=str)
+def test_nifti_bytes_of_components_are_those_of_sitk(orientation, tmp_path):
+    """What is streamed to .nii, channel after channel, is byte for byte what SimpleITK writes."""
+    grid = oblique_grid(3, orientation)
+    volume = Volume((noise_volume(grid, 5).data * 100).float(), grid)
+    for pixel_type in ("float32", "int16"):
+        write_image(volume, tmp_path / "ours.nii", pixel_type)
+        sitk.WriteImage(sitk_image(volume, pixel_type), str(tmp_path / "theirs.nii"))
+        assert (tmp_path / "ours.nii").read_bytes() == (tmp_path / "theirs.nii").read_bytes()
+
+
+def test_components_for_nibabel(tmp_path):
+    """The NIfTI file has the channels on its fifth axis and says that they are a vector; nibabel is the judge."""
+    nibabel = pytest.importorskip("nibabel")
+    volume = Volume(noise_volume(oblique_grid(3), 4).data.float(), oblique_grid(3))
+    write_image(volume, tmp_path / "image.nii.gz")
+    image = nibabel.load(tmp_path / "image.nii.gz")
+    assert int(image.header["intent_code"]) == 1007
+    assert image.shape == (*volume.grid.size_xyz, 1, 4)
+    np.testing.assert_array_equal(np.asarray(image.dataobj)[..., 0, :].T, volume.data.numpy())
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("ending", FORMATS)
+def test_writing_onto_another_grid(ending, channels, tmp_path):
+    """An image written onto another grid holds what interpolating the whole there gives, though done in pieces."""
+    coarse = oblique_grid(3)
+    fine = coarse.lattice((0.5, 0.0, -0.5), (0.5, 1 / 3, 0.25), (9, 17, 27))
+    volume = Volume(noise_volume(coarse, channels).data.float(), coarse)
+    with pytest.MonkeyPatch.context() as patch:  # several pieces
+        patch.setattr("semreg.files.PIECE_POINTS", 1500)
+        patch.setattr("semreg.itk_bridge.PIECE_POINTS", 1500)
+        write_image(volume, tmp_path / f"image.{ending}", on=fine)
+    image = sitk.ReadImage(str(tmp_path / f"image.{ending}"))
+    assert image.GetSize() == fine.size_xyz
+    assert image.GetOrigin() == pytest.approx(fine.origin_xyz, abs=1e-4)
+    values = sitk.GetArrayFromImage(image).reshape(*fine.shape, channels)
+    np.testing.assert_allclose(np.moveaxis(values, -1, 0), volume.on(fine).data, atol=1e-5)
+
+
+@pytest.mark.parametrize("stored", ["uint8", "int16", "float32", "uint64"])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16])
+def test_labels_are_written_as_they_are(dtype, stored, tmp_path):
+    """Integer labels keep their values in any type that holds them, and are clipped where it does not."""
+    grid = oblique_grid(3)
+    labels = torch.arange(grid.voxels).reshape(1, *grid.shape) % 7
+    labels[0, 0, 0, 0] = torch.iinfo(dtype).max
+    write_image(Volume(labels.to(dtype), grid), tmp_path / "labels.nii.gz", stored)
+    image = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "labels.nii.gz")))
+    assert image.dtype == np.dtype(stored)
+    np.testing.assert_array_equal(image, labels[0].clamp(max=np.iinfo(stored).max if "8" in stored else 2**31))
+
+
+def test_writing_channels_needs_little_memory(tmp_path):
+    """Features are written as NIfTI in pieces: the process grows by less than a fifth of a copy of them."""
+    code = (
+        "import sys, torch, SimpleITK\n"
+        "from semreg import Grid, Volume, write_image\n"
+        "from semreg.memory import peak_bytes\n"
+        "torch.set_num_threads(1)\n"
+        "make = lambda n: Volume(torch.zeros(16, n, n, n), Grid.of_shape((n, n, n)))\n"
+        "write_image(make(8), sys.argv[1])\n"
+        "volume = make(96)\n"
+        "volume.data.fill_(1.0)\n"
+        "before = peak_bytes()\n"
+        "write_image(volume, sys.argv[1])\n"
+        "print((peak_bytes() - before) / (64 * 96**3))\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "features.nii.gz")]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert float(result.stdout) < 0.2

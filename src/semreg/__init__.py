@@ -1,4 +1,4 @@
-"""semreg registers medical images in feature space.
+"""semreg registers medical images in feature space, and runs the networks that the features come from.
 
 The public names are imported when they are first used, so that ``import semreg`` costs nothing.
 """
@@ -15,10 +15,17 @@ if TYPE_CHECKING:
     from semreg.errors import DivergedError as DivergedError
     from semreg.errors import GeometryError as GeometryError
     from semreg.errors import ImageError as ImageError
+    from semreg.errors import ModelContractError as ModelContractError
+    from semreg.errors import ModelError as ModelError
+    from semreg.errors import ModelNotFoundError as ModelNotFoundError
     from semreg.errors import OutputError as OutputError
     from semreg.errors import SemregError as SemregError
     from semreg.events import Step as Step
+    from semreg.features.contract import ModelSpec as ModelSpec
+    from semreg.features.contract import Normalisation as Normalisation
+    from semreg.features.networks import load_network as load_network
     from semreg.fields import Field as Field
+    from semreg.fields import Layer as Layer
     from semreg.fields import Volume as Volume
     from semreg.fields import warp as warp
     from semreg.files import OutputFolder as OutputFolder
@@ -29,6 +36,8 @@ if TYPE_CHECKING:
     from semreg.files import write_image as write_image
     from semreg.files import write_transform as write_transform
     from semreg.geometry import Grid as Grid
+    from semreg.inference import extract as extract
+    from semreg.inference import infer as infer
     from semreg.itk_bridge import LoadedImage as LoadedImage
     from semreg.itk_bridge import to_volume as to_volume
     from semreg.registration import Registration as Registration
@@ -45,7 +54,13 @@ _HOMES = {
     "GeometryError": "errors",
     "Grid": "geometry",
     "ImageError": "errors",
+    "Layer": "fields",
     "LoadedImage": "itk_bridge",
+    "ModelContractError": "errors",
+    "ModelError": "errors",
+    "ModelNotFoundError": "errors",
+    "ModelSpec": "features.contract",
+    "Normalisation": "features.contract",
     "OutputError": "errors",
     "OutputFolder": "files",
     "Registration": "registration",
@@ -53,6 +68,9 @@ _HOMES = {
     "SemregError": "errors",
     "Step": "events",
     "Volume": "fields",
+    "extract": "inference",
+    "infer": "inference",
+    "load_network": "features.networks",
     "plan": "registration",
     "read_image": "files",
     "read_mask": "files",

@@ -25,6 +25,7 @@ from semreg.itk_bridge import (
     LoadedImage,
     check_scalar_image,
     grid_of_header,
+    piece_on,
     pixel_type_name,
     quantised_mm,
     sitk_field,
@@ -135,20 +136,27 @@ def read_transform(path: str | Path) -> Any:
             ) from no_transform
 
 
-def write_image(volume: Volume, path: str | Path, pixel_type: str = "float32") -> None:
-    """Write the first channel as ``pixel_type``, rounded and clipped for integer types; the name says the format.
+def write_image(volume: Volume, path: str | Path, pixel_type: str = "float32", *, on: Grid | None = None) -> None:
+    """Write all channels as ``pixel_type``, rounded and clipped for integer types; the name says the format.
 
-    Raises OutputError if the file cannot be written, ImageError if the type cannot hold the values.
+    Several channels become one image of so many components. ``on``: another grid, that the image is interpolated onto
+    piece by piece, so that it is never held there. NIfTI is written in pieces; for NRRD and MHA SimpleITK takes a
+    copy. Raises OutputError if the file cannot be written, ImageError if the type cannot hold the values.
     """
-    grid = volume.grid
+    grid = volume.grid if on is None else on
+    channels = len(volume.data)
     with atomic_file(path) as partial:
         if not _is_nifti(partial):
-            _write_with_sitk(sitk_image(volume, pixel_type), partial)
+            _write_with_sitk(sitk_image(volume, pixel_type, on=grid), partial, compressed=channels == 1)
             return
-        voxel = Volume(volume.data[:1].new_zeros((1, *[1] * grid.dimension)), _one_voxel(grid))
+        voxel = Volume(volume.data.new_zeros((channels, *[1] * grid.dimension)), _one_voxel(grid))
         header = resized_header(_nifti_header(sitk_image(voxel, pixel_type), partial), grid.size_xyz)
-        parts = slabs(grid.shape, PIECE_POINTS)
-        write_chunks(partial, header, (to_pixels(volume.data[0, part], pixel_type) for part in parts))
+        pieces = (
+            to_pixels(piece_on(volume, grid, part, slice(channel, channel + 1)), pixel_type)
+            for channel in range(channels)
+            for part in slabs(grid.shape, PIECE_POINTS)
+        )
+        write_chunks(partial, header, pieces, smooth=channels > 1)
 
 
 def write_field(field: Field, path: str | Path) -> None:
@@ -341,10 +349,11 @@ def _planes(field: Field, signs: tuple[float, ...]) -> Iterator[npt.NDArray[Any]
             yield quantised_mm(field, component, part).mul_(sign).numpy()
 
 
-def _write_with_sitk(image: Any, path: Path) -> None:
+def _write_with_sitk(image: Any, path: Path, *, compressed: bool = True) -> None:
+    """Compressing takes further copies: not for what is large and hardly becomes smaller."""
     import SimpleITK as sitk
 
-    _writing(path, lambda: sitk.WriteImage(image, str(path), useCompression=True, compressionLevel=1))
+    _writing(path, lambda: sitk.WriteImage(image, str(path), useCompression=compressed, compressionLevel=1))
 
 
 def _writing(path: Path, action: Callable[[], Any]) -> None:

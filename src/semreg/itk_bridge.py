@@ -134,11 +134,14 @@ def to_pixels(values: Tensor, pixel_type: str) -> npt.NDArray[Any]:
         raise ImageError(f"expected a voxel type of {', '.join(PIXEL_TYPES)}, got {pixel_type!r}")
     array = values.detach().cpu().numpy()
     dtype = np.dtype(pixel_type)
-    if dtype.kind == "f":
+    if dtype.kind == "f" or array.dtype == dtype:
         return np.ascontiguousarray(array, dtype=dtype)
     if np.isnan(array).any():
         raise ImageError(f"expected finite values to store as {pixel_type}, got NaN: store them as float32")
     limits = np.iinfo(dtype)
+    if array.dtype.kind in "biu":
+        whole = array.astype(np.int64)
+        return np.ascontiguousarray(np.clip(whole, limits.min, min(limits.max, 2**63 - 1)).astype(dtype))
     if dtype.itemsize < 4:  # every value of the type is a float32
         rounded = np.rint(array)
         return np.ascontiguousarray(np.clip(rounded, limits.min, limits.max, out=rounded).astype(dtype))
@@ -163,11 +166,38 @@ def quantised_mm(field: Field, component: int, part: slice | None = None) -> Ten
     return total.div_(step).round_().mul_(step).cpu()
 
 
-def sitk_image(volume: Volume, pixel_type: str = "float32") -> Any:
-    """The image as a ``SimpleITK.Image`` of ``pixel_type``, rounded and clipped for integer types."""
+def piece_on(volume: Volume, grid: Grid, part: slice, channels: slice) -> Tensor:
+    """Some ``channels`` of a slab of ``grid``, (C, n, …): cut out, or interpolated if the image is on another grid."""
+    if grid == volume.grid:
+        return volume.data[channels, part]
+    rest = grid.shape[1:]
+    slab = grid.part((part.start, *[0] * len(rest)), (part.stop, *rest))
+    return Volume(volume.data[channels], volume.grid).on(slab).data
+
+
+def sitk_image(volume: Volume, pixel_type: str = "float32", *, on: Grid | None = None) -> Any:
+    """The image as a ``SimpleITK.Image`` of ``pixel_type``, rounded and clipped for integer types.
+
+    Several channels become components. ``on``: another grid, that the image is interpolated onto slab by slab.
+    """
     import SimpleITK as sitk
 
-    return _with_sitk_header(sitk.GetImageFromArray(to_pixels(volume.data[0], pixel_type), isVector=False), volume.grid)
+    grid = volume.grid if on is None else on
+    channels = len(volume.data)
+    if channels == 1 and grid == volume.grid:
+        return _with_sitk_header(sitk.GetImageFromArray(to_pixels(volume.data[0], pixel_type), isVector=False), grid)
+    if pixel_type not in PIXEL_TYPES:
+        raise ImageError(f"expected a voxel type of {', '.join(PIXEL_TYPES)}, got {pixel_type!r}")
+    kind = pixel_type.replace("float", "Float").replace("int", "Int").replace("uInt", "UInt")
+    pixel_id = getattr(sitk, f"sitk{'Vector' if channels > 1 else ''}{kind}")
+    image = sitk.Image(list(grid.size_xyz), pixel_id, channels)
+    whole = [slice(None)] * (grid.dimension - 1)
+    for part in slabs(grid.shape, max(1, PIECE_POINTS // channels)):
+        values = to_pixels(piece_on(volume, grid, part, slice(None)).movedim(0, -1), pixel_type)
+        array = values if channels > 1 else values[..., 0]
+        where = (*whole, part)
+        image[where] = sitk.GetImageFromArray(array, isVector=channels > 1)
+    return _with_sitk_header(image, grid)
 
 
 def sitk_field(field: Field) -> Any:

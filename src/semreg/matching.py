@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from semreg.config import ModelConfig, RegistrationConfig
 from semreg.dense.terms import Term, terms_of
 from semreg.errors import ConfigError
 from semreg.events import OnStep
-from semreg.features.contract import Descriptor
+from semreg.features.contract import Descriptor, Network
 from semreg.features.extract import Extractor, describe
 from semreg.features.inputs import frame_of
 from semreg.features.reduce import fit_pca, fit_standard, select, subset, unit
@@ -80,7 +80,7 @@ def resolve_models(
         found = resolve_model(model, choice, device)
         if is_descriptor(found):
             return found
-        return Extractor(found, device=device, on_step=given.on_step)
+        return Extractor(cast("Network", found), device=device, on_step=given.on_step)
 
     pairings = []
     for number, entry in enumerate(entries):

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import re
 import resource
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from semreg.errors import ConfigError
@@ -14,37 +18,72 @@ UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**1
 SHARE = 0.8
 """Of the memory that is available, what is used where no limit is given."""
 
+MAPPED = 1 << 25
+"""Size of blocks that glibc maps by themselves in the long run, left to itself: its DEFAULT_MMAP_THRESHOLD_MAX."""
+MAPPED_WHILE_WATCHED = 1 << 16
+
 _STATUS = Path("/proc/self/status")
+_PAGES = Path("/proc/self/statm")
 
 
 def parse_bytes(text: str) -> int:
     """Bytes of ``3GB``, ``512 MiB`` or ``2e9``. Raises ConfigError."""
     found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*([a-z]*)\s*", text, flags=re.IGNORECASE)
-    unit = found.group(2).upper() if found else None
-    if found is None or unit not in UNITS or float(found.group(1)) <= 0:
+    unit = found.group(2).upper() if found else ""
+    amount = float(found.group(1)) * UNITS[unit] if found and unit in UNITS else 0.0
+    if not 1 <= amount < math.inf:
         raise ConfigError(f"expected an amount of memory such as 3GB or 512MiB, got {text!r}")
-    return int(float(found.group(1)) * UNITS[unit])
+    return int(amount)
 
 
 def held_bytes() -> int:
     """What the process holds now, its resident set; 0 where the system does not tell."""
-    return _status("VmRSS")
+    try:
+        pages = int(_PAGES.read_bytes().split()[1])
+    except OSError:
+        return 0
+    return pages * resource.getpagesize()
 
 
 def peak_bytes() -> int:
-    """The most the process has held so far, or since ``reset_peak``."""
+    """The most the process has held so far."""
     # getrusage counts what the parent held before it started this process
     unit = 1 if sys.platform == "darwin" else 1024
     return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def reset_peak() -> bool:
-    """Start to look for the peak anew; False where the system does not allow it."""
+@contextmanager
+def watched_peak() -> Iterator[Callable[[], int]]:
+    """Look at what the process holds a thousand times a second; the function tells the most that was seen.
+
+    Meanwhile what is freed goes back to the system at once, so that it is not seen. The system's own mark of the peak
+    is left as it is, for whoever measures from outside.
+    """
+    _map_from(MAPPED_WHILE_WATCHED)
+    peak, ended = held_bytes(), threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not ended.wait(0.001):
+            peak = max(peak, held_bytes())
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
     try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except OSError:
-        return False
-    return True
+        yield lambda: peak
+    finally:
+        ended.set()
+        thread.join()
+        _map_from(MAPPED)
+
+
+def _map_from(size: int) -> None:
+    """Blocks of at least ``size`` bytes are mapped by themselves, not kept for reuse; glibc alone has such a choice."""
+    try:
+        choose = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another C library
+        return
+    choose(-3, size)  # M_MMAP_THRESHOLD of malloc.h
 
 
 def available_bytes() -> int:

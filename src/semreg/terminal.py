@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -21,11 +21,12 @@ DIRECTION = (
 
 
 class Progress:
-    """Shows the steps of a registration: a moving bar on a terminal, one line a level elsewhere, nothing if quiet."""
+    """Shows the steps of a run: a moving bar on a terminal, one line a level elsewhere, nothing if quiet."""
 
-    def __init__(self, *, quiet: bool) -> None:
-        """``quiet`` shows nothing."""
+    def __init__(self, *, quiet: bool, unit: str = "iterations") -> None:
+        """``quiet`` shows nothing; ``unit``: what a step is called."""
         self._quiet = quiet
+        self._unit = unit
         self._last: Step | None = None
         self._bar: Any = None
         self._task: Any = None
@@ -66,9 +67,39 @@ class Progress:
             self._task = None
             return
         value = "" if math.isnan(step.value) else f", distance {step.value:.5g}"
-        spent = f"{step.iteration} of {step.iterations} iterations{value}, {step.seconds:.1f} s"
+        spent = f"{step.iteration} of {step.iterations} {self._unit}{value}, {step.seconds:.1f} s"
         sys.stderr.write(f"{_title(step)}: {spent}\n")
         sys.stderr.flush()
+
+
+class Download:
+    """Shows how much of a file has come: a moving bar on a terminal, nothing elsewhere."""
+
+    def __init__(self, name: str, *, quiet: bool) -> None:
+        """``name`` of the file; ``quiet`` shows nothing."""
+        self._name = name
+        self._quiet = quiet
+        self._bar: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> Download:
+        if not self._quiet and sys.stderr.isatty():
+            self._bar = _download_bar()
+            self._bar.start()
+        return self
+
+    def __call__(self, come: int, total: int | None) -> None:
+        """Show how many bytes have come, and of how many."""
+        if self._bar is not None:
+            if self._task is None:
+                self._task = self._bar.add_task(self._name)
+            self._bar.update(self._task, completed=come, total=total)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
 
 
 def show_log(*, quiet: bool, verbose: bool) -> None:
@@ -83,9 +114,13 @@ def show_log(*, quiet: bool, verbose: bool) -> None:
 
 def show_summary(record: Mapping[str, Any], files: list[str]) -> None:
     """The end of a run on the standard output: similarity, Jacobian, files, and the direction of the transform."""
-    rows = summary_rows(record, files)
+    show_rows(summary_rows(record, files), DIRECTION)
+
+
+def show_rows(rows: Sequence[tuple[str, str]], note: str = "") -> None:
+    """Names and values on the standard output, and a ``note`` below."""
     if not sys.stdout.isatty():
-        sys.stdout.write("".join(f"{name}: {value}\n" for name, value in rows) + f"{DIRECTION}\n")
+        sys.stdout.write("".join(f"{name}: {value}\n" for name, value in rows) + (f"{note}\n" if note else ""))
         return
     from rich.console import Console
     from rich.table import Table
@@ -97,7 +132,24 @@ def show_summary(record: Mapping[str, Any], files: list[str]) -> None:
         table.add_row(name, value)
     console = Console(highlight=False, markup=False)
     console.print(table)
-    console.print(DIRECTION, style="dim")
+    if note:
+        console.print(note, style="dim")
+
+
+def show_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on the standard output: columns on a terminal, else values between tabs, one row a line."""
+    if not sys.stdout.isatty():
+        sys.stdout.write("".join("\t".join(row) + "\n" for row in rows))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for number, title in enumerate(titles):
+        table.add_column(title, no_wrap=number < len(titles) - 1, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console(highlight=False, markup=False).print(table)
 
 
 def summary_rows(record: Mapping[str, Any], files: list[str]) -> list[tuple[str, str]]:
@@ -121,6 +173,22 @@ def _bar() -> Any:
         progress.MofNCompleteColumn(),
         progress.TextColumn("{task.fields[value]}"),
         progress.TimeElapsedColumn(),
+        progress.TimeRemainingColumn(),
+        console=Console(stderr=True),
+        refresh_per_second=4,
+    )
+
+
+def _download_bar() -> Any:
+    from rich import progress
+    from rich.console import Console
+
+    return progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.DownloadColumn(),
+        progress.TransferSpeedColumn(),
+        progress.TimeRemainingColumn(),
         console=Console(stderr=True),
         refresh_per_second=4,
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -61,6 +61,8 @@ class Axis:
     align: int = 1
     overlap: float = 0.5
     """Share of a tile that neighbours share where they are blended."""
+    lost: int = 0
+    """Voxels of a tile without an output: neighbours overlap by more, or there would be gaps."""
 
     def parts(self, count: int) -> Cut | None:
         """The axis in ``count`` tiles of about equal size; None if it cannot be cut so often."""
@@ -93,12 +95,15 @@ class Axis:
         ]
         return Cut(tuple(spans), blended=False)
 
-    def _blended(self, tile: int) -> Cut:
-        """Tiles of one size, evenly spread; the last one ends with the axis."""
+    def _blended(self, tile: int) -> Cut | None:
+        """Tiles of one size, evenly spread; the last one may end up to an alignment beyond the axis."""
         step = max(self.align, _down(int(tile * (1 - self.overlap)), self.align))
-        count = 1 + math.ceil((self.size - tile) / step)
-        last = self.size - tile
-        starts = sorted({_down(round(last * i / (count - 1)), self.align) for i in range(count - 1)} | {last})
+        step = min(step, _down(tile - self.lost, self.align))
+        if step < self.align:
+            return None
+        last = _up(self.size - tile, self.align)
+        count = 1 + math.ceil(last / step)
+        starts = sorted({_down(round(last * i / (count - 1)), self.align) for i in range(count)})
         return Cut(tuple(Span(a, a + tile, a, a + tile) for a in starts), blended=True)
 
 
@@ -138,13 +143,16 @@ def plan_tiles(axes: Sequence[Axis], most_voxels: float) -> Plan | None:
     return exact or _best([None for _ in axes], axes, most_voxels)
 
 
-def plan_patches(axes: Sequence[Axis], patch: Sequence[int]) -> Plan:
-    """Tiles of a given size: exact where the halo leaves a core, else blended."""
+def plan_patches(axes: Sequence[Axis], patch: Sequence[int]) -> Plan | None:
+    """Tiles of a given size: exact where the halo leaves a core, else blended; None where they would leave gaps."""
     cuts = []
     for axis, size in zip(axes, patch, strict=True):
         tile = min(_up(size, axis.align), _up(axis.size, axis.align))
-        cuts.append(axis.tiles_of(tile) or Axis(axis.size, None, axis.align, axis.overlap).tiles_of(tile))
-    return Plan(tuple(cut for cut in cuts if cut is not None))
+        cut = axis.tiles_of(tile) or replace(axis, halo=None).tiles_of(tile)
+        if cut is None:
+            return None
+        cuts.append(cut)
+    return Plan(tuple(cuts))
 
 
 def _best(choices: Sequence[list[int] | None], axes: Sequence[Axis], most_voxels: float) -> Plan | None:

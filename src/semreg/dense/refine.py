@@ -240,6 +240,7 @@ def descend(
     best = first
     memory: list[tuple[Tensor, Tensor]] = []
     objective = [best.value]
+    since = 0  # the step from which on the objective is the same function
     direction, length = _limited(-inverse * best.gradient, longest), 1.0
     reason = f"reached the largest number of iterations, {config.iterations}"
     for iteration in range(1, config.iterations + 1):
@@ -249,6 +250,7 @@ def descend(
             else:
                 problem.renew(best.coefficients)
             best = problem.evaluate(best.coefficients, unit)  # the objective is another one now
+            memory, length, since = [], 1.0, len(objective)
             direction = _limited(_quasi_newton(best.gradient, memory, inverse), longest)
         trial = problem.evaluate(best.coefficients + length * direction, unit)
         if trial.value <= best.value:
@@ -259,7 +261,7 @@ def descend(
             length /= 2
         objective.append(best.value)
         report(iteration, best.distance)
-        if _stalled(objective, config.tolerance):
+        if _stalled(objective[since:], config.tolerance):
             reason = f"the objective fell by less than {config.tolerance:g} of itself over {PATIENCE} steps"
             break
     return best.coefficients, _report(problem, reason, first, best, objective)

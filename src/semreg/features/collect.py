@@ -67,8 +67,9 @@ class Collector(Protocol):
 class Maps:
     """Keeps everything, ``maps``, one (C, *S) an output; block means over ``pooling`` samples."""
 
-    def __init__(self, pooling: Sequence[int] | int = 1) -> None:
-        """``pooling``: one factor for all outputs, or one each."""
+    def __init__(self, pooling: Sequence[int] | int = 1, *, copied: bool = False) -> None:
+        """``pooling``: one factor for all outputs, or one each. ``copied``: each map will be copied once in the end."""
+        self._copied = copied
         self.pooling = pooling
         self.multiple = pooling if isinstance(pooling, int) else math.lcm(*pooling)
         self.margin = 0
@@ -118,7 +119,8 @@ class Maps:
         factors = [1 if blended else self.factor(layer) for layer in range(len(shapes))]
         sizes = [math.prod(s) / f ** (len(s) - 1) for s, f in zip(shapes, factors, strict=True)]
         weights = sum(math.prod(shape[1:]) for shape in shapes) if blended else 0
-        return 0 if single else int(4 * (sum(sizes) + weights))
+        copy = max(sizes) if self._copied else 0
+        return int(4 * ((0 if single else sum(sizes) + weights) + copy))
 
 
 class Labels:

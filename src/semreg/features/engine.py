@@ -99,16 +99,19 @@ class Engine:
         def room(plan: Plan) -> float:
             return min(most, self._voxels(plan, shape, collector, graph))
 
-        if (traits.patch is None or whole.largest == math.prod(traits.fixed_size or ())) and room(
-            whole
-        ) >= whole.largest:
-            return whole
+        if traits.patch is None or whole.largest == math.prod(traits.fixed_size or ()):
+            if room(whole) < whole.largest:
+                traits.measure_memory()
+            if room(whole) >= whole.largest:
+                return whole
         axes = self._axes(filled, collector)
         if traits.patch is not None:
             slices = max(1, int(room(whole) / math.prod(n or 1 for n in traits.patch)))
             patches = plan_patches(axes, [slices if n is None else n for n in traits.patch])
-            if fixed or room(patches) >= patches.largest:
+            if patches is not None and room(patches) >= patches.largest:
                 return self._told(patches, axes)
+            if fixed:
+                raise self._no_room(shape, collector, most)
         found: Plan | None = whole
         for _ in range(6):  # what the collector holds depends a little on the plan
             found = plan_tiles(axes, room(found or whole))
@@ -116,9 +119,12 @@ class Engine:
                 break
             if room(found) >= found.largest:
                 return self._told(found, axes)
+        raise self._no_room(shape, collector, most)
+
+    def _no_room(self, shape: tuple[int, ...], collector: Collector, most: float) -> Exception:
         if most < math.inf:
-            raise MemoryError(f"expected memory for a small tile of {self.name}, there is none: free some")
-        raise ConfigError(self._too_little(shape, collector))
+            return MemoryError(f"expected memory for a small tile of {self.name}, there is none: free some")
+        return ConfigError(self._too_little(shape, collector))
 
     def _axes(self, size: Sequence[int], collector: Collector) -> list[Axis]:
         """What cuts must respect: the network's receptive field, and what the collector asks for."""
@@ -126,7 +132,9 @@ class Engine:
         for axis, (n, halo, align) in enumerate(zip(size, traits.halo, traits.align, strict=True)):
             strides = [output.stride[axis] for output in traits.outputs]
             reach = None if halo is None else halo + collector.margin * max(strides)
-            axes.append(Axis(n, reach, math.lcm(align, max(strides) * collector.multiple), self.network.spec.overlap))
+            lost = max(0, *[stride - 1 - output.slack[axis] for stride, output in zip(strides, traits.outputs)])
+            step = math.lcm(align, *[stride * collector.multiple for stride in strides])
+            axes.append(Axis(n, reach, step, self.network.spec.overlap, lost))
         return axes
 
     def _told(self, plan: Plan, axes: Sequence[Axis]) -> Plan:
@@ -211,11 +219,16 @@ class Engine:
         pieces = []
         for layer, (output, shape) in enumerate(zip(self.traits.outputs, shapes, strict=True)):
             inner, start, core, weights = [], [], [], []
-            for span, cut, stride, count in zip(tile, plan.cuts, output.stride, shape[1:], strict=True):
+            for axis, (span, cut, stride, count) in enumerate(
+                zip(tile, plan.cuts, output.stride, shape[1:], strict=True)
+            ):
                 first = span.first // stride
-                last = count if span.last == cut.spans[-1].stop else min(count, span.last // stride)
-                low, high = max(0, first - margin), min(count, last + margin)
                 offset = span.start // stride
+                if cut.blended:
+                    last = min(count, offset + output.samples(axis, span.size))
+                else:
+                    last = count if span.last == cut.spans[-1].stop else min(count, span.last // stride)
+                low, high = max(0, first - margin), min(count, last + margin)
                 inner.append(slice(low - offset, high - offset))
                 start.append(low)
                 core.append((first, last))

@@ -178,7 +178,7 @@ def _layers(
         found = _Run.apply(request.x, engine, request)  # type: ignore[no-untyped-call]
         maps = [pool(y, factor) for y, factor in zip(found, factors, strict=True)]
     else:
-        collector = Maps(factors)
+        collector = Maps(factors, copied=bool(frame.axes.flips))
         engine.run(request, collector)
         maps = collector.finish()
     shapes = engine.traits.shapes(request.x.shape[1:])

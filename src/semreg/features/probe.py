@@ -16,7 +16,7 @@ from torch import Tensor
 
 from semreg.errors import ModelContractError
 from semreg.features.contract import IntensityStats, ModelSpec, Network
-from semreg.memory import give_back_memory, held_bytes, peak_bytes, reset_peak
+from semreg.memory import give_back_memory, held_bytes, watched_peak
 
 MULTIPLES = (1, 2, 4, 8, 16, 32, 64, 7, 14, 28, 56)
 """Input sizes that networks ask to be multiples of, tried in this order."""
@@ -28,11 +28,15 @@ NEAR = 3 / 8
 """Share of the probed length within which a reach must stay to be believed."""
 LEAST_SIZES = (SMALLEST, 36, 96)
 MOST_SIZE = 224
-MEMORY_SIDE = 40
-"""Voxels a side of the smaller probe of the memory."""
+MEMORY_SIDE = 32
+"""Voxels a side of the probe of the memory."""
+CLOSE_SIDE = 72
+"""The same where it matters how much it is exactly."""
 UNMEASURED = 4
 """Bytes held per byte returned where the system does not tell."""
 PERIODS = (1, 2, 4, 8, 16, 32, 64)
+DISTINCT = 4
+"""What a sample sees of its own place is so many times stronger than what it sees of any place far away."""
 NOTICEABLE = 1e-6
 """Share of an output's range below which a change is rounding of a GPU."""
 STANDARD = IntensityStats(-3.0, 3.0, 0.0, 1.0)
@@ -47,12 +51,17 @@ class OutputTraits:
     stride: tuple[int, ...]
     """Input voxels from one sample to the next, per tensor axis."""
     offset: tuple[float, ...]
-    grown: tuple[int, ...]
-    """Samples more (or fewer, negative) than input voxels over stride."""
+    slack: tuple[int, ...]
+    """Voxels that the input counts more (padding) or less (negative) where strides are counted."""
+
+    @property
+    def grown(self) -> tuple[int, ...]:
+        """Samples more (or fewer, negative) than input voxels over stride, where the stride divides them."""
+        return tuple(slack // stride for slack, stride in zip(self.slack, self.stride, strict=True))
 
     def samples(self, axis: int, size: int) -> int:
-        """Number of samples along an axis of ``size`` input voxels (a multiple of the stride)."""
-        return size // self.stride[axis] + self.grown[axis]
+        """Number of samples along an axis of ``size`` input voxels."""
+        return (size + self.slack[axis]) // self.stride[axis]
 
 
 @dataclass(frozen=True)
@@ -76,71 +85,156 @@ class Memory:
     fixed: float
 
 
-def find_sizes(network: Network, device: torch.device) -> tuple[int, tuple[int, ...]]:
-    """The multiple that input sizes must be of, and the smallest size that was seen to work, per axis.
+@dataclass(frozen=True)
+class Sizes:
+    """Input sizes that a network takes: ``multiple`` of them, ``smallest`` seen to work, or, if ``only``, no other."""
 
-    Raises ModelContractError, with the network's own complaint, if none does.
+    multiple: int
+    smallest: tuple[int, ...]
+    only: bool = False
+
+
+def find_sizes(network: Network, device: torch.device) -> tuple[Sizes, list[OutputTraits]]:
+    """The input sizes that a network takes, and the outputs that it then has (``measure_outputs``).
+
+    Raises ModelContractError, with the network's own complaint, if it takes none.
     """
     spec = network.spec
     if spec.patch is not None and spec.multiple is None:
         patch = per_axis(spec.patch, spec.dimension)
-        if _refusal(network, patch, device) is None and _refusal(network, [n + 64 for n in patch], device) is not None:
-            return math.gcd(*patch), tuple(patch)
+        if _is_only_size(network, patch, device):
+            return Sizes(1, patch, only=True), fixed_outputs(network, patch, device)
     refusal: ModelContractError | None = None
     for multiple in MULTIPLES if spec.multiple is None else (spec.multiple,):
-        for size in sorted({multiple * (math.ceil(least / multiple) // 2 * 2 + 1) for least in LEAST_SIZES}):
-            if size > MOST_SIZE:
-                continue
-            problem = _refusal(network, [size] * spec.dimension, device)
-            if problem is None:
-                return multiple, (size,) * spec.dimension
-            refusal = refusal or problem
+        size = _smallest(network, multiple, device)
+        if isinstance(size, int):
+            sizes = Sizes(multiple, (size,) * spec.dimension)
+            outputs = measure_outputs(network, multiple, sizes.smallest, device)
+            if outputs is not None:
+                return sizes, outputs
+        else:
+            refusal = refusal or size
     raise ModelContractError(
-        f"expected {spec.name or 'the model'} to take an input of {SMALLEST} to {MOST_SIZE} voxels a side, it took "
-        f"none: set patch to the size it was made for, or channels and dimension. It said: {refusal}"
+        f"expected {spec.name or 'the model'} to take an input of {SMALLEST} to {MOST_SIZE} voxels a side and to "
+        f"return maps that grow with it, it did for none: set patch to the size it was made for, or channels and "
+        f"dimension. It said: {refusal}"
     ) from refusal
 
 
-def measure_outputs(network: Network, multiple: int, size: Sequence[int], device: torch.device) -> list[OutputTraits]:
-    """Channels and strides of all outputs; offsets as if the centres of input and output coincide.
+def _is_only_size(network: Network, patch: Sequence[int], device: torch.device) -> bool:
+    """Whether the network takes ``patch`` and nothing that is longer along an axis."""
+    longer = [[n + 64 * (a == axis) for a, n in enumerate(patch)] for axis in range(len(patch))]
+    taken = _refusal(network, patch, device) is None
+    return taken and any(_refusal(network, size, device) is not None for size in longer)
 
-    Raises ModelContractError for an output that does not grow with the input: it fits no grid.
+
+def _smallest(network: Network, multiple: int, device: torch.device) -> int | ModelContractError | None:
+    """The first size, a multiple, that the network takes on all axes; what it said of the smallest one if none."""
+    refusal = None
+    for size in sorted({multiple * (math.ceil(least / multiple) // 2 * 2 + 1) for least in LEAST_SIZES}):
+        problem = _refusal(network, [size] * network.spec.dimension, device) if size <= MOST_SIZE else refusal
+        if problem is None and size <= MOST_SIZE:
+            return size
+        refusal = refusal or problem
+    return refusal
+
+
+def measure_outputs(
+    network: Network, multiple: int, size: Sequence[int], device: torch.device
+) -> list[OutputTraits] | None:
+    """Channels and strides of all outputs; offsets as if both ends of the input were padded alike.
+
+    None where the number of samples does not grow evenly over multiples of ``multiple``. Raises ModelContractError for
+    an output that does not grow with the input: it fits no grid.
     """
-    first = run(network, noise(network.spec, size, device))
-    strides: list[list[int]] = [[] for _ in first]
-    for axis in range(network.spec.dimension):
-        longer = [n + (64 * multiple if multiple < 4 else 16 * multiple) * (a == axis) for a, n in enumerate(size)]
-        second = run(network, noise(network.spec, longer, device))
-        for number, (a, b) in enumerate(zip(first, second, strict=True)):
-            more = b.shape[axis + 2] - a.shape[axis + 2]
-            stride, rest = divmod(longer[axis] - size[axis], more) if more > 0 else (0, 1)
-            if rest:
-                raise ModelContractError(
-                    f"expected output {number} of {network.spec.name or 'the model'} to grow with its input, got "
-                    f"{tuple(a.shape[2:])} for {tuple(size)} and {tuple(b.shape[2:])} for {tuple(longer)} voxels: it "
-                    "fits no grid; leave it out with layers"
-                )
-            strides[number].append(stride)
-    return [_traits(y, tuple(stride), size) for y, stride in zip(first, strides, strict=True)]
+    axes = [_Lengths(network, size, axis, multiple, device) for axis in range(network.spec.dimension)]
+    axes[0].count(0, 0)
+    outputs = []
+    for number, channels in enumerate(axes[0].channels):
+        steps = [lengths.step(number) for lengths in axes]
+        known = [step for step in steps if step is not None]
+        if len(known) < len(steps):
+            return None
+        outputs.append(_traits(channels, [stride for stride, _ in known], [slack for _, slack in known]))
+    return outputs
+
+
+class _Lengths:
+    """How many samples the outputs have along one axis, for inputs that are longer along it by some multiples."""
+
+    def __init__(
+        self, network: Network, size: Sequence[int], axis: int, multiple: int, device: torch.device
+    ) -> None:
+        self._network, self._size, self._axis, self._multiple, self._device = network, size, axis, multiple, device
+        self._known: dict[int, list[int]] = {}
+        self.channels: list[int] = []
+
+    def count(self, number: int, more: int) -> int:
+        """Samples of an output for ``more`` multiples than the smallest input has."""
+        if more not in self._known:
+            size = [n + more * self._multiple * (a == self._axis) for a, n in enumerate(self._size)]
+            outputs = run(self._network, noise(self._network.spec, size, self._device))
+            self.channels = [y.shape[1] for y in outputs]
+            self._known[more] = [y.shape[self._axis + 2] for y in outputs]
+        return self._known[more][number]
+
+    def step(self, number: int) -> tuple[int, int] | None:
+        """Stride and slack of an output; None where its samples do not come evenly."""
+        size, multiple = self._size[self._axis], self._multiple
+        more = 64 if multiple < 4 else 16
+        count, many = self.count(number, 0), self.count(number, more)
+        if many <= count:
+            raise ModelContractError(
+                f"expected output {number} of {self._network.spec.name or 'the model'} to grow with its input, got "
+                f"{count} samples for {size} voxels and {many} for {size + more * multiple}: it fits no grid; leave it "
+                "out with layers"
+            )
+        each = self.count(number, 1) - count
+        if each > 0 and multiple % each == 0 and (self.count(number, 2), many) == (count + 2 * each, count + more * each):
+            stride = multiple // each
+            return stride, stride * count - size
+        first = self._first_above(number, count, more)
+        second = self._first_above(number, count + 1, 2 * more)
+        stride = (second - first) * multiple
+        if self.count(number, first) != count + 1 or self.count(number, second) != count + 2:
+            return None
+        if abs(more * multiple - stride * (many - count)) >= stride:
+            return None
+        return stride, stride * (count + 1) - size - first * multiple
+
+    def _first_above(self, number: int, count: int, high: int) -> int:
+        """The fewest multiples more that give more than ``count`` samples, by bisection up to ``high``."""
+        low = 0
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self.count(number, middle) > count:
+                high = middle
+            else:
+                low = middle
+        return high
 
 
 def fixed_outputs(network: Network, size: Sequence[int], device: torch.device) -> list[OutputTraits]:
     """The same for a network that takes one size only: strides are the ratios of input and output size."""
     outputs = run(network, noise(network.spec, size, device))
+    found = []
     for number, y in enumerate(outputs):
-        if min(y.shape[2:]) < 2 <= min(size):
+        counts = y.shape[2:]
+        strides = [max(1, round(n / m)) for n, m in zip(size, counts, strict=True)]
+        if min(counts) < 2 <= min(size) or any(n % s for n, s in zip(size, strides, strict=True)):
             raise ModelContractError(
-                f"expected output {number} of {network.spec.name or 'the model'} to be a map, got {tuple(y.shape[2:])} "
+                f"expected output {number} of {network.spec.name or 'the model'} to be a map, got {tuple(counts)} "
                 f"for {tuple(size)} voxels: leave it out with layers"
             )
-    return [_traits(y, tuple(round(n / m) for n, m in zip(size, y.shape[2:], strict=True)), size) for y in outputs]
+        slacks = [s * m - n for n, m, s in zip(size, counts, strides, strict=True)]
+        found.append(_traits(y.shape[1], strides, slacks))
+    return found
 
 
-def _traits(y: Tensor, stride: tuple[int, ...], size: Sequence[int]) -> OutputTraits:
-    counts = tuple(y.shape[2:])
-    offset = tuple((n - 1) / 2 - s * (m - 1) / 2 for n, m, s in zip(size, counts, stride, strict=True))
-    grown = tuple(m - n // s for n, m, s in zip(size, counts, stride, strict=True))
-    return OutputTraits(y.shape[1], stride, offset, grown)
+def _traits(channels: int, stride: Sequence[int], slack: Sequence[int]) -> OutputTraits:
+    """The traits with as much padding at one end as at the other."""
+    offset = tuple((n - 1 - more) / 2 for n, more in zip(stride, slack, strict=True))
+    return OutputTraits(channels, tuple(stride), offset, tuple(slack))
 
 
 def measure_reach(
@@ -159,39 +253,104 @@ def measure_reach(
         changed = _change_reach(network, outputs, shape, axis, device)
         if changed > near:
             continue
-        ends = _gradient_reach(network, outputs, shape, axis, device)
+        ends = [_ends(line) for line in _gradients(network, outputs, shape, axis, device)]
         seen = max(max(high, -low) for low, high in ends)
         if seen > near:
             continue
         offsets = tuple((low + high) / 2 for low, high in ends)
         moved = max(abs(a - b) for a, b in zip(offsets, centred, strict=True))
         reach = math.ceil(max(seen, changed + moved))
-        return Reach(reach, _period(network, outputs, reach, multiple, size, axis, device), offsets)
-    return Reach(None, multiple, centred)
+        period = _period(network, outputs, reach, multiple, size, axis, device)
+        if any(period > output.stride[axis] for output in outputs):
+            # what a sample sees depends on its place in the period: the first and the last one mirror each other
+            halves = [
+                [_ends(line) for line in _gradients(network, outputs, shape, axis, device, (period, last))]
+                for last in (False, True)
+            ]
+            offsets = tuple((sum(first) + sum(last)) / 4 for first, last in zip(*halves, strict=True))
+        return Reach(reach, period, _known_or(offsets, outputs, axis))
+    return Reach(None, multiple, local_offsets(network, outputs, multiple, size, axis, device))
 
 
-def _gradient_reach(
-    network: Network, outputs: Sequence[OutputTraits], shape: Sequence[int], axis: int, device: torch.device
-) -> list[tuple[float, float]]:
-    """What the sample in the middle of each output sees, relative to sample index times stride: low and high."""
+def local_offsets(
+    network: Network,
+    outputs: Sequence[OutputTraits],
+    multiple: int,
+    size: Sequence[int],
+    axis: int,
+    device: torch.device,
+) -> tuple[float, ...]:
+    """Offsets of outputs that depend on the whole image: the centre of what they see more strongly than all the rest.
+
+    What is so measured is not sharp: where it is near to 0, or to the centred offset, that is taken.
+    """
+    centred = tuple(output.offset[axis] for output in outputs)
+    if all(output.stride[axis] == 1 and output.slack[axis] == 0 for output in outputs):
+        return centred
+    length = _up(LENGTHS[1], multiple)
+    shape = [length if a == axis else n for a, n in enumerate(size)]
+    try:
+        lines = _gradients(network, outputs, shape, axis, device)
+    except ModelContractError:  # no gradient: nothing better is known
+        return centred
+    offsets = []
+    for (strength, place), output in zip(lines, outputs, strict=True):
+        far = (torch.arange(length, device=strength.device) - place).abs() > NEAR * length
+        above = DISTINCT * float(strength[far].max())
+        offset, stride = output.offset[axis], output.stride[axis]
+        if bool((strength > above).any()):
+            middle = sum(_ends((strength, place), above)) / 2
+            likely = min((offset, 0.0), key=lambda known: abs(known - middle))
+            offset = likely if abs(likely - middle) <= stride / 4 else middle
+        offsets.append(offset)
+    return _known_or(offsets, outputs, axis)
+
+
+def _known_or(offsets: Sequence[float], outputs: Sequence[OutputTraits], axis: int) -> tuple[float, ...]:
+    """The offsets, but 0 for outputs with one sample a voxel."""
+    plain = [output.stride[axis] == 1 and output.slack[axis] == 0 for output in outputs]
+    return tuple(0.0 if known else offset for known, offset in zip(plain, offsets, strict=True))
+
+
+def _gradients(
+    network: Network,
+    outputs: Sequence[OutputTraits],
+    shape: Sequence[int],
+    axis: int,
+    device: torch.device,
+    phase: tuple[int, bool] | None = None,
+) -> list[tuple[Tensor, int]]:
+    """How strongly one sample of each output, about the middle, sees each plane; and its index times stride.
+
+    ``phase``: a period, and whether its last sample is wanted or its first one.
+    """
     x = noise(network.spec, shape, device).requires_grad_()
     with torch.enable_grad():
         results = network(x, STANDARD, torch.eye(len(shape), device=device))
-        ends = []
+        lines = []
         for number, (y, output) in enumerate(zip(results, outputs, strict=True)):
-            middle = y.shape[axis + 2] // 2
+            stride, middle = output.stride[axis], y.shape[axis + 2] // 2
+            if phase is not None:
+                phases = phase[0] // stride
+                middle += (phases - 1 if phase[1] else 0) - middle % phases
             line = y.select(axis + 2, middle)
             weights = torch.randn(line.shape, generator=_generator()).to(line)
             (gradient,) = torch.autograd.grad(line, x, weights, retain_graph=number + 1 < len(outputs))
-            seen = gradient.abs().amax([a for a in range(x.ndim) if a != axis + 2]).nonzero().flatten()
-            if len(seen) == 0:
-                raise ModelContractError(
-                    f"expected output {number} of {network.spec.name or 'the model'} to depend on the image, it does "
-                    "not (or its gradient is cut): state receptive_field in its description"
-                )
-            start = middle * output.stride[axis]
-            ends.append((float(seen[0]) - start, float(seen[-1]) - start))
-    return ends
+            lines.append((gradient.abs().amax([a for a in range(x.ndim) if a != axis + 2]), middle * stride))
+    if not all(line.any() for line, _ in lines):
+        number = next(number for number, (line, _) in enumerate(lines) if not line.any())
+        raise ModelContractError(
+            f"expected output {number} of {network.spec.name or 'the model'} to depend on the image, it does not (or "
+            "its gradient is cut): state receptive_field in its description"
+        )
+    return lines
+
+
+def _ends(line: tuple[Tensor, int], above: float = 0.0) -> tuple[float, float]:
+    """The first and the last plane that a sample sees more strongly than ``above``, relative to its place."""
+    strength, place = line
+    seen = (strength > above).nonzero().flatten()
+    return float(seen[0]) - place, float(seen[-1]) - place
 
 
 def _change_reach(
@@ -229,17 +388,17 @@ def _period(
 ) -> int:
     """The smallest shift of the input that only shifts the outputs."""
     length = _up(2 * reach + 2 * max(output.stride[axis] for output in outputs) + 32, multiple)
-    shape = [length + PERIODS[-1] if a == axis else n for a, n in enumerate(size)]
+    step = math.lcm(*[output.stride[axis] for output in outputs])
+    shifts = [step * times for times in PERIODS if step * times <= max(step, PERIODS[-1])]
+    shape = [length + shifts[-1] if a == axis else n for a, n in enumerate(size)]
     x = noise(network.spec, shape, device)
     still = run(network, x.narrow(axis + 2, 0, length).contiguous())
-    for shift in PERIODS:
-        if any(shift % output.stride[axis] for output in outputs):
-            continue
+    for shift in shifts:
         moved = run(network, x.narrow(axis + 2, shift, length).contiguous())
         pairs = zip(still, moved, outputs, strict=True)
         if all(_shifted(a, b, shift // o.stride[axis], reach // o.stride[axis] + 1, axis + 2) for a, b, o in pairs):
             return math.lcm(shift, multiple)
-    return math.lcm(PERIODS[-1], multiple)
+    return math.lcm(shifts[-1], multiple)
 
 
 def _shifted(still: Tensor, moved: Tensor, shift: int, border: int, axis: int) -> bool:
@@ -251,18 +410,17 @@ def _shifted(still: Tensor, moved: Tensor, shift: int, border: int, axis: int) -
     return float((a - b).abs().max()) <= 1e-4 * float(still.abs().max())
 
 
-def measure_memory(network: Network, size: Sequence[int], multiple: int, device: torch.device) -> Memory:
-    """Bytes of a forward pass by voxel, from the peaks of two passes, with what is returned but without the input.
+def measure_memory(
+    network: Network, size: Sequence[int], multiple: int, device: torch.device, side: int = MEMORY_SIDE
+) -> Memory:
+    """Bytes of a forward pass by voxel, from the peak of one pass over about ``2 * side³`` voxels.
 
-    The larger pass is large enough that what it holds is more than what an allocator keeps back.
+    With what is returned, without the input. Small passes need more by voxel than large ones do.
     """
     axis = len(size) - 1
-    sides = [_up(max(n, MEMORY_SIDE), multiple) for n in size]
-    large = [2 * n if a == axis else n for a, n in enumerate(sides)]
-    peaks = [_peak(network, noise(network.spec, shape, device)) for shape in (sides, large)]
-    voxels = [math.prod(shape) for shape in (sides, large)]
-    slope = max((peaks[1] - peaks[0]) / (voxels[1] - voxels[0]), 0.75 * peaks[1] / voxels[1])
-    return Memory(slope, max(0.0, peaks[1] - slope * voxels[1]))
+    side = round(side ** (3 / len(size)))
+    shape = [_up(max(n, side), multiple) * (2 if a == axis else 1) for a, n in enumerate(size)]
+    return Memory(_peak(network, noise(network.spec, shape, device)) / math.prod(shape), 0.0)
 
 
 def fixed_memory(network: Network, size: Sequence[int], device: torch.device) -> Memory:
@@ -282,10 +440,11 @@ def _peak(network: Network, x: Tensor) -> float:
     del results
     give_back_memory()
     before = held_bytes()
-    if not reset_peak():
+    if not before:
         return float(UNMEASURED * returned)
-    run(network, x)
-    return float(max(peak_bytes() - before, returned))
+    with watched_peak() as peak:
+        run(network, x)
+    return float(max(peak() - before, returned))
 
 
 def run(network: Network, x: Tensor) -> list[Tensor]:

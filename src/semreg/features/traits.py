@@ -26,6 +26,7 @@ class Traits:
         self._network: Network = network.network if isinstance(network, SliceNetwork) else network
         self._device = device
         self.spec = network.spec
+        self._measured_closely = False
 
     def _spread(self, values: Sequence[T], across: T) -> tuple[T, ...]:
         """One value an axis of the image; ``across`` for the axis across the slices, where the network does nothing."""
@@ -35,15 +36,22 @@ class Traits:
         return tuple(spread)
 
     @cached_property
-    def _sizes(self) -> tuple[int, tuple[int, ...]]:
+    def _found(self) -> tuple[probe.Sizes, list[probe.OutputTraits]]:
         return probe.find_sizes(self._network, self._device)
 
-    @cached_property
+    @property
+    def _sizes(self) -> tuple[int, tuple[int, ...]]:
+        return self._found[0].multiple, self._found[0].smallest
+
+    @property
+    def _measured(self) -> list[probe.OutputTraits]:
+        return self._found[1]
+
+    @property
     def fixed_size(self) -> tuple[int, ...] | None:
         """The only input size the network takes, 1 across slices; None if it takes others."""
-        multiple, size = self._sizes
-        patch = None if self.spec.patch is None else probe.per_axis(self.spec.patch, self.spec.dimension)
-        return self._spread(size, 1) if patch == size and multiple == math.gcd(*size) else None
+        sizes = self._found[0]
+        return self._spread(sizes.smallest, 1) if sizes.only else None
 
     @property
     def patch(self) -> tuple[int | None, ...] | None:
@@ -53,34 +61,39 @@ class Traits:
         return self._spread(list[int | None](probe.per_axis(self.spec.patch, self.spec.dimension)), None)
 
     @cached_property
-    def _measured(self) -> list[probe.OutputTraits]:
-        multiple, size = self._sizes
-        if self.fixed_size is not None:
-            return probe.fixed_outputs(self._network, size, self._device)
-        return probe.measure_outputs(self._network, multiple, size, self._device)
-
-    @cached_property
     def memory(self) -> probe.Memory:
-        """What a forward pass holds."""
+        """What a forward pass holds: about, and rather more than less, until ``measure_memory`` was called."""
+        return self._memory(probe.MEMORY_SIDE)
+
+    def measure_memory(self) -> None:
+        """Measure ``memory`` again, more closely, which takes longer."""
+        if self.fixed_size is None and not self._measured_closely:
+            self.memory = self._memory(probe.CLOSE_SIDE)
+            self._measured_closely = True
+
+    def _memory(self, side: int) -> probe.Memory:
         multiple, size = self._sizes
         if self.fixed_size is not None:
             peak = probe.fixed_memory(self._network, size, self._device).fixed
             return probe.Memory(peak / math.prod(size), 0.0)
-        return probe.measure_memory(self._network, size, multiple, self._device)
+        return probe.measure_memory(self._network, size, multiple, self._device, side)
 
     @cached_property
     def _reaches(self) -> tuple[probe.Reach, ...]:
         multiple, size = self._sizes
         axes = range(self.spec.dimension)
-        centred = [tuple(output.offset[axis] for output in self._measured) for axis in axes]
-        if self.spec.receptive_field is not None:
-            stated = probe.per_axis(self.spec.receptive_field, self.spec.dimension)
-            return tuple(probe.Reach(stated[axis], multiple, centred[axis]) for axis in axes)
         if self.fixed_size is not None:
+            centred = [tuple(output.offset[axis] for output in self._measured) for axis in axes]
             return tuple(probe.Reach(None, multiple, centred[axis]) for axis in axes)
-        return tuple(
-            probe.measure_reach(self._network, self._measured, multiple, size, axis, self._device) for axis in axes
-        )
+
+        def measured(axis: int) -> probe.Reach:
+            facts = (self._network, self._measured, multiple, size, axis, self._device)
+            if self.spec.receptive_field is None:
+                return probe.measure_reach(*facts)
+            stated = probe.per_axis(self.spec.receptive_field, self.spec.dimension)[axis]
+            return probe.Reach(stated, multiple, probe.local_offsets(*facts))
+
+        return tuple(measured(axis) for axis in axes)
 
     @property
     def halo(self) -> tuple[int | None, ...]:
@@ -98,14 +111,14 @@ class Traits:
     def outputs(self) -> list[probe.OutputTraits]:
         """Channels, strides and places of the outputs."""
         found = self._measured
-        if any(any(output.grown) or max(output.stride) > 1 for output in found):
+        if any(any(output.slack) or max(output.stride) > 1 for output in found):
             found = probe.with_offsets(found, self._reaches)  # where they lie is a question only then
         return [
             replace(
                 output,
                 stride=self._spread(output.stride, 1),
                 offset=self._spread(output.offset, 0.0),
-                grown=self._spread(output.grown, 0),
+                slack=self._spread(output.slack, 0),
             )
             for output in found
         ]
@@ -113,7 +126,7 @@ class Traits:
     def filled(self, shape: Sequence[int]) -> tuple[int, ...]:
         """The size that an image must be filled up to."""
         multiple, smallest = self._sizes
-        multiples = self._spread([multiple] * self.spec.dimension, 1)
+        multiples = self.align if self.fixed_size is not None else self._spread([multiple] * self.spec.dimension, 1)
         least = self._spread(smallest, 1)
         return tuple(max(low, -(-n // m) * m) for n, m, low in zip(shape, multiples, least, strict=True))
 

@@ -1,53 +1,34 @@
-"""The command ``semreg``: one verb a capability. Parses, calls the library and puts errors into one sentence.
-
-Imports nothing heavy at its top: ``semreg --help`` must not wait for torch, SimpleITK or numpy.
-"""
+"""``semreg register``: two images in, the warped one, the transform, the field and a record out."""
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
-import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from enum import Enum
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-import semreg
-from semreg.errors import ConfigError, OutputError, SemregError
-from semreg.memory import is_out_of_memory
+from semreg.cli.common import Folders, ImageFormat, check_dtype, print_json, sentences
+from semreg.cli.model_flags import (
+    Components,
+    Distances,
+    ModelFlags,
+    ModelLayers,
+    Models,
+    MovingModels,
+    Specs,
+    Weights,
+    model_configs,
+)
+from semreg.errors import OutputError
 from semreg.terminal import Progress, show_log, show_summary
 
 if TYPE_CHECKING:
     from semreg.config import RegistrationConfig
     from semreg.fields import Volume
     from semreg.itk_bridge import LoadedImage
-
-EXIT_BAD_INPUT = 2
-EXIT_INTERRUPTED = 130
-EXIT_TERMINATED = 143
-
-app = typer.Typer(
-    name="semreg",
-    help="Register medical images in feature space.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-
-
-class ImageFormat(str, Enum):
-    """File formats of the images that are written."""
-
-    NIFTI = "nii.gz"
-    NRRD = "nrrd"
-    MHA = "mha"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +41,8 @@ class RegisterOptions:
     fixed_mask: Path | None
     moving_mask: Path | None
     initial: Path | None
+    models: ModelFlags
+    folders: tuple[Path, ...]
     device: str
     threads: int | None
     seed: int | None
@@ -96,34 +79,7 @@ class RegisterOptions:
         return f"field.{self.image_format.value}"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command with ``arguments`` (those of the process by default) and leave the process."""
-    signal.signal(signal.SIGTERM, _terminate)
-    given = sys.argv[1:] if arguments is None else list(arguments)
-    app(args=given, prog_name="semreg", obj=["semreg", *given])
-
-
-@app.callback(invoke_without_command=True)
-def root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
-) -> None:
-    """Register medical images in feature space."""
-    if version:
-        typer.echo(f"semreg {semreg.__version__}")
-        raise typer.Exit
-
-
-@app.command("version")
-def version_command() -> None:
-    """Print the versions of semreg and of what it builds on."""
-    from semreg.record import versions
-
-    for name, number in versions().items():
-        typer.echo(f"{name} {number}")
-
-
-@app.command("register")
-def register_command(
+def register_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
     context: typer.Context,
     fixed: Annotated[Path, typer.Argument(help="Fixed image: a file, or the folder of a DICOM series.")],
     moving: Annotated[Path, typer.Argument(help="Moving image, brought onto the fixed one.")],
@@ -131,6 +87,14 @@ def register_command(
     fixed_mask: Annotated[Path | None, typer.Option(help="Mask of the fixed image; what is 0 counts nowhere.")] = None,
     moving_mask: Annotated[Path | None, typer.Option(help="Mask of the moving image.")] = None,
     initial: Annotated[Path | None, typer.Option(help="Transform to start from, fixed to moving.")] = None,
+    model: Models = None,
+    moving_model: MovingModels = None,
+    layers: ModelLayers = None,
+    distance: Distances = None,
+    weight: Weights = None,
+    pca: Components = None,
+    spec: Specs = None,
+    models: Folders = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:n or mps.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the CPU; all by default.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of all random numbers; same as --set seed=N.")] = None,
@@ -152,6 +116,16 @@ def register_command(
         fixed_mask=fixed_mask,
         moving_mask=moving_mask,
         initial=initial,
+        models=ModelFlags(
+            model=tuple(model or ()),
+            moving=tuple(moving_model or ()),
+            layers=tuple(layers or ()),
+            distance=tuple(distance or ()),
+            weight=tuple(weight or ()),
+            pca=tuple(pca or ()),
+            spec=tuple(spec or ()),
+        ),
+        folders=tuple(models or ()),
         device=device,
         threads=threads,
         seed=seed,
@@ -172,28 +146,13 @@ def register_command(
             run_register(options)
 
 
-@app.command("demo")
-def demo_command(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path("demo"),
-    debug: Annotated[bool, typer.Option("--debug", help="Show the trace of an error.")] = False,
-) -> None:
-    """Register a built-in pair of phantoms with a known deformation and print the landmark error in mm."""
-    with sentences(debug=debug):
-        show_log(quiet=False, verbose=False)
-        from semreg.demo import run
-
-        with Progress(quiet=False) as progress:
-            lines = run(output, on_step=progress)
-        for line in lines:
-            typer.echo(line)
-
-
 def load_config(options: RegisterOptions) -> RegistrationConfig:
-    """The settings: defaults, then the file, then each ``--set``, then ``--seed`` (ConfigError)."""
+    """The settings: defaults, then the file, then the models, then each ``--set``, then ``--seed`` (ConfigError)."""
     from semreg.config import RegistrationConfig
     from semreg.settings import from_toml, override
 
     config = RegistrationConfig() if options.config is None else from_toml(RegistrationConfig, options.config)
+    config = replace(config, models=model_configs(config.models, options.models))
     for assignment in options.assignments:
         config = override(config, assignment)
     return config if options.seed is None else override(config, f"seed={options.seed}")
@@ -207,7 +166,7 @@ def run_plan(options: RegisterOptions) -> None:
     from semreg.registration import plan
 
     device = choose_device(options.device)
-    planned = plan(read_grid(options.fixed), read_grid(options.moving), config, device)
+    planned = plan(read_grid(options.fixed), read_grid(options.moving), config, device, folders=options.folders)
     if options.as_json:
         print_json({"lines": list(planned.lines), "memory_bytes": planned.memory_bytes})
     elif not options.quiet:
@@ -225,20 +184,27 @@ def run_register(options: RegisterOptions) -> None:
     from semreg.record import stable_json, versions
     from semreg.registration import register
 
-    if options.dtype is not None and options.dtype not in files.PIXEL_TYPES:
-        raise ConfigError(f"expected --dtype of {', '.join(files.PIXEL_TYPES)}, got {options.dtype!r}")
+    check_dtype(options.dtype)
     if options.threads is not None:
         files.limit_threads(options.threads)
     device = str(choose_device(options.device))
     with files.OutputFolder(options.output) as folder:
         started = time.perf_counter()
         fixed, moving = files.read_image(options.fixed), files.read_image(options.moving)
-        masks = {name: read_optional_mask(options.inputs.get(name)) for name in ("fixed_mask", "moving_mask")}
+        fixed_mask, moving_mask = read_optional_mask(options.fixed_mask), read_optional_mask(options.moving_mask)
         initial = None if options.initial is None else files.read_transform(options.initial)
         seconds_read = time.perf_counter() - started
         with Progress(quiet=options.quiet) as progress:
             result = register(
-                fixed.volume, moving.volume, config=config, initial=initial, device=device, on_step=progress, **masks
+                fixed.volume,
+                moving.volume,
+                config=config,
+                initial=initial,
+                fixed_mask=fixed_mask,
+                moving_mask=moving_mask,
+                device=device,
+                models=options.folders,
+                on_step=progress,
             )
         started = time.perf_counter()
         files.write_image(result.warped, folder.stage(options.warped_name), options.dtype or moving.pixel_type)
@@ -291,43 +257,3 @@ def describe_inputs(options: RegisterOptions, fixed: LoadedImage, moving: Loaded
     for name, image in (("fixed", fixed), ("moving", moving)):
         described[name] = {"path": str(image.path), "sha256": image.sha256, "pixel_type": image.pixel_type}
     return described
-
-
-def print_json(value: Any) -> None:
-    """The value as stable JSON on the standard output."""
-    from semreg.record import stable_json
-
-    typer.echo(stable_json(value), nl=False)
-
-
-@contextmanager
-def sentences(*, debug: bool) -> Iterator[None]:
-    """Turn what can go wrong into one line on the standard error and an exit code."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo("interrupted: nothing was written", err=True)
-        raise typer.Exit(EXIT_INTERRUPTED) from None
-    except SemregError as error:
-        _fail(str(error), debug=debug)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        _fail(
-            "expected enough memory for these images and settings, there is too little: --dry-run says what it takes; "
-            "use --device cpu, coarser settings or a smaller image",
-            debug=debug,
-        )
-
-
-def _fail(message: str, *, debug: bool) -> NoReturn:
-    if debug:
-        traceback.print_exc()
-    typer.echo(f"error: {' '.join(message.split())}", err=True)
-    raise typer.Exit(EXIT_BAD_INPUT)
-
-
-def _terminate(number: int, frame: object) -> NoReturn:
-    """Leave through the ordinary way out, so that unfinished files are removed."""
-    del number, frame
-    sys.exit(EXIT_TERMINATED)

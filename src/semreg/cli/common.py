@@ -1,0 +1,106 @@
+"""What all commands share: options that mean the same everywhere, errors in one sentence, exit codes.
+
+Imports nothing heavy at its top: ``semreg --help`` must not wait for torch, SimpleITK or numpy.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from semreg.errors import ConfigError, OutputError, SemregError
+from semreg.memory import is_out_of_memory
+
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+
+REGISTER_ADVICE = "--dry-run says what it takes; use --device cpu, coarser settings or a smaller image"
+MODEL_ADVICE = "set --memory to what there is, keep fewer --layers, use --device cpu or a smaller image"
+
+Model = Annotated[str, typer.Option("--model", "-m", help="File of a network, or a name: see semreg models list.")]
+Layers = Annotated[str | None, typer.Option(help="Outputs to keep, such as 0,2 or -1: the last. All by default.")]
+Memory = Annotated[str | None, typer.Option(help="Limit of memory for the whole process, such as 3GB.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:n or mps.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads of the CPU; all by default.")]
+Spec = Annotated[
+    list[str] | None,
+    typer.Option("--spec", help="Name=value: what the model's description is to say instead; repeatable."),
+]
+Folders = Annotated[
+    list[Path] | None, typer.Option("--models", help="Folder with fetched models, before the default; repeatable.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the record as JSON and nothing else.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the trace of an error.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what is done in detail.")]
+
+
+class ImageFormat(str, Enum):
+    """File formats of the images that are written."""
+
+    NIFTI = "nii.gz"
+    UNCOMPRESSED_NIFTI = "nii"
+    NRRD = "nrrd"
+    MHA = "mha"
+
+
+def print_json(value: Any) -> None:
+    """The value as stable JSON on the standard output."""
+    from semreg.record import stable_json
+
+    typer.echo(stable_json(value), nl=False)
+
+
+def check_dtype(dtype: str | None) -> None:
+    """Refuse what is no voxel type (ConfigError)."""
+    from semreg.itk_bridge import PIXEL_TYPES
+
+    if dtype is not None and dtype not in PIXEL_TYPES:
+        raise ConfigError(f"expected --dtype of {', '.join(PIXEL_TYPES)}, got {dtype!r}")
+
+
+def check_not_read(output: Path, read: Iterable[Path | None]) -> None:
+    """Refuse to write over what is read (OutputError)."""
+    for path in read:
+        if path is not None and path.resolve() == output.resolve():
+            raise OutputError(f"expected another name for the output: {path}, which is read, would be written over")
+
+
+def parse_layers(text: str | None) -> tuple[int, ...] | None:
+    """Numbers of outputs from ``0,2,-1``. Raises ConfigError."""
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"expected --layers as whole numbers such as 0,2 or -1, got {text!r}") from None
+
+
+@contextmanager
+def sentences(*, debug: bool, advice: str = REGISTER_ADVICE) -> Iterator[None]:
+    """Turn what can go wrong into one line on the standard error and an exit code."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("interrupted: nothing was written", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    except SemregError as error:
+        _fail(str(error), debug=debug)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        _fail(f"expected enough memory for these images and settings, there is too little: {advice}", debug=debug)
+
+
+def _fail(message: str, *, debug: bool) -> NoReturn:
+    if debug:
+        traceback.print_exc()
+    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    raise typer.Exit(EXIT_BAD_INPUT)

@@ -1,0 +1,93 @@
+"""The flags of ``semreg register`` that choose models, as settings. Loads no model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+import typer
+
+from semreg.config import ModelConfig
+from semreg.errors import ConfigError
+
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--model", "-m", help="Feature model: mind, a name, or a file; repeatable, they add up."),
+]
+MovingModels = Annotated[list[str] | None, typer.Option("--moving-model", help="Another one for the moving image.")]
+ModelLayers = Annotated[list[str] | None, typer.Option("--layers", help="Its outputs that are compared, such as 0,2.")]
+Distances = Annotated[list[str] | None, typer.Option("--distance", help="How: l2, ncc, cosine, ...; l1,l2 by layer.")]
+Weights = Annotated[list[str] | None, typer.Option("--weight", help="How much it counts; 1,0.5 by layer.")]
+Components = Annotated[list[str] | None, typer.Option("--pca", help="Principal components that are kept, 0: all.")]
+Specs = Annotated[list[str] | None, typer.Option("--spec", help="Name=value: what its description is to say instead.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFlags:
+    """What was given for each flag, in order. All but ``model`` are given once for all models or once a model."""
+
+    model: tuple[str, ...] = ()
+    moving: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
+    distance: tuple[str, ...] = ()
+    weight: tuple[str, ...] = ()
+    pca: tuple[str, ...] = ()
+    spec: tuple[str, ...] = ()
+
+
+def model_configs(base: Sequence[ModelConfig], flags: ModelFlags) -> tuple[ModelConfig, ...]:
+    """The models of the settings: those of ``--model`` in place of ``base``, and the other flags on top.
+
+    Of one model all ``--spec`` hold; of several, one ``--spec`` with commas between its values is for all or one is for
+    each. Raises ConfigError for a number of values that does not fit and for values that cannot be.
+    """
+    models = [ModelConfig(model=name) for name in flags.model] or list(base)
+    for name, values in (
+        ("layers", flags.layers),
+        ("distance", flags.distance),
+        ("weight", flags.weight),
+        ("pca", flags.pca),
+    ):
+        models = [_set(model, name, text) for model, text in _dealt(models, values, name)]
+    models = [
+        model if path is None else replace(model, moving=path)
+        for model, path in _dealt(models, flags.moving, "moving-model")
+    ]
+    if len(models) == 1:
+        return (replace(models[0], spec=(*models[0].spec, *[one for text in flags.spec for one in _specs(text)])),)
+    return tuple(
+        model if text is None else replace(model, spec=(*model.spec, *_specs(text)))
+        for model, text in _dealt(models, flags.spec, "spec")
+    )
+
+
+def _dealt(models: Sequence[ModelConfig], values: Sequence[str], flag: str) -> list[tuple[ModelConfig, str | None]]:
+    """Each model with its value, None where none was given."""
+    if len(values) not in (0, 1, len(models)):
+        raise ConfigError(
+            f"expected --{flag} once, or once for each of {len(models)} models, got it {len(values)} times: "
+            "leave some out, or name more models"
+        )
+    each: list[str | None] = [*values]
+    if len(values) < len(models):
+        each = (each or [None]) * len(models)
+    return list(zip(models, each, strict=True))
+
+
+def _set(model: ModelConfig, name: str, text: str | None) -> ModelConfig:
+    from semreg.settings import override
+
+    if text is None:
+        return model
+    try:
+        return override(model, f"{name}={text}")
+    except ConfigError as error:
+        raise ConfigError(f"--{name} {text}: {error}") from error
+
+
+def _specs(text: str) -> tuple[str, ...]:
+    """``axes=LIA,patch=[96,96,96]`` as two assignments; one with commas in its value stays one."""
+    from semreg.settings import override
+
+    return (text,) if text.count("=") == 1 else override(ModelConfig(), f"spec={text}").spec

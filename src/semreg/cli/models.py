@@ -1,0 +1,219 @@
+"""``semreg models``: which networks are known, what they are, how their files are fetched, and what a file holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from semreg.cli.common import (
+    MODEL_ADVICE,
+    Debug,
+    Device,
+    Folders,
+    Layers,
+    Quiet,
+    Spec,
+    parse_layers,
+    print_json,
+    sentences,
+)
+from semreg.terminal import Download, show_log, show_rows, show_table
+
+if TYPE_CHECKING:
+    from semreg.catalogue import Entry
+    from semreg.inspection import Inspection
+
+app = typer.Typer(help="List, describe, fetch and inspect pretrained networks.", no_args_is_help=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+
+
+@app.command("list")
+def list_command(
+    everything: Annotated[bool, typer.Option("--all", help="Also files of earlier layouts of the zoo.")] = False,
+    models: Folders = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """List the known models: name, dimension, licence, whether the file is there, and what for."""
+    with sentences(debug=debug):
+        from semreg.catalogue import BUILT_IN, entries
+
+        known = [entry for entry in entries() if everything or not entry.earlier]
+        rows = [described(entry, models) for entry in known]
+        if as_json:
+            print_json(rows)
+            return
+        built_in = [[name, "2-D, 3-D", "", "built in", use] for name, use in BUILT_IN.items()]
+        table = [
+            [row["name"], f"{row['dimension']}-D", row["licence"], "fetched" if row["path"] else "no", row["use"]]
+            for row in rows
+        ]
+        show_table(["name", "dimension", "licence", "file", "what for"], built_in + table)
+
+
+@app.command("show")
+def show_command(
+    name: Annotated[str, typer.Argument(help="Name from semreg models list, or a file.")],
+    models: Folders = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Print the description of a model, as the TOML file that may lie beside it: model.toml for model.pt."""
+    with sentences(debug=debug):
+        from semreg.catalogue import BUILT_IN, find
+        from semreg.models import describe_model, is_file_name
+        from semreg.settings import to_dict, to_toml
+
+        if name in BUILT_IN:
+            facts: dict[str, Any] = {"name": name, "use": BUILT_IN[name], "built_in": True}
+        elif is_file_name(name):
+            facts = {"path": str(existing(Path(name)))}
+        else:
+            facts = described(find(name), models)
+        if as_json:
+            print_json(facts | ({} if name in BUILT_IN else {"spec": to_dict(describe_model(name))}))
+            return
+        for key, value in facts.items():
+            typer.echo(f"# {key}: {in_comment(value)}")
+        if name not in BUILT_IN:
+            typer.echo(to_toml(describe_model(name)), nl=False)
+
+
+@app.command("fetch")
+def fetch_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
+    name: Annotated[str, typer.Argument(help="Name from semreg models list.")],
+    folder: Annotated[Path | None, typer.Option(help="Where to; the default is ~/.cache/semreg/models.")] = None,
+    mirror: Annotated[str | None, typer.Option(help="Address to ask in place of https://huggingface.co.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Commit, branch or tag; else the catalogue's.")] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Fetch the file of a model, once, and print where it is, its SHA-256 and the revision it is from."""
+    with sentences(debug=debug):
+        show_log(quiet=quiet, verbose=False)
+        from semreg.catalogue import default_folder, fetch, find
+
+        place = default_folder() if folder is None else folder
+        with Download(name, quiet=quiet or as_json) as progress:
+            got = fetch(name, place, mirror=mirror, revision=revision, on_progress=progress)
+        spec = find(name).spec
+        if as_json:
+            print_json(
+                {
+                    "name": spec.name,
+                    "path": str(got.path),
+                    "sha256": got.sha256,
+                    "revision": got.revision,
+                    "transferred": got.transferred,
+                    "licence": spec.licence,
+                }
+            )
+        elif not quiet:
+            rows = [("path", str(got.path)), ("sha256", got.sha256), ("revision", got.revision)]
+            show_rows([*rows, ("licence", spec.licence)], "" if got.transferred else "it was there already")
+
+
+@app.command("inspect")
+def inspect_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
+    model: Annotated[str, typer.Argument(help="File of a network, or a name from semreg models list.")],
+    layers: Layers = None,
+    device: Device = "auto",
+    spec: Spec = None,
+    models: Folders = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Run a network on noise and say what it is: outputs, receptive field, sizes it takes, memory it needs."""
+    with sentences(debug=debug, advice=MODEL_ADVICE):
+        show_log(quiet=False, verbose=False)
+        from semreg import inference
+        from semreg.inspection import inspect_network
+
+        options = inference.Options(
+            layers=parse_layers(layers), spec=tuple(spec or ()), device=device, folders=tuple(models or ())
+        )
+        network, place = inference.load_checked(model, options)
+        found = inspect_network(network, place)
+        path = inference.file_of(model, options.folders)
+        if as_json:
+            print_json(found.record() | {"path": str(path)})
+        else:
+            show_rows([("file", str(path)), *rows_of(found)])
+
+
+def described(entry: Entry, folders: list[Path] | None) -> dict[str, Any]:
+    """What the catalogue knows of a model, and where its file is, None if nowhere."""
+    from semreg.catalogue import default_folder
+
+    places = [
+        place
+        for folder in [*(folders or []), default_folder()]
+        for place in (folder / entry.path, folder / Path(entry.path).name)
+    ]
+    path = next((str(place) for place in places if place.is_file()), None)
+    return {
+        "name": entry.name,
+        "use": entry.use,
+        "dimension": entry.spec.dimension,
+        "licence": entry.spec.licence,
+        "source": entry.spec.source,
+        "file": f"{entry.path} of {entry.repository} at {entry.revision or 'main'}",
+        "unknown": list(entry.unknown),
+        "path": path,
+    }
+
+
+def in_comment(value: Any) -> str:
+    """A fact of the catalogue in words."""
+    if isinstance(value, list):
+        return "; ".join(value) or "nothing"
+    return "not here" if value is None else str(value)
+
+
+def existing(path: Path) -> Path:
+    """The path of a file that is there (ModelNotFoundError)."""
+    from semreg.errors import ModelNotFoundError
+
+    if not path.is_file():
+        raise ModelNotFoundError(f"expected the file of a model, got {path}, which does not exist: check the path")
+    return path
+
+
+def rows_of(found: Inspection) -> list[tuple[str, str]]:
+    """Names and values of what was found."""
+    rows = [
+        ("kind", found.kind),
+        ("parameters", "unknown" if found.parameters is None else f"{found.parameters:,}"),
+        ("sha256", found.sha256 or "unknown"),
+    ]
+    for number, output in enumerate(found.outputs):
+        place = f"stride {per_axis(output.stride)}, first sample at voxel {per_axis(output.offset)}"
+        rows.append((f"output {number}", f"{output.channels} channels, size {per_axis(output.size)}, {place}"))
+    reach = per_axis(["the whole image" if n is None else f"± {n} voxels" for n in found.receptive_field])
+    tiles = "" if found.tile_invariant else "; not tile-invariant"
+    rows.append(("receptive field", f"{reach} ({found.receptive_field_is}{tiles})"))
+    size = "any multiple of " + per_axis(found.multiple)
+    rows.append(("input size", size if found.fixed_size is None else f"{per_axis(found.fixed_size)} only"))
+    rows.append(("memory", f"{found.bytes_per_voxel:.4g} bytes a voxel and {found.bytes_fixed / 1e6:.3g} MB"))
+    rows += [(f"memory for {size}", f"{amount / 1e9:.3g} GB") for size, amount in found.patch_bytes.items()]
+    return [*rows, ("description", in_words(found.spec))]
+
+
+def in_words(spec: dict[str, Any]) -> str:
+    """What a description says beside its defaults, and for what kind of input."""
+    from semreg.features.contract import ModelSpec
+    from semreg.settings import to_dict
+
+    usual = to_dict(ModelSpec())
+    shown = [name for name in spec if spec[name] != usual[name] or name in ("dimension", "channels")]
+    return ", ".join(f"{name}={spec[name]}" for name in shown)
+
+
+def per_axis(values: Any) -> str:
+    """One value if all axes have the same, else one an axis."""
+    words = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
+    return words[0] if len(set(words)) == 1 else " × ".join(words)
