@@ -12,6 +12,7 @@ from semreg.dense.bspline import SplineLattice, product
 from semreg.dense.refine import unfold
 from semreg.fields import Field
 from semreg.geometry import Grid
+from semreg.sampling import smooth
 
 GRID = grid_at((12.0, -30.0, 55.0), (19, 14, 11), (0.9, 1.4, 2.3), rotation(3))
 FLAT = grid_at((12.0, -30.0), (19, 14), (0.9, 1.4), rotation(2))
@@ -77,21 +78,30 @@ def test_fit_reproduces_polynomials(grid):
 
 @pytest.mark.parametrize("lattice", LATTICES[2:])
 def test_fit_returns_the_spline_it_is_given(lattice):
-    """Fitting the samples of a spline gives its displacement back."""
-    coefficients = noise(lattice.grid.dimension, *lattice.shape, dtype=torch.float32)
+    """Fitting the samples of a spline that bends from one control point to the next gives its displacement back."""
+    coefficients = smooth(noise(lattice.grid.dimension, *lattice.shape, dtype=torch.float32))
     field = lattice.field(coefficients, lattice.grid)
     again = lattice.field(lattice.fit(field), lattice.grid)
     torch.testing.assert_close(again.vox, field.vox, rtol=0, atol=1e-2)
     assert float(field.vox.std()) > 0.1
 
 
+def test_fit_does_not_run_away_where_hardly_a_sample_sees():
+    """Coefficients at the edges continue their neighbours: none is larger than a few times the displacement."""
+    for lattice in (SplineLattice(GRID, (4.0, 4.0, 4.0)), SplineLattice(GRID, (3.7, 2.9, 4.3))):
+        for seed in range(3):
+            coarse = noise(3, 4, 4, 4, seed=seed, dtype=torch.float32)
+            field = Field(torch.nn.functional.interpolate(coarse[None], GRID.shape, mode="trilinear")[0], GRID)
+            assert float(lattice.fit(field).abs().max()) < 8 * float(field.vox.abs().max())
+
+
 def test_fit_is_the_nearest_spline():
-    """What the fit leaves of a displacement that is no spline is orthogonal to all splines, up to the ridge."""
+    """What the fit leaves of a displacement that is no spline is orthogonal to all splines, up to its stiffness."""
     lattice = SplineLattice(GRID, (4.0, 4.0, 4.0))
     vox = noise(3, *GRID.shape, dtype=torch.float32)
     rest = vox - lattice.field(lattice.fit(Field(vox, GRID)), GRID).vox
     bases = lattice.bases(lattice.positions(GRID))
-    assert float(product(rest, [b.T for b in bases]).abs().max()) < 0.02 * float(
+    assert float(product(rest, [b.T for b in bases]).abs().max()) < 0.03 * float(
         product(vox, [b.T for b in bases]).abs().max()
     )
     assert float(rest.std()) > 0.3

@@ -44,7 +44,7 @@ class ModelConfig:
     redraw: bool = False
     """Draw other channels for each iteration of the refinement."""
     normalise: Literal["none", "unit", "standard"] = "none"
-    """``unit``: feature vectors of length 1. ``standard``: channels of mean 0 and standard deviation 1 (of the fixed)."""
+    """``unit``: feature vectors of length 1. ``standard``: channels of mean 0 and deviation 1 (of the fixed image)."""
 
     def __post_init__(self) -> None:
         """Check the values (ConfigError)."""

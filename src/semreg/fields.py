@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from semreg.errors import GeometryError
-from semreg.geometry import AxisOrder, Grid, index_map, reorder
+from semreg.geometry import AxisOrder, Grid, Matrix, index_map, reorder
 from semreg.sampling import (
     SLAB_POINTS,
     Mode,
@@ -159,14 +159,30 @@ class Field:
         return Field(result, self.grid)
 
     def inverse(self, grid: Grid | None = None, *, iterations: int = 30) -> Field:
-        """The inverse on ``grid`` (its own by default) by fixed-point iteration v(p) = −u(p + v(p))."""
+        """The inverse on ``grid`` (its own by default) by fixed-point iteration v(p) = −u(p + v(p)).
+
+        Where a step leads away, because the strain is large or there is no inverse, it is halved from the best vector
+        so far: the result is never worse than −u.
+        """
         grid = grid or self.grid
         forth, back = index_map(grid, self.grid), index_map(self.grid, grid)
-        inverse = Field(-self.on(grid).vox, grid)
+        best = -self.on(grid).vox
+        residual = self._residual(best, grid, forth, back)
+        error = residual.square().sum(0, keepdim=True)
+        length = torch.ones_like(error)
         for _ in range(iterations):
-            read = sample(self.vox, transform_index(forth, inverse.index()))
-            inverse = Field(-_apply_linear(back, read), grid)
-        return inverse
+            trial = best - length * residual
+            new = self._residual(trial, grid, forth, back)
+            square = new.square().sum(0, keepdim=True)
+            better = square <= error
+            best, residual = torch.where(better, trial, best), torch.where(better, new, residual)
+            error, length = torch.where(better, square, error), torch.where(better, length, length / 2)
+        return Field(best, grid)
+
+    def _residual(self, vox: Tensor, grid: Grid, forth: Matrix, back: Matrix) -> Tensor:
+        """v(p) + u(p + v(p)) in voxels of ``grid``: 0 where v is the inverse of this field."""
+        read = sample(self.vox, transform_index(forth, Field(vox, grid).index()))
+        return vox + _apply_linear(back, read)
 
     def point_map(self) -> PointMap:
         """The field as a map of points (D, N) in mm; beyond the box points stay, as in ITK."""

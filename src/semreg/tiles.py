@@ -19,6 +19,10 @@ MOST_PARTS = 256
 """Parts of one axis at most."""
 
 
+FAIR = 48
+"""Voxels that a blended tile has along each axis, if memory allows: thin ones would see little of the image."""
+
+
 @dataclass(frozen=True)
 class Span:
     """Part of one axis: the tile is [start, stop), its core [first, last)."""
@@ -119,6 +123,11 @@ class Plan:
         return list(itertools.product(*[cut.spans for cut in self.cuts]))
 
     @property
+    def sizes(self) -> list[list[int]]:
+        """Voxels of all tiles along the tensor axes."""
+        return [[span.size for span in tile] for tile in self.tiles]
+
+    @property
     def largest(self) -> int:
         """Voxels of the largest tile."""
         return math.prod(cut.longest for cut in self.cuts)
@@ -137,7 +146,7 @@ class Plan:
 def plan_tiles(axes: Sequence[Axis], most_voxels: float) -> Plan | None:
     """The cut with the fewest computed voxels whose tiles have at most ``most_voxels``; None if there is none.
 
-    Axes that can be cut exactly are cut first; axes without a halo only where that is not enough.
+    Axes that can be cut exactly are cut first; axes without a halo only where that is not enough, into no thin slabs.
     """
     exact = _best([[1] if axis.halo is None else None for axis in axes], axes, most_voxels)
     return exact or _best([None for _ in axes], axes, most_voxels)
@@ -157,12 +166,13 @@ def plan_patches(axes: Sequence[Axis], patch: Sequence[int]) -> Plan | None:
 
 def _best(choices: Sequence[list[int] | None], axes: Sequence[Axis], most_voxels: float) -> Plan | None:
     options = [_options(axis, counts) for axis, counts in zip(axes, choices, strict=True)]
-    best: Plan | None = None
-    for cuts in itertools.product(*options):
-        plan = Plan(cuts)
-        if plan.largest <= most_voxels and (best is None or plan.computed < best.computed):
-            best = plan
-    return best
+    fitting = (plan for plan in map(Plan, itertools.product(*options)) if plan.largest <= most_voxels)
+    return min(fitting, key=lambda plan: (_lacking(plan), plan.computed), default=None)
+
+
+def _lacking(plan: Plan) -> int:
+    """Voxels that the tiles lack of a fair surrounding, along the axis where they are blended and lack most."""
+    return max([0, *[min(FAIR, cut.spans[-1].stop) - cut.longest for cut in plan.cuts if cut.blended]])
 
 
 def _options(axis: Axis, counts: list[int] | None) -> list[Cut]:

@@ -239,7 +239,8 @@ def run_features(job: Job, ending: str) -> None:
         with run.timed("write"):  # what is written makes room
             outputs = [write_layer(layers.pop(0), number, ending, folder) for number in range(len(layers))]
         reach = inference.reach_of(model, run.volume.grid.dimension, run.watch.tiles)
-        record = record_of(run) | {"outputs": outputs, "receptive_field": reach}
+        sizes = [size for plan in getattr(model, "plans", []) for size in plan.sizes]
+        record = record_of(run) | {"outputs": outputs, "receptive_field": reach, "tile_sizes": sizes}
         folder.stage("record.json").write_text(stable_json(record), encoding="utf-8")
     show(job, record, folder.files)
 

@@ -15,8 +15,9 @@ from torch import Tensor
 from semreg.fields import Field
 from semreg.geometry import Grid, index_map
 
-RIDGE = 1e-5
-"""Keeps the fit of a spline to samples unique at the border."""
+STIFFNESS = 1e-3
+"""Weight of the squared second differences of the coefficients where a field is fitted, beside its samples: what hardly
+any sample sees, at the edges, continues its neighbours instead of running away. A linear field is still met exactly."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -63,7 +64,8 @@ class SplineLattice:
         solvers = []
         for basis in self.bases(self.positions(self.grid)):
             matrix = basis.double()
-            normal = matrix.T @ matrix + RIDGE * torch.eye(matrix.shape[1], dtype=torch.float64)
+            bend = torch.eye(matrix.shape[1], dtype=torch.float64).diff(n=2, dim=0)
+            normal = matrix.T @ matrix + STIFFNESS * bend.T @ bend
             solvers.append(torch.linalg.solve(normal, matrix.T).float())
         device = field.vox.device
         return product(field.on(self.grid).vox, [s.to(device) for s in solvers])

@@ -100,7 +100,8 @@ def refine(
                     )
                 )  # fmt: skip
 
-        near = list(terms) if factor == 1 else [term.pooled(factor * min(grid.spacing)) for term in terms]
+        whole = factor == 1 or config.mode == "jacobian"  # a network sees the image as it is
+        near = list(terms) if whole else [term.pooled(factor * min(grid.spacing)) for term in terms]
         problem = Problem(near, lattice, config, renewal)
         coefficients, outcome = descend(problem, lattice.fit(field), config, report)
         reports.append(outcome)

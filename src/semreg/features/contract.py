@@ -34,7 +34,7 @@ class FeatureMap(NamedTuple):
 
 @dataclass(frozen=True)
 class DescriptorSpec:
-    """What is known of a descriptor: ``name``, image ``dimension``, ``channels`` it returns, ``halo`` consumed a side."""
+    """What is known of a descriptor: ``name``, image ``dimension``, ``channels`` it gives, ``halo`` used a side."""
 
     name: str
     dimension: int
@@ -63,7 +63,7 @@ class Normalisation:
     """How raw intensities become what a network was trained on. All statistics are of the whole image."""
 
     kind: Literal["none", "min-max", "z-score", "window", "percentiles"] = "none"
-    """``none``: raw. ``min-max``, ``window`` and ``percentiles`` bring an interval to ``to``, values beyond are clipped.
+    """``none``: raw. ``min-max``, ``window`` and ``percentiles`` bring an interval to ``to`` and clip what is beyond.
     ``z-score``: mean 0 and standard deviation 1."""
     window: tuple[float, float] | None = None
     """``window``: the interval in raw units, low and high, for example (-1000, 1000) HU."""

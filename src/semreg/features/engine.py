@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +22,14 @@ from semreg.events import OnStep, Step
 from semreg.features.collect import Collector, Piece
 from semreg.features.contract import IntensityStats, Network
 from semreg.features.traits import Traits
-from semreg.memory import SHARE, available_bytes, give_back_memory, held_bytes, is_out_of_memory
+from semreg.memory import (
+    SHARE,
+    available_bytes,
+    give_back_memory,
+    held_bytes,
+    is_out_of_memory,
+    sparing_memory,
+)
 from semreg.tiles import Axis, Cut, Plan, Span, plan_patches, plan_tiles, window
 
 logger = logging.getLogger("semreg")
@@ -60,6 +68,8 @@ class Engine:
         self.device = torch.device(device)
         self.memory = memory
         self.traits = Traits(network, self.device)
+        self.plan: Plan | None = None
+        """How the last image was cut."""
         self._on_step = on_step
         self._stage = stage
 
@@ -79,7 +89,9 @@ class Engine:
         while True:
             plan = self._plan(shape, collector, most)
             try:
-                self._run(plan, request, collector)
+                with nullcontext() if self.memory is None else sparing_memory():
+                    self._run(plan, request, collector)
+                self.plan = plan
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or plan.largest < 2:
                     raise
@@ -101,7 +113,7 @@ class Engine:
 
         if traits.patch is None or whole.largest == math.prod(traits.fixed_size or ()):
             if room(whole) < whole.largest:
-                traits.measure_memory()
+                traits.measure_memory(room(whole))
             if room(whole) >= whole.largest:
                 return whole
         axes = self._axes(filled, collector)
@@ -112,14 +124,10 @@ class Engine:
                 return self._told(patches, axes)
             if fixed:
                 raise self._no_room(shape, collector, most)
-        found: Plan | None = whole
-        for _ in range(6):  # what the collector holds depends a little on the plan
-            found = plan_tiles(axes, room(found or whole))
-            if found is None:
-                break
-            if room(found) >= found.largest:
-                return self._told(found, axes)
-        raise self._no_room(shape, collector, most)
+        found = _cut(axes, whole, room)
+        if found is None:
+            raise self._no_room(shape, collector, most)
+        return self._told(found, axes)
 
     def _no_room(self, shape: tuple[int, ...], collector: Collector, most: float) -> Exception:
         if most < math.inf:
@@ -132,7 +140,9 @@ class Engine:
         for axis, (n, halo, align) in enumerate(zip(size, traits.halo, traits.align, strict=True)):
             strides = [output.stride[axis] for output in traits.outputs]
             reach = None if halo is None else halo + collector.margin * max(strides)
-            lost = max(0, *[stride - 1 - output.slack[axis] for stride, output in zip(strides, traits.outputs)])
+            lost = max(
+                0, *[stride - 1 - output.slack[axis] for stride, output in zip(strides, traits.outputs, strict=True)]
+            )
             step = math.lcm(align, *[stride * collector.multiple for stride in strides])
             axes.append(Axis(n, reach, step, self.network.spec.overlap, lost))
         return axes
@@ -298,6 +308,16 @@ class NoCollector:
     def bytes(self, shapes: Sequence[tuple[int, ...]], share: float, *, single: bool, blended: bool) -> int:  # noqa: ARG002
         """Nothing is held."""
         return 0
+
+
+def _cut(axes: Sequence[Axis], whole: Plan, room: Callable[[Plan], float]) -> Plan | None:
+    """A plan whose largest tile has the voxels there is room for; that depends a little on the plan."""
+    found: Plan | None = whole
+    for _ in range(6):
+        found = plan_tiles(axes, room(found or whole))
+        if found is None or room(found) >= found.largest:
+            return found
+    return None
 
 
 def _uncut(size: int) -> Cut:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,9 +18,10 @@ from semreg.features.engine import Engine, Request
 from semreg.features.inputs import Frame, frame_of, request_of, stats_of
 from semreg.features.slices import AXES, SliceNetwork, slice_axis
 from semreg.features.traits import Traits
-from semreg.fields import Layer, Volume
-from semreg.geometry import reorder
+from semreg.fields import Layer, Volume, reorder_tensor
+from semreg.geometry import Grid, index_map, reorder
 from semreg.sampling import pool
+from semreg.tiles import Plan
 
 SMALL = 1e-6
 """Weights below count as none."""
@@ -79,6 +81,8 @@ class Extractor:
         self.network = network
         self._options = options
         self._engines: dict[int | None, Engine] = {}
+        self.plans: list[Plan] = []
+        """How the last image was cut, once for each orientation it was seen in."""
 
     @property
     def spec(self) -> ModelSpec:
@@ -102,8 +106,10 @@ class Extractor:
         """
         frame = frame_of(volume.grid, self.spec)
         request, share = request_of(volume, weight, frame, self.spec, reference)
-        seen = [_layers(self.engine(axis), request, share, frame, pooled_mm) for axis in _planes(self.spec, frame)]
-        return tuple(_mean(same, frame) for same in zip(*seen, strict=True))
+        engines = [self.engine(axis) for axis in _planes(self.spec, frame)]
+        seen = [_layers(engine, request, share, frame, pooled_mm) for engine in engines]
+        self.plans = [engine.plan for engine in engines if engine.plan is not None]
+        return tuple(_on(volume.grid, _mean(same, frame)) for same in zip(*seen, strict=True))
 
     @property
     def traits(self) -> Traits:
@@ -148,7 +154,7 @@ def segment(volume: Volume, network: Network, **options: Any) -> Volume:
     shape = engine.traits.shapes(request.x.shape[1:])[0][1:]
     found = Labels(frame.grid.lattice(output.offset, output.stride, shape), turned)
     engine.run(request, found)
-    return Volume(found.labels[None], turned).reordered(frame.axes.inverse)
+    return Volume(reorder_tensor(found.labels[None], frame.axes.inverse), volume.grid)
 
 
 def _segment_of_planes(volume: Volume, network: Network, options: Mapping[str, Any]) -> Volume:
@@ -217,6 +223,14 @@ def _mean(layers: Sequence[Layer], frame: Frame) -> Layer:
         total += layer.features.on(grid).data
     weight = layers[0].weight
     return Layer(Volume(total / len(layers), grid), None if weight is None else weight.on(grid))
+
+
+def _on(grid: Grid, layer: Layer) -> Layer:
+    """The layer on ``grid`` itself where its own differs from that by rounding alone."""
+    if layer.grid.shape != grid.shape or np.abs(index_map(layer.grid, grid) - np.eye(grid.dimension + 1)).max() > 1e-9:
+        return layer
+    weight = None if layer.weight is None else Volume(layer.weight.data, grid)
+    return Layer(Volume(layer.features.data, grid), weight)
 
 
 def _padded(x: Tensor, start: int, stop: int, halo: int) -> Tensor:
