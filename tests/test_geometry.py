@@ -33,6 +33,7 @@ from semreg.geometry import (
     covering_grid,
     index_map,
     nearest_rotation,
+    oriented_order,
     orthonormality_error,
     per_axis,
     reorder,
@@ -328,3 +329,74 @@ def test_box_in_words() -> None:
     """The box in a message reaches half a voxel beyond the outer centres, along x y z."""
     grid = make_grid((2, 3, 4), (1.0, 2.0, 3.0), (10.0, 20.0, 30.0), np.eye(3))
     assert grid.box() == "[9.5, 11.5] × [19.0, 25.0] × [28.5, 40.5] mm"
+
+
+def test_lattice_lies_at_start_and_step() -> None:
+    """Sample i of a lattice lies at the index ``start + i * step``, fractions and starts before the grid included."""
+    grid = oblique_grid(3, ORIENTATIONS[17])
+    start, step, shape = (-1.0, 0.5, 1.5), (1.0, 2.0, 4.0), (4, 3, 2)
+    lattice = grid.lattice(start, step, shape)
+    assert lattice.shape == shape
+    assert lattice.direction == grid.direction
+    for index in np.ndindex(*shape):
+        there = lattice.index_to_point() @ np.append(np.array(index, dtype=float), 1.0)
+        expected = grid.index_to_point() @ np.append(np.array(start) + np.array(step) * index, 1.0)
+        np.testing.assert_allclose(there, expected, atol=ROUNDING_MM)
+
+
+def test_lattice_of_one_is_the_grid() -> None:
+    """Starting at 0 in steps of 1 the lattice is the grid itself, and of blocks it is the pooled grid."""
+    grid = oblique_grid(2)
+    assert grid.lattice((0, 0), (1, 1), grid.shape) == grid
+    pooled, lattice = grid.pooled((2, 3)), grid.lattice((0.5, 1.0), (2, 3), (3, 3))
+    np.testing.assert_allclose(lattice.index_to_point(), pooled.index_to_point(), atol=ROUNDING_MM)
+    assert lattice.shape == pooled.shape
+
+
+DIRECTIONS = {"L": (1, 0, 0), "R": (-1, 0, 0), "P": (0, 1, 0), "A": (0, -1, 0), "S": (0, 0, 1), "I": (0, 0, -1)}
+
+
+@pytest.mark.parametrize("axes", ["SPL", "LIA", "RAS", "PSR", "IAR"])
+def test_oriented_order_grows_as_asked(axes: str) -> None:
+    """However an image is stored, its tensor axes then grow along the directions named, first axis first."""
+    for orientation in ORIENTATIONS:
+        turned = reorder(grid := oblique_grid(3, orientation), oriented_order(grid, axes))
+        for axis, letter in enumerate(axes):
+            column = np.asarray(turned.direction)[:, ::-1][:, axis]
+            assert column @ DIRECTIONS[letter] > 0.7
+        np.testing.assert_allclose(
+            sorted(map(tuple, turned.corners_xyz().round(6))), sorted(map(tuple, grid.corners_xyz().round(6)))
+        )
+
+
+@pytest.mark.parametrize("axes", ["PL", "RA"])
+def test_oriented_order_of_pictures(axes: str) -> None:
+    """In 2-D the directions are those of x and y."""
+    for orientation in signed_permutations(2):
+        turned = reorder(grid := oblique_grid(2, orientation), oriented_order(grid, axes))
+        for axis, letter in enumerate(axes):
+            assert np.asarray(turned.direction)[:, ::-1][:, axis] @ DIRECTIONS[letter][:2] > 0.7
+
+
+@pytest.mark.parametrize("axes", ["SP", "SPLR", "SSL", "SPX", "spl", ""])
+def test_directions_that_are_none_are_refused(axes: str) -> None:
+    """Letters that do not name each axis once are refused with an example."""
+    with pytest.raises(GeometryError, match="3 directions such as SPL, one for each axis, got"):
+        oriented_order(oblique_grid(3), axes)
+
+
+@pytest.mark.parametrize("number", range(48))
+def test_an_order_and_its_inverse_cancel(number: int) -> None:
+    """Reordering there and back gives the same grid and the same array, for every permutation and every flip."""
+    grid = oblique_grid(3)
+    orientation = ORIENTATIONS[number]
+    order = tuple(int(np.abs(orientation[:, axis]).argmax()) for axis in range(3))
+    axes = AxisOrder(order, tuple(axis for axis in range(3) if orientation[:, axis].sum() < 0))
+    back = reorder(reorder(grid, axes), axes.inverse)
+    np.testing.assert_allclose(back.index_to_point(), grid.index_to_point(), atol=ROUNDING_MM)
+    assert back.shape == grid.shape
+    array = np.arange(grid.voxels).reshape(grid.shape)
+    there = np.flip(array.transpose(axes.order), axes.flips)
+    again = np.flip(there.transpose(axes.inverse.order), axes.inverse.flips)
+    assert (again == array).all()
+    assert axes.inverse.inverse == axes

@@ -77,6 +77,16 @@ def watched_peak() -> Iterator[Callable[[], int]]:
         _map_from(MAPPED)
 
 
+@contextmanager
+def sparing_memory() -> Iterator[None]:
+    """Meanwhile what is freed goes back to the system at once: for work that must stay below a limit."""
+    _map_from(MAPPED_WHILE_WATCHED)
+    try:
+        yield
+    finally:
+        _map_from(MAPPED)
+
+
 def _map_from(size: int) -> None:
     """Blocks of at least ``size`` bytes are mapped by themselves, not kept for reuse; glibc alone has such a choice."""
     try:

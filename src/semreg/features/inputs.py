@@ -78,14 +78,23 @@ def request_of(
 
     Excluded voxels get the smallest value of those that count. Statistics are those of ``reference`` if it is given.
     """
-    data = volume.reordered(frame.axes).averaged_on(frame.grid).data
     share = None if weight is None else weight.reordered(frame.axes).averaged_on(frame.grid)
+    data = _averaged(volume.reordered(frame.axes), weight, share, frame).data
     counted = (data if share is None else data[share.data > 0]).detach() if reference is None else reference
     if share is not None:
         data = torch.where(share.data > 0, data, counted.min())
     stats = stats_of(normalised(counted, counted, spec.normalisation))
     direction = torch.tensor(frame.grid.direction, dtype=torch.float32)
     return Request(normalised(data, counted, spec.normalisation), stats, direction), share
+
+
+def _averaged(volume: Volume, weight: Volume | None, share: Volume | None, frame: Frame) -> Volume:
+    """The image on the network's grid; where voxels are excluded the weighted mean, so that they do not leak in."""
+    if weight is None or share is None or frame.grid == volume.grid:
+        return volume.averaged_on(frame.grid)
+    counts = weight.reordered(frame.axes).data
+    inner = Volume(torch.where(counts > 0, volume.data, 0.0) * counts, volume.grid).averaged_on(frame.grid)
+    return Volume(inner.data / torch.where(share.data > 0, share.data, 1.0), frame.grid)
 
 
 def stats_of(values: Tensor) -> IntensityStats:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from semreg.errors import ModelContractError
-from semreg.features.contract import IntensityStats, ModelSpec, Network
-from semreg.memory import give_back_memory, held_bytes, watched_peak
+from semreg.features.contract import IntensityStats, Network
+from semreg.memory import give_back_memory, held_bytes, is_out_of_memory, watched_peak
 
 MULTIPLES = (1, 2, 4, 8, 16, 32, 64, 7, 14, 28, 56)
 """Input sizes that networks ask to be multiples of, tried in this order."""
@@ -26,7 +26,7 @@ LENGTHS = (64, 160, 512)
 """Voxels along the probed axis, longer ones where the shorter do not suffice; what reaches further sees everything."""
 NEAR = 3 / 8
 """Share of the probed length within which a reach must stay to be believed."""
-LEAST_SIZES = (SMALLEST, 36, 96)
+LEAST_SIZES = (SMALLEST, 16, 25, 36, 60, 96)
 MOST_SIZE = 224
 MEMORY_SIDE = 32
 """Voxels a side of the probe of the memory."""
@@ -122,10 +122,15 @@ def find_sizes(network: Network, device: torch.device) -> tuple[Sizes, list[Outp
 
 
 def _is_only_size(network: Network, patch: Sequence[int], device: torch.device) -> bool:
-    """Whether the network takes ``patch`` and nothing that is longer along an axis."""
+    """Whether the network takes ``patch`` and nothing that is longer along an axis; no, where memory runs out."""
     longer = [[n + 64 * (a == axis) for a, n in enumerate(patch)] for axis in range(len(patch))]
-    taken = _refusal(network, patch, device) is None
-    return taken and any(_refusal(network, size, device) is not None for size in longer)
+    try:
+        taken = _refusal(network, patch, device) is None
+        return taken and any(_refusal(network, size, device) is not None for size in longer)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return False
 
 
 def _smallest(network: Network, multiple: int, device: torch.device) -> int | ModelContractError | None:
@@ -162,9 +167,7 @@ def measure_outputs(
 class _Lengths:
     """How many samples the outputs have along one axis, for inputs that are longer along it by some multiples."""
 
-    def __init__(
-        self, network: Network, size: Sequence[int], axis: int, multiple: int, device: torch.device
-    ) -> None:
+    def __init__(self, network: Network, size: Sequence[int], axis: int, multiple: int, device: torch.device) -> None:
         self._network, self._size, self._axis, self._multiple, self._device = network, size, axis, multiple, device
         self._known: dict[int, list[int]] = {}
         self.channels: list[int] = []
@@ -173,7 +176,7 @@ class _Lengths:
         """Samples of an output for ``more`` multiples than the smallest input has."""
         if more not in self._known:
             size = [n + more * self._multiple * (a == self._axis) for a, n in enumerate(self._size)]
-            outputs = run(self._network, noise(self._network.spec, size, self._device))
+            outputs = run(self._network, noise(size, self._device))
             self.channels = [y.shape[1] for y in outputs]
             self._known[more] = [y.shape[self._axis + 2] for y in outputs]
         return self._known[more][number]
@@ -190,7 +193,11 @@ class _Lengths:
                 "out with layers"
             )
         each = self.count(number, 1) - count
-        if each > 0 and multiple % each == 0 and (self.count(number, 2), many) == (count + 2 * each, count + more * each):
+        if (
+            each > 0
+            and multiple % each == 0
+            and (self.count(number, 2), many) == (count + 2 * each, count + more * each)
+        ):
             stride = multiple // each
             return stride, stride * count - size
         first = self._first_above(number, count, more)
@@ -216,7 +223,7 @@ class _Lengths:
 
 def fixed_outputs(network: Network, size: Sequence[int], device: torch.device) -> list[OutputTraits]:
     """The same for a network that takes one size only: strides are the ratios of input and output size."""
-    outputs = run(network, noise(network.spec, size, device))
+    outputs = run(network, noise(size, device))
     found = []
     for number, y in enumerate(outputs):
         counts = y.shape[2:]
@@ -260,7 +267,7 @@ def measure_reach(
         offsets = tuple((low + high) / 2 for low, high in ends)
         moved = max(abs(a - b) for a, b in zip(offsets, centred, strict=True))
         reach = math.ceil(max(seen, changed + moved))
-        period = _period(network, outputs, reach, multiple, size, axis, device)
+        period = math.lcm(_period(network, outputs, reach, size, axis, device), multiple)
         if any(period > output.stride[axis] for output in outputs):
             # what a sample sees depends on its place in the period: the first and the last one mirror each other
             halves = [
@@ -324,7 +331,7 @@ def _gradients(
 
     ``phase``: a period, and whether its last sample is wanted or its first one.
     """
-    x = noise(network.spec, shape, device).requires_grad_()
+    x = noise(shape, device).requires_grad_()
     with torch.enable_grad():
         results = network(x, STANDARD, torch.eye(len(shape), device=device))
         lines = []
@@ -357,7 +364,7 @@ def _change_reach(
     network: Network, outputs: Sequence[OutputTraits], shape: Sequence[int], axis: int, device: torch.device
 ) -> float:
     """How far a change of the middle plane of the input reaches, in input voxels."""
-    x = noise(network.spec, shape, device)
+    x = noise(shape, device)
     middle = shape[axis] // 2
     other = x.clone()
     other.select(axis + 2, middle).mul_(-3).add_(100.0)
@@ -381,24 +388,23 @@ def _period(
     network: Network,
     outputs: Sequence[OutputTraits],
     reach: int,
-    multiple: int,
     size: Sequence[int],
     axis: int,
     device: torch.device,
 ) -> int:
     """The smallest shift of the input that only shifts the outputs."""
-    length = _up(2 * reach + 2 * max(output.stride[axis] for output in outputs) + 32, multiple)
+    length = _up(2 * reach + 2 * max(output.stride[axis] for output in outputs) + 32, size[axis])
     step = math.lcm(*[output.stride[axis] for output in outputs])
     shifts = [step * times for times in PERIODS if step * times <= max(step, PERIODS[-1])]
     shape = [length + shifts[-1] if a == axis else n for a, n in enumerate(size)]
-    x = noise(network.spec, shape, device)
+    x = noise(shape, device)
     still = run(network, x.narrow(axis + 2, 0, length).contiguous())
     for shift in shifts:
         moved = run(network, x.narrow(axis + 2, shift, length).contiguous())
         pairs = zip(still, moved, outputs, strict=True)
         if all(_shifted(a, b, shift // o.stride[axis], reach // o.stride[axis] + 1, axis + 2) for a, b, o in pairs):
-            return math.lcm(shift, multiple)
-    return math.lcm(shifts[-1], multiple)
+            return shift
+    return shifts[-1]
 
 
 def _shifted(still: Tensor, moved: Tensor, shift: int, border: int, axis: int) -> bool:
@@ -415,17 +421,25 @@ def measure_memory(
 ) -> Memory:
     """Bytes of a forward pass by voxel, from the peak of one pass over about ``2 * side³`` voxels.
 
-    With what is returned, without the input. Small passes need more by voxel than large ones do.
+    With what is returned, without the input. Small passes need more by voxel than large ones do; where memory runs
+    out, a smaller one is tried.
     """
     axis = len(size) - 1
     side = round(side ** (3 / len(size)))
-    shape = [_up(max(n, side), multiple) * (2 if a == axis else 1) for a, n in enumerate(size)]
-    return Memory(_peak(network, noise(network.spec, shape, device)) / math.prod(shape), 0.0)
+    while True:
+        shape = [_up(max(n, side), multiple) * (2 if a == axis else 1) for a, n in enumerate(size)]
+        try:
+            return Memory(_peak(network, noise(shape, device)) / math.prod(shape), 0.0)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or side <= min(size):
+                raise
+        side //= 2
+        give_back_memory()
 
 
 def fixed_memory(network: Network, size: Sequence[int], device: torch.device) -> Memory:
     """The same for a network that takes one size only."""
-    return Memory(0.0, _peak(network, noise(network.spec, size, device)))
+    return Memory(0.0, _peak(network, noise(size, device)))
 
 
 def _peak(network: Network, x: Tensor) -> float:
@@ -435,9 +449,10 @@ def _peak(network: Network, x: Tensor) -> float:
         before = torch.cuda.memory_allocated(x.device)
         run(network, x)
         return float(torch.cuda.max_memory_allocated(x.device) - before)
-    results = run(network, x)  # what is allocated once and kept does not count
-    returned = sum(y.numel() * y.element_size() for y in results)
-    del results
+    with watched_peak():  # what is freed is given back, not kept beside the limit
+        results = run(network, x)  # what is allocated once and kept does not count
+        returned = sum(y.numel() * y.element_size() for y in results)
+        del results
     give_back_memory()
     before = held_bytes()
     if not before:
@@ -453,7 +468,7 @@ def run(network: Network, x: Tensor) -> list[Tensor]:
         return list(network(x, STANDARD, torch.eye(x.ndim - 2, device=x.device)))
 
 
-def noise(spec: ModelSpec, size: Sequence[int], device: torch.device) -> Tensor:
+def noise(size: Sequence[int], device: torch.device) -> Tensor:
     """The same normal noise each time, (1, 1, *size): a grey image."""
     return torch.randn((1, 1, *size), generator=_generator()).to(device)
 
@@ -473,7 +488,7 @@ def with_offsets(outputs: Sequence[OutputTraits], reaches: Sequence[Reach]) -> l
 
 def _refusal(network: Network, size: Sequence[int], device: torch.device) -> ModelContractError | None:
     try:
-        run(network, noise(network.spec, size, device))
+        run(network, noise(size, device))
     except ModelContractError as error:
         return error
     return None

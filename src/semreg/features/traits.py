@@ -65,10 +65,11 @@ class Traits:
         """What a forward pass holds: about, and rather more than less, until ``measure_memory`` was called."""
         return self._memory(probe.MEMORY_SIDE)
 
-    def measure_memory(self) -> None:
-        """Measure ``memory`` again, more closely, which takes longer."""
-        if self.fixed_size is None and not self._measured_closely:
-            self.memory = self._memory(probe.CLOSE_SIDE)
+    def measure_memory(self, most: float) -> None:
+        """Measure ``memory`` again, more closely, which takes longer, with at most ``most`` voxels."""
+        side = min(probe.CLOSE_SIDE, int(max(0.0, most / 2) ** (1 / 3)))
+        if self.fixed_size is None and not self._measured_closely and side > probe.MEMORY_SIDE:
+            self.memory = self._memory(side)
             self._measured_closely = True
 
     def _memory(self, side: int) -> probe.Memory:

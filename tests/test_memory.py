@@ -1,0 +1,98 @@
+"""Amounts of memory: how they are written, and what the process says of itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from semreg import memory
+from semreg.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("3GB", 3_000_000_000),
+        ("512 MiB", 512 * 2**20),
+        ("2e9", 2_000_000_000),
+        ("1.5gib", 3 * 2**29),
+        (" .5 TB ", 500_000_000_000),
+        ("7kb", 7_000),
+        ("1", 1),
+    ],
+)
+def test_amounts_are_read(text, expected):
+    """Units of ten and of two, any case, with and without a space; a bare number is bytes."""
+    assert memory.parse_bytes(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "GB", "3 G B", "3 parsecs", "-3GB", "0", "0GB", "1e-3GB", "3GBs", "nan", "1e999"])
+def test_what_is_no_amount_is_refused(text):
+    """What is no positive amount is an error that shows it and how to write one."""
+    with pytest.raises(ConfigError, match="such as 3GB or 512MiB, got"):
+        memory.parse_bytes(text)
+
+
+@given(st.integers(1, 10**6), st.sampled_from(sorted(memory.UNITS)))
+def test_amounts_scale_with_their_unit(number, unit):
+    """A whole number of a unit is that many times the unit."""
+    assert memory.parse_bytes(f"{number} {unit.lower()}") == number * memory.UNITS[unit]
+
+
+def test_what_is_held_grows_and_shrinks():
+    """A tensor that is filled shows in what is held and in the peak, and its end only in what is held."""
+    before = memory.held_bytes()
+    if not before:
+        pytest.skip("this system does not tell what a process holds")
+    block = torch.ones(1 << 24)  # 64 MiB
+    during = memory.held_bytes()
+    assert 0.9 * 2**26 < during - before < 1.3 * 2**26
+    del block
+    memory.give_back_memory()
+    assert memory.held_bytes() - before < 0.3 * 2**26
+    assert memory.peak_bytes() >= during - 2**20  # the kernel counts in batches of pages
+
+
+def test_a_peak_is_watched():
+    """The most that is held for a while is seen, and not what was held before."""
+    if not memory.held_bytes():
+        pytest.skip("this system does not tell what a process holds")
+    before = memory.held_bytes()
+    with memory.watched_peak() as quiet:
+        pass
+    with memory.watched_peak() as peak:
+        for _ in range(5):  # the peak lasts some milliseconds
+            block = torch.ones(1 << 24)
+            block += 1
+        del block
+    assert quiet() - before < 2**25
+    assert 0.9 * 2**26 < peak() - before < 2.2 * 2**26
+
+
+def test_what_is_available_is_less_than_the_machine_has():
+    """What can still be had is positive and below what /proc/meminfo says there is."""
+    path = Path("/proc/meminfo")
+    if not path.exists():
+        pytest.skip("this system has no /proc/meminfo")
+    total = int(next(line for line in path.read_text().splitlines() if line.startswith("MemTotal")).split()[1]) * 1024
+    assert 0 < memory.available_bytes() < total
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("size mismatch"), False),
+        (ValueError("expected a tensor"), False),
+    ],
+)
+def test_out_of_memory_is_recognised(error, expected):
+    """However torch says that memory ran out, it is seen; other errors are not taken for it."""
+    assert memory.is_out_of_memory(error) is expected
