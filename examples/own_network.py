@@ -6,8 +6,6 @@ Any ``torch.nn.Module`` works that takes an image (1, 1, z, y, x) and returns fe
 of them at any strides. This one has no weights, so that the example needs no file.
 """
 
-# ruff: noqa: INP001, T201 - a script: it is no package, and it prints
-
 from __future__ import annotations
 
 import torch

@@ -24,14 +24,17 @@ def test_nothing_given_changes_nothing():
 
 
 def test_flags_are_settings():
-    """Each flag is the setting of its name, and ``--model`` stands in the place of the models of the settings."""
+    """Each flag is the setting of its name, ``--model`` stands in the place of the models of the settings.
+
+    Layers and descriptions that are given once for all models go to the networks: what is built in has none.
+    """
     flags = ModelFlags(
         model=("a.pt", "mind"), moving=("b.pt",), layers=("0,-1",), distance=("l2,cosine",), weight=("1,0.5", "2"),
         pca=("8", "0"),
     )  # fmt: skip
     first, second = model_configs((ModelConfig(model="old", subset=4),), flags)
-    shared = {"moving": "b.pt", "layers": (0, -1), "distance": ("l2", "cosine")}
-    assert first == ModelConfig(model="a.pt", weight=(1.0, 0.5), pca=8, **shared)
+    shared = {"moving": "b.pt", "distance": ("l2", "cosine")}
+    assert first == ModelConfig(model="a.pt", layers=(0, -1), weight=(1.0, 0.5), pca=8, **shared)
     assert second == ModelConfig(model="mind", weight=(2.0,), pca=0, **shared)
 
 

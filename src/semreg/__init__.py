@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from semreg.config import ModelConfig as ModelConfig
     from semreg.config import RegistrationConfig as RegistrationConfig
     from semreg.errors import ConfigError as ConfigError
     from semreg.errors import DeviceError as DeviceError
@@ -56,6 +57,7 @@ _HOMES = {
     "ImageError": "errors",
     "Layer": "fields",
     "LoadedImage": "itk_bridge",
+    "ModelConfig": "config",
     "ModelContractError": "errors",
     "ModelError": "errors",
     "ModelNotFoundError": "errors",

@@ -136,6 +136,10 @@ class RefineConfig:
     def __post_init__(self) -> None:
         """Check the values (ConfigError)."""
         _require(self.update_every >= 0, "refine.update_every >= 0 steps", self.update_every)
+        once = self.mode == "static" or self.update_every == 0
+        _require(
+            once, "refine.update_every=0 in the mode jacobian, which runs the network in each step", self.update_every
+        )
         _require(1 <= self.levels <= 6, "refine.levels between 1 and 6", self.levels)
         _require(self.iterations >= 1, "refine.iterations >= 1", self.iterations)
         _require(self.control_mm is None or self.control_mm > 0, "refine.control_mm > 0", self.control_mm)

@@ -87,7 +87,6 @@ class Layer:
         values = pool(self.features.data * self.weight.data, factor) / weight.clamp(min=1e-6)
         return Layer(Volume(values, grid), Volume(weight, grid))
 
-
     def averaged_on(self, grid: Grid) -> Layer:
         """The layer on another grid along the same axes, weighted where voxels are excluded."""
         if self.weight is None:

@@ -99,7 +99,8 @@ def describe_models(pairings: Sequence[Pairing]) -> list[dict[str, Any]]:
             model = pairing.moving if image == "moving" else pairing.fixed
             entry: dict[str, Any] = {"image": image, "name": model.spec.name}
             if isinstance(model, Extractor):
-                entry |= {"sha256": getattr(model.network, "sha256", None), "spec": to_dict(model.spec)}
+                facts = {name: getattr(model.network, name, None) for name in ("sha256", "layers")}
+                entry |= facts | {"spec": to_dict(model.spec)}
             described.append(entry)
     return described
 
@@ -184,6 +185,11 @@ class Images:
             layers = self._layers(compared.pairing.moving, prepared, self.image.data)
             terms += compared.terms(_reduced(layers, compared.reductions), self.config)
         return tuple(term.pooled(spacing_mm) for term in terms_of(terms))
+
+    @property
+    def image_weight(self) -> Volume | None:
+        """How much each voxel of ``image`` counts, (1, *S); None: all do."""
+        return self._prepared.weight
 
     def features(self, warped: Tensor) -> list[Tensor]:
         """Features (C, *S) of the warped image (1, *S) on ``grid``, one for each term; differentiable in ``warped``."""

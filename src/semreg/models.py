@@ -84,7 +84,8 @@ def is_file_name(model: str | Path) -> bool:
 
 def _network(model: Any, choice: Choice, device: torch.device | str) -> Network:
     if not isinstance(model, (str, Path)):
-        return as_network(model, _changed(getattr(model, "spec", None) or ModelSpec(), choice.spec), device)
+        own = getattr(model, "spec", None)
+        return as_network(model, _changed(own if isinstance(own, ModelSpec) else ModelSpec(), choice.spec), device)
     if is_file_name(model):
         return load_network(model, spec=_changed(read_spec(model), choice.spec), device=device)
     path = locate(str(model), [*choice.folders, default_folder()])
@@ -92,11 +93,18 @@ def _network(model: Any, choice: Choice, device: torch.device | str) -> Network:
 
 
 def _changed(spec: ModelSpec, assignments: Sequence[str]) -> ModelSpec:
-    for assignment in assignments:
+    # the kind of normalisation goes last: whether it is complete depends on the others
+    for assignment in sorted(assignments, key=lambda text: text.startswith("normalisation.kind")):
         spec = override(spec, assignment)
     return spec
 
 
 def _nothing_else(model: str, choice: Choice) -> None:
     if choice.spec or choice.layers not in (None, (0,), (-1,)):
-        raise ModelError(f"expected no layers and no spec for {model}, which is built in, got {choice}: leave them out")
+        given = list(choice.spec)
+        if choice.layers is not None:
+            given.append(f"layers {', '.join(map(str, choice.layers))}")
+        raise ModelError(
+            f"expected no layers and no description for {model}, which is built in, got {', '.join(given)}: leave them "
+            "out"
+        )

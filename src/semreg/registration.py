@@ -106,7 +106,8 @@ def plan(  # noqa: PLR0913 - what is registered, how and where
         both = " in both directions" if coarse_config.inverse_consistency else ""
         lines.append(f"Coarse search{both} on nodes {spacings} mm apart, up to {reach:.3g} mm along each axis.")
     if refine_config.enabled:
-        resolutions = ", ".join(f"{finest * 2**i:.3g}" for i in reversed(range(refine_config.levels)))
+        coarser = 0 if refine_config.mode == "jacobian" else refine_config.levels - 1
+        resolutions = ", ".join(f"{finest * 2**i:.3g}" for i in range(coarser, -1, -1))
         lines.append(
             f"Refinement{_mode(refine_config)} with distance {_distances(config)} on features {resolutions} mm apart, "
             f"control points {control:.3g} mm apart at the end, at most {refine_config.iterations} steps a level"

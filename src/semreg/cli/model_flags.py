@@ -49,7 +49,8 @@ def model_configs(base: Sequence[ModelConfig], flags: ModelFlags) -> tuple[Model
         ("weight", flags.weight),
         ("pca", flags.pca),
     ):
-        models = [_set(model, name, text) for model, text in _dealt(models, values, name)]
+        dealt = _dealt(models, values, name, networks=name == "layers")
+        models = [_set(model, name, text) for model, text in dealt]
     models = [
         model if path is None else replace(model, moving=path)
         for model, path in _dealt(models, flags.moving, "moving-model")
@@ -58,12 +59,14 @@ def model_configs(base: Sequence[ModelConfig], flags: ModelFlags) -> tuple[Model
         return (replace(models[0], spec=(*models[0].spec, *[one for text in flags.spec for one in _specs(text)])),)
     return tuple(
         model if text is None else replace(model, spec=(*model.spec, *_specs(text)))
-        for model, text in _dealt(models, flags.spec, "spec")
+        for model, text in _dealt(models, flags.spec, "spec", networks=True)
     )
 
 
-def _dealt(models: Sequence[ModelConfig], values: Sequence[str], flag: str) -> list[tuple[ModelConfig, str | None]]:
-    """Each model with its value, None where none was given."""
+def _dealt(
+    models: Sequence[ModelConfig], values: Sequence[str], flag: str, *, networks: bool = False
+) -> list[tuple[ModelConfig, str | None]]:
+    """Each model with its value, None where none was given; one for all goes to ``networks`` alone if that is asked."""
     if len(values) not in (0, 1, len(models)):
         raise ConfigError(
             f"expected --{flag} once, or once for each of {len(models)} models, got it {len(values)} times: "
@@ -72,6 +75,10 @@ def _dealt(models: Sequence[ModelConfig], values: Sequence[str], flag: str) -> l
     each: list[str | None] = [*values]
     if len(values) < len(models):
         each = (each or [None]) * len(models)
+    from semreg.catalogue import BUILT_IN
+
+    shared = networks and len(values) == 1 < len(models)
+    each = [None if shared and model.model in BUILT_IN else text for model, text in zip(models, each, strict=True)]
     return list(zip(models, each, strict=True))
 
 

@@ -38,6 +38,10 @@ class Renewal(Protocol):
     def grid(self) -> Grid:
         """Where the networks see the warped image: the fixed image's working grid."""
 
+    @property
+    def image_weight(self) -> Volume | None:
+        """How much each voxel of ``image`` counts, (1, *S); None: all do."""
+
     def features(self, warped: Tensor) -> list[Tensor]:
         """Features (C, *S) of the warped image (1, *S) on ``grid``, one for each term; differentiable in ``warped``."""
 
@@ -173,13 +177,15 @@ class ImageMatch:
 
     def _sample_weight(self, term: Term, index: Tensor) -> Tensor:
         """How much each sample of a layer counts: where its place in the image is read inside of the moving image."""
-        counts = inside(index, self._renewal.image.grid.shape).to(index.dtype).reshape(1, *self._renewal.grid.shape)
+        counts = self.weight(index).reshape(1, *self._renewal.grid.shape)
         weight = Volume(counts, self._renewal.grid).averaged_on(term.fixed.grid).data.flatten()
         return weight if term.fixed.weight is None else weight * term.fixed.weight.data.flatten()
 
     def weight(self, index: Tensor) -> Tensor:
-        """How much each voxel counts, (P,)."""
-        return inside(index, self._renewal.image.grid.shape).to(index.dtype)
+        """How much each voxel counts, (P,): inside the moving image and its mask."""
+        weight = inside(index, self._renewal.image.grid.shape).to(index.dtype)
+        share = self._renewal.image_weight
+        return weight if share is None else weight * sample(share.data.to(index), index)[0]
 
     def curvature(self) -> Tensor:
         """Not known; that of the interpolated features stands for it."""

@@ -75,15 +75,17 @@ def as_network(model: Any, spec: ModelSpec | None = None, device: str | torch.de
     """A model given in Python as a network: a ``torch.nn.Module``, a ScriptModule, an ExportedProgram, any callable.
 
     A module is put into evaluation mode and its parameters get no gradients; it is copied only to move it to ``device``
-    (None: where it is). A ``Network`` is returned as it is. Raises ModelError for what cannot be called or moved, and
+    (None: where it is). ``spec`` None: the module's own attribute ``spec``, if it is one. A ``Network`` is returned as
+    it is. Raises ModelError for what cannot be called or moved, and
     ModelContractError for a model that needs more than an image.
     """
     if isinstance(model, LoadedNetwork):
         given = model if spec is None else replace(model, spec=spec)
         return given if device is None else given.to(device)
-    if isinstance(getattr(model, "spec", None), ModelSpec) and isinstance(model, Network):
+    own = getattr(model, "spec", None)
+    if isinstance(own, ModelSpec) and isinstance(model, Network) and not isinstance(model, torch.nn.Module):
         return model
-    spec = ModelSpec() if spec is None else spec
+    spec = spec or (own if isinstance(own, ModelSpec) else ModelSpec())
     wrapped: Model
     if isinstance(model, torch.jit.ScriptModule):
         wrapped = torchscript.ScriptedModel(model)

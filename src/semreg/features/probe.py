@@ -114,10 +114,15 @@ def find_sizes(network: Network, device: torch.device) -> tuple[Sizes, list[Outp
                 return sizes, outputs
         else:
             refusal = refusal or size
+    name = spec.name or "the model"
+    if refusal is None:
+        raise ModelContractError(
+            f"expected the outputs of {name} to grow evenly with its input, at most one sample a voxel, they do not: "
+            "leave such outputs out with layers, or set patch to the size it was made for"
+        )
     raise ModelContractError(
-        f"expected {spec.name or 'the model'} to take an input of {SMALLEST} to {MOST_SIZE} voxels a side and to "
-        f"return maps that grow with it, it did for none: set patch to the size it was made for, or channels and "
-        f"dimension. It said: {refusal}"
+        f"expected {name} to take some input of {SMALLEST} to {MOST_SIZE} voxels a side, it took none, and of the "
+        f"smallest it said: {refusal}; or set patch to the size it was made for"
     ) from refusal
 
 
