@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from semreg.errors import ModelContractError
-from semreg.features import probe
+from semreg.features import probe, reach
 from semreg.features.contract import ModelSpec
 from semreg.features.networks import as_network, load_network
 from semreg.features.slices import SliceNetwork
@@ -177,7 +177,7 @@ def test_places_where_everything_is_normalised():
 )
 def test_what_looks_at_everything_has_no_reach(layer):
     """Normalisation over the image, and a softmax over all positions, reach everywhere: no halo is enough."""
-    reach = probe.measure_reach(
+    found = reach.measure_reach(
         as_network(seeded(nn.Conv3d(1, 3, 3, padding=1), nn.Identity()).append(layer)),
         [probe.OutputTraits(3, (1,) * 3, (0.0,) * 3, (0,) * 3)],
         1,
@@ -185,7 +185,7 @@ def test_what_looks_at_everything_has_no_reach(layer):
         0,
         CPU,
     )
-    assert reach.voxels is None
+    assert found.voxels is None
 
 
 def test_stated_receptive_field_is_believed():
@@ -276,8 +276,8 @@ def test_receptive_field_of_meshnet():
     """The sum over its dilated layers is 46 voxels a side; measured on one axis."""
     network = load_network(MODELS / "brainchop_model30chan18cls.pt").keep((-1,))
     output = probe.OutputTraits(18, (1,) * 3, (0.0,) * 3, (0,) * 3)
-    reach = probe.measure_reach(network, [output], 1, (9, 9, 9), 2, CPU)
-    assert (reach.voxels, reach.period, reach.offsets) == (46, 1, (0.0,))
+    found = reach.measure_reach(network, [output], 1, (9, 9, 9), 2, CPU)
+    assert (found.voxels, found.period, found.offsets) == (46, 1, (0.0,))
 
 
 @real

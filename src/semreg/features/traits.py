@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-from semreg.features import probe
+from semreg.features import probe, reach
 from semreg.features.contract import Network
 from semreg.features.slices import SliceNetwork
 
@@ -80,26 +80,26 @@ class Traits:
         return probe.measure_memory(self._network, size, multiple, self._device, side)
 
     @cached_property
-    def _reaches(self) -> tuple[probe.Reach, ...]:
+    def _reaches(self) -> tuple[reach.Reach, ...]:
         multiple, size = self._sizes
         axes = range(self.spec.dimension)
         if self.fixed_size is not None:
             centred = [tuple(output.offset[axis] for output in self._measured) for axis in axes]
-            return tuple(probe.Reach(None, multiple, centred[axis]) for axis in axes)
+            return tuple(reach.Reach(None, multiple, centred[axis]) for axis in axes)
 
-        def measured(axis: int) -> probe.Reach:
+        def measured(axis: int) -> reach.Reach:
             facts = (self._network, self._measured, multiple, size, axis, self._device)
             if self.spec.receptive_field is None:
-                return probe.measure_reach(*facts)
+                return reach.measure_reach(*facts)
             stated = probe.per_axis(self.spec.receptive_field, self.spec.dimension)[axis]
-            return probe.Reach(stated, multiple, probe.local_offsets(*facts))
+            return reach.Reach(stated, multiple, reach.local_offsets(*facts))
 
         return tuple(measured(axis) for axis in axes)
 
     @property
     def halo(self) -> tuple[int | None, ...]:
         """Voxels around a core that influence it; None: all there are."""
-        return self._spread([reach.voxels for reach in self._reaches], 0)
+        return self._spread([found.voxels for found in self._reaches], 0)
 
     @property
     def align(self) -> tuple[int, ...]:
@@ -113,7 +113,7 @@ class Traits:
         """Channels, strides and places of the outputs."""
         found = self._measured
         if any(any(output.slack) or max(output.stride) > 1 for output in found):
-            found = probe.with_offsets(found, self._reaches)  # where they lie is a question only then
+            found = reach.with_offsets(found, self._reaches)  # where they lie is a question only then
         return [
             replace(
                 output,
