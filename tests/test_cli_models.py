@@ -206,7 +206,7 @@ BAD_USE = [
     (("inspect", "mind"), "mind, which is built in"),
     (("inspect", NAME), f"run `semreg models fetch {NAME}`"),
     (("inspect", "empty.pt"), "empty.pt, which is empty"),
-    (("inspect", "flat.pt"), "to take an input of"),
+    (("inspect", "flat.pt"), "to take some input of"),
 ]
 
 

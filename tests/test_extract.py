@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from semreg.features.inputs import frame_of, letters_of, request_of
 from semreg.features.networks import as_network, load_network
 from semreg.features.slices import SliceNetwork
 from semreg.fields import Volume
-from semreg.geometry import AxisOrder, canonical_order, covering_grid, reorder
+from semreg.geometry import AxisOrder, Grid, canonical_order, covering_grid, reorder
 from semreg.sampling import pool
 
 MODELS = Path(__file__).parents[2] / "shared" / "data" / "models"
@@ -244,8 +245,8 @@ def test_all_planes_are_a_mean():
 
 
 def test_constant_slices_are_zero():
-    """Slices of one value, as around a body, have no features instead of NaN, and do not change the others."""
-    module = seeded(nn.Conv2d(1, 2, 3, padding=1), nn.InstanceNorm2d(2, eps=0.0))
+    """Slices of one value of which a network makes NaN have no features instead, and do not change the others."""
+    module = seeded(nn.Conv2d(1, 2, 1), nn.InstanceNorm2d(2, eps=0.0))
     volume = image(GRID)
     data = volume.data.clone()
     data[:, 3:6] = 5.0
@@ -445,3 +446,41 @@ def test_tensors_of_maps():
         expected: Tensor = FLAT(data[None])[0]
     assert torch.equal(layer.features.data, expected)
     np.testing.assert_allclose(layer.grid.origin_xyz, grid.lattice((0.5, 0.5), (2, 2), (9, 11)).origin_xyz, atol=1e-9)
+
+
+def test_small_tiles_of_slices_are_whole_slices():
+    """A tile of one value in a slice that has structure is seen by a 2-D network as in the whole slice."""
+    torch.manual_seed(0)
+    network = as_network(nn.Conv2d(1, 3, 3, padding=1), ModelSpec(dimension=2))
+    data = torch.zeros(1, 6, 64, 64)
+    data[:, :, 40:60, 5:30] = torch.rand(1, 6, 20, 25)
+    volume = Volume(data, Grid.of_shape((6, 64, 64)))
+    (whole,) = extract_layers(volume, network)
+    tiled_network = as_network(network, replace(network.spec, patch=(32, 32)))
+    (tiled,) = extract_layers(volume, tiled_network)
+    torch.testing.assert_close(tiled.features.data, whole.features.data, rtol=0, atol=1e-5)
+
+
+def test_axes_of_a_network_of_slices():
+    """On a volume a 2-D network is turned by three letters; two are refused, they do not say which way slices lie."""
+    torch.manual_seed(0)
+    volume = Volume(torch.rand(1, 5, 12, 14), Grid.of_shape((5, 12, 14)))
+    net = nn.Conv2d(1, 2, 3, padding=1)
+    (plain,) = extract_layers(volume, as_network(net, ModelSpec(dimension=2, axes="SPL")))
+    (turned,) = extract_layers(volume, as_network(net, ModelSpec(dimension=2, axes="SLP")))
+    assert turned.grid == plain.grid
+    assert float((turned.features.data - plain.features.data).abs().max()) > 1e-2
+    flat = as_network(net, ModelSpec(dimension=2, axes="PL"))
+    with pytest.raises(ModelContractError, match="3 letters in axes"):
+        extract_layers(volume, flat)
+
+
+def test_all_planes_at_one_voxel_size():
+    """``slices=all`` shows all three planes at the voxel size that is asked for; two sizes are refused."""
+    volume = Volume(torch.rand(1, 6, 20, 21), Grid.of_shape((6, 20, 21), (0.7, 0.7, 5.0)))
+    network = as_network(nn.Conv2d(1, 2, 3, padding=1), ModelSpec(dimension=2, spacing_mm=(1.0,), slices="all"))
+    (layer,) = extract_layers(volume, network)
+    assert layer.grid.spacing_xyz == pytest.approx((1.0, 1.0, 1.0))
+    two = as_network(nn.Conv2d(1, 2, 3, padding=1), ModelSpec(dimension=2, spacing_mm=(1.0, 2.0), slices="all"))
+    with pytest.raises(ModelContractError, match="one voxel size for all three planes"):
+        extract_layers(volume, two)

@@ -15,7 +15,7 @@ from semreg.errors import ConfigError, DeviceError, ImageError, ModelContractErr
 from semreg.features.contract import IntensityStats
 from semreg.features.networks import as_network, load_network
 from semreg.fields import Volume
-from semreg.geometry import AxisOrder
+from semreg.geometry import AxisOrder, Grid
 from semreg.inspection import inspect_network
 from semreg.memory import held_bytes
 from small_networks import Small, outputs_of, save
@@ -270,3 +270,31 @@ def test_a_published_network_gives_what_torch_gives():
     assert_close(layer.features.data, direct[0][0])
     assert layer.grid == image.grid
     assert len(layer.features.data) == 32
+
+
+def test_voxels_that_are_not_finite_do_not_count_in_infer():
+    """``infer`` normalises with the statistics of the finite voxels, as ``extract`` does."""
+    data = torch.rand(1, 12, 13, 14)
+    data[:, :6] = float("nan")
+    volume = Volume(data, Grid.of_shape((12, 13, 14)))
+    (found,) = semreg.infer(volume, lambda x: x * 1.0, spec="normalisation.kind=z-score", device="cpu")
+    good = found.data[:, 6:]
+    assert float(good.mean()) == pytest.approx(0, abs=1e-3)
+    assert float(good.std()) == pytest.approx(1, abs=1e-2)
+
+
+def test_outputs_are_kept_once():
+    """A network that was shortened keeps what it was shortened to, whatever its description keeps."""
+    many = lambda x: [x, 2 * x, 3 * x]  # noqa: E731 - the smallest network with three outputs
+    network = as_network(many, semreg.ModelSpec(layers=(1,))).keep((2, 1))
+    volume = Volume(torch.rand(1, 9, 10, 11), Grid.of_shape((9, 10, 11)))
+    layers = semreg.extract(volume, network, device="cpu")
+    assert len(layers) == 2
+    torch.testing.assert_close(layers[0].features.data, 3 * volume.data)
+
+
+def test_memory_is_checked_before_the_image_is_resampled():
+    """A voxel size that alone would exceed the limit is refused before anything of that size is made."""
+    volume = Volume(torch.rand(1, 36, 44, 40), Grid.of_shape((36, 44, 40)))
+    with pytest.raises(semreg.ConfigError, match="to read the image at the voxel size"):
+        semreg.extract(volume, lambda x: x, spec="spacing_mm=0.03", memory="900MB", device="cpu")

@@ -14,7 +14,7 @@ from semreg.dense.bspline import SplineLattice, product
 from semreg.dense.match import ImageMatch, TermMatch, distance_at
 from semreg.dense.terms import ALIKE, Term, terms_of
 from semreg.errors import ConfigError, ModelContractError
-from semreg.features.contract import ModelSpec
+from semreg.features.contract import ModelSpec, Normalisation
 from semreg.features.extract import Extractor
 from semreg.features.networks import as_network
 from semreg.fields import Field, Layer, Volume
@@ -195,3 +195,49 @@ def test_models_that_do_not_go_together_are_refused():
         images.terms(resolve_with(config, blocks(), blocks(1, channels=8)))
     with pytest.raises(ConfigError, match="one model for each of 2 entries"):
         resolve_models(RegistrationConfig(models=(ModelConfig(), ModelConfig())), 3, CPU, Given(models=(blocks(),)))
+
+
+def standardised(x):
+    """A network whose features are its input: with z-score they show the statistics that were used."""
+    return x * 1.0
+
+
+@pytest.mark.parametrize("mode", [{"mode": "jacobian"}, {"update_every": 5}])
+def test_statistics_are_those_of_what_counts(mode):
+    """Features of the warped image are normalised as those of the image were: what lies outside it does not count."""
+    config = RegistrationConfig(
+        models=(ModelConfig(spec=("normalisation.kind=z-score",)),), refine=RefineConfig(**mode), seed=0
+    )
+    images = images_of(fixed_image(), moving_image(), config)
+    spec = ModelSpec(name="itself", normalisation=Normalisation(kind="z-score"))
+    network = Extractor(as_network(standardised, spec), device="cpu")
+    terms = images.terms([Pairing(config.models[0], network, network)])
+    inside = terms[0].moving.weight.data > 0
+    again = images.renewed(Field.zeros(images.grid), 2.5)[0].moving
+    read = terms[0].moving.features.on(images.grid, outside=0.0).data
+    both = (terms[0].moving.weight.on(images.grid, outside=0.0).data > 0.999) & (again.weight.data > 0.999)
+    assert float(terms[0].moving.features.data[inside].std()) == pytest.approx(1, abs=0.02)
+    torch.testing.assert_close(again.features.data[both], read[both], rtol=0, atol=0.05)
+
+
+def test_a_layer_without_structure_changes_nothing():
+    """A layer of one value beside MIND leaves the result as MIND alone gives it, to a hundredth of a mm."""
+    flat = lambda x: torch.full_like(x, 0.3) + 0 * x  # noqa: E731 - the smallest network there is
+    alone, _ = error_with("mind")
+    both, record = error_with(["mind", flat], models=(ModelConfig(), ModelConfig()))
+    assert both == pytest.approx(alone, abs=0.05)
+    assert record["similarity"]["after"] < record["similarity"]["before"]
+
+
+def test_a_network_without_gradient_is_refused():
+    """What cannot be differentiated is one sentence in the mode jacobian."""
+    config = RegistrationConfig(refine=RefineConfig(mode="jacobian"))
+    with pytest.raises(ModelContractError, match="to be differentiable in the mode jacobian"):
+        register(fixed_image(), moving_image(), model=lambda x: (x > x.mean()).float(), config=config, device="cpu")
+
+
+def test_drawing_anew_is_for_the_static_mode():
+    """``redraw`` is refused where all channels are compared anyway."""
+    config = RegistrationConfig(models=(ModelConfig(subset=2, redraw=True),), refine=RefineConfig(mode="jacobian"))
+    with pytest.raises(ConfigError, match="redraw=false"):
+        register(fixed_image(), moving_image(), model=blocks(), config=config, device="cpu")

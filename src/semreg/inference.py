@@ -23,7 +23,7 @@ from semreg.fields import Layer, Volume
 from semreg.geometry import Grid
 from semreg.itk_bridge import to_volume
 from semreg.memory import held_bytes, parse_bytes
-from semreg.models import Choice, is_file_name, resolve_model
+from semreg.models import Choice, folders_of, is_file_name, resolve_model
 from semreg.preparation import clean
 
 logger = logging.getLogger("semreg")
@@ -97,11 +97,11 @@ def infer(  # noqa: PLR0913 - the same
     last one. The other arguments and the errors are those of ``extract``.
     """
     options = _options(layers, spec, memory, device, models, on_step)
-    volume, _ = prepare(image, None)
+    volume, weight = prepare(image, None)
     network = load(model, volume.grid.dimension, options)
     if argmax:
-        return (labels_of(volume, network, options),)
-    found = list(layers_of(volume, None, runner_of(network, options), options))
+        return (labels_of(volume, weight, network, options),)
+    found = list(layers_of(volume, weight, runner_of(network, options), options))
     moved = sum(len(layer.features.data) for layer in found if layer.grid != volume.grid)
     _check_room(4 * moved * volume.grid.voxels, options)
     outputs = []
@@ -160,7 +160,7 @@ def reach_of(model: Descriptor | Extractor, dimension: int, tiles: int) -> list[
     return list(traits.halo) if tiles > 1 or shifted else None
 
 
-def labels_of(volume: Volume, model: Descriptor | Network, options: Options) -> Volume:
+def labels_of(volume: Volume, weight: Volume | None, model: Descriptor | Network, options: Options) -> Volume:
     """The labels of a loaded network, from its last output where several are kept and ``options`` name none."""
     if isinstance(model.spec, DescriptorSpec):
         raise ModelContractError(
@@ -168,7 +168,7 @@ def labels_of(volume: Volume, model: Descriptor | Network, options: Options) -> 
         )
     network = model if options.layers is not None else last_output(model)
     device = choose_device(options.device)
-    return segment(volume, network, device=device, memory=options.memory, on_step=options.on_step)
+    return segment(volume, network, weight=weight, device=device, memory=options.memory, on_step=options.on_step)
 
 
 def last_output(network: AnyModel) -> AnyModel:
@@ -216,7 +216,7 @@ def _options(
         spec=(spec,) if isinstance(spec, str) else tuple(spec),
         memory=limit_of(memory),
         device=device,
-        folders=(models,) if isinstance(models, (str, Path)) else tuple(models),
+        folders=folders_of(models),
         on_step=on_step,
     )
 

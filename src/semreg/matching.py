@@ -86,6 +86,8 @@ def resolve_models(
     for number, entry in enumerate(entries):
         fixed = load(given.models[number] if given.models else entry.model, entry)
         pairings.append(Pairing(entry, fixed, fixed if entry.moving is None else load(entry.moving, entry)))
+    if config.refine.mode == "jacobian" and any(p.config.redraw for p in pairings):
+        raise ConfigError("expected models.redraw=false in the mode jacobian, which compares all channels, got true")
     if config.refine.mode == "jacobian" and not all(isinstance(p.moving, Extractor) for p in pairings):
         raise ConfigError("expected networks alone in the mode jacobian, got mind or intensity: use refine.mode=static")
     return pairings
@@ -182,9 +184,15 @@ class Images:
         prepared = Prepared(Volume(values.cpu(), self.grid), Volume(weight.cpu(), self.grid))
         terms = []
         for compared in self._compared:
-            layers = self._layers(compared.pairing.moving, prepared, self.image.data)
+            layers = self._layers(compared.pairing.moving, prepared, self._counted)
             terms += compared.terms(_reduced(layers, compared.reductions), self.config)
         return tuple(term.pooled(spacing_mm) for term in terms_of(terms))
+
+    @cached_property
+    def _counted(self) -> Tensor:
+        """The intensities of the moving image that count: their statistics are those of the image, however it moves."""
+        weight = self._prepared.weight
+        return self.image.data if weight is None else self.image.data[weight.data > 0]
 
     @property
     def image_weight(self) -> Volume | None:
@@ -196,7 +204,7 @@ class Images:
         result = []
         for compared in self._compared:
             prepared = Prepared(Volume(warped.cpu(), self.grid), None)
-            layers = self._layers(compared.pairing.moving, prepared, self.image.data)
+            layers = self._layers(compared.pairing.moving, prepared, self._counted)
             moving = _reduced(layers, compared.reductions)
             result += [term.moving.features.data for term in compared.terms(moving, self.config)]
         return result

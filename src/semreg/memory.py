@@ -21,6 +21,7 @@ SHARE = 0.8
 MAPPED = 1 << 25
 """Size of blocks that glibc maps by themselves in the long run, left to itself: its DEFAULT_MMAP_THRESHOLD_MAX."""
 MAPPED_WHILE_WATCHED = 1 << 16
+MAPPED_WHILE_SPARING = 1 << 22
 
 _STATUS = Path("/proc/self/status")
 _PAGES = Path("/proc/self/statm")
@@ -80,7 +81,7 @@ def watched_peak() -> Iterator[Callable[[], int]]:
 @contextmanager
 def sparing_memory() -> Iterator[None]:
     """Meanwhile what is freed goes back to the system at once: for work that must stay below a limit."""
-    _map_from(MAPPED_WHILE_WATCHED)
+    _map_from(MAPPED_WHILE_SPARING)
     try:
         yield
     finally:

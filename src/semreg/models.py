@@ -51,9 +51,11 @@ def resolve_model(model: Any, choice: Choice, device: torch.device | str = "cpu"
         _nothing_else(model, choice)
         return Intensity(choice.dimension)
     if is_descriptor(model):
+        _nothing_else(model.spec.name, choice)
         return model
     network = _network(model, choice, device)
-    layers = choice.layers if choice.layers is not None else network.spec.layers
+    shortened = getattr(network, "layers", None) is not None
+    layers = network.spec.layers if choice.layers is None and not shortened else choice.layers
     if layers is None:
         return network
     keep = getattr(network, "keep", None)
@@ -68,6 +70,11 @@ def resolve_model(model: Any, choice: Choice, device: torch.device | str = "cpu"
 def is_descriptor(model: Any) -> TypeGuard[Descriptor]:
     """Whether this is a formula and not a network."""
     return isinstance(getattr(model, "spec", None), DescriptorSpec)
+
+
+def folders_of(folders: Sequence[str | Path] | str | Path) -> tuple[str | Path, ...]:
+    """One folder or several as a tuple."""
+    return (folders,) if isinstance(folders, (str, Path)) else tuple(folders)
 
 
 def describe_model(model: str | Path) -> ModelSpec:
@@ -85,6 +92,12 @@ def is_file_name(model: str | Path) -> bool:
 def _network(model: Any, choice: Choice, device: torch.device | str) -> Network:
     if not isinstance(model, (str, Path)):
         own = getattr(model, "spec", None)
+        described = isinstance(own, ModelSpec)
+        if choice.spec and described and isinstance(model, Network) and not isinstance(model, torch.nn.Module):
+            raise ModelError(
+                f"expected no spec for {type(model).__name__}, which describes itself, got {', '.join(choice.spec)}: "
+                "change its own description"
+            )
         return as_network(model, _changed(own if isinstance(own, ModelSpec) else ModelSpec(), choice.spec), device)
     if is_file_name(model):
         return load_network(model, spec=_changed(read_spec(model), choice.spec), device=device)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,11 +25,13 @@ from semreg.devices import choose_device
 from semreg.errors import ConfigError, DivergedError
 from semreg.events import OnStep, Step
 from semreg.features.extract import Extractor
+from semreg.features.inputs import frame_of
 from semreg.fields import Field, Volume, jacobian_determinant, restore_order, warp
 from semreg.geometry import Grid, canonical_order, reorder
 from semreg.itk_bridge import field_of_transform, is_linear, sitk_transform, to_volume
 from semreg.matching import Given, Images, Pairing, describe_models, resolve_models
 from semreg.memory import SHARE, available_bytes, peak_bytes
+from semreg.models import folders_of
 from semreg.preparation import Frame, background, check_pair, clean, plan_frame, working_spacing
 from semreg.settings import to_dict
 
@@ -88,7 +91,7 @@ def plan(  # noqa: PLR0913 - what is registered, how and where
     """
     config = resolve(config, fixed)
     if pairings is None:
-        given = Given(folders=tuple(folders))
+        given = Given(folders=folders_of(folders))
         pairings = resolve_models(config, fixed.dimension, torch.device(device), given)
     frame, levels = _layout(fixed, moving, config, initial=initial)
     coarse_config, refine_config, features = config.coarse, config.refine, config.features
@@ -138,7 +141,7 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
     fixed_mask: Any | None = None,
     moving_mask: Any | None = None,
     device: str = "auto",
-    models: Sequence[Any] = (),
+    models: Sequence[str | Path] | str | Path = (),
     on_step: OnStep | None = None,
 ) -> Registration:
     """Find the displacement that brings ``moving`` onto ``fixed`` in feature space.
@@ -170,8 +173,10 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
         frame, _ = _layout(target, source.grid, config, initial=initial is not None)
         start = None if initial is None else _as_field(initial, frame.moving)
     with clock.stage("features"):
+        if isinstance(model, (list, tuple)) and not model:
+            raise ConfigError("expected a model or several, got an empty list: leave it out for those of the settings")
         given = () if model is None else tuple(model) if isinstance(model, (list, tuple)) else (model,)
-        pairings = resolve_models(config, target.dimension, chosen, Given(given, tuple(models), on_step))
+        pairings = resolve_models(config, target.dimension, chosen, Given(given, folders_of(models), on_step))
         images = Images(_canonical(cleaned["fixed"]), _canonical(cleaned["moving"]), frame, start, config, chosen)
         terms = images.terms(pairings)
     del cleaned, volumes
@@ -369,7 +374,5 @@ def _network_bytes(pairing: Pairing, frame: Frame) -> int:
     """What a network holds while it sees an image whole; with less memory it is cut into tiles."""
     if not isinstance(pairing.fixed, Extractor):
         return 0
-    spacing = pairing.fixed.spec.spacing_mm or frame.fixed.spacing
-    ratio = math.prod(frame.fixed.spacing) / math.prod(spacing if len(spacing) > 1 else spacing * frame.fixed.dimension)
-    whole = pairing.fixed.traits.memory.per_voxel * max(frame.fixed.voxels, frame.moving.voxels) * ratio
-    return int(min(whole, SHARE * available_bytes()))
+    voxels = max(frame_of(grid, pairing.fixed.spec).grid.voxels for grid in (frame.fixed, frame.moving))
+    return int(min(pairing.fixed.traits.memory.per_voxel * voxels, SHARE * available_bytes()))

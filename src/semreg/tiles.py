@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -45,12 +46,12 @@ class Cut:
     spans: tuple[Span, ...]
     blended: bool
 
-    @property
+    @cached_property
     def longest(self) -> int:
         """Voxels of the longest tile."""
         return max(span.size for span in self.spans)
 
-    @property
+    @cached_property
     def computed(self) -> int:
         """Voxels that are computed in all."""
         return sum(span.size for span in self.spans)
@@ -165,14 +166,25 @@ def plan_patches(axes: Sequence[Axis], patch: Sequence[int]) -> Plan | None:
 
 
 def _best(choices: Sequence[list[int] | None], axes: Sequence[Axis], most_voxels: float) -> Plan | None:
-    options = [_options(axis, counts) for axis, counts in zip(axes, choices, strict=True)]
-    fitting = (plan for plan in map(Plan, itertools.product(*options)) if plan.largest <= most_voxels)
-    return min(fitting, key=lambda plan: (_lacking(plan), plan.computed), default=None)
+    """The best of all combinations of cuts: no thin blended tiles, then the fewest computed voxels."""
+    options = [
+        [(cut.longest, cut.computed, _lacking(cut), cut) for cut in _options(axis, counts)]
+        for axis, counts in zip(axes, choices, strict=True)
+    ]
+    best: tuple[tuple[int, int], tuple[Cut, ...]] | None = None
+    for combination in itertools.product(*options):
+        largest = computed = 1
+        lacking = 0
+        for longest, total, lack, _ in combination:
+            largest, computed, lacking = largest * longest, computed * total, max(lacking, lack)
+        if largest <= most_voxels and (best is None or (lacking, computed) < best[0]):
+            best = (lacking, computed), tuple(cut for *_, cut in combination)
+    return None if best is None else Plan(best[1])
 
 
-def _lacking(plan: Plan) -> int:
-    """Voxels that the tiles lack of a fair surrounding, along the axis where they are blended and lack most."""
-    return max([0, *[min(FAIR, cut.spans[-1].stop) - cut.longest for cut in plan.cuts if cut.blended]])
+def _lacking(cut: Cut) -> int:
+    """Voxels that the tiles lack of a fair surrounding where they are blended."""
+    return max(0, min(FAIR, cut.spans[-1].stop) - cut.longest) if cut.blended else 0
 
 
 def _options(axis: Axis, counts: list[int] | None) -> list[Cut]:

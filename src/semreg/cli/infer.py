@@ -220,8 +220,8 @@ def result_of(run: Run, *, argmax: bool) -> Volume:
     from semreg import inference
 
     if argmax:
-        return inference.labels_of(run.volume, run.model, run.options)
-    (layer,) = inference.layers_of(run.volume, None, inference.runner_of(run.model, run.options), run.options)
+        return inference.labels_of(run.volume, run.weight, run.model, run.options)
+    (layer,) = inference.layers_of(run.volume, run.weight, inference.runner_of(run.model, run.options), run.options)
     return layer.features
 
 

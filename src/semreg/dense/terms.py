@@ -10,7 +10,7 @@ import torch
 
 from semreg.fields import Layer
 from semreg.geometry import Grid
-from semreg.similarity import DISTANCES, Distance
+from semreg.similarity import DISTANCES, SMALL, Distance
 
 ALIKE = 2.1
 """The scale that the search is tuned to: about the distance of unrelated MIND-SSC features."""
@@ -67,7 +67,14 @@ def unrelated(term: Term) -> float:
     rows = term.fixed.features.data.flatten(1)
     step = -(-rows.shape[1] // SCALE_SAMPLES)
     weight = None if term.fixed.weight is None else term.fixed.weight.data.flatten()[::step]
-    scale = term.measure.scale(rows[:, ::step].T.contiguous(), weight)
+    samples = rows[:, ::step].T.contiguous()
+    counted = samples if weight is None else samples[weight > 0]
+    if len(counted) == 0:
+        return ALIKE
+    variance, size = counted.var(0, correction=0).sum(), counted.square().mean(0).sum()
+    if float(variance) <= SMALL**2 * float(size):  # rounding
+        return ALIKE
+    scale = term.measure.scale(samples, weight)
     return ALIKE * 2.0 ** round(math.log2(scale / ALIKE)) if scale > 0 else ALIKE
 
 

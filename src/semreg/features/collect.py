@@ -93,7 +93,7 @@ class Maps:
     def add(self, piece: Piece) -> None:
         """Take one piece."""
         if piece.window is not None:
-            self.maps[piece.layer][piece.region] += piece.values * piece.window
+            self.maps[piece.layer][piece.region].addcmul_(piece.values, piece.window)
             self._weights[piece.layer][piece.region[1:]] += piece.window
             return
         factor = self.factor(piece.layer)
@@ -228,7 +228,7 @@ class Bands:
             self._sum = torch.cat([self._sum, torch.zeros((self._shape[0], *more))], 1)
             self._weight = torch.cat([self._weight, torch.zeros(more)])
         region = (slice(None), slice(piece.start[0] - self._first, None), *piece.region[2:])
-        self._sum[region][:, : piece.values.shape[1]] += piece.values * piece.window
+        self._sum[region][:, : piece.values.shape[1]].addcmul_(piece.values, piece.window)
         self._weight[region[1:]][: piece.values.shape[1]] += piece.window
         done = max(0, piece.complete - self._first)
         band = self._sum[:, :done] / self._weight[:done].clamp(min=1e-6)

@@ -15,6 +15,9 @@ from torch import Tensor
 
 from semreg.errors import ConfigError
 
+LARGEST = 1e6
+"""Voxels or mm beyond which a number in a description is a mistake."""
+
 
 class IntensityStats(NamedTuple):
     """Statistics of the whole image (of its valid voxels), in the units of the image that the model is given."""
@@ -103,7 +106,7 @@ class ModelSpec:
     axes: str | None = None
     """Anatomical directions in which its tensor axes grow, first axis first, such as ``LIA`` or ``SPL`` (the order of
     ITK images: z, y, x in LPS). The image's axes are permuted and flipped to the nearest such order and the results
-    brought back. None: as they come."""
+    brought back. For a 2-D model on volumes all three letters of the volume, or two on images. None: as they come."""
     normalisation: Normalisation = field(default_factory=Normalisation)
     """What happens to the intensities before the model sees them."""
     patch: tuple[int, ...] | None = None
@@ -136,10 +139,11 @@ class ModelSpec:
         for name in ("spacing_mm", "patch", "receptive_field"):
             value = getattr(self, name)
             lowest = 0 if name == "receptive_field" else 1e-9
-            fits = value is None or (len(value) in (1, self.dimension) and min(value) >= lowest)
+            fits = value is None or (len(value) in (1, self.dimension) and lowest <= min(value) <= max(value) < LARGEST)
             _require(fits, f"{name} with one positive number or {self.dimension} of them", value)
         if self.axes is not None:
-            _require(_is_orientation(self.axes, self.dimension), "axes such as SPL or LIA", self.axes)
+            fits = any(_is_orientation(self.axes, n) for n in {self.dimension, 3})
+            _require(fits, "axes such as SPL or LIA", self.axes)
         _require(0 <= self.overlap < 1, "overlap in 0..1", self.overlap)
         _require(self.multiple is None or self.multiple >= 1, "multiple >= 1 voxel", self.multiple)
 

@@ -38,6 +38,8 @@ MARGIN = 0.04
 """Share of the limit that is kept free: allocators round up."""
 TILE_BYTES = 16
 """Bytes a voxel of a tile beside those of the network: the tile itself and its copies."""
+IMAGE_BYTES = 12
+"""Bytes a voxel while an image is brought to the network's voxel size."""
 GRAPH = 3
 """A pass that is differentiated holds about so many times as much."""
 
@@ -77,6 +79,17 @@ class Engine:
     def name(self) -> str:
         """The network's name, for messages."""
         return self.network.spec.name or "the model"
+
+    def check_image(self, voxels: int) -> None:
+        """Refuse an image of so many voxels at the network's voxel size that alone exceeds the limit (ConfigError)."""
+        needed = held_bytes() + IMAGE_BYTES * voxels
+        if self.memory is None or self.device.type != "cpu" or 4 * IMAGE_BYTES * voxels < self.memory:
+            return  # a small image is not what exceeds a limit
+        if needed > self.memory:
+            raise ConfigError(
+                f"expected {needed / 1e9:.2g} GB of memory or more to read the image at the voxel size of {self.name}, "
+                f"{voxels:.3g} voxels, got a limit of {self.memory / 1e9:.2g} GB: raise it, or set a larger spacing_mm"
+            )
 
     def run(self, request: Request, collector: Collector) -> Plan:
         """All outputs for one image, handed to ``collector``; returns how it was cut.
@@ -288,7 +301,14 @@ class Engine:
                 results = list(self.network(whole[None], request.stats, request.direction.to(self.device)))
                 pieces = self._pieces(results, tile, plan, shapes, 0)
             pulls = [gradients[piece.layer][piece.region].to("cpu") for piece in pieces]
-            (gradient,) = torch.autograd.grad([piece.values for piece in pieces], x, pulls)
+            pairs = [(piece.values, pull) for piece, pull in zip(pieces, pulls, strict=True)]
+            kept = [pair for pair in pairs if pair[0].requires_grad]
+            if not kept:
+                raise ModelContractError(
+                    f"expected {self.name} to be differentiable in the mode jacobian, it has no gradient: use the mode "
+                    "static"
+                )
+            (gradient,) = torch.autograd.grad([values for values, _ in kept], x, [pull for _, pull in kept])
             result[part] += gradient.to(result.device)
         return result
 

@@ -105,8 +105,9 @@ class Extractor:
         Differentiable in ``volume`` where its data require a gradient; then the network is run once more backwards.
         """
         frame = frame_of(volume.grid, self.spec)
-        request, share = request_of(volume, weight, frame, self.spec, reference)
         engines = [self.engine(axis) for axis in _planes(self.spec, frame)]
+        engines[0].check_image(frame.grid.voxels * (1 if weight is None else 2))
+        request, share = request_of(volume, weight, frame, self.spec, reference)
         seen = [_layers(engine, request, share, frame, pooled_mm) for engine in engines]
         self.plans = [engine.plan for engine in engines if engine.plan is not None]
         return tuple(_on(volume.grid, _mean(same, frame)) for same in zip(*seen, strict=True))
@@ -131,19 +132,21 @@ def extract_layers(
     return Extractor(network, **options).layers(volume, weight, pooled_mm=pooled_mm)
 
 
-def segment(volume: Volume, network: Network, **options: Any) -> Volume:
+def segment(volume: Volume, network: Network, *, weight: Volume | None = None, **options: Any) -> Volume:
     """The index of the largest channel of the network's only output, (1, *S) integers on the grid of ``volume``.
 
     The channels of a tile are dropped as soon as they are compared, so they are never held for the whole image. Where
     the network works at another voxel size its output is interpolated first (with blended patches: the label is that
-    of the nearest voxel). ``options`` are those of ``Engine``.
+    of the nearest voxel). Voxels where ``weight`` (1, *S) is 0 influence no statistic. ``options`` are those of
+    ``Engine``.
     """
     frame = frame_of(volume.grid, network.spec)
-    request, _ = request_of(volume, None, frame, network.spec)
     (axis, *more) = _planes(network.spec, frame)
     if more:
-        return _segment_of_planes(volume, network, options)
+        return _segment_of_planes(volume, weight, network, options)
     engine = Extractor(network, **options).engine(axis)
+    engine.check_image(frame.grid.voxels)
+    request, _ = request_of(volume, weight, frame, network.spec)
     if len(engine.traits.outputs) != 1:
         raise ModelContractError(
             f"expected one output to take labels from, got {len(engine.traits.outputs)} of {engine.name}: name one "
@@ -157,9 +160,9 @@ def segment(volume: Volume, network: Network, **options: Any) -> Volume:
     return Volume(reorder_tensor(found.labels[None], frame.axes.inverse), volume.grid)
 
 
-def _segment_of_planes(volume: Volume, network: Network, options: Mapping[str, Any]) -> Volume:
+def _segment_of_planes(volume: Volume, weight: Volume | None, network: Network, options: Mapping[str, Any]) -> Volume:
     """The same from the mean over three orientations of the slices, which must be held."""
-    layers = extract_layers(volume, network, **options)
+    layers = extract_layers(volume, network, weight=weight, **options)
     if len(layers) != 1:
         raise ModelContractError(f"expected one output to take labels from, got {len(layers)}: name one with layers")
     data = layers[0].features.on(volume.grid).data

@@ -37,10 +37,12 @@ def frame_of(grid: Grid, spec: ModelSpec) -> Frame:
         raise ModelContractError(
             f"expected a {spec.dimension}-D image for {spec.name or 'the model'}, got a {n}-D one: use another model"
         )
-    if spec.axes is not None and len(spec.axes) == n:
-        axes = oriented_order(grid, spec.axes)
-    else:
-        axes = AxisOrder(tuple(range(n)), ())
+    if spec.axes is not None and len(spec.axes) != n:
+        raise ModelContractError(
+            f"expected {n} letters in axes for {spec.name or 'the model'} on a {n}-D image, got {spec.axes!r}: "
+            "name the order of all axes of the image, the slices in it as a 2-D model sees them"
+        )
+    axes = AxisOrder(tuple(range(n)), ()) if spec.axes is None else oriented_order(grid, spec.axes)
     turned = reorder(grid, axes)
     spacing = turned.spacing if spec.spacing_mm is None else _spacing(spec, turned)
     if all(abs(a / b - 1) < SAME_SPACING for a, b in zip(spacing, turned.spacing, strict=True)):
@@ -51,11 +53,15 @@ def frame_of(grid: Grid, spec: ModelSpec) -> Frame:
 def _spacing(spec: ModelSpec, grid: Grid) -> tuple[float, ...]:
     """Voxel size per tensor axis; a 2-D model's size holds in the slice, and across slices the image keeps its own."""
     wanted = spec.spacing_mm or ()
-    if len(wanted) == 1 and spec.dimension == grid.dimension:
+    if len(wanted) == 1 and (spec.dimension == grid.dimension or spec.slices == "all"):
         return wanted * grid.dimension
     if len(wanted) == grid.dimension:
         return wanted
-    across = slice_axis("axial" if spec.slices == "all" else spec.slices, letters_of(grid))
+    if spec.slices == "all":
+        raise ModelContractError(
+            f"expected one voxel size for all three planes of {spec.name or 'the model'}, got {wanted}: give one number"
+        )
+    across = slice_axis(spec.slices, letters_of(grid))
     inside = list(wanted * 2 if len(wanted) == 1 else wanted)
     inside.insert(across, grid.spacing[across])
     return tuple(inside)

@@ -24,7 +24,7 @@ LEAST_SIZES = (SMALLEST, 16, 25, 36, 60, 96)
 MOST_SIZE = 224
 MEMORY_SIDE = 32
 """Voxels a side of the probe of the memory."""
-CLOSE_SIDE = 72
+CLOSE_SIDE = 60
 """The same where it matters how much it is exactly."""
 UNMEASURED = 4
 """Bytes held per byte returned where the system does not tell."""
@@ -234,6 +234,8 @@ def measure_memory(
     out, a smaller one is tried.
     """
     axis = len(size) - 1
+    if device.type == "cpu":
+        run(network, noise(size, device))  # what is allocated once and kept does not count
     side = round(side ** (3 / len(size)))
     while True:
         shape = [up(max(n, side), multiple) * (2 if a == axis else 1) for a, n in enumerate(size)]
@@ -258,17 +260,12 @@ def _peak(network: Network, x: Tensor) -> float:
         before = torch.cuda.memory_allocated(x.device)
         run(network, x)
         return float(torch.cuda.max_memory_allocated(x.device) - before)
-    with watched_peak():  # what is freed is given back, not kept beside the limit
-        results = run(network, x)  # what is allocated once and kept does not count
-        returned = sum(y.numel() * y.element_size() for y in results)
-        del results
     give_back_memory()
     before = held_bytes()
-    if not before:
-        return float(UNMEASURED * returned)
     with watched_peak() as peak:
-        run(network, x)
-    return float(max(peak() - before, returned))
+        results = run(network, x)
+    returned = sum(y.numel() * y.element_size() for y in results)
+    return float(max(peak() - before, returned) if before else UNMEASURED * returned)
 
 
 def run(network: Network, x: Tensor) -> list[Tensor]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from semreg.errors import ModelContractError
 from semreg.features.contract import IntensityStats, ModelSpec, Network
 
 AXES = {"axial": "z", "coronal": "y", "sagittal": "x"}
@@ -32,12 +33,14 @@ class SliceNetwork:
         inner = [i for i in range(3) if i != column]
         plane = direction[inner][:, inner]
         slices = x[0].movedim(self.axis + 1, 0).contiguous()
-        flat = slices.flatten(1)
-        shown = flat.amax(1) > flat.amin(1)
-        if bool(shown.all()) or not bool(shown.any()):
-            results = self.network(slices, stats, plane)
-        else:
-            # a slice of one value has no features, and normalisation within a slice would make NaN of it
+        try:
+            results = list(self.network(slices, stats, plane))
+        except ModelContractError:
+            # normalisation within a slice makes NaN of a slice of one value, which has no features: 0
+            flat = slices.flatten(1)
+            shown = flat.amax(1) > flat.amin(1)
+            if bool(shown.all()) or not bool(shown.any()):
+                raise
             results = [_spread(y, shown) for y in self.network(slices[shown], stats, plane)]
         return [y.movedim(0, self.axis + 1)[None] for y in results]
 
