@@ -40,8 +40,6 @@ TILE_BYTES = 16
 """Bytes a voxel of a tile beside those of the network: the tile itself and its copies."""
 IMAGE_BYTES = 12
 """Bytes a voxel while an image is brought to the network's voxel size."""
-SURELY = 0.6
-"""A close measurement of the memory is hardly below this share of a rough one."""
 GRAPH = 3
 """A pass that is differentiated holds about so many times as much."""
 
@@ -127,9 +125,7 @@ class Engine:
             return min(most, self._voxels(plan, shape, collector, graph))
 
         if traits.patch is None or whole.largest == math.prod(traits.fixed_size or ()):
-            # what can be cut only by blending, and is far too large, need not be measured closely
-            hopeless = room(whole) < SURELY * whole.largest and None in traits.halo
-            if room(whole) < whole.largest and not hopeless:
+            if room(whole) < whole.largest:  # larger tiles are worth more than a close measurement costs
                 traits.measure_memory(room(whole))
             if room(whole) >= whole.largest:
                 return whole
