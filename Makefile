@@ -3,6 +3,8 @@
 #   make demo     register the built-in phantom pair; the files go to demo-out
 #   make test     all tests
 #   make lint     ruff and mypy
+#   make native   build semreg-itkv4, through which a Python metric drives ITK's registration, with ITK's headers from
+#                 the folder ITK_INCLUDE_DIR or, where that is not set, from Debian's package (see native/README.md)
 #   make bench    the benchmarks, see benchmarks/README.md
 #   make clean    remove what the targets above have made
 #
@@ -13,9 +15,10 @@ PIP_FLAGS ?=
 PYTEST_FLAGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
+NATIVE := $(wildcard native/*.py native/*.toml native/CMakeLists.txt native/src/* native/semreg_itkv4/*.py)
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_FLAGS) -c constraints.txt
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint native bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.run
@@ -29,11 +32,13 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+native: $(VENV)/.native
+
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/compare.py
 
 clean:
-	rm -rf $(VENV) demo-out dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo-out dist build native/headers .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # Stamps: a target runs again only when the project's metadata or the pinned versions have changed.
 # torch goes first and by its pinned version, so that nothing else decides which build of it is taken.
@@ -44,7 +49,13 @@ $(VENV)/.run: pyproject.toml constraints.txt
 	$(INSTALL) -e .
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.run
+$(VENV)/.native: $(VENV)/.run $(NATIVE)
+	@echo "building semreg-itkv4 and installing it into $(VENV)"
+	test -n "$(ITK_INCLUDE_DIR)" || $(BIN)/python native/headers.py
+	$(INSTALL) ./native
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.run $(VENV)/.native
 	@echo "installing what tests and checks need into $(VENV)"
 	$(INSTALL) -e '.[dev]'
 	touch $@
