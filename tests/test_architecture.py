@@ -21,11 +21,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("events", "config", "settings", "devices", "staging", "record", "geometry", "memory"),
     ("sampling", "nifti", "tiles"),
     ("fields",),
-    ("similarity", "regularity", "itk_bridge", "preparation"),
+    ("similarity", "regularity", "itk_bridge", "itk_tensor", "preparation"),
     ("features", "catalogue", "files", "dense", "phantom"),
     ("models",),
     ("matching",),
-    ("registration", "inference", "inspection"),
+    ("registration", "inference", "inspection", "sampled", "environment"),
+    ("itk_api",),
     ("terminal", "demo", "cli"),
 )
 """From the bottom to the top; a module imports from its own layer and from those before it."""
@@ -159,11 +160,12 @@ def test_one_place_reads_between_samples() -> None:
 
 
 def test_one_door_to_itk() -> None:
-    """ITK and SimpleITK are imported in itk_bridge.py and files.py only, and itk never when a module is imported."""
+    """ITK and SimpleITK are imported in the modules that are doors only, and itk never when a module is imported."""
+    doors = ("itk_bridge.py", "itk_tensor.py", "files.py")
     for path in FILES:
         tree = parse(path)
         foreign = [(n, line) for n, line in imports(tree, path) if n.split(".")[0] in ("itk", "SimpleITK")]
-        assert not foreign or relative(path) in ("itk_bridge.py", "files.py"), f"{relative(path)}: {foreign}"
+        assert not foreign or relative(path) in doors, f"{relative(path)}: {foreign}"
         for statement in at_import(tree):
             if isinstance(statement, ast.Import | ast.ImportFrom):
                 names = [n.split(".")[0] for n, _ in imports(statement, path)]
@@ -189,11 +191,14 @@ def test_no_hidden_inputs() -> None:
 
 def test_no_catching_of_everything() -> None:
     """No ``except Exception`` and no bare except: an error that nobody expected is seen."""
+    across_languages = "itk_api/metricv4.py"  # an exception of any kind has to cross C++ as a text
     for path in FILES:
         for node in ast.walk(parse(path)):
             if isinstance(node, ast.ExceptHandler):
                 caught = "everything" if node.type is None else ast.unparse(node.type)
                 bad = ("everything", "Exception", "BaseException")
+                if relative(path) == across_languages and caught == "BaseException":
+                    continue
                 assert caught not in bad, f"{relative(path)}:{node.lineno} catches {caught}"
 
 

@@ -8,7 +8,7 @@ import SimpleITK as sitk
 import torch
 
 from conftest import grid_at, make_grid, noise, rotation, sitk_vectors
-from semreg.dense.bspline import SplineLattice, product
+from semreg.dense.bspline import SplineLattice, blocks, product
 from semreg.dense.refine import unfold
 from semreg.fields import Field
 from semreg.geometry import Grid
@@ -138,6 +138,74 @@ def test_field_on_another_grid_is_the_same_displacement(target):
     torch.testing.assert_close(found[inner].double(), expected[inner], rtol=0, atol=0.02)
     assert expected[inner].numel() > 0.3 * expected.numel()
     assert float(found.std()) > 0.2
+
+
+BANDS = [
+    pytest.param((97, 113, 75), (1.0, 1.0, 1.0), id="as fine as the grid"),
+    pytest.param((97, 131, 149), (0.6, 1.3, 2.1), id="finer, and not a whole number of voxels"),
+    pytest.param((97, 9, 301), (1.0, 2.0, 4.0), id="one axis with few"),
+    pytest.param((141, 97), (2.0, 1.4), id="2-D"),
+]
+
+
+def einsums(x, matrices):
+    """Each matrix along its axis, as whole matrices."""
+    for axis, matrix in enumerate(matrices, start=1):
+        x = torch.tensordot(x, matrix, dims=([axis], [1])).movedim(-1, axis)
+    return x
+
+
+@pytest.mark.parametrize(("shape", "step"), BANDS)
+@pytest.mark.parametrize("derivative", [None, 1])
+def test_bands_give_what_whole_matrices_give(shape, step, derivative):
+    """On fine lattices a product and its gradient are those of the whole matrices, the transposed ones too."""
+    n = len(shape)
+    grid = grid_at((12.0, -30.0, 55.0)[:n], shape[::-1], (0.9, 1.4, 2.3)[:n], rotation(n))
+    lattice = SplineLattice(grid, step)
+    bases = lattice.bases(lattice.positions(lattice.grid), derivative)
+    x = noise(1, *lattice.shape, dtype=torch.float32).requires_grad_()
+    found, expected = product(x, bases), einsums(x, bases)
+    torch.testing.assert_close(found, expected, rtol=0, atol=3e-6 * float(expected.detach().abs().max()))
+    weight = noise(1, *shape, seed=1, dtype=torch.float32)
+    (pulled,) = torch.autograd.grad(found, x, weight)
+    (known,) = torch.autograd.grad(expected, x, weight)
+    torch.testing.assert_close(pulled, known, rtol=0, atol=3e-6 * float(known.abs().max()))
+    torch.testing.assert_close(
+        product(weight, [b.T for b in bases]), known, rtol=0, atol=3e-6 * float(known.abs().max())
+    )
+
+
+def test_bands_take_any_layout():
+    """The memory of the coefficients may be any: a part of a larger tensor, or axes in another order."""
+    matrices = [SplineLattice(GRID, (1.0,) * 3).bases([np.linspace(0, 10, 70)] * 3)[2]] * 3
+    wide = torch.cat([torch.eye(70)] * 2, 1)  # 70 × 140, a band in each half
+    band = torch.block_diag(torch.ones(40, 30), torch.zeros(30, 50), torch.ones(20, 60))
+    assert matrices[0].shape[1] < 64  # whole
+    parts = noise(3, 140, 2, 5, 140, dtype=torch.float32)[:, :, 1]
+    for x in (parts, parts.permute(0, 3, 2, 1), parts[:, 20:], parts[..., 20:]):
+        chosen = [wide if n == 140 else band[:, :n] if n == 120 else torch.eye(5) for n in x.shape[1:]]
+        torch.testing.assert_close(product(x, chosen), einsums(x, chosen), rtol=0, atol=1e-3)
+
+
+def test_blocks_hold_all_that_is_not_zero():
+    """The blocks cover all rows, and outside of them the matrix is 0; rows of zeros see nothing."""
+    matrix = torch.zeros(11, 9)
+    matrix[0, 2] = matrix[1, 5] = matrix[3, 8] = matrix[10, 0] = 1.0
+    assert blocks(matrix, 4) == [
+        (slice(0, 4), slice(2, 9)), (slice(4, 8), slice(0, 0)), (slice(8, 11), slice(0, 1))
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("axis", [1, 2, 3])
+def test_far_control_points_are_not_read(axis):
+    """A fine lattice is multiplied as a band: what is not a number spoils no sample far from it."""
+    shape = [70 if a == axis else 3 for a in (1, 2, 3)]
+    lattice = SplineLattice(grid_at((12.0, -30.0, 55.0), shape[::-1], (0.9, 1.4, 2.3), rotation(3)), (1.0,) * 3)
+    coefficients = torch.ones(1, *lattice.shape)
+    coefficients.select(axis, 72)[:] = torch.nan
+    spoiled = product(coefficients, lattice.bases(lattice.positions(lattice.grid))).isnan()
+    assert not bool(spoiled.narrow(axis, 0, 32).any())
+    assert bool(spoiled.narrow(axis, 69, 1).all())
 
 
 def itk_minimum(field):

@@ -20,9 +20,11 @@ from semreg.dense.coarse import (
     memory_bytes,
     plan_levels,
     search,
+    spreads,
     window,
 )
 from semreg.dense.terms import Term
+from semreg.errors import ConfigError
 from semreg.fields import Field, Layer, Volume
 from semreg.geometry import Grid
 from semreg.sampling import base_index, sample, smooth
@@ -288,3 +290,38 @@ def test_equal_layers_stay_where_they_are():
     layer = layer_of(make_grid((20, 18, 17), (2.0, 2.0, 2.0), (5, -3, 8), rotation(3)))
     found = coarse([Term(layer, layer)], layer.grid, Field.zeros(layer.grid), CoarseConfig())
     assert float(found.vox.abs().max()) < 1e-5
+
+
+def test_one_dense_window():
+    """With one level the window is as wide as asked for, in nodes as far apart as asked for, whatever the reach."""
+    grid = make_grid((40, 33, 21), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), np.eye(3))
+    config = CoarseConfig(levels=1, spacing_mm=3.0, half_width=11, reach_mm=5.0)
+    (level,) = plan_levels(grid, config)
+    assert (level.factor, level.half_width, level.spacing_mm, level.reach_mm) == ((3, 3, 3), 11, 3.0, 33.0)
+    factors = [level.factor[0] for level in plan_levels(grid, CoarseConfig(levels=3, spacing_mm=2.0))]
+    assert factors == [8, 4, 2]
+    with pytest.raises(ConfigError, match=r"coarse\.half_width between 1 and 8"):
+        CoarseConfig(half_width=11)
+
+
+def test_windows_that_do_not_fit_are_refused():
+    """A window whose costs exceed the memory there is is refused with both amounts, before anything is computed."""
+    grid = make_grid((400, 300, 350), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), np.eye(3))
+    small = Field.zeros(make_grid((4, 3, 5), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), np.eye(3)))
+    with pytest.raises(ConfigError, match=r"expected windows whose costs fit into .* GB .*, got 5.6e\+04 GB"):
+        coarse([], grid, small, CoarseConfig(levels=1, spacing_mm=2.0, half_width=64))
+
+
+def test_spreads_are_ranges_of_costs():
+    """The spread of a term is the largest minus the smallest cost of a node, mean over the nodes, without a factor."""
+    grid = make_grid((8, 6), (2.0, 2.0), (0.0, 0.0), np.eye(2))
+    near, far = (Layer(Volume(noise(3, 6, 8, seed=seed, dtype=torch.float32), grid)) for seed in (1, 2))
+    config = CoarseConfig(levels=1, spacing_mm=2.0, half_width=2, smoothing=0)
+    terms = [Term(near, far), Term(near, far, share=5.0, scale=0.3)]
+    found = spreads(terms, grid, Field.zeros(grid), config)
+    ranges = []
+    for y, x in np.ndindex(6, 8):
+        places = [(min(max(y + b, 0), 5), min(max(x + a, 0), 7)) for a in range(-2, 3) for b in range(-2, 3)]
+        costs = [float((near.features.data[:, y, x] - far.features.data[:, v, u]).square().sum()) for v, u in places]
+        ranges.append(max(costs) - min(costs))
+    assert found == pytest.approx([np.mean(ranges)] * 2, rel=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 
@@ -10,14 +11,20 @@ import pytest
 import torch
 
 from conftest import centre, grid_at, noise, points_of, rotation
-from semreg.config import RefineConfig
-from semreg.dense import match
+from semreg.config import RefineConfig, RegistrationConfig
+from semreg.dense import match, smoothness
 from semreg.dense import refine as stage
+from semreg.dense.balance import balanced, first_values, raw
+from semreg.dense.bspline import SplineLattice, product
+from semreg.dense.drawn import DrawnMatch
+from semreg.dense.problem import Problem
 from semreg.dense.terms import Term
-from semreg.errors import DivergedError, GeometryError
+from semreg.errors import ConfigError, DivergedError, GeometryError
 from semreg.fields import Field, Layer, Volume
 from semreg.geometry import Grid
-from semreg.similarity import DISTANCES
+from semreg.regularity import determinant, diffusion, folding
+from semreg.sampling import smooth
+from semreg.similarity import DISTANCES, lncc, lncc_of, ncc
 
 
 def features_at(points, channels=4):
@@ -252,3 +259,192 @@ def test_steps_are_told_in_order():
     assert {(step.stage, step.levels, step.iterations) for step in steps} == {("refine", 2, 4)}
     assert [step.seconds for step in steps] == sorted(step.seconds for step in steps)
     assert steps[-1].value == pytest.approx(refined.levels[-1].distance_after)
+
+
+ADAM = RefineConfig(optimizer="adam", levels=1, iterations=60, step_mm=0.3, control_mm=8.0, diffusion=0.02)
+
+
+@pytest.mark.parametrize("sampling", [1.0, 0.4])
+def test_adam_recovers_a_small_deformation(sampling):
+    """Steps of a third of a millimetre find 2 mm of bending to half a voxel, with all samples or a part of them."""
+    fixed, moving, truth = pair_of()
+    steps = []
+    config = dataclasses.replace(ADAM, sampling=sampling)
+    refined = refine(fixed, moving, Field.zeros(fixed.grid), config, steps.append)
+    assert float(error_mm(refined, truth).mean()) < 0.5
+    (report,) = refined.levels
+    assert (report.iterations, report.reason, len(steps)) == (60, "made all 60 steps", 60)
+    assert steps[0].objective == pytest.approx(1.0, abs=0.2 if sampling < 1 else 1e-6)
+    assert report.distance_after < 0.3 * report.distance_before
+
+
+def test_adam_is_that_of_torch():
+    """Each step is that of ``torch.optim.Adam`` for the same gradients of an objective that starts at 1."""
+    fixed, moving, _ = pair_of((14, 12))
+    config = dataclasses.replace(ADAM, iterations=7, beta1=0.8, beta2=0.95, epsilon=1e-3, folding=0.0, diffusion=0.1)
+    refined = refine(fixed, moving, Field.zeros(fixed.grid), config)
+    problem = Problem([Term(fixed, moving)], refined.lattice, config)
+    variable = torch.nn.Parameter(refined.lattice.fit(Field.zeros(fixed.grid)))
+    optimizer = torch.optim.Adam([variable], lr=0.3 / 2.0, betas=(0.8, 0.95), eps=1e-3)  # in voxels of 2 mm
+    first = problem.evaluate(variable.data, None)
+    objective = [first.value]
+    for _ in range(7):
+        variable.grad = problem.evaluate(variable.data, first.distance).gradient / first.distance
+        optimizer.step()
+        objective.append(problem.evaluate(variable.data, first.distance).value)
+    np.testing.assert_allclose(refined.levels[0].objective, objective, rtol=1e-5)
+    torch.testing.assert_close(refined.coefficients, variable.data, rtol=0, atol=1e-5)
+
+
+def test_adam_ends_at_its_best():
+    """Steps that are much too long do not leave a result worse than the start."""
+    fixed, moving, _ = pair_of((14, 12))
+    refined = refine(fixed, moving, Field.zeros(fixed.grid), dataclasses.replace(ADAM, step_mm=30.0, iterations=9))
+    (report,) = refined.levels
+    assert report.objective[-1] > min(report.objective)
+    after = distance_at(fixed, moving, found_field(refined, fixed.grid), "l2")
+    assert after == pytest.approx(report.distance_after, rel=1e-3)
+    assert after <= report.distance_before
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+def test_smoothed_control_points(optimizer):
+    """Averaged control points make a smoother displacement, and what is reported is what that displacement gives."""
+    fixed, moving, _ = pair_of((26, 22))
+    config = dataclasses.replace(ADAM, optimizer=optimizer, control_mm=3.0, iterations=15, diffusion=1e-4, folding=0.0)
+    rough, fine = (
+        refine(fixed, moving, Field.zeros(fixed.grid), dataclasses.replace(config, smoothing=n)) for n in (0, 2)
+    )
+    after = distance_at(fixed, moving, found_field(fine, fixed.grid), "l2")
+    assert after == pytest.approx(fine.levels[-1].distance_after, rel=1e-3)
+
+    def bends(refined):
+        return float(sum(refined.coefficients.diff(n=2, dim=axis).square().mean() for axis in (1, 2)))
+
+    assert bends(fine) < 0.5 * bends(rough)
+
+
+def test_drawn_samples():
+    """A share of the samples gives the distance of these alone and no gradient at others; redrawing draws others."""
+    fixed, moving, _ = pair_of((14, 12))
+    weight = Layer(fixed.features, Volume(noise(1, 12, 14, seed=9).abs().clamp(max=1).float(), fixed.grid))
+    term = Term(weight, moving)
+    whole = match.TermMatch(term, stage.lattice_of(fixed.grid, ADAM))
+    drawn = DrawnMatch(whole, 0.25)
+    index = whole.index(torch.zeros(2, *stage.lattice_of(fixed.grid, ADAM).shape)) + 0.3
+    assert drawn.data(index)[0] == whole.data(index)[0]
+    generator = torch.Generator().manual_seed(3)
+    drawn.redraw(generator)
+    rows = drawn.rows
+    assert len(rows) == len(set(rows.tolist())) == 42
+    value, gradient = drawn.data(index)
+    expected = DISTANCES["l2"](whole.fixed[rows], whole.table.sample(index[:, rows]), whole.weight(index)[rows])
+    assert value == pytest.approx(term.factor * float(expected), rel=1e-5)
+    others = torch.ones(168, dtype=torch.bool).index_fill(0, rows, value=False)
+    assert float(gradient[:, others].abs().max()) == 0 < float(gradient[:, rows].abs().min(1).values.max())
+    drawn.redraw(generator)
+    assert not torch.equal(drawn.rows, rows)
+
+
+def test_windows_of_lncc():
+    """The window is as wide as asked for: one that holds the whole image gives its normalised cross-correlation."""
+    fixed, moving = noise(30, 2, seed=1), noise(30, 2, seed=2)
+    assert float(lncc(fixed, moving, None, (5, 6), radius=6)) == pytest.approx(float(ncc(fixed, moving)), rel=1e-3)
+    near, far, _ = pair_of((14, 12))
+    wide = Term(near, far, "lncc", radius=3)
+    rows, other = near.features.data.flatten(1).T, near.features.data.flatten(1).T.flip(0)
+    assert float(wide.measure(rows, other, None, (12, 14))) == float(lncc_of(3)(rows, other, None, (12, 14)))
+    assert float(wide.measure(rows, other, None, (12, 14))) != float(DISTANCES["lncc"](rows, other, None, (12, 14)))
+
+
+def test_layers_divided_by_their_first_values():
+    """Divided by its first value each layer counts by its weight alone; the scale of the sum stays; raw ones differ."""
+    fixed, moving, _ = pair_of((14, 12))
+    large = [Layer(Volume(100 * layer.features.data, layer.grid)) for layer in (fixed, moving)]
+    terms = [Term(fixed, moving, share=0.25, scale=1.0), Term(*large, share=0.75, scale=3e4)]
+    start = Field.zeros(fixed.grid)
+    first = first_values(terms, start)
+    assert first[1] == pytest.approx(1e4 * first[0], rel=1e-4)
+    before = match.distance_at(terms, start)
+    parts = [match.distance_at([term], start) for term in balanced(terms, first)]
+    assert sum(parts) == pytest.approx(before, rel=1e-5)
+    assert parts[1] == pytest.approx(3 * parts[0], rel=1e-4)
+    plain = [match.distance_at([term], start) for term in raw(terms)]
+    assert plain[1] == pytest.approx(3e4 * plain[0], rel=1e-4)
+    assert balanced(terms[:1], [7.0]) == tuple(terms[:1])
+    same = first_values([Term(fixed, fixed, scale=2.0)], start)
+    assert same == [pytest.approx(2e-3)]  # about 0: no measure
+
+
+def test_regularity_of_raw_distances():
+    """With raw distances the regularity counts against a distance of 1, not against the one at the start."""
+    fixed, moving, _ = pair_of((14, 12))
+    config = RefineConfig(balance="raw", diffusion=0.7, folding=0.0, control_mm=6.0)
+    terms = raw([Term(fixed, moving, share=0.25, scale=0.7), Term(fixed, moving, "l1", share=0.75, scale=1.7)])
+    problem = Problem(terms, stage.lattice_of(fixed.grid, config), config)
+    bent = noise(2, *problem.lattice.shape, seed=5, dtype=torch.float32)
+    here, flat = problem.evaluate(bent, None), problem.evaluate(torch.zeros_like(bent), None)
+    distances = [match.distance_at([Term(fixed, moving, n)], Field.zeros(fixed.grid)) for n in ("l2", "l1")]
+    unit = problem.unit(flat.distance)
+    assert flat.distance / unit == pytest.approx(0.25 * distances[0] + 0.75 * distances[1], rel=1e-4)
+    assert (here.value - here.distance) / unit == pytest.approx(float(problem.regularity(bent)), rel=1e-4)
+
+
+@pytest.mark.parametrize("most", [1, 700, 1 << 18])
+@pytest.mark.parametrize("weight", [0.0, 3.0])
+@pytest.mark.parametrize("size", [(17, 13, 11), (17, 13), (17, 13, 1)])
+def test_regularity_slab_by_slab(size, weight, most, monkeypatch):
+    """Its value and pull are those of the formula at all places at once, however many are held, folded ones too."""
+    monkeypatch.setattr(smoothness, "SLAB_PLACES", most)
+    n = len(size)
+    grid = grid_at((5.0, -9.0, 30.0)[:n], size, (0.9, 1.4, 2.3)[:n], rotation(n))
+    config = RefineConfig(diffusion=0.7, folding=weight, minimum_jacobian=0.4)
+    regularity = smoothness.Smoothness(SplineLattice(grid, (1.0, 2.5, 3.0)[:n]), config, torch.device("cpu"))
+    planes = len(regularity.bases[0][0])
+    assert len(regularity.slabs) == {1: planes, 700: 2 if size == (17, 13, 11) else 1, 1 << 18: 1}[most]
+    shape = [b.shape[1] for b in regularity.bases[0]]
+    coefficients = (4 * noise(n, *shape, dtype=torch.float32)).requires_grad_()
+    # the oracle: autograd through all derivatives
+    gradient = torch.stack([product(coefficients, bases) for bases in regularity.bases], 1) * regularity.unit
+    expected = 0.7 * diffusion(gradient) + weight * folding(gradient, 0.4)
+    share = float((determinant(gradient.detach()) < 0.4).float().mean())
+    assert 0.1 < share < 0.9
+    (slope,) = torch.autograd.grad(5.0 * expected, coefficients)
+    value, pull = regularity.pull(coefficients.detach(), 5.0)
+    assert value == pytest.approx(float(expected.detach()), rel=1e-5)
+    assert float(regularity.value(coefficients.detach())) == pytest.approx(value, rel=1e-5)
+    torch.testing.assert_close(pull, slope, rtol=0, atol=1e-5 * float(slope.abs().max()))
+
+
+def test_regularity_holds_one_slab(monkeypatch):
+    """The derivatives of a slab are gone before the next: no tensor of a step holds them at all places."""
+    monkeypatch.setattr(smoothness, "SLAB_PLACES", 1 << 11)
+    grid = grid_at((5.0, -9.0, 30.0), (34, 31, 29), (1.0, 1.0, 1.0), rotation(3))
+    regularity = smoothness.Smoothness(SplineLattice(grid, (1.0, 1.0, 1.0)), RefineConfig(), torch.device("cpu"))
+    coefficients = noise(3, 32, 34, 37, dtype=torch.float32)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as record:
+        regularity.pull(coefficients, 1.0)
+    most = max(event.cpu_memory_usage for event in record.events())
+    assert most == coefficients.nbytes  # the pull itself
+    assert 2 * most < 9 * 4 * grid.voxels
+
+
+def test_settings_of_adam_that_mean_nothing():
+    """Drawing voxels is for Adam in the static mode and for distances voxel by voxel; windows are odd."""
+    for settings in ({"sampling": 0.5}, {"sampling": 0.5, "optimizer": "adam", "mode": "jacobian"}, {"window": 4}):
+        with pytest.raises(ConfigError, match=r"expected refine\.(sampling|window)"):
+            RefineConfig(**settings)
+    with pytest.raises(ConfigError, match=r"expected refine\.sampling=1 for lncc"):
+        RegistrationConfig(refine=RefineConfig(optimizer="adam", sampling=0.5, distance="lncc"))
+
+
+def test_smoothing_reaches_the_coefficients():
+    """The coefficients of a problem are averaged before anything is done with them."""
+    fixed, moving, _ = pair_of((14, 12))
+    config = RefineConfig(smoothing=3, control_mm=6.0)
+    problem = Problem([Term(fixed, moving)], stage.lattice_of(fixed.grid, config), config)
+    plain = Problem([Term(fixed, moving)], problem.lattice, RefineConfig(control_mm=6.0))
+    bent = noise(2, *problem.lattice.shape, seed=5, dtype=torch.float32)
+    found, expected = problem.evaluate(bent, 1.0), plain.evaluate(smooth(bent, passes=3), 1.0)
+    assert found.value == pytest.approx(expected.value, rel=1e-5)
+    assert not torch.allclose(found.gradient, expected.gradient)

@@ -27,6 +27,7 @@ from semreg import Field, GeometryError, Grid, ImageError, RegistrationConfig, V
 from semreg.config import CoarseConfig, FeatureConfig, ModelConfig, RefineConfig
 from semreg.fields import jacobian_determinant
 from semreg.itk_bridge import field_of_transform, to_volume
+from semreg.matching import resolve_models
 from semreg.phantom import make_pair
 from semreg.settings import from_dict
 
@@ -35,6 +36,8 @@ DATA = Path(__file__).parents[2] / "shared" / "data"
 FIXED = grid_at((3.0, -7.0, 11.0), (34, 26, 19), (1.5, 1.9, 2.6), rotation(3))
 MOVING = grid_at((4.0, -6.0, 12.0), (31, 29, 37), (1.8, 2.1, 1.6), rotation(3, -21.0)[:, [1, 2, 0]])
 MIDDLE = (3.0, -7.0, 11.0)
+FLAT = grid_at((3.0, -7.0), (44, 36), (1.2, 1.6), rotation(2))
+FLAT_MOVING = grid_at((4.0, -6.0), (50, 52), (1.1, 1.3), rotation(2, -14.0))
 
 
 def scene(points, contrast="a"):
@@ -558,3 +561,31 @@ def test_real_hippocampi():
     assert found.record["jacobian"]["folded_share"] == 0
     assert float(jacobian_determinant(found.field).min()) > 0
     assert to_volume(fixed).grid == found.field.grid
+
+
+def test_models_that_are_loaded_already():
+    """Pairings of loaded models, each with its settings, give the field that their settings give by name."""
+    config = RegistrationConfig(
+        models=(ModelConfig(model="mind", weight=(2.0,)), ModelConfig(model="intensity", distance=("l1",))),
+        refine=RefineConfig(iterations=3),
+    )
+    pairings = resolve_models(config, 2, torch.device("cpu"))
+    fixed, moving = fixed_image(FLAT), moving_image(FLAT_MOVING)
+    named = register(fixed, moving, config=config, device="cpu")
+    loaded = register(fixed, moving, config=config, model=pairings, device="cpu")
+    assert torch.equal(named.field.vox, loaded.field.vox)
+    assert loaded.record["models"] == named.record["models"]
+
+
+@pytest.mark.parametrize("balance", ["unrelated", "first", "spread", "raw"])
+def test_layers_are_balanced_in_the_search(balance):
+    """However layers are brought to one scale, two of them find the displacement; only by spread it is recorded."""
+    config = RegistrationConfig(
+        models=(ModelConfig(model="mind"), ModelConfig(model="intensity")),
+        coarse=CoarseConfig(balance=balance),
+        refine=RefineConfig(balance="raw" if balance == "raw" else "first", symmetric=False),
+    )
+    found = register(fixed_image(FLAT), moving_image(FLAT_MOVING), config=config, device="cpu")
+    error, before = error_mm(found.field)
+    assert float(error.mean()) < 0.3 * float(before.mean())
+    assert len(found.record["spreads"]) == (2 if balance == "spread" else 0)

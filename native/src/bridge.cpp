@@ -106,7 +106,7 @@ PyMethodDef METHODS[] = {
   { "make_metric", MakeMetric, METH_VARARGS,
     "make_metric(dimension, target, name): a v4 metric that asks target for its values." },
   { "map_points", MapPoints, METH_VARARGS,
-    "map_points(handle, points): virtual points (bytes of float64, x first) through the moving transform." },
+    "map_points(handle, points): points of the fixed image (bytes of float64, x first) to the moving one." },
   { nullptr, nullptr, 0, nullptr },
 };
 

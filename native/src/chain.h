@@ -123,6 +123,22 @@ private:
   Pulled(const Transform & transform, const Point & point, const Covector & gradient)
   {
     Covector result;
+    if (const auto * composite = dynamic_cast<const Composite *>(&transform)) // nor has it one of composites
+    {
+      std::vector<Point> inputs;
+      Point              current = point;
+      for (auto n = composite->GetNumberOfTransforms(); n-- > 0;)
+      {
+        inputs.push_back(current);
+        current = composite->GetNthTransformConstPointer(n)->TransformPoint(current);
+      }
+      result = gradient;
+      for (itk::SizeValueType n = 0; n < inputs.size(); ++n)
+      {
+        result = Pulled(*composite->GetNthTransformConstPointer(n), inputs[inputs.size() - 1 - n], result);
+      }
+      return result;
+    }
     if (dynamic_cast<const Spline *>(&transform) != nullptr) // ITK has no analytic derivative of it in the position
     {
       constexpr double step = 1e-4; // mm: the spline is smooth, so the error is below 1e-8

@@ -73,13 +73,14 @@ public:
     const Locked lock;
     const Owned  fixed(Described(*this->m_FixedImage));
     const Owned  moving(Described(*this->m_MovingImage));
+    const Owned  domain(Geometry(*this->GetVirtualImage(), this->GetVirtualRegion()));
     const Owned  points(FixedPoints());
-    if (!fixed || !moving || !points)
+    if (!fixed || !moving || !domain || !points)
     {
       Fail(TakeError());
     }
-    const Owned answer(
-      PyObject_CallMethod(m_Target, "initialize", "OOO", fixed.get(), moving.get(), points.get()));
+    const Owned answer(PyObject_CallMethod(
+      m_Target, "initialize", "OOOO", fixed.get(), moving.get(), domain.get(), points.get()));
     Check(answer);
     m_Prepared = true;
   }
@@ -109,15 +110,22 @@ public:
 
   unsigned Dimension() const override { return D; }
 
+  // Points of the fixed image to the moving one: back through the fixed transform, then through the moving one.
   void Map(const double * points, size_t count, double * mapped) const override
   {
     const auto * transform = this->GetMovingTransform();
+    const auto   back = this->m_FixedTransform->GetInverseTransform();
+    if (back.IsNull())
+    {
+      Fail("expected a fixed transform with an inverse to map points of the fixed image with, got " +
+           std::string(this->m_FixedTransform->GetNameOfClass()));
+    }
     InParallel(count, [&](size_t first, size_t last, unsigned) {
       for (size_t i = first; i < last; ++i)
       {
         Point point;
         std::copy_n(points + i * D, D, point.GetDataPointer());
-        const Point moved = transform->TransformPoint(point);
+        const Point moved = transform->TransformPoint(back->TransformPoint(point));
         std::copy_n(moved.GetDataPointer(), D, mapped + i * D);
       }
     });
@@ -280,24 +288,11 @@ private:
     return interpolator.IsInsideBuffer(point) && (mask == nullptr || mask->IsInsideInWorldSpace(point));
   }
 
-  // (voxels as bytes of float32, size, spacing, origin, direction row by row), each tuple x first.
-  PyObject * Described(const ImageType & image) const
+  // (size, spacing, origin, direction row by row), each a tuple with x first, of one region of an image.
+  template <typename Image>
+  static PyObject * Geometry(const Image & image, const typename Image::RegionType & region)
   {
-    const auto & region = image.GetBufferedRegion();
-    const auto   count = region.GetNumberOfPixels();
-    if (image.GetBufferPointer() == nullptr || count == 0)
-    {
-      PyErr_SetString(PyExc_ValueError, "expected an image with voxels, got an empty one: update its source first");
-      return nullptr;
-    }
-    float *     data = nullptr;
-    const Owned voxels(NewBytes<float>(count, data));
-    if (!voxels)
-    {
-      return nullptr;
-    }
-    std::copy_n(image.GetBufferPointer(), count, data);
-    typename ImageType::PointType origin;
+    typename Image::PointType origin;
     image.TransformIndexToPhysicalPoint(region.GetIndex(), origin);
     std::vector<double> size(D), spacing(D), start(D), direction(D * D);
     for (unsigned d = 0; d < D; ++d)
@@ -315,7 +310,28 @@ private:
     {
       return nullptr;
     }
-    return PyTuple_Pack(5, voxels.get(), sizes.get(), spacings.get(), origins.get(), rows.get());
+    return PyTuple_Pack(4, sizes.get(), spacings.get(), origins.get(), rows.get());
+  }
+
+  // (voxels as bytes of float32, geometry).
+  static PyObject * Described(const ImageType & image)
+  {
+    const auto & region = image.GetBufferedRegion();
+    const auto   count = region.GetNumberOfPixels();
+    if (image.GetBufferPointer() == nullptr || count == 0)
+    {
+      PyErr_SetString(PyExc_ValueError, "expected an image with voxels, got an empty one: update its source first");
+      return nullptr;
+    }
+    float *     data = nullptr;
+    const Owned voxels(NewBytes<float>(count, data));
+    const Owned geometry(Geometry(image, region));
+    if (!voxels || !geometry)
+    {
+      return nullptr;
+    }
+    std::copy_n(image.GetBufferPointer(), count, data);
+    return PyTuple_Pack(2, voxels.get(), geometry.get());
   }
 
   static PyObject * Numbers(const std::vector<double> & values)

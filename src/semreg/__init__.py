@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from semreg.inference import infer as infer
     from semreg.itk_bridge import LoadedImage as LoadedImage
     from semreg.itk_bridge import to_volume as to_volume
+    from semreg.itk_tensor import image_to_tensor as image_to_tensor
+    from semreg.itk_tensor import tensor_to_image as tensor_to_image
     from semreg.registration import Registration as Registration
     from semreg.registration import plan as plan
     from semreg.registration import register as register
@@ -71,6 +73,7 @@ _HOMES = {
     "Step": "events",
     "Volume": "fields",
     "extract": "inference",
+    "image_to_tensor": "itk_tensor",
     "infer": "inference",
     "load_network": "features.networks",
     "plan": "registration",
@@ -78,6 +81,7 @@ _HOMES = {
     "read_mask": "files",
     "read_transform": "files",
     "register": "registration",
+    "tensor_to_image": "itk_tensor",
     "to_volume": "itk_bridge",
     "warp": "fields",
     "write_field": "files",

@@ -88,16 +88,25 @@ class CoarseConfig:
     """Spacing of the nodes at the finest level in mm. None: four working voxels."""
     half_width: int = 4
     """Half width of the search window at the coarsest level, in nodes; finer levels correct what is left."""
+    levels: int | None = None
+    """Number of levels, each with nodes twice as near as the one before. None: as many as ``reach_mm`` needs. With a
+    number the reach follows from it: 1 is one dense window of ± ``half_width`` nodes."""
     smoothing: int = 2
     """How many times the matching costs are smoothed over 3 nodes."""
     inverse_consistency: bool = True
     """Search in both directions and make the two fields each other's inverse."""
+    balance: Literal["unrelated", "first", "spread", "raw"] = "unrelated"
+    """What the costs of several layers are divided by before they are weighted. ``unrelated``: the distance of
+    unrelated features. ``first``: their value at the start. ``spread``: the range of their costs over a window, mean
+    over the nodes. ``raw``: nothing. The scale of their sum stays what the search is tuned to."""
 
     def __post_init__(self) -> None:
         """Check the values (ConfigError)."""
         _require(self.reach_mm is None or self.reach_mm > 0, "coarse.reach_mm > 0", self.reach_mm)
         _require(self.spacing_mm is None or self.spacing_mm > 0, "coarse.spacing_mm > 0", self.spacing_mm)
-        _require(1 <= self.half_width <= 8, "coarse.half_width between 1 and 8 nodes", self.half_width)
+        most = 8 if self.levels is None else 64
+        _require(1 <= self.half_width <= most, f"coarse.half_width between 1 and {most} nodes", self.half_width)
+        _require(self.levels is None or 1 <= self.levels <= 8, "coarse.levels between 1 and 8", self.levels)
         _require(self.smoothing >= 0, "coarse.smoothing >= 0", self.smoothing)
 
 
@@ -116,14 +125,34 @@ class RefineConfig:
     """``static``: extract the moving features anew from the warped image every so many steps, 0: never."""
     levels: int = 2
     """Resolutions, each twice as fine as the one before; the last one works on the features as extracted."""
+    optimizer: Literal["lbfgs", "adam"] = "lbfgs"
+    """``lbfgs``: quasi-Newton steps, each checked to lower the objective. ``adam``: steps of about ``step_mm`` for each
+    control point by itself."""
     iterations: int = 12
-    """Quasi-Newton steps per level, at most."""
+    """Steps per level, at most."""
     symmetric: bool | None = None
     """Refine in both directions and take the mean of one and the inverse of the other. None: for small images."""
     control_mm: float | None = None
     """Spacing of the control points at the finest level in mm. None: two working voxels plus two feature voxels."""
     step_mm: float | None = None
-    """Longest step of a control point per iteration at the finest level in mm. None: one feature voxel."""
+    """Longest step of a control point per iteration at the finest level in mm; the learning rate of ``adam``. None: one
+    feature voxel."""
+    beta1: float = 0.9
+    """``adam``: share of the mean gradient that is kept from one step to the next."""
+    beta2: float = 0.999
+    """``adam``: the same for the mean squared gradient."""
+    epsilon: float = 1e-8
+    """``adam``: what is added to the root of the mean squared gradient, of an objective that starts at 1."""
+    sampling: float = 1.0
+    """``adam`` and ``static``: share of the voxels that are drawn for each step."""
+    smoothing: int = 0
+    """How many times the control points are averaged over 3 of them an axis before the displacement is made."""
+    window: int = 5
+    """``lncc``: edge of the windows in feature voxels, odd."""
+    balance: Literal["unrelated", "first", "raw"] = "unrelated"
+    """What the distances of several layers are divided by before they are weighted. ``unrelated``: the distance of
+    unrelated features. ``first``: their value at the start. ``raw``: nothing, and then ``diffusion`` and ``folding``
+    are relative to a distance of 1."""
     diffusion: float = 0.3
     """Weight of the mean squared gradient of the displacement (mm per mm), relative to the distance at the start."""
     folding: float = 20.0
@@ -144,6 +173,14 @@ class RefineConfig:
         _require(self.iterations >= 1, "refine.iterations >= 1", self.iterations)
         _require(self.control_mm is None or self.control_mm > 0, "refine.control_mm > 0", self.control_mm)
         _require(self.step_mm is None or self.step_mm > 0, "refine.step_mm > 0", self.step_mm)
+        _require(0 <= self.beta1 < 1, "refine.beta1 in 0..1", self.beta1)
+        _require(0 <= self.beta2 < 1, "refine.beta2 in 0..1", self.beta2)
+        _require(0 < self.epsilon < float("inf"), "refine.epsilon > 0", self.epsilon)
+        _require(0 < self.sampling <= 1, "refine.sampling above 0 and up to 1", self.sampling)
+        drawn = self.sampling == 1 or (self.optimizer == "adam" and self.mode == "static")
+        _require(drawn, "refine.sampling=1 where not adam in the mode static draws voxels", self.sampling)
+        _require(self.smoothing >= 0, "refine.smoothing >= 0", self.smoothing)
+        _require(self.window >= 3 and self.window % 2 == 1, "refine.window an odd number of voxels >= 3", self.window)
         _require(self.diffusion >= 0, "refine.diffusion >= 0", self.diffusion)
         _require(self.folding >= 0, "refine.folding >= 0", self.folding)
         _require(0 <= self.minimum_jacobian < 1, "refine.minimum_jacobian in 0..1", self.minimum_jacobian)
@@ -168,3 +205,6 @@ class RegistrationConfig:
         """Check the values (ConfigError)."""
         _require(self.seed >= 0, "seed >= 0", self.seed)
         _require(len(self.models) >= 1, "at least one model", len(self.models))
+        named = {name for model in self.models for name in model.distance or (self.refine.distance,)}
+        whole = self.refine.sampling == 1 or "lncc" not in named
+        _require(whole, "refine.sampling=1 for lncc, which compares neighbouring voxels", self.refine.sampling)

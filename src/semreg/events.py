@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -25,6 +26,8 @@ class Step:
     """Distance of the features after the step, without unit, lower is better; NaN where the stage has none."""
     seconds: float
     """Wall time in seconds since the stage began."""
+    objective: float = math.nan
+    """Distance and regularity together, relative to the distance at the start of the level; NaN where there is none."""
 
 
 OnStep: TypeAlias = Callable[[Step], None]

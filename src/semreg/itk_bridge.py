@@ -185,7 +185,7 @@ def sitk_image(volume: Volume, pixel_type: str = "float32", *, on: Grid | None =
     grid = volume.grid if on is None else on
     channels = len(volume.data)
     if channels == 1 and grid == volume.grid:
-        return _with_sitk_header(sitk.GetImageFromArray(to_pixels(volume.data[0], pixel_type), isVector=False), grid)
+        return with_sitk_header(sitk.GetImageFromArray(to_pixels(volume.data[0], pixel_type), isVector=False), grid)
     if pixel_type not in PIXEL_TYPES:
         raise ImageError(f"expected a voxel type of {', '.join(PIXEL_TYPES)}, got {pixel_type!r}")
     kind = pixel_type.replace("float", "Float").replace("int", "Int").replace("uInt", "UInt")
@@ -197,7 +197,7 @@ def sitk_image(volume: Volume, pixel_type: str = "float32", *, on: Grid | None =
         array = values if channels > 1 else values[..., 0]
         where = (*whole, part)
         image[where] = sitk.GetImageFromArray(array, isVector=channels > 1)
-    return _with_sitk_header(image, grid)
+    return with_sitk_header(image, grid)
 
 
 def sitk_field(field: Field) -> Any:
@@ -242,10 +242,35 @@ def is_linear(transform: Any) -> bool:
     return bool(transform.IsLinear())
 
 
+def field_of_itk(obj: Any) -> Field:
+    """An ``itk.Image`` of vectors (x, y(, z) in mm, fixed → moving) as a Field, on its own grid.
+
+    ``obj`` may be an ``itk.DisplacementFieldTransform`` too. Raises ImageError for anything else, GeometryError for
+    vectors of another dimension and for values that are not finite.
+    """
+    image = obj.GetDisplacementField() if hasattr(obj, "GetDisplacementField") else obj
+    if image is None or not hasattr(image, "GetLargestPossibleRegion"):
+        raise ImageError(
+            "expected an itk.Image of vectors or an itk.DisplacementFieldTransform as a displacement field, got "
+            f"{type(obj).__name__}"
+        )
+    grid = _itk_grid(image)
+    components = int(image.GetNumberOfComponentsPerPixel())
+    if components != grid.dimension:
+        raise GeometryError(
+            f"expected displacements of {grid.dimension} components for a field in {grid.dimension}-D, got "
+            f"{components}: use itk.Image[itk.Vector[itk.F, {grid.dimension}], {grid.dimension}]"
+        )
+    mm = np.moveaxis(sys.modules["itk"].array_view_from_image(image), -1, 0).astype(np.float64)
+    if not np.isfinite(mm).all():
+        raise GeometryError("expected finite displacements in the initial field, got NaN or infinity: check its source")
+    return Field(Field.from_mm(torch.from_numpy(mm), grid).vox.float(), grid)
+
+
 def itk_image(volume: Volume) -> Any:
     """The image as an ``itk.Image`` of float32; needs the package ``itk``."""
-    itk = _import_itk()
-    return _with_itk_header(itk.image_from_array(to_pixels(volume.data[0], "float32")), volume.grid)
+    itk = import_itk()
+    return with_itk_header(itk.image_from_array(to_pixels(volume.data[0], "float32")), volume.grid)
 
 
 def itk_field(field: Field) -> Any:
@@ -255,7 +280,7 @@ def itk_field(field: Field) -> Any:
 
 def itk_transform(field: Field) -> Any:
     """The field as an ``itk.DisplacementFieldTransform[itk.D, D]``: fixed points → moving points."""
-    itk = _import_itk()
+    itk = import_itk()
     transform = itk.DisplacementFieldTransform[itk.D, field.grid.dimension].New()
     transform.SetDisplacementField(_itk_vectors(field, "D"))
     return transform
@@ -289,15 +314,20 @@ def _from_sitk(image: Any) -> Volume:
 
 def _from_itk(image: Any) -> Volume:
     itk = sys.modules["itk"]
+    size = tuple(int(n) for n in image.GetLargestPossibleRegion().GetSize())
+    check_scalar_image(size, image.GetNumberOfComponentsPerPixel(), type(image).__name__)
+    return Volume(_tensor(itk.array_view_from_image(image))[None], _itk_grid(image))
+
+
+def _itk_grid(image: Any) -> Grid:
+    """Where the voxels of an itk image lie."""
     region = image.GetLargestPossibleRegion()
     size = tuple(int(n) for n in region.GetSize())
-    check_scalar_image(size, image.GetNumberOfComponentsPerPixel(), type(image).__name__)
     if len(size) not in (2, 3):
         raise ImageError(f"expected an image of 2 or 3 axes, got {len(size)}: extract one frame first")
     origin = image.TransformIndexToPhysicalPoint(region.GetIndex())  # a region need not start at index 0
-    direction = itk.array_from_matrix(image.GetDirection())
-    grid = grid_of_header(size, tuple(image.GetSpacing()), tuple(origin), direction)
-    return Volume(_tensor(itk.array_view_from_image(image))[None], grid)
+    direction = sys.modules["itk"].array_from_matrix(image.GetDirection())
+    return grid_of_header(size, tuple(image.GetSpacing()), tuple(origin), direction)
 
 
 def _from_nibabel(image: Any) -> Volume:
@@ -342,17 +372,19 @@ def _sitk_vectors(field: Field, pixel_id: int, dtype: npt.DTypeLike) -> Any:
     for part in slabs(grid.shape, PIECE_POINTS):
         where = (*whole, part)
         image[where] = sitk.GetImageFromArray(_interleaved(field, part, dtype), isVector=True)
-    return _with_sitk_header(image, grid)
+    return with_sitk_header(image, grid)
 
 
-def _with_sitk_header(image: Any, grid: Grid) -> Any:
+def with_sitk_header(image: Any, grid: Grid) -> Any:
+    """A SimpleITK image with the geometry of ``grid``."""
     image.SetSpacing(grid.spacing_xyz)
     image.SetOrigin(grid.origin_xyz)
     image.SetDirection([value for row in grid.direction for value in row])
     return image
 
 
-def _import_itk() -> Any:
+def import_itk() -> Any:
+    """The package ``itk``, or ImageError with what to install."""
     try:
         import itk
     except ImportError as error:
@@ -361,7 +393,7 @@ def _import_itk() -> Any:
 
 
 def _itk_vectors(field: Field, kind: str) -> Any:
-    itk = _import_itk()
+    itk = import_itk()
     grid = field.grid
     image = itk.Image[itk.Vector[getattr(itk, kind), grid.dimension], grid.dimension].New()
     region = itk.ImageRegion[grid.dimension]()
@@ -371,11 +403,12 @@ def _itk_vectors(field: Field, kind: str) -> Any:
     voxels = itk.array_view_from_image(image)
     for part in slabs(grid.shape, PIECE_POINTS):
         voxels[part] = _interleaved(field, part, voxels.dtype)
-    return _with_itk_header(image, grid)
+    return with_itk_header(image, grid)
 
 
-def _with_itk_header(image: Any, grid: Grid) -> Any:
-    itk = _import_itk()
+def with_itk_header(image: Any, grid: Grid) -> Any:
+    """An itk image with the geometry of ``grid``."""
+    itk = import_itk()
     image.SetSpacing(grid.spacing_xyz)
     image.SetOrigin(grid.origin_xyz)
     image.SetDirection(itk.matrix_from_array(np.asarray(grid.direction)))

@@ -115,6 +115,16 @@ class Compared:
     fixed: list[Layer]
     reductions: list[Reduction]
 
+    @property
+    def counted(self) -> list[int]:
+        """The layers that ``terms`` has one for: those of a weight above 0."""
+        weights = _each(self.pairing.config.weight, len(self.fixed), "weight", self.pairing)
+        return [number for number, weight in enumerate(weights) if weight > 0]
+
+    def reduced(self, layers: Sequence[Layer]) -> list[Layer]:
+        """The features of either image as they are compared."""
+        return [reduce(layer) for layer, reduce in zip(layers, self.reductions, strict=True)]
+
     def terms(self, moving: Sequence[Layer], config: RegistrationConfig) -> list[Term]:
         """One term a layer, with these moving features."""
         entry, count = self.pairing.config, len(self.fixed)
@@ -126,6 +136,14 @@ class Compared:
             for layers in zip(self.fixed, moving, distances, weights, strict=True)
             if layers[-1] > 0
         ]
+
+
+def compare(pairing: Pairing, fixed: Sequence[Layer], generator: torch.Generator) -> Compared:
+    """The layers of the fixed image and what makes features comparable, which is fitted on them or drawn."""
+    reductions = [_reduction(pairing.config, layer, generator) for layer in fixed]
+    compared = Compared(pairing, [], reductions)
+    compared.fixed = compared.reduced(fixed)
+    return compared
 
 
 @dataclass
@@ -141,6 +159,11 @@ class Images:
     config: RegistrationConfig
     device: torch.device
     _compared: list[Compared] = field(default_factory=list)
+
+    @property
+    def compared(self) -> Sequence[Compared]:
+        """What ``terms`` compared, model by model."""
+        return self._compared
 
     @property
     def grid(self) -> Grid:
@@ -163,11 +186,10 @@ class Images:
         for pairing in pairings:
             near = self._seen(pairing.fixed, self.fixed, self.frame.fixed, None)
             far = self._seen(pairing.moving, self.moving, self.frame.moving, self.start)
-            _check(near, far, pairing)
-            reductions = [_reduction(pairing.config, layer, generator) for layer in near]
-            compared = Compared(pairing, _reduced(near, reductions), reductions)
+            check_channels(pairing, *[[len(layer.features.data) for layer in layers] for layers in (near, far)])
+            compared = compare(pairing, near, generator)
             self._compared.append(compared)
-            terms += compared.terms(_reduced(far, reductions), self.config)
+            terms += compared.terms(compared.reduced(far), self.config)
         return terms_of(terms)
 
     def renewed(self, displacement: Field, spacing_mm: float) -> tuple[Term, ...]:
@@ -185,7 +207,7 @@ class Images:
         terms = []
         for compared in self._compared:
             layers = self._layers(compared.pairing.moving, prepared, self._counted)
-            terms += compared.terms(_reduced(layers, compared.reductions), self.config)
+            terms += compared.terms(compared.reduced(layers), self.config)
         return tuple(term.pooled(spacing_mm) for term in terms_of(terms))
 
     @cached_property
@@ -205,7 +227,7 @@ class Images:
         for compared in self._compared:
             prepared = Prepared(Volume(warped.cpu(), self.grid), None)
             layers = self._layers(compared.pairing.moving, prepared, self._counted)
-            moving = _reduced(layers, compared.reductions)
+            moving = compared.reduced(layers)
             result += [term.moving.features.data for term in compared.terms(moving, self.config)]
         return result
 
@@ -224,10 +246,6 @@ class Images:
         pooled_mm = pooling * min(self.frame.fixed.spacing)
         layers = model.layers(prepared.volume, prepared.weight, pooled_mm=pooled_mm, reference=reference)
         return tuple(_on_device(layer, self.device) for layer in layers)
-
-
-def _reduced(layers: Sequence[Layer], reductions: Sequence[Reduction]) -> list[Layer]:
-    return [reduce(layer) for layer, reduce in zip(layers, reductions, strict=True)]
 
 
 def _reduction(config: ModelConfig, layer: Layer, generator: torch.Generator) -> Reduction:
@@ -256,13 +274,12 @@ def _on_device(layer: Layer, device: torch.device) -> Layer:
     return Layer(replace(layer.features, data=layer.features.data.to(device)), weight)
 
 
-def _check(near: Sequence[Layer], far: Sequence[Layer], pairing: Pairing) -> None:
-    """Refuse layers of the two images that cannot be compared (ConfigError)."""
-    counts = [[len(layer.features.data) for layer in layers] for layers in (near, far)]
-    if counts[0] != counts[1]:
+def check_channels(pairing: Pairing, fixed: Sequence[int], moving: Sequence[int]) -> None:
+    """Refuse layers, given by their numbers of channels, that cannot be compared (ConfigError)."""
+    if list(fixed) != list(moving):
         raise ConfigError(
-            f"expected the same layers and channels of both images, got {counts[0]} channels of the fixed and "
-            f"{counts[1]} of the moving one from {pairing.name}: choose models whose features mean the same"
+            f"expected the same layers and channels of both images, got {fixed} channels of the fixed and "
+            f"{moving} of the moving one from {pairing.name}: choose models whose features mean the same"
         )
 
 

@@ -64,13 +64,13 @@ def check_pair(fixed: Grid, moving: Grid, *, initial: bool) -> None:
 def plan_frame(fixed: Grid, moving: Grid, spacing_mm: float | None, reach_mm: float, *, initial: bool) -> Frame:
     """The working grids. With an initial transform the moving image is brought to the fixed one's box first."""
     axes = canonical_order(fixed)
-    canonical = reorder(fixed, axes)
-    spacing = spacing_mm if spacing_mm is not None else working_spacing(canonical)
-    cubic = max(canonical.spacing) < CUBIC * min(canonical.spacing) and abs(spacing - min(canonical.spacing)) < 1e-9
-    spacings = canonical.spacing if cubic else (spacing,) * canonical.dimension
-    near = canonical if cubic else covering_grid(canonical, canonical, spacings)
+    grid = reorder(fixed, axes)
+    spacing = spacing_mm if spacing_mm is not None else working_spacing(grid)
+    cubic = max(grid.spacing) < CUBIC * min(grid.spacing) and abs(spacing - min(grid.spacing)) < 1e-9
+    spacings = grid.spacing if cubic else (spacing,) * grid.dimension
+    near = grid if cubic else covering_grid(grid, grid, spacings)
     margin = int(np.ceil(reach_mm / spacing)) + 8
-    far = padded(near, margin) if initial else _within(covering_grid(canonical, moving, spacings), near, margin)
+    far = padded(near, margin) if initial else _within(covering_grid(grid, moving, spacings), near, margin)
     return Frame(axes, near, far)
 
 
@@ -129,6 +129,13 @@ def clean(volume: Volume, mask: Volume | None, name: str) -> tuple[Volume, Volum
             "that count: check the file and the mask"
         )
     return volume, None if weight is None else Volume(weight, volume.grid)
+
+
+def canonical(image: tuple[Volume, Volume | None]) -> tuple[Volume, Volume | None]:
+    """The image with its axes in the order nearest to LPS; a grid along the same axes is then read axis by axis."""
+    axes = canonical_order(image[0].grid)
+    weight = None if image[1] is None else image[1].reordered(axes)
+    return image[0].reordered(axes), weight
 
 
 def to_frame(volume: Volume, weight: Volume | None, target: Grid, initial: Field | None = None) -> Prepared:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from semreg.config import RefineConfig, RegistrationConfig
+from semreg.dense.balance import for_refinement, for_search
 from semreg.dense.coarse import Level, coarse, memory_bytes, plan_levels
 from semreg.dense.match import distance_at
 from semreg.dense.refine import LevelReport, lattice_of, refine, unfold
@@ -32,7 +33,7 @@ from semreg.itk_bridge import field_of_transform, is_linear, sitk_transform, to_
 from semreg.matching import Given, Images, Pairing, describe_models, resolve_models
 from semreg.memory import SHARE, available_bytes, peak_bytes
 from semreg.models import folders_of
-from semreg.preparation import Frame, background, check_pair, clean, plan_frame, working_spacing
+from semreg.preparation import Frame, background, canonical, check_pair, clean, plan_frame, working_spacing
 from semreg.settings import to_dict
 
 logger = logging.getLogger("semreg")
@@ -149,8 +150,8 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
     Images and masks: anything ``semreg.to_volume`` takes (SimpleITK, itk, nibabel, (array, Grid), Volume), 2-D or
     3-D, on any two grids. Masks hold values in [0, 1]; voxels at 0 count nowhere. ``initial`` is a SimpleITK transform
     or a Field, fixed → moving. ``model`` stands for what ``config.models`` names: a ``torch.nn.Module``, a callable, a
-    file, a name, or a list of these; ``models`` are folders with fetched ones. ``device`` is auto, cpu, cuda, cuda:n
-    or mps. ``on_step`` receives ``Step`` events.
+    file, a name, or a list of these or of ``matching.Pairing``, models that are loaded already; ``models`` are folders
+    with fetched ones. ``device`` is auto, cpu, cuda, cuda:n or mps. ``on_step`` receives ``Step`` events.
 
     Raises ImageError, GeometryError, ConfigError, ModelError, DeviceError or DivergedError, each with what to do.
     Method: Siebert, Hansen, Heinrich: ConvexAdam, 2024, on MIND-SSC features (Heinrich et al., 2013) by default.
@@ -176,17 +177,20 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
         if isinstance(model, (list, tuple)) and not model:
             raise ConfigError("expected a model or several, got an empty list: leave it out for those of the settings")
         given = () if model is None else tuple(model) if isinstance(model, (list, tuple)) else (model,)
-        pairings = resolve_models(config, target.dimension, chosen, Given(given, folders_of(models), on_step))
-        images = Images(_canonical(cleaned["fixed"]), _canonical(cleaned["moving"]), frame, start, config, chosen)
+        if given and all(isinstance(each, Pairing) for each in given):
+            pairings = list(given)
+        else:
+            pairings = resolve_models(config, target.dimension, chosen, Given(given, folders_of(models), on_step))
+        images = Images(canonical(cleaned["fixed"]), canonical(cleaned["moving"]), frame, start, config, chosen)
         terms = images.terms(pairings)
     del cleaned, volumes
     grid = frame.fixed.pooled(config.features.pooling or 1)
-    found, similarity, convergence = _match(terms, grid, images, config, clock)
+    matched = _match(terms, grid, images, config, clock)
     del terms, images
     with clock.stage("field"):
-        canonical = reorder(target, frame.axes)
-        deformation, passes = unfold(*found, canonical)
-        deformation = Field(deformation.vox.cpu(), canonical)
+        ordered = reorder(target, frame.axes)
+        deformation, passes = unfold(*matched.found, ordered)
+        deformation = Field(deformation.vox.cpu(), ordered)
         total = deformation if start is None else deformation.then(start)
         if not bool(torch.isfinite(total.vox).all()):
             raise DivergedError("expected a finite displacement, got NaN or infinity: check the images and settings")
@@ -204,8 +208,9 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
         "background": outside,
         "timings": clock.timings,
         "peak_memory_bytes": peak_memory_bytes(chosen),
-        "similarity": {"distance": _distances(config), **similarity},
-        "convergence": [asdict(level) for level in convergence],
+        "similarity": {"distance": _distances(config), **matched.similarity},
+        "convergence": [asdict(level) for level in matched.levels],
+        "spreads": list(matched.spreads),
         "jacobian": {
             "minimum": float(jacobian.min()),
             "folded_share": float((jacobian <= 0).float().mean()),
@@ -288,41 +293,48 @@ def _layout(fixed: Grid, moving: Grid, config: RegistrationConfig, *, initial: b
     return plan_frame(fixed, moving, features.spacing_mm, reach, initial=initial), levels
 
 
-def _canonical(image: tuple[Volume, Volume | None]) -> tuple[Volume, Volume | None]:
-    """The image with its axes in the order nearest to LPS; a grid along the same axes is then read axis by axis."""
-    axes = canonical_order(image[0].grid)
-    weight = None if image[1] is None else image[1].reordered(axes)
-    return image[0].reordered(axes), weight
+@dataclass(frozen=True)
+class _Matched:
+    """The spline that was found with its coefficients, the distances before and after, and how each stage went."""
+
+    found: tuple[Any, torch.Tensor]
+    similarity: dict[str, float]
+    levels: tuple[LevelReport, ...] = ()
+    spreads: tuple[float, ...] = ()
+    """Of the costs of each layer in the search, where they are balanced by that."""
 
 
-def _match(
-    terms: Sequence[Term], grid: Grid, images: Images, config: RegistrationConfig, clock: Clock
-) -> tuple[tuple[Any, torch.Tensor], dict[str, float], tuple[LevelReport, ...]]:
-    """Search and refine: the spline that was found, the distances before and after, and a report per level."""
+def _match(terms: Sequence[Term], grid: Grid, images: Images, config: RegistrationConfig, clock: Clock) -> _Matched:
+    """Search and refine."""
     found = Field.zeros(grid, device=terms[0].fixed.features.data.device)
     before = distance_at(terms, found)
+    spread: tuple[float, ...] = ()
     if config.coarse.enabled:
         with clock.stage("coarse"):
-            found = coarse(terms, grid, found, config.coarse, clock.on_step)
+            weighed, spread = for_search(terms, grid, found, config.coarse)
+            found = coarse(weighed, grid, found, config.coarse, clock.on_step)
     if not config.refine.enabled:
         lattice = lattice_of(grid, config.refine)
-        return (lattice, lattice.fit(found)), {"before": before, "after": distance_at(terms, found)}, ()
+        similarity = {"before": before, "after": distance_at(terms, found)}
+        return _Matched((lattice, lattice.fit(found)), similarity, spreads=spread)
     with clock.stage("refine"):
+        weighed = for_refinement(terms, found, config.refine)
         directions = 2 if config.refine.symmetric else 1
         hook = clock.counting(config.refine, directions, done=0)
-        refined = refine(terms, grid, found, config.refine, hook, images)
+        refined = refine(weighed, grid, found, config.refine, hook, images)
         lattice, coefficients, reports = refined.lattice, refined.coefficients, refined.levels
         found = lattice.field(coefficients, grid)
         if config.refine.symmetric:
             there = images.frame.moving.pooled(config.features.pooling or 1)
             start = found.inverse(there, iterations=INVERSE_ITERATIONS)
             hook = clock.counting(config.refine, directions, done=1)
-            back = refine([term.swapped() for term in terms], there, start, config.refine, hook)
+            back = refine([term.swapped() for term in weighed], there, start, config.refine, hook)
             other = back.lattice.field(back.coefficients, there).inverse(grid, iterations=INVERSE_ITERATIONS)
             coefficients = lattice.fit(Field((found.vox + other.vox) / 2, grid))
             found = lattice.field(coefficients, grid)
             reports += back.levels
-    return (lattice, coefficients), {"before": before, "after": distance_at(terms, found)}, reports
+    similarity = {"before": before, "after": distance_at(terms, found)}
+    return _Matched((lattice, coefficients), similarity, reports, spread)
 
 
 def _as_field(initial: Any, grid: Grid) -> Field:

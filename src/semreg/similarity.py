@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeAlias
 
 import torch
@@ -21,7 +22,7 @@ SMALL = 1e-6
 DAMPING = 0.1
 """L1Cosine: how fast the similarity falls with the difference of a channel, per unit of the features; as in IMPACT."""
 RADIUS = 2
-"""LNCC: half width of the window in voxels."""
+"""LNCC: half width of the window in voxels where nothing else is said."""
 FLAT = 1e-5
 """LNCC: a local variance well below this share of the whole image's is rounding or noise and does not count."""
 PAIRS = 4096
@@ -188,8 +189,10 @@ def ncc(fixed: Tensor, moving: Tensor, weight: Tensor | None = None) -> Tensor:
     return (1 - correlation).mean()
 
 
-def lncc(fixed: Tensor, moving: Tensor, weight: Tensor | None = None, shape: Shape | None = None) -> Tensor:
-    """1 − local normalised cross-correlation in windows of 5 voxels an axis, mean over the channels and samples.
+def lncc(
+    fixed: Tensor, moving: Tensor, weight: Tensor | None = None, shape: Shape | None = None, radius: int = RADIUS
+) -> Tensor:
+    """1 − local normalised cross-correlation in windows of ``2 radius + 1`` voxels, mean over channels and samples.
 
     The windows of Avants et al., Medical Image Analysis 2008 (at the border: what is there of them; weighted where
     there is a weight), but the correlation itself and not its square: features that are each other's negative do not
@@ -199,10 +202,10 @@ def lncc(fixed: Tensor, moving: Tensor, weight: Tensor | None = None, shape: Sha
     mask = None if weight is None else _on_grid(weight[:, None], shape)
     f, m = _centred(_on_grid(fixed, shape), mask), _centred(_on_grid(moving, shape), mask)
     flat_fixed, flat_moving = _flat(f, mask), _flat(m, mask)
-    mean_fixed, mean_moving = _local_mean(f, mask), _local_mean(m, mask)
-    covariance = _local_mean(f * m, mask) - mean_fixed * mean_moving + (flat_fixed * flat_moving).sqrt()
-    variance_fixed = (_local_mean(f.square(), mask) - mean_fixed.square()).clamp(min=0) + flat_fixed
-    variance_moving = (_local_mean(m.square(), mask) - mean_moving.square()).clamp(min=0) + flat_moving
+    mean_fixed, mean_moving = _local_mean(f, mask, radius), _local_mean(m, mask, radius)
+    covariance = _local_mean(f * m, mask, radius) - mean_fixed * mean_moving + (flat_fixed * flat_moving).sqrt()
+    variance_fixed = (_local_mean(f.square(), mask, radius) - mean_fixed.square()).clamp(min=0) + flat_fixed
+    variance_moving = (_local_mean(m.square(), mask, radius) - mean_moving.square()).clamp(min=0) + flat_moving
     correlation = covariance / (variance_fixed.sqrt() * variance_moving.sqrt())
     return _mean(1 - correlation.mean(0).flatten(), weight)
 
@@ -278,16 +281,16 @@ def _flat(centred: Tensor, weight: Tensor | None) -> Tensor:
     return FLAT * _global_mean(centred.square(), weight) + SMALL**2
 
 
-def _local_mean(x: Tensor, weight: Tensor | None) -> Tensor:
+def _local_mean(x: Tensor, weight: Tensor | None, radius: int) -> Tensor:
     if weight is None:
-        return smooth(x, radius=RADIUS)
-    return smooth(x * weight, radius=RADIUS) / smooth(weight, radius=RADIUS).clamp(min=SMALL)
+        return smooth(x, radius=radius)
+    return smooth(x * weight, radius=radius) / smooth(weight, radius=radius).clamp(min=SMALL)
 
 
-def _locally_standardised(x: Tensor, weight: Tensor | None) -> Tensor:
+def _locally_standardised(x: Tensor, weight: Tensor | None, radius: int = RADIUS) -> Tensor:
     centred = _centred(x, weight)
-    mean = _local_mean(centred, weight)
-    variance = (_local_mean(centred.square(), weight) - mean.square()).clamp_(min=0)
+    mean = _local_mean(centred, weight, radius)
+    variance = (_local_mean(centred.square(), weight, radius) - mean.square()).clamp_(min=0)
     result = (centred - mean).div_(variance.add_(_flat(centred, weight)).sqrt_())
     return result if weight is None else result.mul_(weight > 0)
 
@@ -401,10 +404,10 @@ def _ncc_curvature(fixed: Tensor, weight: Tensor | None) -> float:
     return 1 / (_samples(fixed, weight) * fixed.shape[1] * float(_variances(fixed, weight).mean().clamp(min=SMALL**2)))
 
 
-def _lncc_curvature(fixed: Tensor, weight: Tensor | None, shape: Shape | None = None) -> float:
+def _lncc_curvature(fixed: Tensor, weight: Tensor | None, shape: Shape | None = None, radius: int = RADIUS) -> float:
     mask = None if weight is None else _on_grid(weight[:, None], shape)
     centred = _centred(_on_grid(fixed, shape), mask)
-    local = _local_mean(centred.square(), mask) - _local_mean(centred, mask).square()
+    local = _local_mean(centred.square(), mask, radius) - _local_mean(centred, mask, radius).square()
     variance = float(_global_mean(local, mask).mean().clamp(min=SMALL**2))
     return 1 / (_samples(fixed, weight) * fixed.shape[1] * variance)
 
@@ -428,6 +431,17 @@ def _curvature(function: Callable[[Tensor, Tensor | None], float]) -> Curvature:
     return curvature
 
 
+def lncc_of(radius: int) -> Distance:
+    """LNCC in windows of ``2 radius + 1`` voxels an axis."""
+    return Distance(
+        partial(lncc, radius=radius),
+        _no_correlation,
+        partial(_lncc_curvature, radius=radius),
+        partial(_locally_standardised, radius=radius),
+        _correlation_cost,
+    )
+
+
 DISTANCES: dict[str, Distance] = {
     "l1": Distance(_value(l1), _l1_scale, _curvature(_l1_curvature), _as_is, _l1_cost, l1_slope),
     "l2": Distance(
@@ -439,7 +453,7 @@ DISTANCES: dict[str, Distance] = {
         l2_slope,
     ),
     "ncc": Distance(_value(ncc), _no_correlation, _curvature(_ncc_curvature), _standardised, _correlation_cost),
-    "lncc": Distance(lncc, _no_correlation, _lncc_curvature, _locally_standardised, _correlation_cost),
+    "lncc": lncc_of(RADIUS),
     "cosine": Distance(
         _value(cosine), _unrelated(cosine), _curvature(_angle_curvature), _unit, _cosine_cost, cosine_slope
     ),

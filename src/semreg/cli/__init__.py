@@ -15,6 +15,7 @@ import typer
 
 import semreg
 from semreg.cli.common import EXIT_TERMINATED, Debug, sentences
+from semreg.cli.doctor import doctor_command
 from semreg.cli.infer import features_command, infer_command
 from semreg.cli.models import app as models_app
 from semreg.cli.register import register_command
@@ -59,6 +60,7 @@ def version_command() -> None:
 app.command("register")(register_command)
 app.command("infer")(infer_command)
 app.command("features")(features_command)
+app.command("doctor")(doctor_command)
 app.add_typer(models_app, name="models")
 
 

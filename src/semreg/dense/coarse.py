@@ -23,6 +23,7 @@ from semreg.errors import ConfigError
 from semreg.events import OnStep, Step
 from semreg.fields import Field, Layer
 from semreg.geometry import Grid, index_map
+from semreg.memory import SHARE, available_bytes
 from semreg.sampling import base_index, sample, smooth, transform_index
 from semreg.similarity import DISTANCES
 
@@ -62,17 +63,22 @@ class Level:
 
 
 def plan_levels(grid: Grid, config: CoarseConfig) -> list[Level]:
-    """Levels from coarse to fine for features on ``grid``, whose windows add up to the reach asked for."""
+    """Levels from coarse to fine for features on ``grid``: those asked for, or windows that add up to the reach."""
     voxel = min(grid.spacing)
     base = DEFAULT_SPACING if config.spacing_mm is None else max(1, round(config.spacing_mm / voxel))
     thick = [extent for extent, n in zip(grid.extent_mm, grid.shape, strict=True) if n > 1] or [voxel]
     reach = min(30.0, min(thick) / 2) if config.reach_mm is None else config.reach_mm
-    widths = itertools.chain([FINEST_HALF_WIDTH], itertools.repeat(config.half_width))
+    finest = config.half_width if config.levels == 1 else FINEST_HALF_WIDTH
+    widths = itertools.chain([finest], itertools.repeat(config.half_width))
     levels: list[Level] = []
-    while not levels or sum(level.reach_mm for level in levels) < reach - 1e-6:
+    while len(levels) < (config.levels or 1) or (
+        config.levels is None and sum(level.reach_mm for level in levels) < reach - 1e-6
+    ):
         factor = base * 2 ** len(levels)
         factors = tuple(max(1, round(factor * voxel / s)) for s in grid.spacing)
         levels.insert(0, Level(factors, next(widths), factor * voxel))
+    if config.levels is not None:
+        return levels
     # the coarsest level goes no further than it must: what lies beyond the reach only adds wrong candidates
     rest = reach - sum(level.reach_mm for level in levels[1:])
     half_width = min(levels[0].half_width, max(1, math.ceil(rest / levels[0].spacing_mm - 1e-6)))
@@ -95,6 +101,8 @@ def coarse(
     """
     started = time.perf_counter()
     levels = plan_levels(grid, config)
+    if config.levels is not None:
+        _check_memory(memory_bytes(grid, levels))
     field = initial
     for number, level in enumerate(levels, start=1):
         start = field.on(grid.pooled(level.factor))
@@ -111,6 +119,39 @@ def coarse(
     return field
 
 
+def spreads(terms: Sequence[Term], grid: Grid, initial: Field, config: CoarseConfig) -> tuple[float, ...]:
+    """How much the costs of each term tell candidates apart: their range over a window, mean over the nodes.
+
+    Of the coarsest level, from the fixed to the moving features, before any weight; 0 for a term that tells nothing.
+    """
+    level = plan_levels(grid, config)[0]
+    _check_memory(memory_bytes(grid, [level]))
+    start = initial.on(grid.pooled(level.factor))
+    widths = _widths(level.half_width, start.grid)
+    candidates = window(widths)
+    found = []
+    for term in terms:
+        near = _at_nodes(term, grid, level)
+        here, there = _extended(near, widths).inner(), _warped(near, start, widths)
+        cost = cost_volume(here, there, candidates, config.smoothing, near.measure.cost)
+        found.append(float((cost.amax(1) - cost.amin(1)).mean()))
+    return tuple(found)
+
+
+def _widths(half_width: int, nodes: Grid) -> tuple[int, ...]:
+    return tuple(half_width if n > 1 else 0 for n in nodes.shape)
+
+
+def _check_memory(needed: int) -> None:
+    """Refuse windows whose costs do not fit (ConfigError); those that the reach plans grow with its logarithm only."""
+    room = SHARE * available_bytes()
+    if needed > room:
+        raise ConfigError(
+            f"expected windows whose costs fit into {room / 1e9:.2g} GB of memory, got {needed / 1e9:.2g} GB: lower "
+            "coarse.half_width, or raise coarse.spacing_mm"
+        )
+
+
 def _at_nodes(term: Term, grid: Grid, level: Level) -> Term:
     """A term with its fixed features at the nodes, and its moving ones about as far apart."""
     nodes = grid.pooled(level.factor)
@@ -125,7 +166,7 @@ def search(terms: Sequence[Term], start: Field, half_width: int, config: CoarseC
 
     The fixed features of all terms lie on the grid of ``start``.
     """
-    widths = tuple(half_width if n > 1 else 0 for n in start.grid.shape)
+    widths = _widths(half_width, start.grid)
     candidates = window(widths)
     pairs = [(_extended(term, widths), _warped(term, start, widths)) for term in terms]
     compared = list(zip(terms, pairs, strict=True))

@@ -1,4 +1,4 @@
-"""Refinement: quasi-Newton descent on the control points of a spline, through the warp of the moving features.
+"""Refinement: descent on the control points of a spline, through the warp of the moving features.
 
 The distance of the features, the diffusion of the displacement and a penalty on compression beyond a limit are
 lowered together, from coarse to fine. Knows nothing of feature models.
@@ -6,24 +6,23 @@ lowered together, from coarse to fine. Knows nothing of feature models.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from semreg.config import RefineConfig
+from semreg.dense.adam import adam
 from semreg.dense.bspline import SplineLattice, product
-from semreg.dense.match import ImageMatch, Match, Renewal, TermMatch
-from semreg.dense.terms import ALIKE, Term, device_of
-from semreg.errors import ConfigError, DivergedError, GeometryError
+from semreg.dense.match import Renewal
+from semreg.dense.problem import Evaluation, Problem
+from semreg.dense.terms import Term
+from semreg.errors import GeometryError
 from semreg.events import OnStep, Step
 from semreg.fields import Field, jacobian_determinant
 from semreg.geometry import Grid
-from semreg.regularity import diffusion, folding
 from semreg.sampling import smooth
 
 CONTROL_VOXELS = 4
@@ -91,12 +90,13 @@ def refine(
         factor = 2 ** (config.levels - number)
         lattice = lattice_of(grid, config, factor)
 
-        def report(iteration: int, value: float, level: int = number) -> None:
+        def report(iteration: int, value: float, objective: float, level: int = number) -> None:
             if on_step is not None:
                 on_step(
                     Step(
                         stage="refine", level=level, levels=config.levels, iteration=iteration,
                         iterations=config.iterations, value=value, seconds=time.perf_counter() - started,
+                        objective=objective,
                     )
                 )  # fmt: skip
 
@@ -109,132 +109,38 @@ def refine(
     return Refined(lattice, coefficients, tuple(reports))
 
 
-class Problem:
-    """The objective of one level as a function of the spline's coefficients."""
-
-    def __init__(
-        self, terms: Sequence[Term], lattice: SplineLattice, config: RefineConfig, renewal: Renewal | None = None
-    ) -> None:
-        """Lay out the features and the matrices of the spline."""
-        self.lattice = lattice
-        self.config = config
-        self.renewal = renewal
-        self.device = device_of(terms)
-        self.spacing_mm = min(min(term.fixed.grid.spacing) for term in terms)
-        self.matches: list[Match] = [TermMatch(term, lattice) for term in terms]
-        self.bounds = list(self.matches)
-        if config.mode == "jacobian":
-            if renewal is None:
-                raise ConfigError("expected a network to differentiate for the mode jacobian, got none: name a model")
-            self.matches = [ImageMatch(terms, lattice, renewal)]
-        self.slopes = _slope_bases(lattice, self.device)
-        self.scale = ALIKE
-        self.bounded = all(term.measure.zero_at_match for term in terms)
-        self.redraws = any(term.subset for term in terms) and config.mode == "static"
-        self._anchor: Tensor | None = None
-
-    def evaluate(self, coefficients: Tensor, unit: float | None) -> Evaluation:
-        """The objective and its gradient; ``unit`` is the distance that the regularity is relative to (None: this)."""
-        variable = coefficients.detach().requires_grad_()
-        distance, pulled = 0.0, variable.new_zeros(())
-        for match in self.matches:
-            index = match.index(variable if self._anchor is None else variable - self._anchor)
-            value, slope = match.data(index.detach())
-            distance += value
-            pulled = pulled + (index * slope).sum()
-        if unit is None:
-            unit = distance if self.bounded else self.scale
-        regularity = self.regularity(variable)
-        (pulled + unit * regularity).backward()  # type: ignore[no-untyped-call]
-        value, gradient = distance + unit * float(regularity.detach()), variable.grad
-        if gradient is None or not (math.isfinite(value) and bool(gradient.isfinite().all())):
-            raise DivergedError(
-                f"expected finite values in the refinement, got a distance of {distance}: "
-                "lower refine.step_mm, or check the images for extreme values"
-            )
-        return Evaluation(coefficients.detach(), distance, value, gradient)
-
-    def renew(self, coefficients: Tensor) -> None:
-        """Extract the moving features anew from the image warped by ``coefficients``."""
-        if self.renewal is None:
-            raise ConfigError("expected images to extract features from again, got none: set refine.update_every=0")
-        self.matches = [
-            TermMatch(term, self.lattice)
-            for term in self.renewal.renewed(self.lattice.field(coefficients, self.lattice.grid), self.spacing_mm)
-        ]
-        self._anchor = coefficients.detach()
-
-    def redraw(self, generator: torch.Generator) -> None:
-        """Draw other channels for the terms that ask for it."""
-        for match in self.matches:
-            match.redraw(generator)
-
-    def overlap(self, coefficients: Tensor) -> bool:
-        """Whether any sample of any term counts."""
-        return any(bool((match.weight(match.index(coefficients)) > 0).any()) for match in self.bounds)
-
-    def curvature(self, unit: float) -> Tensor:
-        """An upper bound of the objective's curvature for each coefficient, from the fixed features' gradients."""
-        bound = torch.stack([match.curvature() for match in self.bounds]).sum(0)
-        for axis, bases in enumerate(self.slopes.bases):
-            absolute = [b.abs() for b in bases]
-            rows = product(torch.ones_like(bound), absolute)
-            strength = self.slopes.unit[:, axis] ** 2 * 2 * self.config.diffusion * unit / rows[0].numel()
-            bound = bound + strength * product(rows, [b.T for b in absolute])
-        return bound.clamp(min=1e-3 * float(bound.mean()) + 1e-30)
-
-    def longest_step(self, config: RefineConfig) -> Tensor:
-        """The longest step of a coefficient per axis, in voxels of the lattice's grid, (D, 1, …)."""
-        finest = min(self.lattice.grid.spacing)
-        voxel = self.spacing_mm
-        step = voxel if config.step_mm is None else config.step_mm * voxel / finest
-        lengths = [step / s for s in self.lattice.grid.spacing]
-        return torch.tensor(lengths, device=self.device).reshape(-1, *[1] * self.lattice.grid.dimension)
-
-    def regularity(self, coefficients: Tensor) -> Tensor:
-        """Weighted diffusion and folding penalty, relative to a distance of 1."""
-        gradient = torch.stack([product(coefficients, bases) for bases in self.slopes.bases], 1)
-        gradient = gradient * self.slopes.unit
-        result = self.config.diffusion * diffusion(gradient)
-        if self.config.folding:
-            result = result + self.config.folding * folding(gradient, self.config.minimum_jacobian)
-        return result
-
-
-@dataclass(frozen=True)
-class Slopes:
-    """Matrices for the derivative along each axis, and the factor from voxels per voxel to mm per mm."""
-
-    bases: list[list[Tensor]]
-    unit: Tensor
-
-
-def _slope_bases(lattice: SplineLattice, device: torch.device) -> Slopes:
-    """The derivatives of the spline are checked at two places per control interval."""
-    positions = []
-    for n, step in zip(lattice.grid.shape, lattice.step, strict=True):
-        count = 1 if n == 1 else max(2, math.ceil(2 * (n - 1) / step))
-        positions.append(np.linspace(0.0, n - 1.0, count))
-    dimension = lattice.grid.dimension
-    bases = [[b.to(device) for b in lattice.bases(positions, axis)] for axis in range(dimension)]
-    spacing = torch.tensor(lattice.grid.spacing, device=device)
-    unit = (spacing[:, None] / spacing[None]).reshape(dimension, dimension, *[1] * dimension)
-    return Slopes(bases, unit)
-
-
 def descend(
-    problem: Problem, start: Tensor, config: RefineConfig, report: Callable[[int, float], None]
+    problem: Problem, start: Tensor, config: RefineConfig, report: Callable[[int, float, float], None]
 ) -> tuple[Tensor, LevelReport]:
-    """Lower the objective from ``start``; the best coefficients seen, and how it ended.
+    """Lower the objective from ``start``: coefficients of the displacement, and how it ended.
 
-    Quasi-Newton steps (L-BFGS: Liu, Nocedal, Mathematical Programming 1989) on coefficients scaled by an upper bound
-    of their curvature. A step is never longer than the configuration allows, and halved where the objective rises.
+    ``report`` gets the number of the step, the distance, and the objective relative to the unit of its regularity.
     """
     _check_overlap(overlap=problem.overlap(start))
     first = problem.evaluate(start, None)
     if problem.bounded and first.distance <= EQUAL * problem.scale:
-        return start, _report(problem, "the features are equal already", first, first, [])
-    unit = first.distance if problem.bounded else problem.scale
+        return problem.shaped(start), _report(problem, "the features are equal already", first, first, [])
+    unit = problem.unit(first.distance)
+
+    def tell(iteration: int, at: Evaluation) -> None:
+        report(iteration, at.distance, at.value / unit)
+
+    if config.optimizer == "adam":
+        best, objective = adam(problem, first, unit, config, tell)
+        reason = f"made all {config.iterations} steps"
+    else:
+        best, objective, reason = _lbfgs(problem, first, unit, config, tell)
+    return problem.shaped(best.coefficients), _report(problem, reason, first, best, objective)
+
+
+def _lbfgs(
+    problem: Problem, first: Evaluation, unit: float, config: RefineConfig, tell: Callable[[int, Evaluation], None]
+) -> tuple[Evaluation, list[float], str]:
+    """The best point, the objective at the start and after each step, and why it ended.
+
+    Quasi-Newton steps (L-BFGS: Liu, Nocedal, Mathematical Programming 1989) on coefficients scaled by an upper bound
+    of their curvature. A step is never longer than the configuration allows, and halved where the objective rises.
+    """
     generator = torch.Generator().manual_seed(torch.initial_seed())
     inverse = 1 / problem.curvature(unit)
     longest = problem.longest_step(config)
@@ -261,21 +167,11 @@ def descend(
         else:
             length /= 2
         objective.append(best.value)
-        report(iteration, best.distance)
+        tell(iteration, best)
         if _stalled(objective[since:], config.tolerance):
             reason = f"the objective fell by less than {config.tolerance:g} of itself over {PATIENCE} steps"
             break
-    return best.coefficients, _report(problem, reason, first, best, objective)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The objective at some coefficients."""
-
-    coefficients: Tensor
-    distance: float
-    value: float
-    gradient: Tensor
+    return best, objective, reason
 
 
 def _limited(step: Tensor, longest: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 
 from semreg.fields import Layer
 from semreg.geometry import Grid
-from semreg.similarity import DISTANCES, SMALL, Distance
+from semreg.similarity import DISTANCES, RADIUS, SMALL, Distance, lncc_of
 
 ALIKE = 2.1
 """The scale that the search is tuned to: about the distance of unrelated MIND-SSC features."""
@@ -33,11 +33,13 @@ class Term:
     scale: float = ALIKE
     subset: int = 0
     """Channels drawn anew for each step of the refinement; 0: all."""
+    radius: int = RADIUS
+    """LNCC: half width of the window in voxels."""
 
     @property
     def measure(self) -> Distance:
         """The distance itself."""
-        return DISTANCES[self.distance]
+        return lncc_of(self.radius) if self.distance == "lncc" else DISTANCES[self.distance]
 
     @property
     def factor(self) -> float:

@@ -1,0 +1,37 @@
+"""``semreg doctor``: what is installed, what each part is for, and what to do about what is missing or broken."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from semreg.cli.common import EXIT_BAD_INPUT, Debug, print_json, sentences
+from semreg.terminal import show_log, show_table
+
+
+def doctor_command(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Say what is installed, what each part is for, and what is broken (then the exit code is 2).
+
+    What is merely missing is no fault; its line says how to get it.
+    """
+    with sentences(debug=debug):
+        show_log(quiet=False, verbose=False)
+        from dataclasses import asdict
+
+        from semreg.environment import examine
+
+        findings = examine()
+        broken = [finding for finding in findings if finding.state == "broken"]
+        if as_json:
+            print_json({"healthy": not broken, "findings": [asdict(finding) for finding in findings]})
+        else:
+            rows = [[f.name, f.state, f.found or "-", f"{f.purpose}{f.advice and ': '}{f.advice}"] for f in findings]
+            show_table(["part", "state", "found", "what for: what to do"], rows)
+        for finding in broken:
+            typer.echo(f"broken: {finding.name}, for {finding.purpose}: {finding.advice}", err=True)
+    if broken:
+        raise typer.Exit(EXIT_BAD_INPUT)

@@ -1,0 +1,60 @@
+"""Adam: steps of about one length for each control point by itself, whatever the size of its gradient.
+
+Method: Kingma, Ba: Adam, ICLR 2015; for the refinement of displacements Siebert, Hansen, Heinrich: ConvexAdam, 2024.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from semreg.config import RefineConfig
+from semreg.dense.problem import Evaluation, Problem
+
+
+def adam(
+    problem: Problem, first: Evaluation, unit: float, config: RefineConfig, report: Callable[[int, Evaluation], None]
+) -> tuple[Evaluation, list[float]]:
+    """All iterations from ``first``: where they ended, and the objective at the start and after each step.
+
+    The end is the best point that was seen since the objective changed last; with samples or channels that are drawn
+    for each step, whose objectives cannot be compared, it is the last one. ``unit`` is what the regularity is relative
+    to.
+    """
+    generator = torch.Generator().manual_seed(torch.initial_seed())
+    rate, moments = problem.longest_step(config), _Moments(first.coefficients, config)
+    best = here = first
+    objective = []
+    for iteration in range(1, config.iterations + 1):
+        renew = config.update_every > 0 and iteration > 1 and (iteration - 1) % config.update_every == 0
+        if renew:
+            problem.renew(here.coefficients)
+        if problem.redraws:
+            problem.redraw(generator)
+        if renew or problem.redraws:
+            best = here = problem.evaluate(here.coefficients, unit)
+        objective.append(here.value)
+        report(iteration, here)
+        here = problem.evaluate(here.coefficients + rate * moments.direction(here.gradient / unit), unit)
+        best = here if problem.redraws or here.value <= best.value else best
+    return best, [*objective, here.value]
+
+
+class _Moments:
+    """Running means of the gradient and of its square, corrected for their start at 0."""
+
+    def __init__(self, like: Tensor, config: RefineConfig) -> None:
+        """Nothing seen yet."""
+        self.mean, self.square = torch.zeros_like(like), torch.zeros_like(like)
+        self.config, self.count = config, 0
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        """The step for a rate of 1: about −1, 0 or 1 for each coefficient."""
+        beta1, beta2 = self.config.beta1, self.config.beta2
+        self.count += 1
+        self.mean.lerp_(gradient, 1 - beta1)
+        self.square.lerp_(gradient.square(), 1 - beta2)
+        root = (self.square / (1 - beta2**self.count)).sqrt_().add_(self.config.epsilon)
+        return self.mean.neg().div_(1 - beta1**self.count).div_(root)

@@ -1,0 +1,203 @@
+"""What ``ImpactCoarseRegistration`` and ``ImpactFineRegistration`` share: images, masks, models and the field.
+
+Each stage says what its options are in the core's settings; ``semreg.register`` does the work. No arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Literal
+
+from semreg.config import ModelConfig, RegistrationConfig
+from semreg.devices import choose_device
+from semreg.errors import ConfigError
+from semreg.events import Step
+from semreg.fields import Field
+from semreg.itk_api import checks
+from semreg.itk_api.model_configuration import Comparison, ImpactModelConfiguration, configurations, pairings
+from semreg.itk_api.objects import Option, Process, image_of
+from semreg.itk_bridge import itk_field, itk_image, itk_transform, to_volume
+from semreg.matching import Pairing
+from semreg.registration import Registration, register
+
+
+class DenseRegistration(Process):
+    """What both stages share: images, masks, models, how they are compared, and the field that comes out."""
+
+    OPTIONS: ClassVar[tuple[Option, ...]] = (
+        Option("FixedImage", None, checks.anything, "The image whose grid the field lies on."),
+        Option("MovingImage", None, checks.anything, "The image that is brought onto it."),
+        Option("FixedMask", None, checks.anything, "Where the fixed image counts, values 0 to 1; None: everywhere."),
+        Option("MovingMask", None, checks.anything, "Where the moving image counts; None: everywhere."),
+        Option("FixedModelsConfiguration", (), configurations, "Models of the fixed image; none: its intensities."),
+        Option("MovingModelsConfiguration", (), configurations, "Models of the moving image, one for each of those."),
+        Option("SubsetFeatures", (), checks.listed(checks.whole()), "Channels drawn of each kept layer; 0: all."),
+        Option("PCA", (), checks.listed(checks.whole()), "Principal components, one number a model; 0: all channels."),
+        Option("Distance", (), checks.listed(checks.distance), "How each kept layer is compared; none: L2."),
+        Option("LayersWeight", (), checks.weights, "Weight of each kept layer; none: 1."),
+        Option(
+            "NormalizeLosses",
+            True,
+            checks.switch,
+            "Whether losses are divided by their first value; in the search the scale of their sum stays.",
+            switch=True,
+        ),
+        Option("Device", "cpu", checks.device, "Where it is computed: cpu, cuda, cuda:n, mps or auto."),
+        Option("Seed", 0, checks.whole(), "Seed of all random numbers."),
+    )
+    IMAGES = ("FixedImage", "MovingImage", "FixedMask", "MovingMask")
+
+    def __init__(self) -> None:
+        """No images, no result."""
+        super().__init__()
+        self._result: Registration | None = None
+        self._field: Any = None
+        self._transform: Any = None
+        self._warped: Any = None
+
+    def SetFixedImage(self, value: Any) -> None:  # noqa: N802 (ITK's name, as all below)
+        """The image whose grid the field lies on; any scalar type in 2-D or 3-D."""
+        self._set_image("FixedImage", value)
+
+    def SetMovingImage(self, value: Any) -> None:  # noqa: N802
+        """The image that is brought onto it, on any grid."""
+        self._set_image("MovingImage", value)
+
+    def SetFixedMask(self, value: Any) -> None:  # noqa: N802
+        """Where the fixed image counts, values 0 to 1 on any grid; None: everywhere."""
+        self._set_image("FixedMask", value)
+
+    def SetMovingMask(self, value: Any) -> None:  # noqa: N802
+        """Where the moving image counts, values 0 to 1 on any grid; None: everywhere."""
+        self._set_image("MovingMask", value)
+
+    def _set_image(self, name: str, value: Any) -> None:
+        self._values[name] = image_of(name, value, self.DIMENSION)
+        self.Modified()
+
+    def SetModelsConfiguration(self, value: Any) -> None:  # noqa: N802
+        """The same models for both images."""
+        self.SetFixedModelsConfiguration(value)  # type: ignore[attr-defined]
+        self.SetMovingModelsConfiguration(value)  # type: ignore[attr-defined]
+
+    def GetModelsConfiguration(self) -> tuple[ImpactModelConfiguration, ...]:  # noqa: N802
+        """The models of the fixed image."""
+        found: tuple[ImpactModelConfiguration, ...] = self._values["FixedModelsConfiguration"]
+        return found
+
+    def AddModelConfiguration(self, value: Any) -> None:  # noqa: N802
+        """One model more, for both images."""
+        for name in ("FixedModelsConfiguration", "MovingModelsConfiguration"):
+            self._values[name] += configurations(name, [value])
+        self.Modified()
+
+    def inputs(self) -> Iterator[Any]:
+        """Images and masks that were set. ConfigError where one of the two images was not."""
+        for name in self.IMAGES:
+            image = self._values[name]
+            if image is None and name in ("FixedImage", "MovingImage"):
+                raise ConfigError(f"expected a {name} for {self.GetNameOfClass()}, got none: call Set{name}")
+            if image is not None:
+                yield image
+
+    def models(self, *, redraw: bool = False) -> tuple[tuple[ModelConfig, ...], Sequence[Pairing] | None]:
+        """The core's settings of the models, and the loaded models; None where the intensities are compared."""
+        values = self._values
+        near, far = values["FixedModelsConfiguration"], values["MovingModelsConfiguration"]
+        if not near and not far:
+            near = far = (ImpactModelConfiguration("intensity"),)
+        comparison = Comparison(
+            dimension=int(values["FixedImage"].GetImageDimension()),
+            distance=values["Distance"],
+            weight=values["LayersWeight"],
+            subset=values["SubsetFeatures"],
+            pca=values["PCA"],
+            redraw=redraw,
+            jacobian=self._mode() == "jacobian",
+        )
+        return pairings(near, far, comparison, choose_device(values["Device"]))
+
+    def _mode(self) -> Literal["static", "jacobian"]:
+        return "static"
+
+    def _finest_mm(self) -> float:
+        """The voxel that scripts count in: the finest axis of the fixed image, mm."""
+        return float(min(self._values["FixedImage"].GetSpacing()))
+
+    def settings(self) -> RegistrationConfig:
+        """What ``semreg.register`` does the same with. Raises ConfigError, and what loading a model raises."""
+        return self._configured()[0]
+
+    def _configured(self) -> tuple[RegistrationConfig, Sequence[Pairing] | None]:
+        raise NotImplementedError
+
+    def _initial(self) -> Field | None:
+        return None
+
+    def generate(self) -> None:
+        """Register; the result is kept until the next one."""
+        values = self._values
+        config, models = self._configured()
+        volumes = {name: None if values[name] is None else to_volume(values[name]) for name in self.IMAGES}
+        self.UpdateProgress(0.02)
+        self._result = register(
+            volumes["FixedImage"],
+            volumes["MovingImage"],
+            model=models,
+            config=config,
+            initial=self._initial(),
+            fixed_mask=volumes["FixedMask"],
+            moving_mask=volumes["MovingMask"],
+            device=values["Device"],
+            on_step=self._step,
+        )
+        self._field = itk_field(self._result.field)
+        self._transform = self._warped = None
+
+    def _step(self, step: Step) -> None:
+        """What a step of the core is for observers; stops where somebody asked for it."""
+        stages = {"prepare": 0.03, "features": 0.2, "field": 0.98}
+        if step.stage in stages and step.iteration == step.iterations:
+            self.UpdateProgress(max(self._progress, stages[step.stage]))
+        elif step.stage in ("coarse", "refine"):
+            self.UpdateProgress(0.2 + 0.75 * _done(step))
+            self._invoke("IterationEvent")
+        self.check_abort()
+
+    def result(self) -> Registration:
+        """What ``semreg.register`` returned, with its record. ConfigError before the first ``Update``."""
+        if self._result is None:
+            raise ConfigError(f"expected {self.GetNameOfClass()} to be updated, it was not: call Update first")
+        return self._result
+
+    def GetDisplacementField(self) -> Any:  # noqa: N802
+        """``itk.Image[itk.Vector[itk.F, D], D]`` on the fixed grid: displacements in mm, x first, fixed → moving."""
+        self.result()
+        return self._field
+
+    def GetOutput(self, index: int = 0) -> Any:  # noqa: N802
+        """The displacement field."""
+        if index != 0:
+            raise ConfigError(f"expected output 0 of {self.GetNameOfClass()}, got {index}: it has one")
+        return self.GetDisplacementField()
+
+    def output(self) -> Any:
+        """The displacement field."""
+        return self.GetDisplacementField()
+
+    def GetDisplacementFieldTransform(self) -> Any:  # noqa: N802
+        """The field as an ``itk.DisplacementFieldTransform[itk.D, D]`` for ``itk.ResampleImageFilter``."""
+        if self._transform is None:
+            self._transform = itk_transform(self.result().field)
+        return self._transform
+
+    def GetWarpedMovingImage(self) -> Any:  # noqa: N802
+        """The moving image on the fixed grid, ``itk.Image[itk.F, D]``."""
+        if self._warped is None:
+            self._warped = itk_image(self.result().warped)
+        return self._warped
+
+
+def _done(step: Step) -> float:
+    """The share of its stage that a step ends."""
+    return (step.level - 1 + step.iteration / step.iterations) / step.levels

@@ -1,0 +1,162 @@
+"""``ImpactImageToImageMetricv4``: features compared at sample points in ITK's own registration. No arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from semreg.config import FeatureConfig
+from semreg.devices import choose_device
+from semreg.errors import ConfigError
+from semreg.features.extract import Extractor
+from semreg.files import write_image
+from semreg.itk_api import checks
+from semreg.itk_api.metricv4 import Points, PythonMetricv4
+from semreg.itk_api.model_configuration import Comparison, ImpactModelConfiguration, configurations, pairings
+from semreg.itk_api.objects import ITKObject, Option
+from semreg.matching import Pairing
+from semreg.sampled.config import SampledConfig
+from semreg.sampled.objective import Rows, SampledObjective
+
+
+class ImpactImageToImageMetricv4(PythonMetricv4, ITKObject):
+    """The distance between deep features of two images, after Boussot et al., IMPACT, arXiv:2503.24121.
+
+    A metric for ``itk.ImageRegistrationMethodv4`` and ITK's v4 optimisers: ``ImpactImageToImageMetricv4[ImageType,
+    ImageType].New()``. A distance is a mean over channels and sample points; several layers add up by their weights.
+    In the mode Static features of both images are extracted once at each level and interpolated; in the mode Jacobian
+    the models run on patches around the sample points, ``BatchSize`` at a time, and are differentiated.
+    """
+
+    OPTIONS: ClassVar[tuple[Option, ...]] = (
+        Option("FixedModelsConfiguration", (), configurations, "Models of the fixed image."),
+        Option("MovingModelsConfiguration", (), configurations, "Models of the moving image, one for each of those."),
+        Option("SubsetFeatures", (), checks.listed(checks.whole()), "Channels drawn of each kept layer; 0: all."),
+        Option("LayersWeight", (), checks.weights, "Weight of each kept layer; none: 1."),
+        Option("Distance", (), checks.listed(checks.distance), "How each kept layer is compared; none: L2."),
+        Option("NormalizeLosses", True, checks.switch, "Whether losses are divided by their first value.", switch=True),
+        Option("PCA", (), checks.listed(checks.whole()), "Principal components, one number a model; 0: all channels."),
+        Option("Device", "cpu", checks.device, "Where it is computed: cpu, cuda, cuda:n, mps or auto."),
+        Option(
+            "FeatureMapsPath", "", checks.text, "Folder for the feature maps of the last level; empty: not written."
+        ),
+        Option("Mode", "", checks.one_of("", "Static", "Jacobian"), "Static or Jacobian; empty: Static."),
+        Option("Seed", 0, checks.whole(), "Seed of the channels that are drawn."),
+        Option("BatchSize", 64, checks.whole(1), "Patches that a model is given at once in the mode Jacobian."),
+        Option(
+            "FeaturesMapUpdateInterval",
+            0,
+            checks.whole(),
+            "Evaluations with a derivative after which moving features are extracted anew from the warped image; "
+            "0: never.",
+        ),
+    )
+
+    def __init__(self) -> None:
+        """No models yet."""
+        super().__init__()
+        self._objective: SampledObjective | None = None
+        self._derivatives = 0
+        self._renew = False
+
+    def SetModelsConfiguration(self, value: Any) -> None:  # noqa: N802 (ITK's name, as all below)
+        """The same models for both images."""
+        self.set_option("FixedModelsConfiguration", value)
+        self.set_option("MovingModelsConfiguration", value)
+
+    def GetModelsConfiguration(self) -> tuple[ImpactModelConfiguration, ...]:  # noqa: N802
+        """The models of the fixed image."""
+        found: tuple[ImpactModelConfiguration, ...] = self._values["FixedModelsConfiguration"]
+        return found
+
+    def AddModelConfiguration(self, value: Any) -> None:  # noqa: N802
+        """One more model, for both images."""
+        self.AddFixedModelConfiguration(value)
+        self.AddMovingModelConfiguration(value)
+
+    def AddFixedModelConfiguration(self, value: Any) -> None:  # noqa: N802
+        """One more model for the fixed image."""
+        self._add("FixedModelsConfiguration", value)
+
+    def AddMovingModelConfiguration(self, value: Any) -> None:  # noqa: N802
+        """One more model for the moving image."""
+        self._add("MovingModelsConfiguration", value)
+
+    def UpdateMovingFeaturesMaps(self) -> None:  # noqa: N802
+        """Extract the moving features anew, from the image warped by the transform, in the next evaluation."""
+        self._renew = True
+
+    def GetLosses(self) -> tuple[float, ...]:  # noqa: N802
+        """The distance of each kept layer at the last evaluation, before it is divided or weighted."""
+        return () if self._objective is None else tuple(self._objective.losses)
+
+    def initialize(self) -> None:
+        """Load the models, and in the mode Static extract the features of both images."""
+        values = self._values
+        if not values["FixedModelsConfiguration"] or not values["MovingModelsConfiguration"]:
+            raise ConfigError("expected at least one model for the metric, got none: call AddModelConfiguration")
+        device = choose_device(values["Device"])
+        mode: Literal["static", "jacobian"] = "jacobian" if values["Mode"] == "Jacobian" else "static"
+        comparison = Comparison(
+            dimension=self.fixed.grid.dimension,
+            distance=values["Distance"],
+            weight=values["LayersWeight"],
+            subset=values["SubsetFeatures"],
+            pca=values["PCA"],
+            points=mode == "jacobian",
+        )
+        models, pairs = pairings(
+            values["FixedModelsConfiguration"], values["MovingModelsConfiguration"], comparison, device
+        )
+        config = SampledConfig(
+            mode=mode,
+            models=models,
+            features=FeatureConfig(spacing_mm=self._spacing_mm(pairs)),
+            seed=values["Seed"],
+            normalise_losses=values["NormalizeLosses"],
+            batch_size=values["BatchSize"],
+        )
+        self._objective = SampledObjective(self.fixed, self.moving, config, pairs, device)
+        self._derivatives, self._renew = 0, False
+        if values["FeatureMapsPath"]:
+            write_maps(self._objective, Path(values["FeatureMapsPath"]))
+
+    def place(self, fixed_points: Points) -> None:
+        """Read the fixed features at the sample points."""
+        self._prepared().place(fixed_points)
+
+    def evaluate_rows(self, rows: Rows, moving_points: Points, *, derivative: bool) -> tuple[float, Points | None]:
+        """The weighted sum of the distances, and its derivative in the moving points, per mm."""
+        objective, interval = self._prepared(), self._values["FeaturesMapUpdateInterval"]
+        due = derivative and interval and self._derivatives and self._derivatives % interval == 0
+        if due or self._renew:
+            objective.renew(self.moving_points)
+            self._renew = False
+        if not derivative:
+            return objective.value(rows, moving_points), None
+        self._derivatives += 1
+        return objective.evaluate(rows, moving_points)
+
+    def _spacing_mm(self, pairs: Sequence[Pairing]) -> float | None:
+        """Formulas see the voxels of the level, networks those they were trained on, or the image's."""
+        level = min(self.virtual.spacing)
+        formulas = not any(isinstance(model, Extractor) for pair in pairs for model in (pair.fixed, pair.moving))
+        return level if formulas and level > 1.01 * min(self.fixed.grid.spacing) else None
+
+    def _prepared(self) -> SampledObjective:
+        if self._objective is None:
+            raise ConfigError("expected Initialize() before a value is asked for: call it after the settings")
+        return self._objective
+
+    def _add(self, name: str, value: Any) -> None:
+        self.set_option(name, (*self._values[name], value))
+
+
+def write_maps(objective: SampledObjective, folder: Path) -> None:
+    """The features that are compared, as ``fixed_0.nrrd``, ``moving_0.nrrd`` and so on; none in the mode Jacobian."""
+    folder.mkdir(parents=True, exist_ok=True)
+    maps = objective.feature_maps
+    for image, layers in (("fixed", maps.fixed), ("moving", maps.moving)):
+        for number, layer in enumerate(layers):
+            write_image(layer.features, folder / f"{image}_{number}.nrrd")

@@ -1,0 +1,331 @@
+"""What all ITK-style objects here share: ``Class[types].New()``, Set/Get from a table, modified times and observers.
+
+Knows nothing of images and registration. An observer is called without arguments, as ITK's Python does.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar, TypeVar
+
+from semreg.errors import ConfigError, SemregError
+from semreg.itk_api.checks import Check
+from semreg.itk_bridge import import_itk
+
+T = TypeVar("T", bound="ITKObject")
+
+
+class ProcessAborted(SemregError, RuntimeError):  # noqa: N818 (ITK's name)
+    """A filter was told to stop (``AbortGenerateDataOn``) and stopped between two steps; it has no new output."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One value that a script sets and gets: ``SetName``, ``GetName``, and ``NameOn``, ``NameOff`` for a switch."""
+
+    name: str
+    """As in ``SetGridSpacing``: ``GridSpacing``."""
+    default: Any
+    check: Check
+    doc: str
+    """One sentence with its unit."""
+    switch: bool = False
+
+
+class ITKObject:
+    """Base of the ITK-style classes: options, modified time, observers."""
+
+    OPTIONS: ClassVar[tuple[Option, ...]] = ()
+    DIMENSION: ClassVar[int | None] = None
+    """2 or 3 in the classes that types in brackets give, else what the images have."""
+    _tags: int
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Make the methods that the table of options asks for."""
+        super().__init_subclass__(**kwargs)
+        for option in cls.__dict__.get("OPTIONS", ()):
+            _install(cls, option)
+
+    def __init__(self) -> None:
+        """All options at their defaults."""
+        self._values = {option.name: option.default for option in self.options()}
+        self._observers: dict[int, tuple[Any, Any]] = {}
+        self._tags = 0
+        self._time = import_itk().TimeStamp()
+        self.Modified()
+
+    def __class_getitem__(cls: type[T], types: Any) -> type[T]:  # noqa: PYI019 (Self needs Python 3.11)
+        """The class for images of these types: float images in 2-D or 3-D (TypeError for others)."""
+        if cls.DIMENSION is not None:
+            raise TypeError(f"expected no further types for {cls.__name__}, got {types!r}")
+        made: Any = _for_dimension
+        found: type[T] = made(cls, cls.dimension_of(types))
+        return found
+
+    @classmethod
+    def dimension_of(cls, types: Any) -> int:
+        """2 or 3 from what stands in the brackets (TypeError)."""
+        given = types if isinstance(types, tuple) else (types, types)
+        itk = import_itk()
+        for dimension in (2, 3):
+            if len(given) == 2 and all(each is itk.Image[itk.F, dimension] for each in given):
+                return dimension
+        raise type_refusal(cls.__name__, "ImageType, ImageType", given)
+
+    @classmethod
+    def New(cls: type[T], *inputs: Any, **settings: Any) -> T:  # noqa: N802, PYI019 (ITK's name; as above)
+        """A new object; ``New(grid_spacing=4)`` or ``New(GridSpacing=4)`` is ``SetGridSpacing(4)``."""
+        made = cls()
+        made.set_inputs(inputs)
+        for name, value in settings.items():
+            made.set_option(made.known(name), value)
+        return made
+
+    def set_inputs(self, inputs: Sequence[Any]) -> None:
+        """What positional arguments of ``New`` are for: the fixed and the moving image, where there are such."""
+        names = [option.name for option in self.options() if option.name in ("FixedImage", "MovingImage")]
+        if len(inputs) > len(names):
+            raise TypeError(
+                f"expected at most {len(names)} inputs for {self.GetNameOfClass()}, got {len(inputs)}: name the others"
+            )
+        for name, value in zip(names, inputs, strict=False):
+            self.set_option(name, value)
+
+    @classmethod
+    def options(cls) -> Iterator[Option]:
+        """All options, those of base classes first."""
+        for base in reversed(cls.__mro__):
+            yield from base.__dict__.get("OPTIONS", ())
+
+    def known(self, name: str) -> str:
+        """The option that a keyword names, in ITK's spelling or in snake case (TypeError)."""
+        settable = [method.removeprefix("Set") for method in dir(self) if method.startswith("Set")]
+        for option in settable:
+            if name in (option, snake_case(option)):
+                return option
+        nearest = difflib.get_close_matches(name, [snake_case(option) for option in settable], n=1, cutoff=0.0)
+        raise TypeError(
+            f"expected a setting of {self.GetNameOfClass()}, got {name!r}: did you mean {' or '.join(nearest)}?"
+        )
+
+    def set_option(self, name: str, value: Any) -> None:
+        """Call ``SetName``."""
+        getattr(self, f"Set{name}")(value)
+
+    def GetNameOfClass(self) -> str:  # noqa: N802 (ITK's name, as below)
+        """The name without types."""
+        return next(base.__name__ for base in type(self).__mro__ if base.__dict__.get("DIMENSION") is None)
+
+    def GetMTime(self) -> int:  # noqa: N802
+        """When it was changed last, on the clock of all ITK objects."""
+        return int(self._time.GetMTime())
+
+    def Modified(self) -> None:  # noqa: N802
+        """Say that it was changed: its output is out of date."""
+        self._time.Modified()
+        self._invoke("ModifiedEvent")
+
+    def AddObserver(self, event: Any, command: Any) -> int:  # noqa: N802
+        """Call ``command`` at each event of the kind of ``event``; returns the tag that removes it."""
+        function = getattr(command, "Execute", command) if not callable(command) else command
+        if not hasattr(event, "CheckEvent"):
+            raise TypeError(f"expected an event such as itk.IterationEvent(), got {event!r}")
+        if not callable(function):
+            raise TypeError(f"expected a function without parameters, got {command!r}")
+        self._tags += 1
+        self._observers[self._tags] = (event, function)
+        return self._tags
+
+    def RemoveObserver(self, tag: int) -> None:  # noqa: N802
+        """Take out one observer; nothing happens if there is none of that tag."""
+        self._observers.pop(tag, None)
+
+    def RemoveAllObservers(self) -> None:  # noqa: N802
+        """Take out all observers."""
+        self._observers.clear()
+
+    def HasObserver(self, event: Any) -> bool:  # noqa: N802
+        """Whether anybody is called at ``event``."""
+        return any(wanted.CheckEvent(event) for wanted, _ in self._observers.values())
+
+    def InvokeEvent(self, event: Any) -> None:  # noqa: N802
+        """Call all observers of events of this kind."""
+        for wanted, function in list(self._observers.values()):
+            if wanted.CheckEvent(event):
+                function()
+
+    def _invoke(self, name: str) -> None:
+        if self._observers:
+            self.InvokeEvent(getattr(import_itk(), name)())
+
+    def __repr__(self) -> str:
+        changed = [option for option in self.options() if self._values[option.name] != option.default]
+        rows = [f"  {option.name}: {_brief(self._values[option.name])}" for option in changed]
+        name = type(self).__name__
+        return "\n".join([f"{name} (all settings at their defaults)" if not rows else f"{name}:", *rows])
+
+
+class Process(ITKObject):
+    """A filter: ``Update`` computes what is out of date, tells observers, and can be stopped between two steps."""
+
+    def __init__(self) -> None:
+        """Nothing computed yet."""
+        super().__init__()
+        self._progress, self._abort = 0.0, False
+        self._done: tuple[int, ...] | None = None
+
+    def inputs(self) -> Iterator[Any]:
+        """The ITK objects that the output depends on."""
+        raise NotImplementedError
+
+    def generate(self) -> None:
+        """Compute the output."""
+        raise NotImplementedError
+
+    def Update(self) -> None:  # noqa: N802
+        """Bring the output up to date; nothing is computed where nothing changed since."""
+        given = list(self.inputs())
+        for each in given:
+            _update(each)
+        state = (self.GetMTime(), *(int(each.GetMTime()) for each in given))
+        if state == self._done:
+            return
+        self._done, self._abort, self._progress = None, False, 0.0
+        self._invoke("StartEvent")
+        try:
+            self.generate()
+        except ProcessAborted:
+            self._invoke("AbortEvent")
+            raise
+        self.UpdateProgress(1.0)
+        self._invoke("EndEvent")
+        # what observers changed while it ran counts as a change after it
+        self._done = state
+
+    def UpdateLargestPossibleRegion(self) -> None:  # noqa: N802
+        """The same as ``Update``: there is no smaller region."""
+        self.Update()
+
+    def __call__(self, *inputs: Any, **settings: Any) -> Any:
+        """Set what is given, update, and return the output, as ITK's objects do."""
+        self.set_inputs(inputs)
+        for name, value in settings.items():
+            self.set_option(self.known(name), value)
+        self.Update()
+        return self.output()
+
+    def output(self) -> Any:
+        """What the functions in snake case return."""
+        raise NotImplementedError
+
+    def GetProgress(self) -> float:  # noqa: N802
+        """Share of the work that is done, 0 to 1."""
+        return self._progress
+
+    def UpdateProgress(self, progress: float) -> None:  # noqa: N802
+        """Tell the share that is done; raises ProcessAborted where it was asked to stop."""
+        self._progress = min(max(float(progress), 0.0), 1.0)
+        self._invoke("ProgressEvent")
+        self.check_abort()
+
+    def check_abort(self) -> None:
+        """Stop here if somebody asked for it (ProcessAborted)."""
+        if self._abort:
+            raise ProcessAborted(
+                f"{self.GetNameOfClass()} was stopped at {self._progress:.0%} by AbortGenerateDataOn: "
+                "call Update to compute it anew"
+            )
+
+    def SetAbortGenerateData(self, value: Any) -> None:  # noqa: N802
+        """Stop the running computation before its next step; each ``Update`` starts with False."""
+        self._abort = bool(value)
+
+    def GetAbortGenerateData(self) -> bool:  # noqa: N802
+        """Whether it is asked to stop."""
+        return self._abort
+
+    def AbortGenerateDataOn(self) -> None:  # noqa: N802
+        """Ask it to stop."""
+        self.SetAbortGenerateData(True)
+
+    def AbortGenerateDataOff(self) -> None:  # noqa: N802
+        """Take that back."""
+        self.SetAbortGenerateData(False)
+
+
+def snake_case(name: str) -> str:
+    """``LNCCKernel`` as ``lncc_kernel``."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def type_refusal(name: str, wanted: str, given: Any) -> TypeError:
+    """What is said to types in brackets that there is no class for."""
+    names = ", ".join(getattr(each, "__name__", repr(each)) for each in given)
+    return TypeError(
+        f"expected {name}[{wanted}] with ImageType itk.Image[itk.F, 2] or itk.Image[itk.F, 3], got {names}: read "
+        "images with itk.imread(path, itk.F)"
+    )
+
+
+@cache
+def _for_dimension(cls: Any, dimension: int) -> Any:
+    return type(
+        f"{cls.__name__}F{dimension}",
+        (cls,),
+        {"DIMENSION": dimension, "__doc__": cls.__doc__, "__module__": cls.__module__},
+    )
+
+
+def _install(cls: type[ITKObject], option: Option) -> None:
+    """``SetName``, ``GetName``, ``NameOn`` and ``NameOff``, where the class has no method of that name itself."""
+
+    def setter(self: ITKObject, value: Any) -> None:
+        self._values[option.name] = option.check(option.name, value)
+        self.Modified()
+
+    def getter(self: ITKObject) -> Any:
+        return self._values[option.name]
+
+    methods: dict[str, Callable[..., Any]] = {f"Set{option.name}": setter, f"Get{option.name}": getter}
+    if option.switch:
+        methods[f"{option.name}On"] = lambda self: setter(self, value=True)
+        methods[f"{option.name}Off"] = lambda self: setter(self, value=False)
+    for name, function in methods.items():
+        if name not in cls.__dict__:
+            function.__name__, function.__qualname__ = name, f"{cls.__qualname__}.{name}"
+            function.__doc__ = f"{option.doc} Default: {option.default!r}."
+            setattr(cls, name, function)
+
+
+def _update(source: Any) -> None:
+    """Bring an image up to date that is the output of ITK filters, all of it."""
+    for method in ("UpdateOutputInformation", "SetRequestedRegionToLargestPossibleRegion", "Update"):
+        if hasattr(source, method):
+            getattr(source, method)()
+
+
+def image_of(name: str, value: Any, dimension: int | None) -> Any:
+    """An ITK image, or the output of an ITK filter, of the dimension of the class (TypeError, ConfigError)."""
+    image = value.GetOutput() if hasattr(value, "GetOutput") and hasattr(value, "Update") else value
+    if image is not None and not hasattr(image, "GetLargestPossibleRegion"):
+        raise TypeError(
+            f"expected an image of itk for {name}, got {type(value).__name__}: itk.imread(path, itk.F) reads one"
+        )
+    if image is not None and dimension is not None and image.GetImageDimension() != dimension:
+        raise ConfigError(
+            f"expected a {dimension}-D image for {name}, as the types in brackets say, got one in "
+            f"{image.GetImageDimension()}-D: use itk.Image[itk.F, {image.GetImageDimension()}] in the brackets"
+        )
+    return image
+
+
+def _brief(value: Any) -> str:
+    """One line of an option's value."""
+    if hasattr(value, "GetLargestPossibleRegion"):
+        size = tuple(int(n) for n in value.GetLargestPossibleRegion().GetSize())
+        return f"{type(value).__name__} of {' × '.join(map(str, size))} voxels"
+    return repr(list(value) if isinstance(value, tuple) else value)
