@@ -59,6 +59,7 @@ class ImpactImageToImageMetricv4(PythonMetricv4, ITKObject):
         self._objective: SampledObjective | None = None
         self._derivatives = 0
         self._renew = False
+        self._total_weight = 1.0
 
     def SetModelsConfiguration(self, value: Any) -> None:  # noqa: N802 (ITK's name, as all below)
         """The same models for both images."""
@@ -118,6 +119,7 @@ class ImpactImageToImageMetricv4(PythonMetricv4, ITKObject):
             batch_size=values["BatchSize"],
         )
         self._objective = SampledObjective(self.fixed, self.moving, config, pairs, device)
+        self._total_weight = sum(weight for entry in models for weight in entry.weight)
         self._derivatives, self._renew = 0, False
         if values["FeatureMapsPath"]:
             write_maps(self._objective, Path(values["FeatureMapsPath"]))
@@ -133,10 +135,12 @@ class ImpactImageToImageMetricv4(PythonMetricv4, ITKObject):
         if due or self._renew:
             objective.renew(self.moving_points)
             self._renew = False
+        total = self._total_weight  # the objective is a weighted mean, scripts expect the sum
         if not derivative:
-            return objective.value(rows, moving_points), None
+            return total * objective.value(rows, moving_points), None
         self._derivatives += 1
-        return objective.evaluate(rows, moving_points)
+        value, slope = objective.evaluate(rows, moving_points)
+        return total * value, total * slope
 
     def _spacing_mm(self, pairs: Sequence[Pairing]) -> float | None:
         """Formulas see the voxels of the level, networks those they were trained on, or the image's."""
