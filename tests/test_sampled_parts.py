@@ -19,8 +19,9 @@ from semreg.fields import Volume
 from semreg.geometry import oriented_order, reorder
 from semreg.matching import Pairing
 from semreg.sampled import SampledConfig, SampledObjective, distances
-from semreg.sampled.patches import patch_shape
+from semreg.sampled.patches import View, patch_shape
 from semreg.sampled.reading import Table, read_image
+from semreg.sampling import transform_index
 from semreg.similarity import DISTANCES
 
 
@@ -265,3 +266,14 @@ def test_models_that_do_not_fit_are_refused():
     cut.place(points)
     with pytest.raises(ModelContractError, match="differentiable"):
         cut.evaluate(np.arange(5), points + 0.5)
+
+
+@pytest.mark.parametrize("dimension", [2, 3])
+def test_patches_along_the_image_are_read_as_any_patches(dimension):
+    """Patches in the image's own voxels, inside and across its border: bit for bit what reading voxel by voxel gives."""
+    image = smooth_volume(fixed_grid(dimension), 1)
+    view = View(image, image.grid, (7, 4, 5)[:dimension], lambda x: [x])
+    points = torch.from_numpy(points_in(image.grid, 200, margin=-1.0).T.copy())
+    centre = transform_index(image.grid.point_to_index(), points)
+    for read, expected in zip(view.read(points), view._read(centre, np.eye(dimension)), strict=True):
+        assert torch.equal(read, expected)

@@ -66,7 +66,10 @@ class PatchFeatures:
         return PatchesReading(self._moving, self._compared, points, graph=graph)
 
     def _all(self, views: Sequence[View], points: Tensor) -> list[Tensor]:
-        parts = [PatchReading(views, part, graph=False).layers for part in torch.split(points, self.chunk, 1)]
+        parts = [
+            [y.clone() for y in PatchReading(views, part, graph=False).layers]  # not a view of the whole patches
+            for part in torch.split(points, self.chunk, 1)
+        ]
         return [torch.cat(same) for same in zip(*parts, strict=True)]
 
 

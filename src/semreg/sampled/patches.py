@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -22,11 +24,13 @@ from semreg.features.slices import AXES, slice_axis
 from semreg.features.traits import Traits
 from semreg.fields import Volume
 from semreg.geometry import Grid, index_map, per_axis
-from semreg.sampled.reading import read_image
+from semreg.sampled.reading import read_blocks, read_image
 from semreg.sampling import base_index, pool, transform_index
 
 LARGEST = 31
 """Voxels a side of a patch whose size is measured, at most."""
+SAME = 1e-9
+"""Difference of matrices below which the voxels of a patch are those of the image."""
 Layers: TypeAlias = Callable[[Tensor], list[Tensor]]
 """From patches (B, 1, *S) to the features of their centres, (B, C) for each layer."""
 
@@ -45,13 +49,27 @@ class View:
         """Patches (P, 1, *shape) around ``points`` (D, P), mm, and their derivative in the image's index (D, P, V)."""
         linear = index_map(self.grid, self.image.grid)[:-1, :-1]
         centre = transform_index(self.image.grid.point_to_index(), points)
-        middle = torch.tensor([n // 2 for n in self.shape], dtype=points.dtype, device=points.device)
-        places = base_index(self.shape, like=points).flatten(1) - middle[:, None]
-        steps = torch.as_tensor(linear, dtype=points.dtype, device=points.device) @ places
+        if np.abs(linear - np.eye(len(linear))).max() > SAME:
+            return self._read(centre, linear)
+        values, slopes, inside = read_blocks(self.image.data[0], centre, self.shape)
+        if not bool(inside.all()):  # patches across the border see its values continued
+            beyond = self._read(centre[:, ~inside], linear)
+            count = points.shape[1]
+            values, read = values.new_empty((count, *self.shape)), values
+            slopes, slope = slopes.new_empty((len(points), count, *self.shape)), slopes
+            values[inside], values[~inside] = read, beyond[0][:, 0]
+            slopes[:, inside], slopes[:, ~inside] = slope, beyond[1].reshape(len(points), -1, *self.shape)
+        return values[:, None], slopes.flatten(2)
+
+    def _read(self, centre: Tensor, linear: npt.NDArray[np.float64]) -> tuple[Tensor, Tensor]:
+        """The same around any ``centre`` (D, P) of the image's index, with patches along any axes."""
+        middle = torch.tensor([n // 2 for n in self.shape], dtype=centre.dtype, device=centre.device)
+        places = base_index(self.shape, like=centre).flatten(1) - middle[:, None]
+        steps = torch.as_tensor(linear, dtype=centre.dtype, device=centre.device) @ places
         index = (centre[:, :, None] + steps[:, None]).flatten(1)
         values, slopes = read_image(self.image.data[0], index)
-        count = points.shape[1]
-        return values.reshape(count, 1, *self.shape), slopes.reshape(len(points), count, -1)
+        count = centre.shape[1]
+        return values.reshape(count, 1, *self.shape), slopes.reshape(len(centre), count, -1)
 
     def pull(self, slopes: Tensor, gradient: Tensor) -> Tensor:
         """The derivative in the points (D, P), mm, of what has the ``gradient`` (P, 1, *shape) in the patches."""

@@ -123,3 +123,36 @@ def read_image(image: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
 def _halved(corners: Sequence[Tensor], fraction: Tensor) -> list[Tensor]:
     half = len(corners) // 2
     return [torch.lerp(lower, upper, fraction) for lower, upper in zip(corners[:half], corners[half:], strict=True)]
+
+
+def read_blocks(image: Tensor, centre: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Blocks of ``shape`` voxels of ``image`` (*S), each with its voxel ``shape // 2`` at ``centre`` (D, P), any place.
+
+    Values (Q, *shape), their derivative in the index (D, Q, *shape), and which blocks lie inside of the image, (P,):
+    only those are read. All voxels of a block lie at the same fraction between voxels of the image, so what
+    ``read_image`` reads eight times is read about once here.
+    """
+    middle = torch.tensor([n // 2 for n in shape], dtype=centre.dtype, device=centre.device)[:, None]
+    last = torch.tensor([s - n - 1 for s, n in zip(image.shape, shape, strict=True)], device=centre.device)[:, None]
+    low = centre.floor()
+    corner = low - middle
+    inside = ((corner >= 0) & (corner <= last)).all(0)
+    fraction = (centre - low)[:, inside].to(image.dtype)
+    block = torch.zeros(1, dtype=torch.int64, device=image.device)
+    rows = torch.zeros(int(inside.sum()), dtype=torch.int64, device=image.device)
+    for part, n, stride in zip(corner[:, inside].to(torch.int64), shape, image.stride(), strict=True):
+        rows.add_(part, alpha=stride)
+        block = (block[:, None] + stride * torch.arange(n + 1, device=image.device)).flatten()
+    values = image.flatten().take(rows[:, None] + block).reshape(-1, *[n + 1 for n in shape])
+    slopes: list[Tensor] = []
+    for axis, share in enumerate(fraction.reshape(len(shape), -1, *[1] * len(shape)), start=1):
+        lower, upper = _ends(values, axis)
+        change = upper - lower
+        values = torch.addcmul(lower, change, share)
+        slopes = [torch.lerp(*_ends(slope, axis), share) for slope in slopes] + [change]
+    return values, torch.stack(slopes), inside
+
+
+def _ends(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    n = x.shape[axis] - 1
+    return x.narrow(axis, 0, n), x.narrow(axis, 1, n)
