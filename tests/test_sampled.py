@@ -320,3 +320,18 @@ def test_values_that_are_not_finite_are_told():
     compared._source._moving[0].rows.fill_(np.inf)
     with pytest.raises(DivergedError, match="finite"):
         compared.evaluate(np.arange(5), points_in(fixed.grid, 5))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch can use")
+@pytest.mark.parametrize("mode", ["static", "jacobian"])
+def test_the_same_on_a_gpu(mode):
+    """Value and derivative on a GPU are those on the CPU, but for rounding."""
+    entry = ModelConfig(distance=("ncc",))
+    compared, fixed, moving = placed(3, [("mind", entry)], mode=mode)
+    config = SampledConfig(models=(entry,), mode=mode, features=FeatureConfig(spacing_mm=1.0))
+    other = SampledObjective(*images(3), config, [pairing("mind", entry, 3)], torch.device("cuda"))
+    other.place(fixed)
+    rows = np.arange(len(fixed))
+    for one, two in zip(compared.evaluate(rows, moving), other.evaluate(rows, moving), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-6)

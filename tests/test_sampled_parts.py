@@ -270,7 +270,7 @@ def test_models_that_do_not_fit_are_refused():
 
 @pytest.mark.parametrize("dimension", [2, 3])
 def test_patches_along_the_image_are_read_as_any_patches(dimension):
-    """Patches in the image's own voxels, inside and across its border: bit for bit what reading voxel by voxel gives."""
+    """Patches in the image's own voxels, inside and across its border: the same bits as voxel by voxel."""
     image = smooth_volume(fixed_grid(dimension), 1)
     view = View(image, image.grid, (7, 4, 5)[:dimension], lambda x: [x])
     points = torch.from_numpy(points_in(image.grid, 200, margin=-1.0).T.copy())
