@@ -133,7 +133,7 @@ def load_bridge() -> Any:
         import semreg_itkv4
     except ModuleNotFoundError:
         raise ImportError(
-            "expected the package semreg-itkv4 for v4 metrics, got none: pip install 'semreg[itk]', or run make native in "
+            "expected the package semreg-itkv4 for v4 metrics, got none: pip install 'semreg[itk]', or make native in "
             "a clone"
         ) from None
     return semreg_itkv4.load()
