@@ -95,6 +95,7 @@ class ImpactImageToImageMetricv4(PythonMetricv4, ITKObject):
     def initialize(self) -> None:
         """Load the models, and in the mode Static extract the features of both images."""
         values = self._values
+        self._objective = None  # the features of the level before make room
         if not values["FixedModelsConfiguration"] or not values["MovingModelsConfiguration"]:
             raise ConfigError("expected at least one model for the metric, got none: call AddModelConfiguration")
         device = choose_device(values["Device"])
