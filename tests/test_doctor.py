@@ -17,6 +17,7 @@ import semreg
 from semreg.environment import PACKAGES, Package, examine_bridge, examine_package, installed, probe
 
 ROOT = Path(__file__).parents[1]
+CHATTY = "import atexit\nprint('hello')\natexit.register(print, 'bye\\nbye')\n"
 GOOD_BRIDGE = "SUPPORTED = '5.4'\ndef check(): pass\n"
 
 
@@ -107,8 +108,14 @@ def test_a_broken_environment(tmp_path):
         ("import os; os.abort()", "ended by signal 6"),
         ("import time; time.sleep(60)", "expected it to load within 1.5 s"),
         ("1 / 0", "got ZeroDivisionError: division by zero"),
+        (
+            "raise OSError('no library\\n  in: /lib\\n\\nlook there')",
+            "got OSError: no library in: /lib look there:",
+        ),
+        ("import os; os._exit(0)", "expected it to load and answer, it ended without an answer"),
+        ("print('semreg-facts:{', flush=True); import os; os._exit(0)", "it ended without an answer"),
     ],
-    ids=["refuses", "check refuses", "crashes", "hangs", "fails"],
+    ids=["refuses", "check refuses", "crashes", "hangs", "fails", "fails in lines", "leaves", "is cut short"],
 )
 def test_a_binary_part_that_does_not_load(first, code, words):
     """A binary part that refuses, crashes or hangs is broken, and the one who looks is not."""
@@ -122,8 +129,8 @@ def test_a_binary_part_that_does_not_load(first, code, words):
 
 
 def test_output_of_what_is_loaded_does_not_matter(first):
-    """A part that prints while it loads is read all the same."""
-    install(first, "semreg-itkv4", "0.1.0", "print('hello')\n" + GOOD_BRIDGE, "semreg_itkv4")
+    """A part that prints while it loads, and at the end, is read all the same."""
+    install(first, "semreg-itkv4", "0.1.0", CHATTY + GOOD_BRIDGE, "semreg_itkv4")
     assert probe("bridge_facts", 30.0) == ({"itk": "5.4", "trouble": ""}, "")
     assert examine_bridge(30.0).state == "ok"
 

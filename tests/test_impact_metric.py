@@ -298,6 +298,63 @@ def test_what_makes_no_sense_is_refused_at_once(networks: dict[int, Path], sette
         getattr(metric, setter)(value)
 
 
+def test_the_first_values_stay_while_nothing_changes(networks: dict[int, Path]) -> None:
+    """Initialize() again, as some registrations do before every evaluation: same unit, same features; new settings: new."""
+    metric = metric_of(patches(networks[3], 3))
+    metric.SetMovingTransform(translation(3))
+    inside(metric)
+    metric.Initialize()
+    assert metric.GetValue() == pytest.approx(1.0)
+    objective = metric.python._objective
+    set_parameters(metric.GetMovingTransform(), [1.5, -0.5, 0.7])
+    moved_value = metric.GetValue()
+    metric.Initialize()
+    assert metric.python._objective is objective
+    assert metric.GetValue() == moved_value != pytest.approx(1.0, rel=1e-3)
+    metric.SetDistance(["L1"])
+    metric.Initialize()
+    assert metric.GetValue() == pytest.approx(1.0)
+
+
+def test_too_few_points_are_no_match(networks: dict[int, Path]) -> None:
+    """One or two samples always correlate: an error at the start, the largest value later."""
+    metric = metric_of(patches(networks[3], 3), distance=["NCC"])
+    metric.SetMovingTransform(translation(3))
+    inside(metric, 2)
+    with pytest.raises(RuntimeError, match="expected at least 10 sample points to compare, got 2 in the fixed image"):
+        metric.Initialize()
+    inside(metric, 12)
+    metric.Initialize()
+    assert metric.GetValue() == pytest.approx(1.0)
+    for millimetres in np.arange(4.0, 20.0, 0.5):  # until some, but not all, points are outside
+        set_parameters(metric.GetMovingTransform(), [millimetres] * 3)
+        value = metric.GetValue()
+        if metric.GetNumberOfValidPoints() < 10:
+            assert value > 1e300
+            break
+    else:
+        pytest.fail("no point has left the moving image")
+
+
+def test_feature_maps_need_a_folder_and_maps(networks: dict[int, Path], tmp_path: Path) -> None:
+    """FeatureMapsPath in the mode Jacobian, or where no folder can be: one sentence."""
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    metric = metric_of(patches(networks[3], 3, 3), mode="Jacobian", feature_maps_path=str(tmp_path))
+    with pytest.raises(RuntimeError, match="expected no FeatureMapsPath in the mode Jacobian"):
+        metric.Initialize()
+    metric = metric_of(patches(networks[3], 3), feature_maps_path=str(tmp_path / "file" / "maps"))
+    with pytest.raises(RuntimeError, match="expected a folder for the feature maps"):
+        metric.Initialize()
+
+
+def test_a_changed_setting_is_a_change_for_itk(networks: dict[int, Path]) -> None:
+    """Settings of the metric count in ITK's modified time, by which a registration knows that it is out of date."""
+    metric = metric_of(patches(networks[3], 3))
+    before = metric.GetMTime()
+    metric.SetDistance(["L1"])
+    assert metric.GetMTime() > before
+
+
 def rigid(seed: int, centre: Any, degrees: float = 4.0, millimetres: float = 12.0) -> Any:
     """A rotation about a random axis through ``centre`` and a translation in a random direction."""
     rng = np.random.default_rng(seed)

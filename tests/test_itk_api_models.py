@@ -13,7 +13,7 @@ import torch
 from conftest import grid_at, noise_volume, rotation
 from semreg import Volume
 from semreg.config import ModelConfig
-from semreg.errors import ConfigError, ModelNotFoundError
+from semreg.errors import ConfigError, ImageError, ModelNotFoundError
 from semreg.features.descriptors import MindSSC
 from semreg.features.extract import describe, extract_layers
 from semreg.features.networks import load_network
@@ -111,6 +111,35 @@ def test_what_does_not_fit_together(network, settings, message):
     """Sizes that fit no model are refused where the configuration is written."""
     with pytest.raises(ConfigError, match=message):
         ImpactModelConfiguration(network, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"dimension": 5}, "expected Dimension 2 or 3, got 5: set that of the model"),
+        ({"channels": 7}, "expected NumberOfChannels 1 for mind, which takes one, got 7"),
+    ],
+)
+def test_formulas_have_settings_too(settings, message):
+    """A built-in model refuses a dimension that no image has, and channels, where the configuration is written."""
+    with pytest.raises(ConfigError, match=message):
+        ImpactModelConfiguration("mind", **settings)
+    assert ImpactModelConfiguration("mind", channels=1).entry() == ModelConfig(model="mind")
+
+
+def test_dimensions_are_those_of_the_images(itk, network, tmp_path):
+    """A Dimension of other images is refused, by the filters too; a 2-D network still sees slices of 3-D images."""
+    with pytest.raises(ConfigError, match="expected Dimension 3 for mind on 3-D images, got 2: set it"):
+        ImpactModelConfiguration("mind", 2).model(3, CPU)
+    with pytest.raises(ConfigError, match="expected Dimension 2 for mind on 2-D images, got 3: set it"):
+        ImpactModelConfiguration("mind", 3).model(2, CPU)
+    with pytest.raises(ConfigError, match=r"expected Dimension 2 or less for .*small.pt on 2-D images, got 3: use a"):
+        ImpactModelConfiguration(network, 3).model(2, CPU)
+    with pytest.raises(ConfigError, match="expected Dimension 3 for mind on 3-D images, got 2"):
+        itk.image_to_features_map(itk_image(image_of()), model_configuration=ImpactModelConfiguration("mind", 2))
+    assert ImpactModelConfiguration("mind", 2).model(2, CPU).spec.dimension == 2
+    flat = save(Small(2), tmp_path / "flat.pt", dimension=2)
+    assert ImpactModelConfiguration(flat, 2).model(3, CPU).spec.dimension == 2
 
 
 def test_models_that_are_not_there():
@@ -234,6 +263,10 @@ def test_maps_are_the_features_of_the_core(itk, network):
         np.testing.assert_allclose(grid.index_to_point(), layer.grid.index_to_point(), atol=1e-9)
     with pytest.raises(ConfigError, match="expected an output below 2, got 2"):
         made.GetOutput(2)
+    made.AddInput(itk.Image[itk.F, 3].New())
+    with pytest.raises(ImageError, match=r"expected an image with voxels, got an empty itkImageF3: read one"):
+        made.Update()
+    assert made.GetNumberOfOutputs() == 0
     single = itk.image_to_features_map(itk_image(image_of()), model_configuration=ImpactModelConfiguration("mind"))
     mind = describe(image_of(), MindSSC(3, 1, 2)).features.data
     torch.testing.assert_close(image_to_tensor(single)[0], mind)
@@ -283,6 +316,10 @@ def test_maps_without_what_they_need(itk):
     made.SetInput(itk_image(image_of()))
     with pytest.raises(ConfigError, match="expected a model for ImageToFeaturesMap, got none"):
         made.Update()
+    for give in (made.AddInput, made.SetInput):
+        with pytest.raises(TypeError, match=r"expected an image of itk for .*Input, got None: itk.imread"):
+            give(None)
+    assert made.GetNumberOfInputs() == 1
     with pytest.raises(TypeError, match="expected an interpolator of itk"):
         made.SetInterpolator("cubic")
     with pytest.raises(TypeError, match=r"expected ImageToFeaturesMap\[ImageType, InterpolatorType\]"):

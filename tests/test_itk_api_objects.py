@@ -8,7 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from semreg.errors import ConfigError, DeviceError
+from semreg.errors import ConfigError, DeviceError, ImageError
+from semreg.itk_api.checks import one_of
 from semreg.itk_api.objects import ProcessAborted, snake_case
 
 COARSE = {
@@ -114,6 +115,14 @@ def test_words_in_any_case(itk):
     assert made.GetDistance() == ("LNCC", "Cosine", "L1Cosine", "DotProduct")
 
 
+def test_the_empty_word_is_not_told():
+    """Where an empty text stands for the default, the sentence names the words that one can write."""
+    check = one_of("", "Static", "Jacobian")
+    assert check("Mode", "") == ""
+    with pytest.raises(ConfigError, match=r"^expected Mode to be one of Static, Jacobian, got 'Dynamic'$"):
+        check("Mode", "Dynamic")
+
+
 def test_keywords(itk):
     """``New`` takes options in snake case and as ITK spells them; an unknown one is a TypeError with the nearest."""
     made = itk.ImpactCoarseRegistration.New(grid_spacing=3, DisplacementHalfWidth=2, inverse_consistency=False)
@@ -147,6 +156,64 @@ def test_images_of_another_dimension(itk, pair):
         made.Update()
     with pytest.raises(ConfigError, match="to be updated, it was not"):
         made.GetDisplacementField()
+
+
+@pytest.mark.parametrize("name", ["FixedImage", "MovingImage", "FixedMask"])
+def test_empty_images(itk, pair, name):
+    """An image without voxels, with a size or without, is refused in one sentence when it is wanted."""
+    image_type = itk.Image[itk.F, 2]
+    sized = image_type.New()
+    region = itk.ImageRegion[2]()
+    region.SetSize((7, 6))
+    sized.SetRegions(region)
+    for image in (image_type.New(), sized):
+        made = fine(itk, pair)
+        made.set_option(name, image)
+        with pytest.raises(ImageError, match="expected an image with voxels, got an empty itkImageF2: read one with"):
+            made.Update()
+
+
+def test_what_is_no_initial_field(itk):
+    """A number, a transform of another kind and one that has no field yet are refused, and the old field stays."""
+    old = itk.Image[itk.Vector[itk.F, 2], 2].New()
+    made = itk.ImpactFineRegistration.New(initial_displacement_field=old)
+    for value in (5, itk.AffineTransform[itk.D, 2].New()):
+        with pytest.raises(TypeError, match=r"expected an image of vectors or an itk.DisplacementFieldTransform for"):
+            made.SetInitialDisplacementField(value)
+    with pytest.raises(ConfigError, match=r"expected a DisplacementFieldTransform with a field .*, got one without"):
+        made.SetInitialDisplacementField(itk.DisplacementFieldTransform[itk.D, 2].New())
+    assert made.GetInitialDisplacementField() is old
+    made.SetInitialDisplacementField(None)
+    assert made.GetInitialDisplacementField() is None
+
+
+@pytest.mark.parametrize("reason", ["no image", "wrong list", "stopped"])
+def test_no_output_after_a_failure(itk, pair, reason):
+    """After an ``Update`` that failed there is no field of the one before, and the next one computes it anew."""
+    made = fine(itk, pair)
+    made.Update()
+    first = itk.array_from_image(made.GetDisplacementField())
+    made.GetDisplacementFieldTransform(), made.GetWarpedMovingImage()
+    tag = None
+    if reason == "no image":
+        made.SetMovingImage(None)
+    elif reason == "wrong list":
+        made.SetDistance(["L2", "L2"])
+    else:
+        made.Modified()
+        tag = made.AddObserver(itk.IterationEvent(), made.AbortGenerateDataOn)
+    with pytest.raises(ProcessAborted if tag else ConfigError):
+        made.Update()
+    for get in (made.GetOutput, made.GetDisplacementField, made.GetDisplacementFieldTransform, made.result,
+                made.GetWarpedMovingImage):  # fmt: skip
+        with pytest.raises(ConfigError, match="to be updated, it was not, or that failed: call Update first"):
+            get()
+    made.SetMovingImage(pair[1])
+    made.SetDistance([])
+    if tag:
+        made.RemoveObserver(tag)
+    made.Update()
+    np.testing.assert_array_equal(itk.array_from_image(made.GetDisplacementField()), first)
 
 
 def test_it_computes_what_is_out_of_date(itk, pair):

@@ -315,6 +315,10 @@ def test_tensors_that_do_not_fit_are_refused():
         tensor_to_image(torch.zeros(1, 1, 5, 6, 7), grid)
     with pytest.raises(ConfigError, match="got 'vtk'"):
         tensor_to_image(torch.zeros(1, 5, 6, 7), grid, kind="vtk")
+    with pytest.raises(ImageError, match=r"expected a torch tensor, got NoneType: torch.as_tensor makes"):
+        tensor_to_image(None, grid)
+    with pytest.raises(GeometryError, match=r"expected a semreg.Grid for the samples, got tuple: image_to_tensor"):
+        tensor_to_image(torch.zeros(1, 5, 6, 7), (5, 6, 7))
 
 
 def test_the_pair_is_an_image_elsewhere():

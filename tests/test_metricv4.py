@@ -168,6 +168,7 @@ TRANSFORMS = {
     "composite, all optimised": lambda d: composite(euler(d), translation(d), affine(d), optimise="all"),
     "composite, nested": lambda d: composite(affine(d), composite(euler(d), affine(d), optimise="all"), spline(d)),
     "composite, nested last": lambda d: composite(spline(d), composite(euler(d), affine(d), optimise="all")),
+    "composite, behind a displaced grid": lambda d: composite(displacement_field(d), affine(d)),
     "composite, displacement field": lambda d: composite(affine(d), displacement_field(d)),
 }
 
@@ -577,3 +578,86 @@ def test_another_itk_is_refused(tmp_path: Path) -> None:
         .splitlines()[-1]
         .startswith("ImportError: expected itk 5.4.x, which semreg-itkv4 is built for, got itk 6.0.0")
     )
+
+
+def test_nothing_crashes_where_parts_are_taken_away() -> None:
+    """None for a transform or an interpolator, and a field transform without a field: errors, where ITK crashes."""
+
+    def broken(take: Any) -> None:
+        metric = new(Waves, moving_transform=affine(3))
+        metric.Initialize()
+        take(metric)
+        with pytest.raises(RuntimeError, match="expected a"):
+            metric.GetValue()
+        with pytest.raises(RuntimeError, match=r"xpected a|not present"):
+            metric.Initialize()
+
+    broken(lambda metric: metric.SetMovingTransform(None))
+    broken(lambda metric: metric.SetFixedTransform(None))
+    broken(lambda metric: metric.SetMovingInterpolator(None))
+    broken(lambda metric: metric.SetMovingTransform(itk.DisplacementFieldTransform[itk.D, 3].New()))
+
+
+def test_another_transform_than_the_samples_are_for_is_an_error() -> None:
+    """A small field set after Initialize(), or other parameters or samples set while it is evaluated: no crash."""
+    metric = new(Waves, moving_transform=affine(3))
+    metric.Initialize()
+    field = itk.Image[itk.Vector[itk.D, 3], 3].New()
+    region = itk.ImageRegion[3]()
+    region.SetSize([2, 2, 2])
+    field.SetRegions(region)
+    field.Allocate()
+    itk.array_view_from_image(field)[:] = 0
+    small = itk.DisplacementFieldTransform[itk.D, 3].New()
+    small.SetDisplacementField(field)
+    metric.SetMovingTransform(small)
+    with pytest.raises(RuntimeError, match="expected a displacement field on the virtual domain"):
+        derivative(metric)
+
+    class Meddling(Waves):
+        meddle: Any = None
+
+        def evaluate(self, fixed_points: Points, moving_points: Points) -> tuple[float, Points]:
+            self.meddle()
+            return super().evaluate(fixed_points, moving_points)
+
+    metric = new(Meddling, moving_transform=affine(3))
+    metric.python.meddle = lambda: metric.SetMovingTransform(spline(3))
+    metric.Initialize()
+    result = itk.Array[itk.D](12)
+    metric.GetDerivative(result)  # of the transform it was asked for
+    assert result.Size() == 12
+    metric = new(Meddling, moving_transform=affine(3))
+    metric.python.meddle = metric.Initialize
+    metric.Initialize()
+    with pytest.raises(RuntimeError, match="expected the samples to stay while the metric is evaluated"):
+        derivative(metric)
+    metric.python.meddle = None
+
+
+def test_a_metric_that_asks_itself_is_stopped() -> None:
+    """GetValue() from inside of an evaluation: an error and no endless recursion."""
+
+    class Recursive(Waves):
+        itself: Any = None
+
+        def evaluate(self, fixed_points: Points, moving_points: Points) -> tuple[float, Points]:  # noqa: ARG002
+            return self.itself.GetValue(), moving_points
+
+    metric = new(Recursive)
+    metric.python.itself = metric
+    metric.Initialize()
+    with pytest.raises(RuntimeError, match="expected Recursive to be evaluated by ITK alone"):
+        metric.GetValue()
+    metric.python.itself = None
+
+
+def test_new_takes_settings_in_both_spellings_and_says_what_there_is_not() -> None:
+    """Images by position, settings in ITK's spelling or in snake case; a typing error names the nearest."""
+    kind = itk.Image[itk.F, 3]
+    fixed, moving = image(), image(shift=1.0)
+    metric = Waves[kind, kind].New(fixed, moving, UseSampledPointSet=True, moving_transform=affine(3))
+    assert metric.GetMovingImage() == moving
+    assert metric.GetUseSampledPointSet()
+    with pytest.raises(TypeError, match=r"got 'fixd_image': did you mean fixed_image\?"):
+        Waves[kind, kind].New(fixd_image=fixed)

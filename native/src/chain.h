@@ -139,9 +139,11 @@ private:
       }
       return result;
     }
-    if (dynamic_cast<const Spline *>(&transform) != nullptr) // ITK has no analytic derivative of it in the position
+    // ITK has no derivative of splines in the position, and of fields one that is not that of their interpolation.
+    if (dynamic_cast<const Spline *>(&transform) != nullptr ||
+        dynamic_cast<const DisplacementField *>(&transform) != nullptr)
     {
-      constexpr double step = 1e-4; // mm: the spline is smooth, so the error is below 1e-8
+      constexpr double step = 1e-4; // mm
       for (unsigned d = 0; d < D; ++d)
       {
         Point ahead = point, behind = point;

@@ -66,6 +66,7 @@ public:
 
   void Initialize() override
   {
+    CheckParts();
     Superclass::Initialize();
     m_Prepared = false;
     m_Evaluated = false;
@@ -99,6 +100,7 @@ public:
 
   void GetValueAndDerivative(MeasureType & value, DerivativeType & derivative) const override
   {
+    CheckParts();
     const auto count = this->GetNumberOfParameters();
     if (derivative.GetSize() != count)
     {
@@ -113,6 +115,7 @@ public:
   // Points of the fixed image to the moving one: back through the fixed transform, then through the moving one.
   void Map(const double * points, size_t count, double * mapped) const override
   {
+    CheckParts();
     const auto * transform = this->GetMovingTransform();
     const auto   back = this->m_FixedTransform->GetInverseTransform();
     if (back.IsNull())
@@ -154,6 +157,37 @@ private:
   static constexpr size_t MOST_NUMBERS = 1 << 23; // of these derivatives together
 
   [[noreturn]] void Fail(const std::string & text) const { itkExceptionMacro(<< text); }
+
+  // Anything that may have been set to None since: ITK itself would crash.
+  void CheckParts() const
+  {
+    if (this->m_MovingTransform.IsNull() || this->m_FixedTransform.IsNull())
+    {
+      Fail("expected a fixed and a moving transform, got None: set both");
+    }
+    if (this->m_MovingInterpolator.IsNull() || this->m_FixedInterpolator.IsNull())
+    {
+      Fail("expected a fixed and a moving interpolator, got None: leave them as they are");
+    }
+    CheckField(*this->m_MovingTransform);
+    CheckField(*this->m_FixedTransform);
+  }
+
+  void CheckField(const typename Links::Transform & transform) const
+  {
+    if (const auto * composite = dynamic_cast<const typename Links::Composite *>(&transform))
+    {
+      for (itk::SizeValueType n = 0; n < composite->GetNumberOfTransforms(); ++n)
+      {
+        CheckField(*composite->GetNthTransformConstPointer(n));
+      }
+    }
+    const auto * field = dynamic_cast<const typename Links::DisplacementField *>(&transform);
+    if (field != nullptr && field->GetDisplacementField() == nullptr)
+    {
+      Fail("expected a displacement field in the transform, got none: call its SetDisplacementField");
+    }
+  }
 
   // Python answers with a number or None, or with the text of an error.
   void Check(const Owned & answer) const
@@ -216,6 +250,7 @@ private:
   // Lays out the virtual points whose fixed point counts: inside the fixed image and its mask.
   void Place()
   {
+    ++m_Generation;
     std::vector<Point>   points;
     std::vector<itk::OffsetValueType> offsets;
     const auto * image = this->GetVirtualImage();
@@ -361,9 +396,12 @@ private:
     {
       Fail("expected Initialize() before a value is asked for: call it after images and transforms are set");
     }
+    CheckParts();
     std::vector<Point> moved(m_Virtual.size());
     std::vector<char>  counts(m_Virtual.size());
-    const auto *       transform = this->GetMovingTransform();
+    // Python may set another transform while it is asked: this one is kept, and counts
+    const typename Links::Transform::ConstPointer transform = this->GetMovingTransform();
+    const auto                                    generation = m_Generation;
     InParallel(m_Virtual.size(), [&](size_t first, size_t last, unsigned) {
       for (size_t i = first; i < last; ++i)
       {
@@ -387,9 +425,18 @@ private:
     std::vector<double> gradient;
     const double        value = Ask(rows, moved, derivative == nullptr ? nullptr : &gradient);
     m_Evaluated = true;
+    if (generation != m_Generation)
+    {
+      Fail("expected the samples to stay while the metric is evaluated, got a call of Initialize(): make it before");
+    }
     if (derivative != nullptr)
     {
-      Pull(rows, gradient, *derivative);
+      if (derivative->GetSize() != transform->GetNumberOfParameters())
+      {
+        Fail("expected the transform to keep its " + std::to_string(derivative->GetSize()) +
+             " parameters while the metric is evaluated, got " + std::to_string(transform->GetNumberOfParameters()));
+      }
+      Pull(*transform, rows, gradient, *derivative);
     }
     return value;
   }
@@ -447,12 +494,14 @@ private:
   }
 
   // The optimisers of v4 add what they are given: it is the direction of descent.
-  void Pull(const std::vector<int64_t> & rows, const std::vector<double> & gradient, DerivativeType & derivative) const
+  void Pull(const typename Links::Transform & transform,
+            const std::vector<int64_t> &      rows,
+            const std::vector<double> &       gradient,
+            DerivativeType &                  derivative) const
   {
-    const auto * transform = this->GetMovingTransform();
-    if (this->HasLocalSupport())
+    if (transform.GetTransformCategory() == Links::Transform::TransformCategoryEnum::DisplacementField)
     {
-      PullLocal(rows, gradient, derivative);
+      PullLocal(transform, rows, gradient, derivative);
       return;
     }
     const size_t count = derivative.GetSize();
@@ -470,7 +519,7 @@ private:
           {
             descent[d] = -gradient[i * D + d];
           }
-          Links::Add(*transform, m_Virtual[rows[i]], descent, sums[block].data(), scratch);
+          Links::Add(transform, m_Virtual[rows[i]], descent, sums[block].data(), scratch);
         }
       },
       most);
@@ -483,14 +532,16 @@ private:
     }
   }
 
-  void
-  PullLocal(const std::vector<int64_t> & rows, const std::vector<double> & gradient, DerivativeType & derivative) const
+  void PullLocal(const typename Links::Transform & transform,
+                 const std::vector<int64_t> &      rows,
+                 const std::vector<double> &       gradient,
+                 DerivativeType &                  derivative) const
   {
-    const auto * transform = this->GetMovingTransform();
-    if (this->GetNumberOfLocalParameters() != D)
+    const auto parts = transform.GetNumberOfLocalParameters() / D;
+    if (parts != 1)
     {
-      Fail("expected one displacement field to optimise, got " +
-           std::to_string(this->GetNumberOfLocalParameters() / D) + ": switch the optimisation of the others off");
+      Fail("expected one displacement field to optimise, got " + std::to_string(parts) +
+           ": switch the optimisation of the others off");
     }
     std::vector<double> local(gradient.size(), 0.0);
     InParallel(rows.size(), [&](size_t first, size_t last, unsigned) {
@@ -502,12 +553,16 @@ private:
         {
           descent[d] = -gradient[i * D + d];
         }
-        Links::Add(*transform, m_Virtual[rows[i]], descent, local.data() + i * D, scratch);
+        Links::Add(transform, m_Virtual[rows[i]], descent, local.data() + i * D, scratch);
       }
     });
     for (size_t i = 0; i < rows.size(); ++i) // several samples may lie at one node
     {
       const auto offset = static_cast<size_t>(m_Offsets[rows[i]]) * D;
+      if (offset + D > derivative.GetSize())
+      {
+        Fail("expected a displacement field on the virtual domain, got a smaller one: call Initialize() after it is set");
+      }
       for (unsigned d = 0; d < D; ++d)
       {
         derivative[offset + d] += local[i * D + d];
@@ -519,6 +574,7 @@ private:
   std::string                       m_Name;
   bool                              m_Prepared = false;
   mutable bool                      m_Evaluated = false;
+  unsigned long                     m_Generation = 0;
   std::vector<Point>                m_Virtual;
   std::vector<Point>                m_Fixed;
   std::vector<itk::OffsetValueType> m_Offsets;

@@ -12,6 +12,7 @@ import platform
 import re
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -24,6 +25,12 @@ from semreg.memory import available_bytes
 
 PROBE_SECONDS = 120.0
 """How long a part may take to load before it counts as broken."""
+
+MARK = "semreg-facts:"
+"""What the line starts with that a second process answers with: what is loaded may print before and after it."""
+
+MOST_WORDS = 600
+"""Characters of an error that are shown."""
 
 State = Literal["ok", "missing", "broken"]
 
@@ -163,7 +170,7 @@ def probe(function: str, seconds: float) -> tuple[dict[str, Any], str]:
 
     Without trouble the second is empty; with it the first is.
     """
-    code = f"import sys, json, semreg.environment as e; sys.stdout.write('\\n' + json.dumps(e.{function}()))"
+    code = f"import semreg.environment as e; e.answer(e.{function}())"
     try:
         done = subprocess.run(  # noqa: S603 - our own Python and our own words
             [sys.executable, "-c", code],
@@ -182,10 +189,35 @@ def probe(function: str, seconds: float) -> tuple[dict[str, Any], str]:
     if done.returncode < 0:
         return {}, f"expected it to load, it was ended by signal {-done.returncode}: install it again"
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no word why"])[-1]
-        return {}, f"expected it to load, got {last}: install it again"
-    facts: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return {}, f"expected it to load, got {last_error(done.stderr)}: install it again"
+    facts = answered(done.stdout)
+    if facts is None:
+        return {}, "expected it to load and answer, it ended without an answer: install it again"
     return facts, ""
+
+
+def answer(facts: dict[str, Any]) -> None:
+    """Write what was found to standard output, on a line of its own. For ``probe``."""
+    sys.stdout.write(f"\n{MARK}{json.dumps(facts)}\n")
+
+
+def answered(output: str) -> dict[str, Any] | None:
+    """What ``answer`` wrote among other output; None if it is not there or not whole."""
+    lines = [line for line in output.splitlines() if line.startswith(MARK)]
+    try:
+        facts = json.loads(lines[-1].removeprefix(MARK)) if lines else None
+    except ValueError:
+        return None
+    return facts if isinstance(facts, dict) else None
+
+
+def last_error(output: str) -> str:
+    """The error that ended a Python process, with all lines of its message as one; the last line if it is none."""
+    lines = output.strip().splitlines() or ["no word why"]
+    heads = [number for number, line in enumerate(lines) if line.startswith("Traceback (most recent call last)")]
+    after = range(heads[-1] + 1, len(lines)) if heads else range(0)
+    start = next((number for number in after if not lines[number].startswith(" ")), len(lines) - 1)
+    return textwrap.shorten(" ".join(lines[start:]), MOST_WORDS, placeholder=" …")
 
 
 def torch_facts() -> dict[str, Any]:

@@ -251,9 +251,11 @@ def field_of_itk(obj: Any) -> Field:
     image = obj.GetDisplacementField() if hasattr(obj, "GetDisplacementField") else obj
     if image is None or not hasattr(image, "GetLargestPossibleRegion"):
         raise ImageError(
-            "expected an itk.Image of vectors or an itk.DisplacementFieldTransform as a displacement field, got "
-            f"{type(obj).__name__}"
+            "expected an itk.Image of vectors or an itk.DisplacementFieldTransform with a field as a displacement "
+            f"field, got {type(obj).__name__}{' without one' if image is None and obj is not None else ''}: make one "
+            "with itk.TransformToDisplacementFieldFilter"
         )
+    _check_filled(image)
     grid = _itk_grid(image)
     components = int(image.GetNumberOfComponentsPerPixel())
     if components != grid.dimension:
@@ -314,9 +316,22 @@ def _from_sitk(image: Any) -> Volume:
 
 def _from_itk(image: Any) -> Volume:
     itk = sys.modules["itk"]
+    _check_filled(image)
     size = tuple(int(n) for n in image.GetLargestPossibleRegion().GetSize())
     check_scalar_image(size, image.GetNumberOfComponentsPerPixel(), type(image).__name__)
     return Volume(_tensor(itk.array_view_from_image(image))[None], _itk_grid(image))
+
+
+def _check_filled(image: Any) -> None:
+    """Refuse an itk image that no filter fills and that has no voxels in memory (ImageError)."""
+    if image.GetSource():
+        return
+    allocated = not hasattr(image, "GetBufferPointer") or image.GetBufferPointer() is not None
+    if not allocated or not image.GetBufferedRegion().GetNumberOfPixels():
+        raise ImageError(
+            f"expected an image with voxels, got an empty {type(image).__name__}: read one with itk.imread, or set its "
+            "regions and allocate it, first"
+        )
 
 
 def _itk_grid(image: Any) -> Grid:

@@ -76,10 +76,17 @@ def tensor_to_image(
     "sitk", the samples are copied. As with ``itk.image_view_from_array``, an image that an in-place filter makes from
     a sharing one must not outlive it.
 
-    Raises GeometryError if the samples do not fit the grid, ImageError for a type of samples that images cannot have.
+    Raises GeometryError if the samples do not fit the grid or that is none, ImageError for what is no tensor and for a
+    type of samples that images cannot have.
     """
     if kind not in ("itk", "sitk"):
         raise ConfigError(f"expected a kind of image of itk, sitk, got {kind!r}")
+    if not isinstance(tensor, Tensor):
+        raise ImageError(f"expected a torch tensor, got {type(tensor).__name__}: torch.as_tensor makes one of an array")
+    if not isinstance(grid, Grid):
+        raise GeometryError(
+            f"expected a semreg.Grid for the samples, got {type(grid).__name__}: image_to_tensor gives that of an image"
+        )
     channels = tensor.unsqueeze(0) if tensor.ndim == grid.dimension else tensor
     if tuple(channels.shape[1:]) != grid.shape or not len(channels):
         raise GeometryError(

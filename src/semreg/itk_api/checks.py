@@ -76,13 +76,13 @@ def text(name: str, value: Any) -> str:
 
 
 def one_of(*words: str) -> Check:
-    """One of some words in any case of letters; kept as it is written here."""
+    """One of some words in any case of letters; kept as it is written here. The empty one is not told to users."""
     known = {word.lower(): word for word in words}
 
     def check(name: str, value: Any) -> str:
         found = known.get(value.lower()) if isinstance(value, str) else None
         if found is None:
-            raise refusal(name, f"one of {', '.join(words)}", value)
+            raise refusal(name, f"one of {', '.join(filter(None, words))}", value)
         return found
 
     return check

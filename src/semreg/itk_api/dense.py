@@ -50,6 +50,10 @@ class DenseRegistration(Process):
     def __init__(self) -> None:
         """No images, no result."""
         super().__init__()
+        self.clear()
+
+    def clear(self) -> None:
+        """Drop the result and what was made of it."""
         self._result: Registration | None = None
         self._field: Any = None
         self._transform: Any = None
@@ -135,7 +139,7 @@ class DenseRegistration(Process):
         return None
 
     def generate(self) -> None:
-        """Register; the result is kept until the next one."""
+        """Register; the result is kept until something changes and ``Update`` runs again."""
         values = self._values
         config, models = self._configured()
         volumes = {name: None if values[name] is None else to_volume(values[name]) for name in self.IMAGES}
@@ -152,7 +156,6 @@ class DenseRegistration(Process):
             on_step=self._step,
         )
         self._field = itk_field(self._result.field)
-        self._transform = self._warped = None
 
     def _step(self, step: Step) -> None:
         """What a step of the core is for observers; stops where somebody asked for it."""
@@ -165,9 +168,11 @@ class DenseRegistration(Process):
         self.check_abort()
 
     def result(self) -> Registration:
-        """What ``semreg.register`` returned, with its record. ConfigError before the first ``Update``."""
+        """What ``semreg.register`` returned, with its record. ConfigError before ``Update`` and where it failed."""
         if self._result is None:
-            raise ConfigError(f"expected {self.GetNameOfClass()} to be updated, it was not: call Update first")
+            raise ConfigError(
+                f"expected {self.GetNameOfClass()} to be updated, it was not, or that failed: call Update first"
+            )
         return self._result
 
     def GetDisplacementField(self) -> Any:  # noqa: N802

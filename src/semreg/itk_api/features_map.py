@@ -75,20 +75,27 @@ class ImageToFeaturesMap(Process):
         self.Modified()
 
     def AddInput(self, value: Any) -> None:  # noqa: N802
-        """One image more."""
-        self._images.append(image_of("AddInput", value, self.DIMENSION))
+        """One image more (TypeError for anything else, None too)."""
+        self._images.append(self._image("AddInput", value))
         self.Modified()
+
+    def _image(self, name: str, value: Any) -> Any:
+        """An image, and not None as where an image may be left out."""
+        image = image_of(name, value, self.DIMENSION)
+        if image is None:
+            raise TypeError(f"expected an image of itk for {name}, got None: itk.imread(path, itk.F) reads one")
+        return image
 
     def SetInput(self, first: Any, second: Any = None) -> None:  # noqa: N802
         """``SetInput(image)`` for the only image, ``SetInput(i, image)`` for the i-th."""
         if second is None:
-            self._images = []
-            self.AddInput(first)
+            self._images = [self._image("SetInput", first)]
+            self.Modified()
             return
         index = checks.whole()("the index of SetInput", first)
         if index > len(self._images):
             raise ConfigError(f"expected an index up to {len(self._images)} for SetInput, got {index}: add one by one")
-        self._images[index : index + 1] = [image_of("SetInput", second, self.DIMENSION)]
+        self._images[index : index + 1] = [self._image("SetInput", second)]
         self.Modified()
 
     def GetInput(self, index: int = 0) -> Any:  # noqa: N802
@@ -121,6 +128,10 @@ class ImageToFeaturesMap(Process):
         if not self._images:
             raise ConfigError("expected an image for ImageToFeaturesMap, got none: call AddInput")
         yield from self._images
+
+    def clear(self) -> None:
+        """Drop the maps."""
+        self._outputs = []
 
     def generate(self) -> None:
         """Extract, reduce and hand over to ITK."""

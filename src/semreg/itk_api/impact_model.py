@@ -199,8 +199,13 @@ class ImpactModelConfiguration(ITKObject):
         path = self._values["ModelPath"]
         if not path:
             raise ConfigError("expected a model in the configuration, got none: SetModelPath names a file, or mind")
+        dimension, channels = self._values["Dimension"], self._values["NumberOfChannels"]
+        if dimension not in (0, 2, 3):
+            raise ConfigError(f"expected Dimension 2 or 3, got {dimension}: set that of the model, or 0 for its own")
         normalise = NORMALISATIONS[self._values["FeatureNormalization"]]
         if self.built_in:
+            if channels > 1:
+                raise ConfigError(f"expected NumberOfChannels 1 for {path}, which takes one, got {channels}: set that")
             if len(self._values["LayersMask"]) > 1 or self.layers not in (None, (0,)):
                 mask = list(self._values["LayersMask"])
                 raise ConfigError(f"expected LayersMask [True] for {path}, which has one output, got {mask}")
@@ -211,8 +216,6 @@ class ImpactModelConfiguration(ITKObject):
         """What its description is to say, as ``name=value``."""
         values = self._values
         dimension = values["Dimension"]
-        if dimension not in (0, 2, 3):
-            raise ConfigError(f"expected Dimension 2 or 3, got {dimension}")
         said = [f"dimension={dimension}"] if dimension else []
         if values["NumberOfChannels"]:
             said.append(f"channels={values['NumberOfChannels']}")
@@ -251,6 +254,7 @@ class ImpactModelConfiguration(ITKObject):
     def model(self, dimension: int, device: torch.device) -> Model:
         """The model for images of ``dimension`` axes; loaded once. Raises ModelError and its kin, ConfigError."""
         entry = self.entry()
+        self._check_dimension(dimension)
         key = (entry.model, entry.spec, entry.layers, dimension, device)
         if key not in self._models:
             single = RegistrationConfig(models=(replace(entry, normalise="none", layers=None),))
@@ -265,6 +269,18 @@ class ImpactModelConfiguration(ITKObject):
                 )
             self._models[key] = found
         return self._models[key]
+
+    def _check_dimension(self, images: int) -> None:
+        """Refuse a Dimension that images of so many axes do not have; a 2-D network sees slices of 3-D images."""
+        said = self._values["Dimension"]
+        if said and (said > images or (said < images and self.built_in)):
+            raise ConfigError(
+                f"expected Dimension {images} for {self._values['ModelPath']} on {images}-D images, got {said}: set it "
+                "to that of the images, or to 0"
+                if self.built_in
+                else f"expected Dimension {images} or less for {self._values['ModelPath']} on {images}-D images, got "
+                f"{said}: use a model for {images}-D images"
+            )
 
     def _kept(self, network: LoadedNetwork) -> Extractor:
         """The network with the outputs of the mask, which must have one value for each."""

@@ -6,8 +6,10 @@ outside of images and masks, and applies the chain rule. Knows nothing of featur
 
 from __future__ import annotations
 
+import difflib
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any
 from weakref import ref
@@ -19,6 +21,7 @@ import torch
 from semreg.errors import DivergedError
 from semreg.fields import Volume
 from semreg.geometry import Grid
+from semreg.itk_api.objects import snake_case
 from semreg.itk_bridge import grid_of_header, import_itk
 
 Points = npt.NDArray[np.float64]
@@ -49,6 +52,8 @@ class PythonMetricv4:
     """The virtual domain, whose resolution is that of the level."""
     moving_points: Callable[[Points], Points]
     """Any points (P, D) of the fixed image to the moving one as it is now; only while the metric is evaluated."""
+    on_modified: Callable[[], None]
+    """Tells ITK that a setting was changed, so that a registration runs anew."""
     _points: Points
 
     def __class_getitem__(cls, types: Any) -> Any:
@@ -109,7 +114,8 @@ def itk_class(metric: Any, dimension: int) -> Any:
             made = bridge.make_metric(dimension, target, metric.__name__)
             result.this = made.this  # owns the object in C++, which owns the target, which owns the Python part
             result.python = python
-            itk.set_inputs(result, list(inputs), settings)
+            python.on_modified = _modifier(ref(result), base)
+            _set_all(result, inputs, settings)
             return result
 
         def __getattr__(self, name: str) -> Any:
@@ -139,6 +145,28 @@ def load_bridge() -> Any:
     return semreg_itkv4.load()
 
 
+def _modifier(owner: ref[Any], base: Any) -> Callable[[], None]:
+    def modified() -> None:
+        metric = owner()
+        if metric is not None:
+            base.Modified(metric)
+
+    return modified
+
+
+def _set_all(metric: Any, inputs: Sequence[Any], settings: Mapping[str, Any]) -> None:
+    """Call ``SetName`` for each setting, in ITK's spelling or in snake case (TypeError); images first."""
+    known = [name.removeprefix("Set") for name in dir(metric) if name.startswith("Set")]
+    names = {snake_case(name): name for name in known} | {name: name for name in known}
+    if len(inputs) > 2:
+        raise TypeError(f"expected the fixed and the moving image at most, got {len(inputs)} inputs: name the others")
+    for name, value in [*zip(("FixedImage", "MovingImage"), inputs, strict=False), *settings.items()]:
+        if name not in names:
+            nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
+            raise TypeError(f"expected a setting of the metric, got {name!r}: did you mean {' or '.join(nearest)}?")
+        getattr(metric, f"Set{names[name]}")(value)
+
+
 class _Target:
     """What C++ calls. Answers with a number or None, with a text where something went wrong; raises nothing."""
 
@@ -146,6 +174,8 @@ class _Target:
         self.python = python
         self.bridge = bridge
         self.owner = owner  # a weak reference: an error refers to the frames of its callers, which hold the owner
+        self.asked: set[int] = set()
+        """The threads in which an evaluation is going on."""
 
     def initialize(self, fixed: Any, moving: Any, virtual: Any, points: bytearray) -> Any:
         """Images as (voxels, geometry), the geometry of the virtual domain, and the sample points."""
@@ -164,8 +194,18 @@ class _Target:
         def run() -> float:
             python = self.python
             where = _points(points, python.fixed.grid.dimension)
+            thread = threading.get_ident()
+            if thread in self.asked:
+                raise RuntimeError(
+                    f"expected {type(python).__name__} to be evaluated by ITK alone, got a call of GetValue or "
+                    "GetDerivative from inside of its evaluation: leave it out"
+                )
+            self.asked.add(thread)
             python.moving_points = partial(self._mapped, handle)
-            found = python.evaluate_rows(np.frombuffer(rows, dtype=np.int64), where, derivative=slope is not None)
+            try:
+                found = python.evaluate_rows(np.frombuffer(rows, dtype=np.int64), where, derivative=slope is not None)
+            finally:
+                self.asked.discard(thread)
             value, derivative = _checked(found, where, needed=slope is not None, name=type(python).__name__)
             if slope is not None:
                 _points(slope, where.shape[1])[:] = derivative

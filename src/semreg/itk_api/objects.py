@@ -186,15 +186,33 @@ class Process(ITKObject):
         """Compute the output."""
         raise NotImplementedError
 
+    def clear(self) -> None:
+        """Drop the output."""
+        raise NotImplementedError
+
     def Update(self) -> None:  # noqa: N802
-        """Bring the output up to date; nothing is computed where nothing changed since."""
-        given = list(self.inputs())
-        for each in given:
-            _update(each)
-        state = (self.GetMTime(), *(int(each.GetMTime()) for each in given))
-        if state == self._done:
-            return
-        self._done, self._abort, self._progress = None, False, 0.0
+        """Bring the output up to date; nothing is computed where nothing changed since.
+
+        Where it fails there is no output: an earlier one would be of other inputs.
+        """
+        done, self._done = self._done, None
+        try:
+            given = list(self.inputs())
+            for each in given:
+                _update(each)
+            state = (self.GetMTime(), *(int(each.GetMTime()) for each in given))
+            if state != done:
+                self.clear()
+                self._run()
+            # what observers changed while it ran counts as a change after it
+            self._done = state
+        finally:
+            if self._done is None:
+                self.clear()
+
+    def _run(self) -> None:
+        """Compute the output, and tell observers."""
+        self._abort, self._progress = False, 0.0
         self._invoke("StartEvent")
         try:
             self.generate()
@@ -203,8 +221,6 @@ class Process(ITKObject):
             raise
         self.UpdateProgress(1.0)
         self._invoke("EndEvent")
-        # what observers changed while it ran counts as a change after it
-        self._done = state
 
     def UpdateLargestPossibleRegion(self) -> None:  # noqa: N802
         """The same as ``Update``: there is no smaller region."""

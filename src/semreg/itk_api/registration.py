@@ -107,9 +107,22 @@ class ImpactFineRegistration(DenseRegistration):
         self._scale = 1.0
 
     def SetInitialDisplacementField(self, value: Any) -> None:  # noqa: N802
-        """An ``itk.Image[itk.Vector[itk.F, D], D]`` on any grid, mm, or an ``itk.DisplacementFieldTransform``."""
+        """An ``itk.Image[itk.Vector[itk.F, D], D]`` on any grid, mm, or an ``itk.DisplacementFieldTransform``.
+
+        None: nothing moves. TypeError for anything else, ConfigError for a transform that has no field.
+        """
         transform = hasattr(value, "GetDisplacementField") and not hasattr(value, "Update")
         field = value.GetDisplacementField() if transform else value
+        if transform and field is None:
+            raise ConfigError(
+                "expected a DisplacementFieldTransform with a field for InitialDisplacementField, got one without: "
+                "call its SetDisplacementField first, or pass None to start from nothing"
+            )
+        if field is not None and not hasattr(field, "GetLargestPossibleRegion") and not hasattr(field, "GetOutput"):
+            raise TypeError(
+                "expected an image of vectors or an itk.DisplacementFieldTransform for InitialDisplacementField, got "
+                f"{type(value).__name__}: make a field of another transform with itk.TransformToDisplacementFieldFilter"
+            )
         self._set_image("InitialDisplacementField", field)
 
     def inputs(self) -> Iterator[Any]:

@@ -93,7 +93,8 @@ class SampledObjective:
         )
         self.losses: list[float] = []
         """The last distance of each term, before it is divided by its unit."""
-        self._units: list[float] | None = None
+        self.units: list[float] | None = None
+        """What each distance is divided by; None until the first points decide it."""
         self._placed: Placed | None = None
 
     @property
@@ -175,10 +176,10 @@ class SampledObjective:
 
     def _units_at(self, batch: Batch) -> list[float]:
         """What each distance is divided by; decided by the first points."""
-        if self._units is None:
+        if self.units is None:
             first = losses(self._source, batch) if self.config.normalise_losses else []
-            self._units = _units(self._source, batch, first)
-        return self._units
+            self.units = _units(self._source, batch, first)
+        return self.units
 
     def _sum(self, units: Sequence[float]) -> float:
         parts = zip(self._source.terms, self.losses, units, strict=True)
