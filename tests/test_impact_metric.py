@@ -299,7 +299,7 @@ def test_what_makes_no_sense_is_refused_at_once(networks: dict[int, Path], sette
 
 
 def test_the_first_values_stay_while_nothing_changes(networks: dict[int, Path]) -> None:
-    """Initialize() again, as some registrations do before every evaluation: same unit and features; not after a change."""
+    """Initialize() again, as some registrations do each time: same unit, same features; new settings, new ones."""
     metric = metric_of(patches(networks[3], 3))
     metric.SetMovingTransform(translation(3))
     inside(metric)
