@@ -14,14 +14,15 @@ from semreg.errors import ConfigError
 from semreg.events import Step
 from semreg.fields import Field
 from semreg.itk_api import checks
-from semreg.itk_api.model_configuration import Comparison, ImpactModelConfiguration, configurations, pairings
+from semreg.itk_api.comparing import Comparing
+from semreg.itk_api.model_configuration import Comparison, ImpactModelConfiguration, pairings
 from semreg.itk_api.objects import Option, Process, image_of
 from semreg.itk_bridge import itk_field, itk_image, itk_transform, to_volume
 from semreg.matching import Pairing
 from semreg.registration import Registration, register
 
 
-class DenseRegistration(Process):
+class DenseRegistration(Comparing, Process):
     """What both stages share: images, masks, models, how they are compared, and the field that comes out."""
 
     OPTIONS: ClassVar[tuple[Option, ...]] = (
@@ -29,21 +30,6 @@ class DenseRegistration(Process):
         Option("MovingImage", None, checks.anything, "The image that is brought onto it."),
         Option("FixedMask", None, checks.anything, "Where the fixed image counts, values 0 to 1; None: everywhere."),
         Option("MovingMask", None, checks.anything, "Where the moving image counts; None: everywhere."),
-        Option("FixedModelsConfiguration", (), configurations, "Models of the fixed image; none: its intensities."),
-        Option("MovingModelsConfiguration", (), configurations, "Models of the moving image, one for each of those."),
-        Option("SubsetFeatures", (), checks.listed(checks.whole()), "Channels drawn of each kept layer; 0: all."),
-        Option("PCA", (), checks.listed(checks.whole()), "Principal components, one number a model; 0: all channels."),
-        Option("Distance", (), checks.listed(checks.distance), "How each kept layer is compared; none: L2."),
-        Option("LayersWeight", (), checks.weights, "Weight of each kept layer; none: 1."),
-        Option(
-            "NormalizeLosses",
-            True,
-            checks.switch,
-            "Whether losses are divided by their first value; in the search the scale of their sum stays.",
-            switch=True,
-        ),
-        Option("Device", "cpu", checks.device, "Where it is computed: cpu, cuda, cuda:n, mps or auto."),
-        Option("Seed", 0, checks.whole(), "Seed of all random numbers."),
     )
     IMAGES = ("FixedImage", "MovingImage", "FixedMask", "MovingMask")
 
@@ -77,22 +63,6 @@ class DenseRegistration(Process):
 
     def _set_image(self, name: str, value: Any) -> None:
         self._values[name] = image_of(name, value, self.DIMENSION)
-        self.Modified()
-
-    def SetModelsConfiguration(self, value: Any) -> None:  # noqa: N802
-        """The same models for both images."""
-        self.SetFixedModelsConfiguration(value)  # type: ignore[attr-defined]
-        self.SetMovingModelsConfiguration(value)  # type: ignore[attr-defined]
-
-    def GetModelsConfiguration(self) -> tuple[ImpactModelConfiguration, ...]:  # noqa: N802
-        """The models of the fixed image."""
-        found: tuple[ImpactModelConfiguration, ...] = self._values["FixedModelsConfiguration"]
-        return found
-
-    def AddModelConfiguration(self, value: Any) -> None:  # noqa: N802
-        """One model more, for both images."""
-        for name in ("FixedModelsConfiguration", "MovingModelsConfiguration"):
-            self._values[name] += configurations(name, [value])
         self.Modified()
 
     def inputs(self) -> Iterator[Any]:

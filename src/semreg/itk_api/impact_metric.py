@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -19,8 +19,9 @@ from semreg.fields import Volume
 from semreg.files import write_image
 from semreg.geometry import Grid
 from semreg.itk_api import checks
+from semreg.itk_api.comparing import Comparing
 from semreg.itk_api.metricv4 import Points, PythonMetricv4
-from semreg.itk_api.model_configuration import Comparison, ImpactModelConfiguration, configurations, pairings
+from semreg.itk_api.model_configuration import Comparison, pairings
 from semreg.itk_api.objects import ITKObject, Option
 from semreg.matching import Pairing
 from semreg.sampled.config import SampledConfig
@@ -32,7 +33,7 @@ FEWEST = 10
 logger = logging.getLogger("semreg")
 
 
-class ImpactImageToImageMetricv4(PythonMetricv4, ITKObject):
+class ImpactImageToImageMetricv4(PythonMetricv4, Comparing):
     """The distance between deep features of two images, after Boussot et al., IMPACT, arXiv:2503.24121.
 
     A metric for ``itk.ImageRegistrationMethodv4`` and ITK's v4 optimisers: ``ImpactImageToImageMetricv4[ImageType,
@@ -42,19 +43,10 @@ class ImpactImageToImageMetricv4(PythonMetricv4, ITKObject):
     """
 
     OPTIONS: ClassVar[tuple[Option, ...]] = (
-        Option("FixedModelsConfiguration", (), configurations, "Models of the fixed image."),
-        Option("MovingModelsConfiguration", (), configurations, "Models of the moving image, one for each of those."),
-        Option("SubsetFeatures", (), checks.listed(checks.whole()), "Channels drawn of each kept layer; 0: all."),
-        Option("LayersWeight", (), checks.weights, "Weight of each kept layer; none: 1."),
-        Option("Distance", (), checks.listed(checks.distance), "How each kept layer is compared; none: L2."),
-        Option("NormalizeLosses", True, checks.switch, "Whether losses are divided by their first value.", switch=True),
-        Option("PCA", (), checks.listed(checks.whole()), "Principal components, one number a model; 0: all channels."),
-        Option("Device", "cpu", checks.device, "Where it is computed: cpu, cuda, cuda:n, mps or auto."),
         Option(
             "FeatureMapsPath", "", checks.text, "Folder for the feature maps of the last level; empty: not written."
         ),
         Option("Mode", "", checks.one_of("", "Static", "Jacobian"), "Static or Jacobian; empty: Static."),
-        Option("Seed", 0, checks.whole(), "Seed of the channels that are drawn."),
         Option("BatchSize", 64, checks.whole(1), "Patches that a model is given at once in the mode Jacobian."),
         Option(
             "FeaturesMapUpdateInterval",
@@ -76,30 +68,7 @@ class ImpactImageToImageMetricv4(PythonMetricv4, ITKObject):
         self._renew = False
         self._total_weight = 1.0
 
-    def SetModelsConfiguration(self, value: Any) -> None:  # noqa: N802 (ITK's name, as all below)
-        """The same models for both images."""
-        self.set_option("FixedModelsConfiguration", value)
-        self.set_option("MovingModelsConfiguration", value)
-
-    def GetModelsConfiguration(self) -> tuple[ImpactModelConfiguration, ...]:  # noqa: N802
-        """The models of the fixed image."""
-        found: tuple[ImpactModelConfiguration, ...] = self._values["FixedModelsConfiguration"]
-        return found
-
-    def AddModelConfiguration(self, value: Any) -> None:  # noqa: N802
-        """One more model, for both images."""
-        self.AddFixedModelConfiguration(value)
-        self.AddMovingModelConfiguration(value)
-
-    def AddFixedModelConfiguration(self, value: Any) -> None:  # noqa: N802
-        """One more model for the fixed image."""
-        self._add("FixedModelsConfiguration", value)
-
-    def AddMovingModelConfiguration(self, value: Any) -> None:  # noqa: N802
-        """One more model for the moving image."""
-        self._add("MovingModelsConfiguration", value)
-
-    def UpdateMovingFeaturesMaps(self) -> None:  # noqa: N802
+    def UpdateMovingFeaturesMaps(self) -> None:  # noqa: N802 (ITK's name, as below)
         """Extract the moving features anew, from the image warped by the transform, in the next evaluation."""
         self._renew = True
 
@@ -203,9 +172,6 @@ class ImpactImageToImageMetricv4(PythonMetricv4, ITKObject):
         if self._objective is None:
             raise ConfigError("expected Initialize() before a value is asked for: call it after the settings")
         return self._objective
-
-    def _add(self, name: str, value: Any) -> None:
-        self.set_option(name, (*self._values[name], value))
 
 
 @dataclass(frozen=True)
