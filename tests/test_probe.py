@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from semreg.features import probe, reach
 from semreg.features.contract import ModelSpec
 from semreg.features.networks import as_network, load_network
 from semreg.features.slices import SliceNetwork
+from semreg.features.tally import TensorTally
 from semreg.features.traits import Traits
 
 MODELS = Path(__file__).parents[2] / "shared" / "data" / "models"
@@ -270,6 +272,20 @@ def test_memory_of_a_pass():
     # two layers; the rest are working copies and what the allocator keeps in a process that did other things before
     assert 2 * 32 * 4 * 0.95 < memory.per_voxel < 6 * 32 * 4
     assert memory.fixed < 3 * 2**20
+
+
+def test_tensors_are_counted_as_they_come_and_go():
+    """The peak is that of the tensors alive at once, in plain modules and in TorchScript, whatever the system tells."""
+    network = nn.Sequential(nn.Conv3d(1, 8, 1), nn.Conv3d(8, 16, 1), nn.Conv3d(16, 2, 1)).eval()
+    x = torch.zeros(1, 1, 5, 6, 7)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # newer torch; files of this kind stay in use
+        scripted = torch.jit.script(network)
+    for module in (network, scripted):
+        with torch.inference_mode(), TensorTally() as tally:
+            y = module(x)
+        assert tally.peak == (8 + 16) * 4 * x.numel()
+        assert y.numel() == 2 * x.numel()
 
 
 @real

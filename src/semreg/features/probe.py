@@ -15,6 +15,7 @@ from torch import Tensor
 
 from semreg.errors import ModelContractError
 from semreg.features.contract import IntensityStats, Network
+from semreg.features.tally import TensorTally
 from semreg.memory import give_back_memory, held_bytes, is_out_of_memory, watched_peak
 
 MULTIPLES = (1, 2, 4, 8, 16, 32, 64, 7, 14, 28, 56)
@@ -266,13 +267,14 @@ def _peak(network: Network, x: Tensor) -> float:
         return float(torch.cuda.max_memory_allocated(x.device) - before)
     give_back_memory()
     before = held_bytes()
-    started, passes, returned = time.perf_counter(), 0, 0
-    with watched_peak() as peak:
-        # a short pass is repeated: on a busy machine its peak could pass between two looks
+    started, passes = time.perf_counter(), 0
+    with watched_peak() as peak, TensorTally() as tally:
+        # a short pass is repeated: on a busy machine its peak could pass between two looks, and what operations take
+        # for themselves is seen in no other way
         while passes == 0 or (time.perf_counter() - started < LONG_ENOUGH and passes < MOST_PASSES):
             returned = sum(y.numel() * y.element_size() for y in run(network, x))
             passes += 1
-    return float(max(peak() - before, returned) if before else UNMEASURED * returned)
+    return float(max(peak() - before, tally.peak) if before else max(tally.peak, UNMEASURED * returned))
 
 
 def run(network: Network, x: Tensor) -> list[Tensor]:
