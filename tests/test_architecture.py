@@ -25,6 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("features", "catalogue", "files", "dense", "phantom"),
     ("models",),
     ("matching",),
+    ("planning",),
     ("registration", "inference", "inspection", "sampled", "environment"),
     ("itk_api",),
     ("terminal", "demo", "cli"),

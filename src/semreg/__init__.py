@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from semreg.itk_bridge import to_volume as to_volume
     from semreg.itk_tensor import image_to_tensor as image_to_tensor
     from semreg.itk_tensor import tensor_to_image as tensor_to_image
+    from semreg.planning import plan as plan
     from semreg.registration import Registration as Registration
-    from semreg.registration import plan as plan
     from semreg.registration import register as register
 
 __version__ = "0.1.0"
@@ -76,7 +76,7 @@ _HOMES = {
     "image_to_tensor": "itk_tensor",
     "infer": "inference",
     "load_network": "features.networks",
-    "plan": "registration",
+    "plan": "planning",
     "read_image": "files",
     "read_mask": "files",
     "read_transform": "files",

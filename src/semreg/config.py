@@ -56,6 +56,52 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class IntensityConfig:
+    """What of the intensities counts, before anything else sees them."""
+
+    padding: bool = True
+    """Take voxels of a value that no scanner measures for outside of the image: CT below −1024 HU, such as −3024."""
+    winsorise: bool | None = None
+    """Cut intensities off at the ``percentiles``. None: only where single voxels lie far beyond all others."""
+    percentiles: tuple[float, ...] = (0.05, 99.95)
+    """The lowest and the highest percentile, in percent of the voxels that count."""
+    body: bool | None = None
+    """Leave table and air around the body out. None: for CT-like images that come without a mask."""
+
+    def __post_init__(self) -> None:
+        """Check the values (ConfigError)."""
+        both = len(self.percentiles) == 2 and 0 <= self.percentiles[0] < self.percentiles[1] <= 100
+        _require(both, "intensities.percentiles, two ascending ones in 0..100", self.percentiles)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignConfig:
+    """The parametric alignment, the first stage."""
+
+    transform: Literal["auto", "none", "translation", "rigid", "similarity", "affine"] = "auto"
+    """What is looked for. ``auto``: rigid, then affine where that matches clearly better; what does not match clearly
+    better than the headers is left out, and the headers stand."""
+    rotation_deg: float = 45.0
+    """Largest rotation that is searched, in degrees."""
+    minimum_overlap: float = 0.3
+    """Least share of the smaller image's content that both images must show."""
+    spacing_mm: float | None = None
+    """Edge of the voxels of the search in mm. None: from the field of view."""
+    levels: int = 3
+    """Resolutions of the descent, each twice as fine as the one before."""
+    iterations: int = 30
+    """Steps per level, at most."""
+
+    def __post_init__(self) -> None:
+        """Check the values (ConfigError)."""
+        _require(0 <= self.rotation_deg <= 180, "align.rotation_deg in 0..180", self.rotation_deg)
+        _require(0 < self.minimum_overlap <= 1, "align.minimum_overlap above 0 and up to 1", self.minimum_overlap)
+        _require(self.spacing_mm is None or self.spacing_mm > 0, "align.spacing_mm > 0", self.spacing_mm)
+        _require(1 <= self.levels <= 6, "align.levels between 1 and 6", self.levels)
+        _require(self.iterations >= 1, "align.iterations >= 1", self.iterations)
+
+
+@dataclass(frozen=True, kw_only=True)
 class FeatureConfig:
     """How features are computed."""
 
@@ -197,6 +243,8 @@ class RegistrationConfig:
     """Value of the warped image where the moving image shows nothing. None: −1024 for CT, else the image's minimum."""
     models: tuple[ModelConfig, ...] = (ModelConfig(),)
     """Feature models; ``[[models]]`` in TOML."""
+    intensities: IntensityConfig = field(default_factory=IntensityConfig)
+    align: AlignConfig = field(default_factory=AlignConfig)
     features: FeatureConfig = field(default_factory=FeatureConfig)
     coarse: CoarseConfig = field(default_factory=CoarseConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)

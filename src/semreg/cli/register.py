@@ -163,7 +163,7 @@ def run_plan(options: RegisterOptions) -> None:
     config = load_config(options)
     from semreg.devices import choose_device
     from semreg.files import read_grid
-    from semreg.registration import plan
+    from semreg.planning import plan
 
     device = choose_device(options.device)
     planned = plan(read_grid(options.fixed), read_grid(options.moving), config, device, folders=options.folders)
