@@ -182,6 +182,48 @@ def test_grey_pictures_are_images(name, tmp_path):
     assert bool((image.volume.data == 9).all())
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "channels"),
+    [
+        ("a.png", "uint8", 3),
+        ("a.png", "uint8", 4),
+        ("a.tif", "uint16", 3),
+        ("a.mha", "uint8", 3),
+        ("a.nrrd", "uint8", 3),
+    ],
+)
+def test_colours_become_their_luminance(name, kind, channels, tmp_path, caplog):
+    """A colour picture is a grey one on the grid that ``read_grid`` says, and the log says so; opacity is left out."""
+    colours = np.random.default_rng(0).integers(0, np.iinfo(kind).max, (5, 7, channels)).astype(kind)
+    sitk.WriteImage(sitk.GetImageFromArray(colours, isVector=True), str(tmp_path / name))
+    with caplog.at_level("INFO", "semreg"):
+        image = read_image(tmp_path / name)
+    expected = 0.299 * colours[..., 0] + 0.587 * colours[..., 1] + 0.114 * colours[..., 2]
+    np.testing.assert_allclose(image.volume.data[0], expected, rtol=1e-5)
+    assert image.pixel_type == kind
+    assert "luminance" in caplog.text
+    assert read_grid(tmp_path / name) == image.volume.grid
+
+
+def test_grey_jpeg_and_colour_jpeg_agree(tmp_path):
+    """A colour JPEG of a grey picture reads as that picture, but for what JPEG loses (3 grey values)."""
+    grey = (np.add.outer(np.arange(40) * 3, np.arange(24) * 4)).astype(np.uint8)
+    sitk.WriteImage(sitk.GetImageFromArray(np.stack([grey] * 3, -1), isVector=True), str(tmp_path / "colour.jpg"))
+    np.testing.assert_allclose(read_image(tmp_path / "colour.jpg").volume.data[0], grey, atol=3)
+
+
+def test_size_of_pixels_is_said(tmp_path, caplog):
+    """The log says that a picture has no spacing, or which one its resolution gives; both readers use the same."""
+    for name, spacing, text in (("a.png", (1, 1), "pixels count as 1 mm"), ("b.png", (0.5, 0.25), "0.5 × 0.25 mm")):
+        image = sitk.Image((7, 5), sitk.sitkUInt8) + 9
+        image.SetSpacing(spacing)
+        sitk.WriteImage(image, str(tmp_path / name))
+        with caplog.at_level("INFO", "semreg"):
+            assert read_image(tmp_path / name).volume.grid.spacing_xyz == pytest.approx(spacing)
+        assert text in caplog.text
+        assert read_grid(tmp_path / name).spacing_xyz == pytest.approx(spacing)
+
+
 @pytest.mark.parametrize("ending", FORMATS)
 def test_voxels_that_are_not_finite_survive(ending, tmp_path):
     """NaN and infinite voxels are read as they are from every format; ITK alone makes them 0 in NIfTI files."""
@@ -276,8 +318,8 @@ def _write_bad(path, what):
         sitk.WriteImage(sitk.Image((3, 4, 5, 2), sitk.sitkInt16), str(path))
     elif what == "vector":
         sitk.WriteImage(sitk.Image((3, 4, 5), sitk.sitkVectorFloat32, 3), str(path))
-    elif what == "colour":
-        sitk.WriteImage(sitk.Image((9, 8), sitk.sitkVectorUInt8, 3), str(path))
+    elif what == "three":
+        sitk.WriteImage(sitk.Image((9, 8), sitk.sitkVectorInt16, 3), str(path))
     elif what == "folder":
         path.mkdir()
     elif what == "rubbish":
@@ -292,7 +334,7 @@ def _write_bad(path, what):
 BAD_FILES = [
     ("4-D", "image.nii.gz", r"image.nii.gz: expected an image of 2 or 3 axes, got 4 of size \(3, 4, 5, 2\)"),
     ("vector", "image.nrrd", "image.nrrd: expected one value per voxel, got 3 components"),
-    ("colour", "image.png", "image.png: expected one value per voxel, got 3 components"),
+    ("three", "image.mha", "image.mha: expected one value per voxel, got 3 components"),
     ("missing", "image.nii", "got .*image.nii: there is no such file"),
     ("folder", "folder", "with a DICOM series, got .*folder, which holds none"),
     ("rubbish", "image.nii.gz", "expected an image that SimpleITK reads, got .*image.nii.gz: "),

@@ -9,8 +9,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from semreg.alignment import Aligned as Aligned
+    from semreg.alignment import align as align
     from semreg.config import ModelConfig as ModelConfig
     from semreg.config import RegistrationConfig as RegistrationConfig
+    from semreg.consistency import Inverse as Inverse
+    from semreg.consistency import inverse_consistency as inverse_consistency
+    from semreg.consistency import invert as invert
     from semreg.errors import ConfigError as ConfigError
     from semreg.errors import DeviceError as DeviceError
     from semreg.errors import DivergedError as DivergedError
@@ -32,7 +37,6 @@ if TYPE_CHECKING:
     from semreg.files import OutputFolder as OutputFolder
     from semreg.files import read_image as read_image
     from semreg.files import read_mask as read_mask
-    from semreg.files import read_transform as read_transform
     from semreg.files import write_field as write_field
     from semreg.files import write_image as write_image
     from semreg.files import write_transform as write_transform
@@ -46,10 +50,12 @@ if TYPE_CHECKING:
     from semreg.planning import plan as plan
     from semreg.registration import Registration as Registration
     from semreg.registration import register as register
+    from semreg.transforms import read_transform as read_transform
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Aligned": "alignment",
     "ConfigError": "errors",
     "DeviceError": "errors",
     "DivergedError": "errors",
@@ -57,6 +63,7 @@ _HOMES = {
     "GeometryError": "errors",
     "Grid": "geometry",
     "ImageError": "errors",
+    "Inverse": "consistency",
     "Layer": "fields",
     "LoadedImage": "itk_bridge",
     "ModelConfig": "config",
@@ -72,14 +79,17 @@ _HOMES = {
     "SemregError": "errors",
     "Step": "events",
     "Volume": "fields",
+    "align": "alignment",
     "extract": "inference",
     "image_to_tensor": "itk_tensor",
     "infer": "inference",
+    "inverse_consistency": "consistency",
+    "invert": "consistency",
     "load_network": "features.networks",
     "plan": "planning",
     "read_image": "files",
     "read_mask": "files",
-    "read_transform": "files",
+    "read_transform": "transforms",
     "register": "registration",
     "tensor_to_image": "itk_tensor",
     "to_volume": "itk_bridge",

@@ -60,7 +60,8 @@ class IntensityConfig:
     """What of the intensities counts, before anything else sees them."""
 
     padding: bool = True
-    """Take voxels of a value that no scanner measures for outside of the image: CT below −1024 HU, such as −3024."""
+    """Take voxels of a value that no scanner measures for outside of the image: CT below −1200 HU of nearly one value,
+    such as −3024."""
     winsorise: bool | None = None
     """Cut intensities off at the ``percentiles``. None: only where single voxels lie far beyond all others."""
     percentiles: tuple[float, ...] = (0.05, 99.95)
@@ -81,24 +82,31 @@ class AlignConfig:
     transform: Literal["auto", "none", "translation", "rigid", "similarity", "affine"] = "auto"
     """What is looked for. ``auto``: rigid, then affine where that matches clearly better; what does not match clearly
     better than the headers is left out, and the headers stand."""
-    rotation_deg: float = 45.0
-    """Largest rotation that is searched, in degrees."""
+    rotation_deg: float | None = None
+    """Largest rotation that is searched, in degrees. None: 45 in 3-D, all of them in 2-D."""
     minimum_overlap: float = 0.3
     """Least share of the smaller image's content that both images must show."""
     spacing_mm: float | None = None
     """Edge of the voxels of the search in mm. None: from the field of view."""
-    levels: int = 3
-    """Resolutions of the descent, each twice as fine as the one before."""
+    levels: int | None = None
+    """Resolutions of the descent, each twice as fine as the one before. None: 2 before a deformation, else 3."""
     iterations: int = 30
     """Steps per level, at most."""
 
     def __post_init__(self) -> None:
         """Check the values (ConfigError)."""
-        _require(0 <= self.rotation_deg <= 180, "align.rotation_deg in 0..180", self.rotation_deg)
+        turn = self.rotation_deg is None or 0 <= self.rotation_deg <= 180
+        _require(turn, "align.rotation_deg in 0..180", self.rotation_deg)
         _require(0 < self.minimum_overlap <= 1, "align.minimum_overlap above 0 and up to 1", self.minimum_overlap)
         _require(self.spacing_mm is None or self.spacing_mm > 0, "align.spacing_mm > 0", self.spacing_mm)
-        _require(1 <= self.levels <= 6, "align.levels between 1 and 6", self.levels)
+        _require(self.levels is None or 1 <= self.levels <= 6, "align.levels between 1 and 6", self.levels)
         _require(self.iterations >= 1, "align.iterations >= 1", self.iterations)
+
+    def largest_rotation_deg(self, dimension: int) -> float:
+        """The largest rotation that is searched in 2-D or 3-D."""
+        if self.rotation_deg is not None:
+            return self.rotation_deg
+        return 180.0 if dimension == 2 else 45.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +119,9 @@ class FeatureConfig:
     """MIND: distance of the compared neighbours, in working voxels."""
     spacing_mm: float | None = None
     """Edge of the (cubic) working voxels in mm. None: the fixed image's smallest spacing, coarser for large images."""
+    coarseness: float = 1.0
+    """What the working spacing is multiplied with where ``spacing_mm`` leaves it open. Small images (80³ voxels) stay
+    as they are: there is no time to save and nothing to gain."""
     pooling: int | None = None
     """Features are block means over this many working voxels. None: 1 for small images (80³ voxels), else 2."""
 
@@ -119,6 +130,7 @@ class FeatureConfig:
         _require(self.radius >= 0, "features.radius >= 0 voxels", self.radius)
         _require(self.dilation >= 1, "features.dilation >= 1 voxel", self.dilation)
         _require(self.spacing_mm is None or self.spacing_mm > 0, "features.spacing_mm > 0", self.spacing_mm)
+        _require(0 < self.coarseness < float("inf"), "features.coarseness > 0", self.coarseness)
         _require(self.pooling is None or 1 <= self.pooling <= 8, "features.pooling in 1..8 voxels", self.pooling)
 
 
@@ -178,6 +190,9 @@ class RefineConfig:
     """Steps per level, at most."""
     symmetric: bool | None = None
     """Refine in both directions and take the mean of one and the inverse of the other. None: for small images."""
+    diffeomorphic: bool = True
+    """Make the displacement one-to-one: no cell between voxels is turned over, not even a part of one. Without, only
+    the Jacobian determinant by central differences is kept positive. Changes nothing where nothing folds."""
     control_mm: float | None = None
     """Spacing of the control points at the finest level in mm. None: two working voxels plus two feature voxels."""
     step_mm: float | None = None

@@ -50,7 +50,7 @@ class Clock:
         yield
         seconds = time.perf_counter() - wall
         self.timings[name] = {"seconds": seconds, "cpu_seconds": time.process_time() - cpu}
-        if self.on_step is not None and name not in ("coarse", "refine"):
+        if self.on_step is not None and name not in ("align", "coarse", "refine"):
             self.on_step(
                 Step(stage=name, level=1, levels=1, iteration=1, iterations=1, value=math.nan, seconds=seconds)
             )

@@ -15,10 +15,12 @@ from torch import Tensor
 
 from semreg.errors import GeometryError
 from semreg.geometry import AxisOrder, Grid, Matrix, index_map, reorder
+from semreg.inversion import at_face, displacement, undo
 from semreg.sampling import (
     SLAB_POINTS,
     Mode,
     base_index,
+    inside,
     pool,
     resample,
     sample,
@@ -127,11 +129,11 @@ class Field:
     @classmethod
     def from_mm(cls, mm: Tensor, grid: Grid) -> Field:
         """From displacements in mm, (D, *S), components in the order x, y(, z)."""
-        return cls(_apply_linear(grid.point_to_index(), mm), grid)
+        return cls(apply_linear(grid.point_to_index(), mm), grid)
 
     def mm(self) -> Tensor:
         """Displacements in mm, (D, *S), components in the order x, y(, z)."""
-        return _apply_linear(self.grid.index_to_point(), self.vox)
+        return apply_linear(self.grid.index_to_point(), self.vox)
 
     def index(self, part: slice | None = None) -> Tensor:
         """Where each sample (of the slab ``part``) is found: own index plus displacement, (D, *S), own voxels."""
@@ -145,7 +147,7 @@ class Field:
         if grid == self.grid:
             return self
         values = resample(self.vox, index_map(grid, self.grid), grid.shape)
-        return Field(_apply_linear(index_map(self.grid, grid), values), grid)
+        return Field(apply_linear(index_map(self.grid, grid), values), grid)
 
     def then(self, other: Field) -> Field:
         """First this field, then ``other``: u(p) = this(p) + other(p + this(p)), on this field's grid."""
@@ -154,34 +156,57 @@ class Field:
         result = torch.empty_like(self.vox)
         for part in slabs(self.grid.shape, SLAB_POINTS):
             more = sample(other.vox, transform_index(to_other, self.index(part)))
-            result[:, part] = self.vox[:, part] + _apply_linear(back, more)
+            result[:, part] = self.vox[:, part] + apply_linear(back, more)
         return Field(result, self.grid)
 
     def inverse(self, grid: Grid | None = None, *, iterations: int = 30) -> Field:
-        """The inverse on ``grid`` (its own by default) by fixed-point iteration v(p) = −u(p + v(p)).
+        """The inverse v on ``grid`` (its own by default): v(p) + u(p + v(p)) = 0, in about ``iterations`` steps.
 
-        Where a step leads away, because the strain is large or there is no inverse, it is halved from the best vector
-        so far: the result is never worse than −u.
+        Beyond the box the border vectors hold, so every point has an origin; where the field folds one of several is
+        found, or the nearest to one. The result is never worse than −u. ``semreg.consistency.invert`` says how good
+        it is.
+        """
+        return self.inverse_with_error(grid, iterations=iterations)[0]
+
+    def inverse_with_error(
+        self, grid: Grid | None = None, *, iterations: int = 30, after: Matrix | None = None
+    ) -> tuple[Field, Tensor]:
+        """The inverse g on ``grid``, and its error |f(g(p)) − p| in mm at each sample, (*S).
+
+        The error is NaN where g(p) lies outside of this field's box. With ``after``, a homogeneous (E, E) matrix on
+        points in mm, f is this field followed by that map, which may turn and scale by any amount.
         """
         grid = grid or self.grid
-        forth, back = index_map(grid, self.grid), index_map(self.grid, grid)
-        best = -self.on(grid).vox
-        residual = self._residual(best, grid, forth, back)
-        error = residual.square().sum(0, keepdim=True)
-        length = torch.ones_like(error)
-        for _ in range(iterations):
-            trial = best - length * residual
-            new = self._residual(trial, grid, forth, back)
-            square = new.square().sum(0, keepdim=True)
-            better = square <= error
-            best, residual = torch.where(better, trial, best), torch.where(better, new, residual)
-            error, length = torch.where(better, square, error), torch.where(better, length, length / 2)
-        return Field(best, grid)
+        forth, shift, to_mm = self._ways_back(grid, after)
+        back, moved = index_map(self.grid, grid), displacement(self.vox)
+        result = self.vox.new_empty((grid.dimension, *grid.shape))
+        error = self.vox.new_empty(grid.shape)
+        for part in slabs(grid.shape, SLAB_POINTS):
+            index = base_index((part.stop - part.start, *grid.shape[1:]), like=self.vox)
+            index[0] += part.start
+            where = transform_index(forth, index).flatten(1)
+            found, left = undo(moved, where, iterations)
+            result[:, part] = apply_linear(back, found).reshape(index.shape)
+            if shift is not None:
+                result[:, part] += transform_index(shift, index)
+            distance = apply_linear(to_mm, left).square().sum(0).sqrt()
+            origin = where + found
+            lost = at_face(origin, self.grid.shape) & (left.square().sum(0) > moved.tolerance**2)
+            distance[lost | ~inside(origin, self.grid.shape)] = torch.nan
+            error[part] = distance.reshape(index.shape[1:])
+        return Field(result, grid), error
 
-    def _residual(self, vox: Tensor, grid: Grid, forth: Matrix, back: Matrix) -> Tensor:
-        """v(p) + u(p + v(p)) in voxels of ``grid``: 0 where v is the inverse of this field."""
-        read = sample(self.vox, transform_index(forth, Field(vox, grid).index()))
-        return vox + _apply_linear(back, read)
+    def _ways_back(self, grid: Grid, after: Matrix | None) -> tuple[Matrix, Matrix | None, Matrix]:
+        """Index of ``grid`` → index here after undoing ``after``, its displacement in voxels, vectors here → mm."""
+        if after is None:
+            return index_map(grid, self.grid), None, self.grid.index_to_point()
+        n = grid.dimension
+        size = np.linalg.svd(after[:n, :n], compute_uv=False) if np.isfinite(after).all() else np.zeros(n)
+        if size.min() <= 1e-6 * size.max():
+            raise GeometryError(f"expected an affine map that can be undone, got {after.tolist()}: check the transform")
+        undone = np.linalg.inv(after) @ grid.index_to_point()
+        shift = grid.point_to_index() @ undone - np.eye(n + 1)
+        return self.grid.point_to_index() @ undone, shift, after @ self.grid.index_to_point()
 
     def point_map(self) -> PointMap:
         """The field as a map of points (D, N) in mm; beyond the box points stay, as in ITK."""
@@ -189,9 +214,23 @@ class Field:
         def move(points: Tensor) -> Tensor:
             index = transform_index(self.grid.point_to_index(), points.to(torch.float64))
             shift = sample(self.vox.to(torch.float64), index, outside=0.0)
-            return points + _apply_linear(self.grid.index_to_point(), shift).to(points.dtype)
+            return points + apply_linear(self.grid.index_to_point(), shift).to(points.dtype)
 
         return move
+
+    def inverse_point_map(self, *, iterations: int = 30) -> PointMap:
+        """The map of points (D, N) in mm to their origins: it undoes ``point_map`` for what comes from within the box.
+
+        Solved at each point itself, without a grid. Beyond the box the border vectors hold.
+        """
+        moved = displacement(self.vox.to(torch.float64))
+
+        def undo_points(points: Tensor) -> Tensor:
+            index = transform_index(self.grid.point_to_index(), points.to(torch.float64))
+            found, _ = undo(moved, index, iterations)
+            return points + apply_linear(self.grid.index_to_point(), found).to(points.dtype)
+
+        return undo_points
 
     def reordered(self, axes: AxisOrder) -> Field:
         """The same field with its axes permuted and flipped; physical vectors do not change."""
@@ -231,12 +270,13 @@ def jacobian_determinant(field: Field) -> Tensor:
     count = field.grid.shape[0]
     for part in slabs(field.grid.shape, SLAB_POINTS // 8):
         padded = slice(max(part.start - 1, 0), min(part.stop + 1, count))
-        values = _determinant(field.vox[:, padded])
+        values = central_determinant(field.vox[:, padded])
         result[part] = values[part.start - padded.start :][: part.stop - part.start]
     return result
 
 
-def _determinant(vox: Tensor) -> Tensor:
+def central_determinant(vox: Tensor) -> Tensor:
+    """The determinant of vectors in voxels by central differences, (D, *S) → (*S); ``jacobian_determinant`` at once."""
     n = vox.shape[0]
     rows = [[_central_difference(vox[i], axis) for axis in range(n)] for i in range(n)]
     for i in range(n):
@@ -258,7 +298,8 @@ def _central_difference(x: Tensor, axis: int) -> Tensor:
     return result.mul_(0.5)
 
 
-def _apply_linear(matrix: np.ndarray[tuple[int, ...], np.dtype[np.float64]], vectors: Tensor) -> Tensor:
+def apply_linear(matrix: Matrix, vectors: Tensor) -> Tensor:
+    """The linear part of a homogeneous (E, E) matrix applied to vectors (D, *S)."""
     n = vectors.shape[0]
     linear = torch.as_tensor(matrix[:n, :n], dtype=vectors.dtype, device=vectors.device)
     return (linear @ vectors.reshape(n, -1)).reshape(vectors.shape)

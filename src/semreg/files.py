@@ -1,55 +1,43 @@
-"""Reads and writes images, masks, fields and transforms with SimpleITK. Knows nothing of registration.
+"""Writes images, fields and transforms with SimpleITK, and reads transforms. Knows nothing of registration.
+
+Images are read by ``semreg.images``, whose functions are offered here too.
 
 SimpleITK is imported by the functions that need it. Files appear complete or not at all.
 """
 
 from __future__ import annotations
 
-import hashlib
-import logging
 import tempfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
-from semreg.errors import GeometryError, ImageError, OutputError
+from semreg.errors import GeometryError, OutputError
 from semreg.fields import Field, Volume
 from semreg.geometry import Grid
+from semreg.images import checksum, read_grid, read_image, read_mask, reason_of
 from semreg.itk_bridge import (
     PIECE_POINTS,
     PIXEL_TYPES,
     LoadedImage,
-    check_scalar_image,
-    grid_of_header,
     piece_on,
-    pixel_type_name,
     quantised_mm,
     sitk_field,
     sitk_image,
     sitk_transform,
     to_pixels,
-    to_volume,
 )
 from semreg.memory import give_back_memory
 from semreg.nifti import (
     HEADER_BYTES,
     INTENT_DISPLACEMENT,
-    float_voxels,
-    is_cut_short,
-    orthonormal_copy,
     resized_header,
     write_chunks,
 )
 from semreg.sampling import slabs
 from semreg.staging import OutputFolder, atomic_file, check_output_folder, reserve
-
-logger = logging.getLogger("semreg")
-
-T = TypeVar("T")
 
 __all__ = [
     "PIXEL_TYPES",
@@ -65,54 +53,11 @@ __all__ = [
     "read_transform",
     "write_field",
     "write_image",
+    "write_sitk_image",
+    "write_sitk_transform",
     "write_transform",
+    "write_warp",
 ]
-
-
-def read_image(path: str | Path) -> LoadedImage:
-    """Read an image that SimpleITK reads: a 2-D or 3-D file with one value a voxel, or the folder of a DICOM series.
-
-    Raises ImageError if there is none, GeometryError if its header cannot be used.
-    """
-    path = Path(path)
-    names = _files_of(path)
-    digest = _sha256(names)
-    try:
-        volume, kind = _load(path, names)
-    except _RefusedAxesError:
-        with tempfile.TemporaryDirectory(prefix="semreg-") as folder:
-            mended = Path(folder) / "mended.nii"
-            error = _reading(path, lambda: orthonormal_copy(path, mended))
-            logger.warning(
-                "the axes in the header of %s are not orthonormal (by %.2g): the nearest rotation is used; "
-                "correct the header if positions matter",
-                path,
-                error,
-            )
-            volume, kind = _load(path, [mended])
-    return LoadedImage(volume, kind, path, digest)
-
-
-def read_grid(path: str | Path) -> Grid:
-    """The grid of an image, from its header alone where it is one file. Raises as ``read_image`` does."""
-    path = Path(path)
-    names = _files_of(path)
-    if path.is_dir():
-        return read_image(path).volume.grid
-    try:
-        reader = _reader(path, names)
-    except _RefusedAxesError:
-        return read_image(path).volume.grid
-    return _reading(path, lambda: _grid_of(reader))
-
-
-def read_mask(path: str | Path) -> Volume:
-    """Read a mask, float32 (1, z, y, x): 0 is excluded, 1 and above is included, between is a weight; NaN is excluded.
-
-    Raises as ``read_image`` does.
-    """
-    volume = read_image(path).volume
-    return Volume(volume.data.nan_to_num(nan=0.0).clamp(0.0, 1.0), volume.grid)
 
 
 def read_transform(path: str | Path) -> Any:
@@ -167,18 +112,22 @@ def write_field(field: Field, path: str | Path) -> None:
     them, and so does NIfTI in 2-D, with the intent 1007 (vectors): ITK garbles the signs of 2-D vectors under 1006.
     The values are those of ``write_transform``. Raises OutputError.
     """
-    grid = field.grid
+    with atomic_file(path) as partial:
+        if _is_nifti(partial):
+            _write_nifti_field(field, partial, INTENT_DISPLACEMENT if field.grid.dimension == 3 else None)
+        else:
+            _write_with_sitk(sitk_field(field), partial)
+
+
+def write_warp(field: Field, path: str | Path) -> None:
+    """Write the displacements as a warp of ANTs: NIfTI, five axes, the intent 1007 (vectors), LPS as they are, in mm.
+
+    The values are those of ``write_field``. Raises OutputError.
+    """
     with atomic_file(path) as partial:
         if not _is_nifti(partial):
-            _write_with_sitk(sitk_field(field), partial)
-            return
-        voxel = Field(field.vox.new_zeros((grid.dimension, *[1] * grid.dimension)), _one_voxel(grid))
-        header = _nifti_header(sitk_field(voxel), partial)
-        if grid.dimension == 3:
-            header = resized_header(header, grid.size_xyz, intent=INTENT_DISPLACEMENT)
-            write_chunks(partial, header, _planes(field, (-1.0, -1.0, 1.0)), smooth=True)
-        else:
-            write_chunks(partial, resized_header(header, grid.size_xyz), _planes(field, (1.0, 1.0)), smooth=True)
+            raise OutputError(f"expected the name of a warp to end in .nii.gz or .nii, got {path}: ANTs reads NIfTI")
+        _write_nifti_field(field, partial, None)
 
 
 def write_transform(field: Field, path: str | Path, affine: Any | None = None) -> None:
@@ -193,14 +142,27 @@ def write_transform(field: Field, path: str | Path, affine: Any | None = None) -
     transform = sitk_transform(field)
     if affine is not None:
         transform = sitk.CompositeTransform([affine, transform])  # the last one is applied first
+    write_sitk_transform(transform, path, values=field.vox.numel())
+
+
+def write_sitk_transform(transform: Any, path: str | Path, *, values: int = 0) -> None:
+    """Write a ``SimpleITK.Transform`` in the format of ITK that the name says: .h5, .tfm, .txt or .mat.
+
+    ``values``: how many numbers its fields hold, to see first whether there is room. Raises OutputError.
+    """
+    import SimpleITK as sitk
+
     with atomic_file(path) as partial:
-        reserve(partial, 8 * field.vox.numel() + 65536)  # the HDF5 library does not survive a full disk
+        reserve(partial, 8 * values + 65536)  # the HDF5 library does not survive a full disk
         _writing(partial, lambda: sitk.WriteTransform(transform, str(partial)))
 
 
-def checksum(path: str | Path) -> str:
-    """SHA-256 of the bytes of a file, or of all files of the DICOM series in a folder, sorted by name (ImageError)."""
-    return _sha256(_files_of(Path(path)))
+def write_sitk_image(image: Any, path: str | Path) -> None:
+    """Write a ``SimpleITK.Image`` as it is, compressed; the name says the format. Raises OutputError."""
+    values = image.GetNumberOfPixels() * image.GetNumberOfComponentsPerPixel()
+    with atomic_file(path) as partial:
+        reserve(partial, values * image.GetSizeOfPixelComponent() + 4096)  # ITK's NIfTI writer overlooks a full disk
+        _write_with_sitk(image, partial)
 
 
 def limit_threads(count: int) -> None:
@@ -212,120 +174,17 @@ def limit_threads(count: int) -> None:
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(count)
 
 
-def _files_of(path: Path) -> list[Path]:
-    """The files of an image: itself, or all of the one DICOM series in a folder, in slice order."""
-    if path.is_file():
-        return [path]
-    if not path.exists():
-        raise ImageError(f"expected an image file or a DICOM folder, got {path}: there is no such file")
-    if not path.is_dir():
-        raise ImageError(f"expected an image file or a DICOM folder, got {path}: it is neither")
-    import SimpleITK as sitk
-
-    warnings_shown = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.GlobalWarningDisplayOff()  # it would print that there is no series
-    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(path))
-    sitk.ProcessObject.SetGlobalWarningDisplay(warnings_shown)
-    if not series:
-        raise ImageError(f"expected a folder with a DICOM series, got {path}, which holds none: give the image file")
-    if len(series) > 1:
-        raise ImageError(
-            f"expected a folder with one DICOM series, got {path} with {len(series)}: {', '.join(series)}; "
-            "put the one to use into its own folder"
-        )
-    return [Path(name) for name in sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path), series[0])]
-
-
-class _RefusedAxesError(GeometryError):
-    """ITK refuses a NIfTI header whose axes are not orthonormal; it can be mended."""
-
-
-def _load(path: Path, names: list[Path]) -> tuple[Volume, str]:
-    """The image in the files ``names`` and the type it is stored with; messages speak of ``path``."""
-    reader = _reader(path, names)
-    if _is_nifti(names[0]):
-        try:
-            voxels = float_voxels(names[0])
-            damaged = voxels is None and is_cut_short(names[0])
-        except (EOFError, OSError, zlib.error):
-            voxels, damaged = None, True
-        if damaged:
-            raise ImageError(f"expected a complete image, got {path}: the file is cut short or damaged; copy it again")
-        if voxels is not None:
-            grid = _reading(path, lambda: _grid_of(reader))
-            return to_volume((voxels.reshape(grid.shape), grid)), pixel_type_name(_kind_of(reader))
-    image = _reading(path, reader.Execute)
-    return _reading(path, lambda: to_volume(image)), pixel_type_name(image.GetPixelIDTypeAsString())
-
-
-def _grid_of(reader: Any) -> Grid:
-    """The grid of an image whose header SimpleITK has read."""
-    size = reader.GetSize()
-    dimension = min(len(size), 3)
-    direction = np.reshape(reader.GetDirection(), (len(size), len(size)))[:dimension, :dimension]
-    return grid_of_header(size[:dimension], reader.GetSpacing()[:dimension], reader.GetOrigin()[:dimension], direction)
-
-
-def _kind_of(reader: Any) -> str:
-    """SimpleITK's words for the voxel type of an image whose header it has read."""
-    import SimpleITK as sitk
-
-    return str(sitk.GetPixelIDValueAsString(reader.GetPixelIDValue()))
-
-
-def _reader(path: Path, names: list[Path]) -> Any:
-    """A SimpleITK reader that has read the header and found one value a voxel in 2-D or 3-D."""
-    import SimpleITK as sitk
-
-    header = sitk.ImageFileReader()
-    header.SetFileName(str(names[0]))
-    _reading(path, header.ReadImageInformation)
-    try:
-        check_scalar_image(header.GetSize(), header.GetNumberOfComponents(), _kind_of(header))
-    except ImageError as error:
-        raise ImageError(f"{path}: {error}") from error
-    if len(names) == 1:
-        return header
-    series = sitk.ImageSeriesReader()
-    series.SetFileNames([str(name) for name in names])
-    return series
-
-
-def _reading(path: Path, action: Callable[[], T]) -> T:
-    """Run ``action`` and put what SimpleITK complains about into one sentence that names the file."""
-    try:
-        return action()
-    except (ImageError, GeometryError) as error:
-        raise type(error)(f"{path}: {error}") from error
-    except RuntimeError as error:
-        if "orthonormal" in str(error):
-            raise _RefusedAxesError(f"expected orthonormal axes in the header of {path}: correct it") from error
-        if "memory" in str(error).lower():
-            raise MemoryError(f"reading {path}: {_reason(error)}") from error
-        raise ImageError(f"expected an image that SimpleITK reads, got {path}: {_reason(error)}") from error
-
-
-def _reason(error: BaseException) -> str:
-    """The last line that says something, without the addresses ITK puts before it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip() and "Reason:" not in line]
-    text = lines[-1] if lines else type(error).__name__
-    return text.rpartition("): ")[2].removeprefix("ITK ERROR: ").removeprefix("sitk::ERROR: ")
-
-
-def _sha256(names: list[Path]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(names):
-        try:
-            with name.open("rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
-        except OSError as error:
-            raise ImageError(f"expected an image file that can be read, got {name}: {error.strerror}") from error
-    return digest.hexdigest()
-
-
 def _is_nifti(path: Path) -> bool:
     return path.name.endswith((".nii", ".nii.gz"))
+
+
+def _write_nifti_field(field: Field, partial: Path, intent: int | None) -> None:
+    """Stream the vectors as NIfTI: RAS under the intent 1006, LPS under SimpleITK's own for vectors, 1007."""
+    grid = field.grid
+    voxel = Field(field.vox.new_zeros((grid.dimension, *[1] * grid.dimension)), _one_voxel(grid))
+    header = _nifti_header(sitk_field(voxel), partial)
+    signs = (1.0,) * grid.dimension if intent is None else (-1.0, -1.0, 1.0)
+    write_chunks(partial, resized_header(header, grid.size_xyz, intent=intent), _planes(field, signs), smooth=True)
 
 
 def _one_voxel(grid: Grid) -> Grid:
@@ -362,5 +221,5 @@ def _writing(path: Path, action: Callable[[], Any]) -> None:
     except RuntimeError as error:
         name = path.name.removeprefix(".partial-")
         raise OutputError(
-            f"expected to write {name}, got: {_reason(error)}; check its format and that the disk has room"
+            f"expected to write {name}, got: {reason_of(error)}; check its format and that the disk has room"
         ) from error

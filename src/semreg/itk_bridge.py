@@ -19,7 +19,7 @@ from torch import Tensor
 
 from semreg.errors import GeometryError, ImageError
 from semreg.fields import Field, Volume
-from semreg.geometry import ORTHONORMAL_TOLERANCE, Grid, nearest_rotation, orthonormality_error
+from semreg.geometry import ORTHONORMAL_TOLERANCE, Grid, Matrix, nearest_rotation, orthonormality_error
 from semreg.sampling import slabs
 
 logger = logging.getLogger("semreg")
@@ -240,6 +240,27 @@ def field_of_transform(transform: Any, grid: Grid) -> Field:
 def is_linear(transform: Any) -> bool:
     """Whether a SimpleITK transform is affine."""
     return bool(transform.IsLinear())
+
+
+def matrix_of(transform: Any) -> Matrix:
+    """The homogeneous matrix of a linear SimpleITK transform, points fixed → moving in mm."""
+    n = transform.GetDimension()
+    origin = np.array(transform.TransformPoint([0.0] * n))
+    result = np.eye(n + 1)
+    result[:n, n] = origin
+    result[:n, :n] = np.array([np.array(transform.TransformPoint(list(row))) - origin for row in np.eye(n)]).T
+    return result
+
+
+def transform_of(matrix: Matrix) -> Any:
+    """The same as a ``SimpleITK.AffineTransform``."""
+    import SimpleITK as sitk
+
+    n = len(matrix) - 1
+    transform = sitk.AffineTransform(n)
+    transform.SetMatrix(matrix[:n, :n].ravel().tolist())
+    transform.SetTranslation(matrix[:n, n].tolist())
+    return transform
 
 
 def field_of_itk(obj: Any) -> Field:

@@ -23,14 +23,13 @@ from semreg.features.inputs import frame_of
 from semreg.features.reduce import fit_pca, fit_standard, select, subset, unit
 from semreg.fields import Field, Layer, Volume, warp
 from semreg.geometry import Grid, reorder
+from semreg.intake import Cleaned
 from semreg.models import Choice, is_descriptor, resolve_model
 from semreg.preparation import Frame, Prepared, to_frame
 from semreg.settings import to_dict
 
 T = TypeVar("T")
 Model: TypeAlias = Descriptor | Extractor
-Cleaned: TypeAlias = tuple[Volume, Volume | None]
-"""An image and the weight of its voxels."""
 Reduction: TypeAlias = Callable[[Layer], Layer]
 """From the features of a model to those that are compared."""
 

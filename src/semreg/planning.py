@@ -23,6 +23,11 @@ from semreg.preparation import Frame, plan_frame, working_spacing
 
 SMALL_IMAGE = 1 << 19
 """Working voxels up to which an image is small, about 80³: there the best is affordable."""
+MOST_PIXELS = 1 << 20
+"""Working pixels of a fixed image in 2-D at most; a larger one, a slide for example, is worked on at a coarser
+spacing: what tells where a place is, shows in a thousand pixels an axis."""
+SHARE_OF_SLIDE = 1 / 12
+"""Of the shortest extent of a large image in 2-D, what the search reaches: its pixels need not be millimetres."""
 IMPORTS_BYTES = 330_000_000
 """Memory of a process that has imported torch and SimpleITK."""
 
@@ -79,7 +84,7 @@ def plan(  # noqa: PLR0913 - what is registered, how and where
             f"{', in both directions' if refine_config.symmetric else ''}."
         )
     lines.append(f"Device: {device}.")
-    return Plan(frame, levels, lines, _memory((fixed, moving), frame, levels, config, pairings))
+    return Plan(frame, levels, lines, peak_bytes(fixed, moving, config, load_of(pairings, frame), initial=initial))
 
 
 def _mode(config: RefineConfig) -> str:
@@ -100,8 +105,8 @@ def resolve(config: RegistrationConfig, fixed: Grid) -> RegistrationConfig:
     What costs more than it gives on a large image is done on a small one only: features at full resolution, and both
     directions in the refinement.
     """
-    spacing = config.features.spacing_mm or working_spacing(reorder(fixed, canonical_order(fixed)))
-    small = math.prod(max(1.0, extent / spacing) for extent in fixed.extent_mm) <= SMALL_IMAGE
+    spacing = config.features.spacing_mm or _spacing(fixed, config.features.coarseness)
+    small = is_small(fixed, spacing)
     pooling = config.features.pooling or (1 if small else 2)
     coarse_mm = config.coarse.spacing_mm or 4 * spacing
     control_mm = config.refine.control_mm or (2 + 2 * pooling) * spacing
@@ -110,7 +115,7 @@ def resolve(config: RegistrationConfig, fixed: Grid) -> RegistrationConfig:
         raise ConfigError("expected refine.symmetric=false where features are computed anew, got true: leave it out")
     symmetric = small and plain if config.refine.symmetric is None else config.refine.symmetric
     grid = plan_frame(fixed, fixed, spacing, 0.0, initial=False).fixed.pooled(pooling)
-    search = replace(config.coarse, spacing_mm=coarse_mm)
+    search = replace(config.coarse, spacing_mm=coarse_mm, reach_mm=config.coarse.reach_mm or _reach(fixed, spacing))
     search = replace(search, reach_mm=sum(level.reach_mm for level in plan_levels(grid, search)))
     return replace(
         config,
@@ -118,6 +123,25 @@ def resolve(config: RegistrationConfig, fixed: Grid) -> RegistrationConfig:
         coarse=search,
         refine=replace(config.refine, control_mm=control_mm, symmetric=symmetric),
     )
+
+
+def is_small(fixed: Grid, spacing_mm: float) -> bool:
+    """Whether the fixed image, read in voxels of ``spacing_mm``, is so small that the best is affordable."""
+    return math.prod(max(1.0, extent / spacing_mm) for extent in fixed.extent_mm) <= SMALL_IMAGE
+
+
+def _spacing(fixed: Grid, coarseness: float) -> float:
+    """The working spacing in mm that follows from the fixed grid; a small image is read as it is."""
+    spacing = working_spacing(reorder(fixed, canonical_order(fixed)))
+    if fixed.dimension == 2:
+        spacing = max(spacing, math.sqrt(math.prod(fixed.extent_mm) / MOST_PIXELS))
+    return spacing if is_small(fixed, spacing) else spacing * coarseness
+
+
+def _reach(fixed: Grid, spacing_mm: float) -> float | None:
+    """What the search reaches along each axis in mm; None leaves it to the search, 30 mm or half the extent."""
+    plain = fixed.dimension == 3 or is_small(fixed, spacing_mm)
+    return None if plain else SHARE_OF_SLIDE * min(fixed.extent_mm)
 
 
 def layout(fixed: Grid, moving: Grid, config: RegistrationConfig, *, initial: bool) -> tuple[Frame, list[Level]]:
@@ -133,19 +157,27 @@ def _size(grid: Grid) -> str:
     return " × ".join(map(str, grid.size_xyz))
 
 
-def _memory(
-    images: tuple[Grid, Grid],
-    frame: Frame,
-    levels: list[Level],
-    config: RegistrationConfig,
-    pairings: Sequence[Pairing],
-) -> int:
-    """Images as read and as worked on, features of both, the largest of search, refinement and output, the imports."""
-    fixed, moving = images
-    pooling = config.features.pooling or 1
+@dataclass(frozen=True)
+class Load:
+    """What features weigh: their ``channels``, and the bytes a network holds while it sees a whole image."""
+
+    channels: float
+    network_bytes: int = 0
+
+
+def load_of(pairings: Sequence[Pairing], frame: Frame) -> Load:
+    """The load of models that are there."""
+    return Load(sum(map(_channels, pairings)), max(_network_bytes(pairing, frame) for pairing in pairings))
+
+
+def peak_bytes(fixed: Grid, moving: Grid, config: RegistrationConfig, load: Load, *, initial: bool = False) -> int:
+    """The most memory that a registration holds, about; ``config`` is resolved.
+
+    Images as read and as worked on, features of both, the largest of search, refinement and output, the imports.
+    """
+    frame, levels = layout(fixed, moving, config, initial=initial)
+    pooling, channels = config.features.pooling or 1, load.channels
     grid, there = frame.fixed.pooled(pooling), frame.moving.pooled(pooling)
-    channels = sum(_channels(pairing) for pairing in pairings)
-    network = max([_network_bytes(pairing, frame) for pairing in pairings])
     held = 4 * (fixed.voxels + moving.voxels + max(frame.fixed.voxels, frame.moving.voxels))
     features = int(4 * channels * (grid.voxels + there.voxels))
     search = memory_bytes(grid, levels) if config.coarse.enabled else 0
@@ -153,8 +185,13 @@ def _memory(
     everything = bool(names & {"ncc", "lncc"})  # such a distance sees all samples at once, with their gradients
     descent = features + 400 * grid.voxels + (grid.voxels * (16 * channels + 100) if everything else 0)
     descent *= 2 if config.refine.symmetric else 1
-    output = 4 * fixed.voxels * (fixed.dimension + 2) + 16 * fixed.voxels * fixed.dimension
-    return int(held + features + max(search, descent, output, network) + IMPORTS_BYTES)
+    output = output_bytes(fixed)
+    return int(held + features + max(search, descent, output, load.network_bytes) + IMPORTS_BYTES)
+
+
+def output_bytes(fixed: Grid) -> int:
+    """What the displacement on the fixed grid takes while it is made and written; no setting changes it."""
+    return 4 * fixed.voxels * (fixed.dimension + 2) + 16 * fixed.voxels * fixed.dimension
 
 
 def _channels(pairing: Pairing) -> float:

@@ -47,17 +47,22 @@ class Frame:
     moving: Grid
 
 
-def check_pair(fixed: Grid, moving: Grid, *, initial: bool) -> None:
-    """Refuse pairs of different dimension, and pairs without overlap where no initial transform is given."""
+def check_dimension(fixed: Grid, moving: Grid) -> None:
+    """Refuse pairs of different dimension (GeometryError)."""
     if fixed.dimension != moving.dimension:
         raise GeometryError(
             f"expected two images of the same dimension, got a fixed one in {fixed.dimension}-D and a moving one in "
-            f"{moving.dimension}-D: pick one slice, or stack slices, first"
+            f"{moving.dimension}-D: pick one slice, or stack slices, first; a 3-D image of one slice can be saved as "
+            "2-D (SimpleITK: image[:, :, 0])"
         )
-    if not initial and not boxes_overlap(fixed, moving):
+
+
+def check_overlap(fixed: Grid, moving: Grid) -> None:
+    """Refuse pairs without overlap (GeometryError)."""
+    if not boxes_overlap(fixed, moving):
         raise GeometryError(
             f"expected images that overlap in space, got a fixed image in {fixed.box()} and a moving image in "
-            f"{moving.box()} (x, y, z, LPS): align them first and give the initial transform"
+            f"{moving.box()} (x, y, z, LPS): align them first and give the initial transform, or allow the alignment"
         )
 
 

@@ -5,28 +5,37 @@ The contract of ``register``: the moving image, read through the field, matches 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from semreg.alignment import Points, alignment_record, find_alignment, start_of
+from semreg.automatic import decide, look, this_machine
 from semreg.config import RegistrationConfig
+from semreg.consistency import Inverse, consistency_record, invert
 from semreg.dense.deform import deform
-from semreg.dense.refine import unfold
+from semreg.dense.stiffness import checked_stiffness
+from semreg.dense.unfold import unfold
 from semreg.devices import choose_device
 from semreg.errors import ConfigError, DivergedError
 from semreg.events import Clock, OnStep
 from semreg.fields import Field, Volume, jacobian_determinant, restore_order, warp
 from semreg.geometry import Grid, reorder
-from semreg.itk_bridge import field_of_transform, is_linear, sitk_transform, to_volume
+from semreg.intake import Pair, take_in
+from semreg.itk_bridge import field_of_transform, is_linear, matrix_of, sitk_transform, to_volume, transform_of
 from semreg.matching import Given, Images, Pairing, describe_models, resolve_models
 from semreg.memory import peak_bytes
 from semreg.models import folders_of
-from semreg.planning import distances, layout, plan, resolve
-from semreg.preparation import background, canonical, check_pair, clean
+from semreg.parametric.align import Alignment
+from semreg.planning import distances, layout, plan
+from semreg.preparation import canonical, check_overlap
 from semreg.settings import to_dict
+
+logger = logging.getLogger("semreg")
 
 
 @dataclass(frozen=True)
@@ -42,7 +51,9 @@ class Registration:
     deformation: Field
     """``field`` without ``affine``: the same as ``field`` where ``affine`` is None."""
     affine: Any | None = None
-    """The initial transform if it is linear (a SimpleITK transform): applied after ``deformation``."""
+    """The alignment or the initial transform if it is linear (a SimpleITK transform): applied after ``deformation``."""
+    inverse: Field | None = None
+    """The way back, moving → fixed, on the moving image's grid, if it was asked for."""
 
     def transform(self) -> Any:
         """The result as a SimpleITK transform, points fixed → moving in mm."""
@@ -56,8 +67,11 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
     model: Any | None = None,
     config: RegistrationConfig | None = None,
     initial: Any | None = None,
+    landmarks: Points | None = None,
     fixed_mask: Any | None = None,
     moving_mask: Any | None = None,
+    stiffness: Any | None = None,
+    inverse: bool = False,
     device: str = "auto",
     models: Sequence[str | Path] | str | Path = (),
     on_step: OnStep | None = None,
@@ -66,9 +80,11 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
 
     Images and masks: anything ``semreg.to_volume`` takes (SimpleITK, itk, nibabel, (array, Grid), Volume), 2-D or
     3-D, on any two grids. Masks hold values in [0, 1]; voxels at 0 count nowhere. ``initial`` is a SimpleITK transform
-    or a Field, fixed → moving. ``model`` stands for what ``config.models`` names: a ``torch.nn.Module``, a callable, a
-    file, a name, or a list of these or of ``matching.Pairing``, models that are loaded already; ``models`` are folders
-    with fetched ones. ``device`` is auto, cpu, cuda, cuda:n or mps. ``on_step`` receives ``Step`` events.
+    or a Field, fixed → moving; ``landmarks`` stand for the rigid one between fixed and moving points (N, D) in mm.
+    ``stiffness``: an image of the weight of the regularity, 1 as usual, in the fixed image's space. ``inverse``: find
+    the way back too. ``model`` stands for what ``config.models`` names: a ``torch.nn.Module``, a callable, a file, a
+    name, or a list of these or of ``matching.Pairing``, models that are loaded already; ``models`` are folders with
+    fetched ones. ``device`` is auto, cpu, cuda, cuda:n or mps. ``on_step`` receives ``Step`` events.
 
     Raises ImageError, GeometryError, ConfigError, ModelError, DeviceError or DivergedError, each with what to do.
     Method: Siebert, Hansen, Heinrich: ConvexAdam, 2024, on MIND-SSC features (Heinrich et al., 2013) by default.
@@ -78,35 +94,33 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
     chosen = choose_device(device)
     torch.manual_seed(config.seed)
     with clock.stage("prepare"):
-        volumes = {"fixed": to_volume(fixed), "moving": to_volume(moving)}
-        check_pair(volumes["fixed"].grid, volumes["moving"].grid, initial=initial is not None)
-        outside = background(volumes["moving"]) if config.background is None else config.background
-        masks = {"fixed": fixed_mask, "moving": moving_mask}
-        cleaned = {
-            name: clean(volume, None if masks[name] is None else to_volume(masks[name]), name)
-            for name, volume in volumes.items()
-        }
-        target, source = cleaned["fixed"][0].grid, cleaned["moving"][0]
-        config = resolve(config, target)
-        frame, _ = layout(target, source.grid, config, initial=initial is not None)
-        start = None if initial is None else _as_field(initial, frame.moving)
+        pair = take_in(fixed, moving, fixed_mask, moving_mask, config)
+        target, source = pair.grids[0], pair.cleaned["moving"][0]
+        stiff = None if stiffness is None else checked_stiffness(to_volume(stiffness))
+        begin = start_of(initial, landmarks, config.align.transform, target.dimension)
+        sights = look(pair.cleaned["fixed"][0]), look(source)
+        decision = decide(*sights, config, this_machine(chosen), initial=begin is not None)
+        config = decision.config
+    begin, found = _aligned(pair, begin, config, chosen, clock)
     with clock.stage("features"):
-        if isinstance(model, (list, tuple)) and not model:
-            raise ConfigError("expected a model or several, got an empty list: leave it out for those of the settings")
-        given = () if model is None else tuple(model) if isinstance(model, (list, tuple)) else (model,)
-        if given and all(isinstance(each, Pairing) for each in given):
-            pairings = list(given)
-        else:
-            pairings = resolve_models(config, target.dimension, chosen, Given(given, folders_of(models), on_step))
-        images = Images(canonical(cleaned["fixed"]), canonical(cleaned["moving"]), frame, start, config, chosen)
+        if begin is None:
+            check_overlap(target, source.grid)
+        frame, _ = layout(target, source.grid, config, initial=begin is not None)
+        start = None if begin is None else _as_field(begin, frame.moving)
+        pairings = _pairings(model, config, target.dimension, chosen, Given((), folders_of(models), on_step))
+        images = Images(
+            canonical(pair.treated["fixed"]), canonical(pair.treated["moving"]), frame, start, config, chosen
+        )
         terms = images.terms(pairings)
-    del cleaned, volumes
     pooling = config.features.pooling or 1
-    deformed = deform(terms, (frame.fixed.pooled(pooling), frame.moving.pooled(pooling)), config, clock, images)
+    grids = frame.fixed.pooled(pooling), frame.moving.pooled(pooling)
+    deformed = deform(terms, grids, config, clock, images, stiff)
     del terms, images
     with clock.stage("field"):
         ordered = reorder(target, frame.axes)
-        deformation, passes = unfold(deformed.lattice, deformed.coefficients, ordered)
+        deformation, passes = unfold(
+            deformed.lattice, deformed.coefficients, ordered, one_to_one=config.refine.diffeomorphic
+        )
         deformation = Field(deformation.vox.cpu(), ordered)
         total = deformation if start is None else deformation.then(start)
         if not bool(torch.isfinite(total.vox).all()):
@@ -114,15 +128,20 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
         deformation = restore_order(deformation, frame.axes, target)
         total = deformation if start is None else restore_order(total, frame.axes, target)
         jacobian = jacobian_determinant(total)
-        warped = warp(source, total, outside=outside)
+        warped = warp(source, total, outside=pair.outside)
+    linear = begin if begin is not None and not isinstance(begin, Field) and is_linear(begin) else None
+    back = _inverse(total, deformation, linear, source.grid, clock) if inverse else None
     record = {
         "device": str(chosen),
         "threads": torch.get_num_threads(),
         "seed": config.seed,
         "settings": to_dict(config),
         "models": describe_models(pairings),
-        "plan": plan(target, source.grid, config, chosen, initial=initial is not None, pairings=pairings).lines,
-        "background": outside,
+        "decisions": list(decision.lines),
+        "intensities": pair.done,
+        "alignment": None if found is None else alignment_record(found),
+        "plan": plan(target, source.grid, config, chosen, initial=begin is not None, pairings=pairings).lines,
+        "background": pair.outside,
         "timings": clock.timings,
         "peak_memory_bytes": peak_memory_bytes(chosen),
         "similarity": {"distance": distances(config), **deformed.similarity},
@@ -133,10 +152,50 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
             "folded_share": float((jacobian <= 0).float().mean()),
             "unfolding_passes": passes,
         },
+        "inverse": None if back is None else consistency_record(total, back),
     }
-    if initial is not None and _linear(initial):
-        return Registration(total, warped, record, deformation, initial)
-    return Registration(total, warped, record, total)
+    way_back = None if back is None else back.field
+    return Registration(total, warped, record, total if linear is None else deformation, linear, way_back)
+
+
+def _aligned(
+    pair: Pair, begin: Any, config: RegistrationConfig, device: torch.device, clock: Clock
+) -> tuple[Any, Alignment | None]:
+    """The transform to start from after the alignment, None for the headers, and what was found; None: not looked for.
+
+    A start that is not linear is taken as it is.
+    """
+    if config.align.transform == "none" or (begin is not None and (isinstance(begin, Field) or not is_linear(begin))):
+        return begin, None
+    reach = (config.coarse.reach_mm or 0.0) if config.coarse.enabled else 0.0
+    with clock.stage("align"):
+        found = find_alignment(
+            canonical(pair.treated["fixed"]), canonical(pair.treated["moving"]), config.align, device,
+            start=None if begin is None else matrix_of(begin), reach_mm=reach, on_step=clock.on_step,
+        )  # fmt: skip
+    for doubt in found.doubts:
+        logger.warning("the alignment is doubtful: %s", doubt)
+    return (transform_of(found.matrix) if found.moves else begin), found
+
+
+def _pairings(
+    model: Any, config: RegistrationConfig, dimension: int, device: torch.device, given: Given
+) -> list[Pairing]:
+    """The models to compare with: those that are handed over, else those of the settings."""
+    if isinstance(model, (list, tuple)) and not model:
+        raise ConfigError("expected a model or several, got an empty list: leave it out for those of the settings")
+    handed = () if model is None else tuple(model) if isinstance(model, (list, tuple)) else (model,)
+    if handed and all(isinstance(each, Pairing) for each in handed):
+        return list(handed)
+    return resolve_models(config, dimension, device, replace(given, models=handed))
+
+
+def _inverse(total: Field, deformation: Field, linear: Any, grid: Grid, clock: Clock) -> Inverse:
+    """The way back on the moving image's grid; beyond the fixed image the linear part continues."""
+    with clock.stage("inverse"):
+        if linear is None:
+            return invert(total, grid)
+        return invert(deformation, grid, after=matrix_of(linear))
 
 
 def peak_memory_bytes(device: torch.device) -> dict[str, int]:
@@ -149,7 +208,3 @@ def peak_memory_bytes(device: torch.device) -> dict[str, int]:
 
 def _as_field(initial: Any, grid: Grid) -> Field:
     return initial.on(grid) if isinstance(initial, Field) else field_of_transform(initial, grid)
-
-
-def _linear(initial: Any) -> bool:
-    return not isinstance(initial, Field) and is_linear(initial)

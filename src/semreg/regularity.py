@@ -14,6 +14,17 @@ def diffusion(gradient: Tensor) -> Tensor:
     return gradient.square().flatten(2).sum((0, 1)).mean()
 
 
+def weighted_diffusion(gradient: Tensor, stiffness: Tensor) -> Tensor:
+    """``diffusion`` with a weight (*S) for each sample: 1 as usual, below 1 freer.
+
+    Above 1 the excess w − 1 weighs the squared strain alone, |∇u + ∇uᵀ|²/4, which small rotations leave at 0. Mean over
+    the samples.
+    """
+    strain = 0.5 * (gradient + gradient.transpose(0, 1))
+    squares = gradient.square().sum((0, 1)) * stiffness.clamp(max=1)
+    return (squares + strain.square().sum((0, 1)) * (stiffness - 1).clamp(min=0)).mean()
+
+
 def determinant(gradient: Tensor) -> Tensor:
     """Jacobian determinant of x + u from ∂u_i/∂x_j (D, D, *S) → (*S); 1 without deformation, negative where folded."""
     rows = [[gradient[i, j] + (1.0 if i == j else 0.0) for j in range(len(gradient))] for i in range(len(gradient))]

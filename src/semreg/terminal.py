@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import logging
 import math
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -117,6 +119,18 @@ def show_summary(record: Mapping[str, Any], files: list[str]) -> None:
     show_rows(summary_rows(record, files), DIRECTION)
 
 
+def show_sentences(lines: Iterable[str]) -> None:
+    """Sentences on the standard output, one a line; on a terminal wrapped between words."""
+    if not sys.stdout.isatty():
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
+        sys.stdout.flush()
+        return
+    width = shutil.get_terminal_size().columns
+    for line in lines:
+        sys.stdout.write(textwrap.fill(line, width, initial_indent="• ", subsequent_indent="  ") + "\n")
+    sys.stdout.flush()
+
+
 def show_rows(rows: Sequence[tuple[str, str]], note: str = "") -> None:
     """Names and values on the standard output, and a ``note`` below."""
     if not sys.stdout.isatty():
@@ -154,13 +168,34 @@ def show_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def summary_rows(record: Mapping[str, Any], files: list[str]) -> list[tuple[str, str]]:
     """Names and values of the summary."""
-    similarity, jacobian = record["similarity"], record["jacobian"]
+    similarity, jacobian, back = record["similarity"], record["jacobian"], record.get("inverse")
     return [
+        *alignment_rows(record.get("alignment")),
         ("distance of features", f"{_number(similarity['before'])} before, {_number(similarity['after'])} after"),
         ("smallest Jacobian", _number(jacobian["minimum"])),
         ("folded voxels", f"{_number(100 * jacobian['folded_share'])} %"),
+        *([("there and back", _there_and_back(back))] if back else []),
         ("files", ", ".join(files)),
     ]
+
+
+def alignment_rows(alignment: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """What was found by the alignment, and each doubt."""
+    if alignment is None:
+        return []
+    applied = "none, the start stands" if alignment["transform"] == "none" else alignment["transform"]
+    match = f"match {_number(alignment['match'])}, {_number(100 * alignment['overlap'])} % of the content in both"
+    return [("alignment", f"{applied}; {match}"), *[("doubtful", doubt) for doubt in alignment["doubts"]]]
+
+
+def _there_and_back(inverse: Mapping[str, Any]) -> str:
+    """How far a point is from where it started, in words."""
+    parts = [
+        f"{_number(errors['mean_mm'])} mm on average, {_number(errors['p999_mm'])} mm for 1 of 1000"
+        for errors in inverse["consistency"].values()
+        if errors["mean_mm"] is not None
+    ]
+    return "; ".join(parts) or "no point of one image comes to lie in the other"
 
 
 def _bar() -> Any:

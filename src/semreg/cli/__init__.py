@@ -14,11 +14,20 @@ from typing import Annotated, NoReturn
 import typer
 
 import semreg
+from semreg.cli.align import align_command
 from semreg.cli.common import EXIT_TERMINATED, Debug, sentences
 from semreg.cli.doctor import doctor_command
 from semreg.cli.infer import features_command, infer_command
 from semreg.cli.models import app as models_app
+from semreg.cli.presets import app as presets_app
 from semreg.cli.register import register_command
+from semreg.cli.transforms import (
+    apply_command,
+    compose_command,
+    convert_command,
+    invert_command,
+    jacobian_command,
+)
 from semreg.terminal import Progress, show_log
 
 app = typer.Typer(
@@ -58,10 +67,17 @@ def version_command() -> None:
 
 
 app.command("register")(register_command)
+app.command("align")(align_command)
+app.command("apply")(apply_command)
+app.command("convert")(convert_command)
+app.command("compose")(compose_command)
+app.command("invert")(invert_command)
+app.command("jacobian")(jacobian_command)
 app.command("infer")(infer_command)
 app.command("features")(features_command)
 app.command("doctor")(doctor_command)
 app.add_typer(models_app, name="models")
+app.add_typer(presets_app, name="presets")
 
 
 @app.command("demo")

@@ -13,13 +13,14 @@ from semreg.dense.bspline import SplineLattice
 from semreg.dense.coarse import coarse
 from semreg.dense.match import Renewal, distance_at
 from semreg.dense.refine import LevelReport, lattice_of, refine
+from semreg.dense.stiffness import stiffened
 from semreg.dense.terms import Term, device_of
 from semreg.events import Clock
-from semreg.fields import Field
+from semreg.fields import Field, Volume, warp
 from semreg.geometry import Grid
 
 INVERSE_ITERATIONS = 10
-"""Of the fixed-point iteration between the two directions; each one shrinks the error by about the largest strain."""
+"""Steps of the inversion between the two directions."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,21 @@ class Deformed:
 
 
 def deform(
-    terms: Sequence[Term], grids: tuple[Grid, Grid], config: RegistrationConfig, clock: Clock, renewal: Renewal
+    terms: Sequence[Term],
+    grids: tuple[Grid, Grid],
+    config: RegistrationConfig,
+    clock: Clock,
+    renewal: Renewal,
+    stiffness: Volume | None = None,
 ) -> Deformed:
-    """Find the displacement on the first of ``grids``, those of the fixed and the moving features."""
+    """Find the displacement on the first of ``grids``, those of the fixed and the moving features.
+
+    ``stiffness`` is a map (1, *S) in the space of the fixed image, on any grid, that weighs the regularity from
+    place to place: 1 is the usual weight, see ``checked_stiffness``, which has checked it.
+    """
     grid, there = grids
+    if stiffness is not None:
+        stiffness = Volume(stiffness.data.to(device_of(terms)), stiffness.grid)
     found = Field.zeros(grid, device=device_of(terms))
     before = distance_at(terms, found)
     spread: tuple[float, ...] = ()
@@ -48,20 +60,29 @@ def deform(
             found = coarse(weighed, grid, found, config.coarse, clock.on_step)
     if not config.refine.enabled:
         lattice = lattice_of(grid, config.refine)
+        coefficients = lattice.fit(found)
+        if stiffness is not None:
+            coefficients = stiffened(lattice, coefficients, stiffness)
+            found = lattice.field(coefficients, grid)
         similarity = {"before": before, "after": distance_at(terms, found)}
-        return Deformed(lattice, lattice.fit(found), similarity, spreads=spread)
+        return Deformed(lattice, coefficients, similarity, spreads=spread)
     with clock.stage("refine"):
         weighed = for_refinement(terms, found, config.refine)
         directions, levels = 2 if config.refine.symmetric else 1, config.refine.levels
-        refined = refine(weighed, grid, found, config.refine, clock.counting(levels, directions, done=0), renewal)
+        hook = clock.counting(levels, directions, done=0)
+        refined = refine(weighed, grid, found, config.refine, hook, renewal, stiffness)
         lattice, coefficients, reports = refined.lattice, refined.coefficients, refined.levels
         found = lattice.field(coefficients, grid)
         if config.refine.symmetric:
             start = found.inverse(there, iterations=INVERSE_ITERATIONS)
             hook = clock.counting(levels, directions, done=1)
-            back = refine([term.swapped() for term in weighed], there, start, config.refine, hook)
+            carried = None if stiffness is None else warp(stiffness, start, outside=1.0)
+            swapped = [term.swapped() for term in weighed]
+            back = refine(swapped, there, start, config.refine, hook, stiffness=carried)
             other = back.lattice.field(back.coefficients, there).inverse(grid, iterations=INVERSE_ITERATIONS)
             coefficients = lattice.fit(Field((found.vox + other.vox) / 2, grid))
+            if stiffness is not None:
+                coefficients = stiffened(lattice, coefficients, stiffness)
             found = lattice.field(coefficients, grid)
             reports += back.levels
     similarity = {"before": before, "after": distance_at(terms, found)}

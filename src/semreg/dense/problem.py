@@ -20,6 +20,7 @@ from semreg.dense.match import ImageMatch, Match, Renewal, TermMatch
 from semreg.dense.smoothness import Smoothness
 from semreg.dense.terms import ALIKE, Term, device_of
 from semreg.errors import ConfigError, DivergedError
+from semreg.fields import Volume
 from semreg.sampling import smooth
 
 
@@ -37,7 +38,12 @@ class Problem:
     """The objective of one level as a function of the spline's coefficients."""
 
     def __init__(
-        self, terms: Sequence[Term], lattice: SplineLattice, config: RefineConfig, renewal: Renewal | None = None
+        self,
+        terms: Sequence[Term],
+        lattice: SplineLattice,
+        config: RefineConfig,
+        renewal: Renewal | None = None,
+        stiffness: Volume | None = None,
     ) -> None:
         """Lay out the features and the matrices of the spline."""
         self.lattice = lattice
@@ -52,7 +58,7 @@ class Problem:
             if renewal is None:
                 raise ConfigError("expected a network to differentiate for the mode jacobian, got none: name a model")
             self.matches = [ImageMatch(terms, lattice, renewal)]
-        self.smoothness = Smoothness(lattice, config, self.device)
+        self.smoothness = Smoothness(lattice, config, self.device, stiffness)
         self.scale = ALIKE
         self.bounded = all(term.measure.zero_at_match for term in terms)
         self.redraws = config.sampling < 1 or (any(term.subset for term in terms) and config.mode == "static")

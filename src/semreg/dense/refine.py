@@ -15,24 +15,23 @@ from torch import Tensor
 
 from semreg.config import RefineConfig
 from semreg.dense.adam import adam
-from semreg.dense.bspline import SplineLattice, product
+from semreg.dense.bspline import SplineLattice
 from semreg.dense.match import Renewal
 from semreg.dense.problem import Evaluation, Problem
+from semreg.dense.stiffness import stiffened
 from semreg.dense.terms import Term
+from semreg.dense.unfold import unfold
 from semreg.errors import GeometryError
 from semreg.events import OnStep, Step
-from semreg.fields import Field, jacobian_determinant
+from semreg.fields import Field, Volume
 from semreg.geometry import Grid
-from semreg.sampling import smooth
+
+__all__ = ["LevelReport", "Refined", "descend", "lattice_of", "refine", "unfold"]
 
 CONTROL_VOXELS = 4
 """Spacing of the control points in feature voxels where the settings leave it open."""
 EQUAL = 1e-6
 """A distance below this share of the features' own variation is rounding: there is nothing to refine."""
-SAFE_JACOBIAN = 0.01
-"""The least Jacobian determinant that a result may have on the fixed grid."""
-LOCAL_UNFOLDING = 40
-MOST_UNFOLDING = 100
 MEMORY = 6
 """Steps that the quasi-Newton direction remembers."""
 PATIENCE = 5
@@ -69,18 +68,20 @@ def lattice_of(grid: Grid, config: RefineConfig, factor: int = 1) -> SplineLatti
     return SplineLattice(grid, tuple(spacing / s for s in grid.spacing))
 
 
-def refine(
+def refine(  # noqa: PLR0913, PLR0917 - what is compared, where from, how, and who is told
     terms: Sequence[Term],
     grid: Grid,
     initial: Field,
     config: RefineConfig,
     on_step: OnStep | None = None,
     renewal: Renewal | None = None,
+    stiffness: Volume | None = None,
 ) -> Refined:
     """Lower the distance between the fixed and the warped moving features of all terms, starting at ``initial``.
 
     The layers of all terms share the axes of ``grid``, on which the control points are counted. ``renewal`` gives
-    features of the warped image, for the modes that ask for them. Raises GeometryError where no sample of the images
+    features of the warped image, for the modes that ask for them. ``stiffness`` weighs the regularity from place to
+    place, see ``Smoothness``. Raises GeometryError where no sample of the images
     can be compared and DivergedError for values that are not finite.
     """
     started = time.perf_counter()
@@ -102,9 +103,14 @@ def refine(
 
         whole = factor == 1 or config.mode == "jacobian"  # a network sees the image as it is
         near = list(terms) if whole else [term.pooled(factor * min(grid.spacing)) for term in terms]
-        problem = Problem(near, lattice, config, renewal)
-        coefficients, outcome = descend(problem, lattice.fit(field), config, report)
+        problem = Problem(near, lattice, config, renewal, stiffness)
+        start = lattice.fit(field)
+        if stiffness is not None:
+            start = stiffened(lattice, start, stiffness)
+        coefficients, outcome = descend(problem, start, config, report)
         reports.append(outcome)
+        if stiffness is not None:
+            coefficients = stiffened(lattice, coefficients, stiffness)
         field = lattice.field(coefficients, grid)
     return Refined(lattice, coefficients, tuple(reports))
 
@@ -201,30 +207,6 @@ def _quasi_newton(gradient: Tensor, memory: list[tuple[Tensor, Tensor]], inverse
     for (step, change), share in zip(memory, reversed(shares), strict=True):
         vector = vector + step * (share - (change * vector).sum() / (step * change).sum())
     return -vector
-
-
-def unfold(lattice: SplineLattice, coefficients: Tensor, target: Grid) -> tuple[Field, int]:
-    """The displacement on ``target`` without folded voxels, and the passes that took.
-
-    Where the Jacobian determinant, as ITK computes it, is not above ``SAFE_JACOBIAN``, the control points around are
-    smoothed until it is; if that does not end, the whole displacement shrinks towards its mean, a translation, until
-    it does.
-    """
-    bases = [b.to(coefficients.device) for b in lattice.bases(lattice.positions(target))]
-    influence = [(b > 0.05).to(b.dtype).T for b in bases]
-    field = lattice.field(coefficients, target)
-    for number in range(MOST_UNFOLDING):
-        folded = jacobian_determinant(field) <= SAFE_JACOBIAN
-        if not bool(folded.any()):
-            return field, number
-        if number < LOCAL_UNFOLDING:
-            near = product(folded[None].to(coefficients.dtype), influence) > 0
-            coefficients = torch.where(near, smooth(coefficients), coefficients)
-        else:
-            mean = coefficients.flatten(1).mean(1).reshape(-1, *[1] * target.dimension)
-            coefficients = mean + 0.8 * (coefficients - mean)
-        field = lattice.field(coefficients, target)
-    return field, MOST_UNFOLDING
 
 
 def _report(problem: Problem, reason: str, first: Evaluation, last: Evaluation, objective: list[float]) -> LevelReport:

@@ -20,7 +20,7 @@ from semreg.errors import ConfigError, DivergedError, GeometryError
 from semreg.fields import Layer, Volume
 from semreg.geometry import Grid, canonical_order, reorder
 from semreg.matching import Images, Pairing
-from semreg.preparation import MOST_VOXELS, canonical, check_pair, clean, plan_frame, working_spacing
+from semreg.preparation import MOST_VOXELS, canonical, check_dimension, clean, plan_frame, working_spacing
 from semreg.sampled.comparison import Batch, Source, derivative, losses
 from semreg.sampled.config import SampledConfig
 from semreg.sampled.distances import Points, lattice_of, per_channel
@@ -79,7 +79,7 @@ class SampledObjective:
         ``pairings`` hold the loaded models of ``config.models``. Raises GeometryError, ImageError, ConfigError,
         ModelError where images, settings and models do not fit.
         """
-        check_pair(fixed.grid, moving.grid, initial=True)
+        check_dimension(fixed.grid, moving.grid)
         if len(pairings) != len(config.models):
             raise ConfigError(f"expected {len(config.models)} pairings, one for each model, got {len(pairings)}")
         self.config, self.device = config, device

@@ -1,0 +1,208 @@
+"""Alignment by a few parameters of two images as users have them: ``align``, and the first stage of ``register``."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.ndimage import maximum_filter
+
+from semreg.body import content_mask
+from semreg.config import AlignConfig, RegistrationConfig
+from semreg.devices import choose_device
+from semreg.errors import ConfigError, GeometryError
+from semreg.events import Clock, OnStep, Step
+from semreg.features.descriptors import MindSSC
+from semreg.features.extract import describe
+from semreg.fields import Layer, Volume, warp
+from semreg.geometry import Matrix, covering_grid
+from semreg.intake import Cleaned, take_in
+from semreg.itk_bridge import field_of_transform, is_linear, matrix_of, transform_of
+from semreg.parametric.align import Alignment
+from semreg.parametric.align import align as align_pictures
+from semreg.parametric.maps import fit_points
+from semreg.parametric.overlap import Picture
+from semreg.preparation import canonical
+from semreg.settings import to_dict
+
+Points: TypeAlias = tuple[npt.ArrayLike, npt.ArrayLike]
+"""Fixed and moving landmarks, (N, D) each, x y(, z) in mm; the n-th of one belongs to the n-th of the other."""
+
+CONTENT_VOXELS = 48
+"""Voxels a side of the content, if the image were a cube."""
+RIM = 3
+"""Voxels around the content that count too: its outline says much."""
+LEVELS, LEVELS_BEFORE = 3, 2
+"""Resolutions, and those of an alignment that a deformation follows."""
+RADIUS, DILATION = 1, 1
+"""Of MIND, on the voxels of each resolution."""
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """The result of ``align``: a map of points in mm, fixed → moving."""
+
+    matrix: Matrix
+    """Homogeneous, (E, E), float64."""
+    warped: Volume
+    """The moving image on the fixed grid, float32, ``background`` where it shows nothing."""
+    record: dict[str, Any]
+    """What was done, ready for JSON; ``alignment`` says what speaks against it in ``doubts``."""
+
+    def transform(self) -> Any:
+        """The map as a SimpleITK transform."""
+        return transform_of(self.matrix)
+
+
+def align(  # noqa: PLR0913 - two images, two masks, a start and a hook are what a user has
+    fixed: Any,
+    moving: Any,
+    *,
+    config: RegistrationConfig | None = None,
+    initial: Any | None = None,
+    landmarks: Points | None = None,
+    fixed_mask: Any | None = None,
+    moving_mask: Any | None = None,
+    device: str = "auto",
+    on_step: OnStep | None = None,
+) -> Aligned:
+    """Find the map with few parameters that brings ``moving`` onto ``fixed`` in feature space, from any position.
+
+    Images, masks, ``device`` and ``on_step`` as for ``semreg.register``; ``config.align`` says which map. ``initial``,
+    a linear SimpleITK transform, or ``landmarks``, fixed and moving points (N, D) in mm, is where it starts; else
+    every shift of many rotations is tried. Raises ImageError, GeometryError, ConfigError or DeviceError.
+    """
+    config = config or RegistrationConfig()
+    clock = Clock(on_step)
+    chosen = choose_device(device)
+    torch.manual_seed(config.seed)
+    with clock.stage("prepare"):
+        pair = take_in(fixed, moving, fixed_mask, moving_mask, config)
+        start = start_of(initial, landmarks, config.align.transform, pair.grids[0].dimension)
+        if start is not None and not is_linear(start):
+            raise GeometryError("expected a linear initial transform for an alignment, got another: use register")
+    before = None if start is None else matrix_of(start)
+    with clock.stage("align"):
+        if config.align.transform == "none":
+            n = pair.grids[0].dimension
+            found = Alignment(np.eye(n + 1) if before is None else before, "none", math.nan, None, math.nan, ())
+        else:
+            found = find_alignment(
+                canonical(pair.treated["fixed"]), canonical(pair.treated["moving"]), config.align, chosen,
+                start=before, on_step=on_step,
+            )  # fmt: skip
+    with clock.stage("field"):
+        field = field_of_transform(transform_of(found.matrix), pair.grids[0])
+        warped = warp(pair.cleaned["moving"][0], field, outside=pair.outside)
+    record = {
+        "device": str(chosen),
+        "threads": torch.get_num_threads(),
+        "seed": config.seed,
+        "settings": to_dict(config),
+        "intensities": pair.done,
+        "alignment": alignment_record(found),
+        "background": pair.outside,
+        "timings": clock.timings,
+    }
+    return Aligned(found.matrix, warped, record)
+
+
+def start_of(initial: Any, landmarks: Points | None, family: str, dimension: int) -> Any:
+    """The transform to start from: as given, or the map that brings landmarks together; None if there is neither."""
+    if landmarks is None:
+        return initial
+    if initial is not None:
+        raise ConfigError("expected an initial transform or landmarks, got both: leave one out")
+    fixed, moving = (np.asarray(points, dtype=np.float64) for points in landmarks)
+    if fixed.ndim != 2 or fixed.shape[1] != dimension:
+        raise GeometryError(f"expected landmarks of {dimension} coordinates, got an array of shape {fixed.shape}")
+    kind = "rigid" if family in ("auto", "none") else family
+    return transform_of(fit_points(kind, fixed, moving))
+
+
+def picture(image: Cleaned, device: torch.device) -> Picture:
+    """An image in canonical axes as the alignment sees it."""
+    volume, weight = image
+    return Picture(volume, weight, content_of(image)).to(device)
+
+
+def content_of(image: Cleaned) -> Volume:
+    """How much each place counts, (1, *S) at a coarse resolution: what shows something, and a rim around it."""
+    volume, weight = image
+    n = volume.grid.dimension
+    spacing = (math.prod(max(e, s) for e, s in zip(volume.grid.extent_mm, volume.grid.spacing, strict=True))) ** (1 / n)
+    spacings = tuple(max(spacing / CONTENT_VOXELS, s) for s in volume.grid.spacing)
+    grid = covering_grid(volume.grid, volume.grid, spacings)
+    share = content_mask(volume).averaged_on(grid).data
+    grown = torch.from_numpy(maximum_filter(share[0].numpy(), size=2 * RIM + 1))[None]
+    if weight is not None:
+        grown = grown * weight.averaged_on(grid).data
+    return Volume(grown, grid)
+
+
+def find_alignment(  # noqa: PLR0913 - two images, how, where, and from where
+    fixed: Cleaned,
+    moving: Cleaned,
+    config: AlignConfig,
+    device: torch.device,
+    *,
+    start: Matrix | None = None,
+    reach_mm: float = 0.0,
+    on_step: OnStep | None = None,
+) -> Alignment:
+    """The map that brings ``moving`` onto ``fixed``, both in canonical axes with the weight of their voxels.
+
+    ``reach_mm`` is what a deformation that follows can cover, 0 without one. Raises GeometryError as ``align``.
+    """
+    mind = MindSSC(fixed[0].grid.dimension, RADIUS, DILATION)
+
+    def described(volume: Volume, weight: Volume | None) -> Layer:
+        return describe(volume, mind, weight=weight, device=volume.data.device)
+
+    levels = config.levels or (LEVELS_BEFORE if reach_mm else LEVELS)
+    return align_pictures(
+        picture(fixed, device),
+        picture(moving, device),
+        described,
+        replace(config, levels=levels),
+        start=start,
+        reach_mm=reach_mm,
+        tell=_telling(on_step, config.iterations),
+    )
+
+
+def alignment_record(found: Alignment) -> dict[str, Any]:
+    """What the record says of an alignment."""
+    return {
+        "transform": found.family,
+        "matrix": found.matrix.tolist(),
+        "match": found.match,
+        "match_before": found.match_before,
+        "overlap": found.overlap,
+        "decisions": list(found.decisions),
+        "doubts": list(found.doubts),
+        "doubtful": bool(found.doubts),
+        "levels": list(found.levels),
+    }
+
+
+def _telling(on_step: OnStep | None, iterations: int) -> Callable[[int, int, int, float], None] | None:
+    if on_step is None:
+        return None
+    hook, started = on_step, time.perf_counter()
+
+    def tell(level: int, levels: int, step: int, match: float) -> None:
+        hook(
+            Step(
+                stage="align", level=level, levels=levels, iteration=step, iterations=iterations,
+                value=1.0 - match, seconds=time.perf_counter() - started,
+            )
+        )  # fmt: skip
+
+    return tell

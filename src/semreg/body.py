@@ -1,0 +1,249 @@
+"""Where an image shows something: the body without table and air in CT, the content of any other image.
+
+Works at a coarse resolution: the answer is a region, not a segmentation. Knows nothing of registration.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from semreg.fields import Volume, reorder_tensor
+from semreg.geometry import AxisOrder, Grid, canonical_order, reorder
+from semreg.preparation import CT_BELOW
+from semreg.sampling import pool
+
+logger = logging.getLogger("semreg")
+
+MARGIN_MM = 10.0
+"""How far the body mask reaches beyond the skin, so that the skin counts."""
+COARSE_MM = 4.0
+"""CT is averaged to voxels of about this edge, or ``1 / FEWEST_VOXELS`` of the longest axis if that is less."""
+FEWEST_VOXELS = 32
+CONTENT_VOXELS = 64
+"""Other images are averaged to about so many voxels along the longest axis."""
+HIGHEST_STORED = 65535.0
+"""Of 16 bits, with metal on the extended scale."""
+TISSUE_HU = -350.0
+"""CT: above is tissue; between lung or foam and fat."""
+PLATE_VOXELS = 1.25
+"""Half the thickness, in coarse voxels, of solid parts that are taken for a table's plate."""
+HOLLOW_VOXELS = 4.5
+"""The same of hollow parts, a table with a core of foam."""
+RIM_VOXELS = 2.0
+"""How far, in coarse voxels, the body reaches beyond what is thick enough."""
+KEPT_PART = 0.2
+"""A separate part (the other leg) counts from this share of the largest one's size."""
+LEAST_SHARE, MOST_SHARE = 0.02, 0.995
+"""A mask of a smaller or larger share of the image is not believed, and everything counts."""
+MOST_BETWEEN = 0.35
+"""Share of the image around a threshold above which it tells no background from content."""
+
+Mask: TypeAlias = npt.NDArray[np.bool_]
+
+
+def is_ct_like(volume: Volume) -> bool:
+    """Whether an image has values that only CT in HU is expected to have: some below ``preparation.CT_BELOW``, none
+    beyond what scanners store.
+    """
+    lowest, highest = (float(value) for value in torch.aminmax(volume.data))
+    if not (np.isfinite(lowest) and np.isfinite(highest)):
+        finite = volume.data[torch.isfinite(volume.data)]
+        lowest, highest = (float(v) for v in torch.aminmax(finite)) if finite.numel() else (0.0, 0.0)
+    return lowest < CT_BELOW and highest <= HIGHEST_STORED
+
+
+def body_mask(volume: Volume, margin_mm: float = MARGIN_MM) -> Volume:
+    """The body in a CT image (1, *S) in HU, with what it encloses and ``margin_mm`` around it; float32 {0, 1}, (1, *S).
+
+    Thin plates such as the table's, small separate parts and air are left out. Gas counts as enclosed where tissue
+    surrounds it in the plane across the body. Where what is found cannot be a body, the log says so and all is 1.
+    """
+    coarse = _coarse(volume, min(COARSE_MM, max(volume.grid.extent_mm) / FEWEST_VOXELS))
+    return _finished(_body(coarse), coarse, margin_mm)
+
+
+def content_mask(volume: Volume) -> Volume:
+    """Where an image (1, *S) of any modality, 2-D or 3-D, shows more than background; float32 {0, 1}, (1, *S).
+
+    CT: the body. Else: the side of the threshold of least cross entropy (Li and Tam, 1998) that the border of the
+    image does not lie on, so that tissue may be brighter or darker than the background. All is 1 where the image has
+    no background, as in a crop.
+    """
+    if is_ct_like(volume):
+        return body_mask(volume, 0.0)
+    coarse = _coarse(volume, max(volume.grid.extent_mm) / CONTENT_VOXELS)
+    mask = _closed(_differs_from_border(coarse.values), (2,) * coarse.values.ndim)
+    return _finished(_filled(_large_parts(mask)), coarse, 0.0)
+
+
+@dataclass(frozen=True)
+class _Coarse:
+    """An image at a coarse resolution, its axes along z, y, x (or y, x), and the way back."""
+
+    values: npt.NDArray[np.float32]
+    """(z, y, x), finite."""
+    factors: tuple[int, ...]
+    """Voxels of the image along each axis in one coarse voxel; fewer in the last."""
+    grid: Grid
+    fine: Grid
+    """The grid of the image with its axes in that order."""
+    stored: Grid
+    """The grid of the image as it came."""
+    axes: AxisOrder
+
+    def radius(self, mm: float) -> tuple[int, ...]:
+        """A distance in coarse voxels along each axis, at least one."""
+        return tuple(max(1, round(mm / s)) for s in self.grid.spacing)
+
+
+def _coarse(volume: Volume, edge_mm: float) -> _Coarse:
+    """The image averaged to voxels of about ``edge_mm``."""
+    axes = canonical_order(volume.grid)
+    fine = reorder(volume.grid, axes)
+    data = reorder_tensor(volume.data[:1].float(), axes)
+    if not bool(torch.isfinite(data.sum())):
+        finite = torch.isfinite(data)
+        data = torch.where(finite, data, data[finite].min() if bool(finite.any()) else 0.0)
+    factors = tuple(max(1, min(n, round(edge_mm / s))) for n, s in zip(fine.shape, fine.spacing, strict=True))
+    return _Coarse(pool(data, factors)[0].numpy(), factors, fine.pooled(factors), fine, volume.grid, axes)
+
+
+def _finished(mask: Mask, coarse: _Coarse, margin_mm: float) -> Volume:
+    """The mask on the grid of the image, grown by the margin; all ones if it is not believed."""
+    share = float(mask.mean())
+    if share < LEAST_SHARE:
+        logger.warning("no body is found in the image (%.1f %% of it): everything counts", 100 * share)
+    if not LEAST_SHARE <= share <= MOST_SHARE:
+        return Volume(torch.ones((1, *coarse.stored.shape)), coarse.stored)
+    if margin_mm > 0:
+        mask = _grown(mask, coarse.radius(margin_mm))
+    for axis, (factor, count) in enumerate(zip(coarse.factors, coarse.fine.shape, strict=True)):
+        mask = np.repeat(mask, factor, axis).take(np.arange(count), axis)
+    values = reorder_tensor(torch.from_numpy(mask)[None], coarse.axes.inverse)
+    return Volume(values.float().contiguous(), coarse.stored)
+
+
+def _body(coarse: _Coarse) -> Mask:
+    """Tissue thicker than a plate, and what it encloses where that is thicker than a hollow table; then its rim."""
+    tissue = coarse.values > TISSUE_HU
+    edge = max(coarse.grid.spacing[-2:])
+    plate, hollow, rim = (coarse.radius(half * edge) for half in (PLATE_VOXELS, HOLLOW_VOXELS, RIM_VOXELS))
+    whole = _filled(tissue)
+    core = _large_parts(_opened(tissue, plate) | _opened(whole, hollow))
+    return _filled(_closed(core | (whole & _dilated(core, rim)), (1,) * core.ndim))
+
+
+def _differs_from_border(values: npt.NDArray[np.float32]) -> Mask:
+    """The side of a threshold that most of the border, in the plane of the last two axes, does not lie on."""
+    low, high = np.percentile(values, (0.5, 99.5))
+    if not high > low:
+        return np.ones(values.shape, dtype=bool)
+    scaled = np.clip((values - low) / (high - low), 0, 1)
+    edges = [scaled[..., 0, :], scaled[..., -1, :], scaled[..., 0], scaled[..., -1]]
+    if np.median(np.concatenate([edge.ravel() for edge in edges])) > np.median(scaled):
+        scaled = 1 - scaled  # a bright background
+    threshold = _least_cross_entropy(scaled)
+    between = (scaled > 0.6 * threshold) & (scaled < 1.5 * threshold)
+    if between.mean() > MOST_BETWEEN:
+        return np.ones(values.shape, dtype=bool)
+    return np.asarray(scaled > threshold)
+
+
+def _least_cross_entropy(values: npt.NDArray[np.float32]) -> float:
+    """The threshold of values in 0..1 with the least cross entropy, by the iteration of Li and Tam (1998)."""
+    shifted = values.ravel().astype(np.float64) + 0.02  # the logarithm of background must stay finite
+    threshold = float(shifted.mean())
+    for _ in range(100):
+        above = shifted > threshold
+        if not above.any() or above.all():
+            break
+        dark, bright = shifted[~above].mean(), shifted[above].mean()
+        following = float((bright - dark) / (np.log(bright) - np.log(dark)))
+        if abs(following - threshold) < 1e-4:
+            break
+        threshold = following
+    return threshold - 0.02
+
+
+def _large_parts(mask: Mask) -> Mask:
+    """The largest connected part and those of at least ``KEPT_PART`` of its size."""
+    from scipy import ndimage
+
+    labels: npt.NDArray[np.int32] = ndimage.label(mask)[0]
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    return np.asarray((sizes >= max(1.0, KEPT_PART * sizes.max()))[labels])
+
+
+def _filled(mask: Mask) -> Mask:
+    """With all that cannot be reached from the border within a plane of the last two axes."""
+    air = ~mask
+    reached = np.zeros_like(air)
+    for side in (0, -1):
+        reached[..., side, :] = air[..., side, :]
+        reached[..., side] = air[..., side]
+    before = -1
+    while (count := int(reached.sum())) != before:
+        before = count
+        for axis in (-1, -2):
+            _sweep(np.moveaxis(reached, axis, 0), np.moveaxis(air, axis, 0))
+            _sweep(np.moveaxis(reached, axis, 0)[::-1], np.moveaxis(air, axis, 0)[::-1])
+    return ~reached
+
+
+def _sweep(reached: Mask, air: Mask) -> None:
+    """Carry what is reached along the first axis as far as there is air, in place."""
+    for i in range(1, len(reached)):
+        reached[i] |= reached[i - 1] & air[i]
+
+
+def _dilated(mask: Mask, radius: tuple[int, ...]) -> Mask:
+    """Grown by a box of 2 r + 1 voxels along each axis."""
+    for axis, r in enumerate(radius):
+        mask = _spread(mask, axis, r)
+    return mask
+
+
+def _eroded(mask: Mask, radius: tuple[int, ...]) -> Mask:
+    """Shrunk by a box of 2 r + 1 voxels along each axis; beyond the border the mask counts as set."""
+    return ~_dilated(~mask, radius)
+
+
+def _opened(mask: Mask, radius: tuple[int, ...]) -> Mask:
+    """What boxes of 2 r + 1 voxels within the plane of the last two axes cover; across it a slab goes on."""
+    around = [(r, r) if axis >= len(radius) - 2 else (0, 0) for axis, r in enumerate(radius)]
+    opened = _dilated(_eroded(np.pad(mask, around), radius), radius)
+    return opened[tuple(slice(low, low + n) for (low, _), n in zip(around, mask.shape, strict=True))]
+
+
+def _closed(mask: Mask, radius: tuple[int, ...]) -> Mask:
+    """With the gaps that a box does not fit into closed; gaps to the border of the image stay."""
+    padded = np.pad(mask, [(r, r) for r in radius])
+    inner = tuple(slice(r, r + n) for r, n in zip(radius, mask.shape, strict=True))
+    return _eroded(_dilated(padded, radius), radius)[inner]
+
+
+def _grown(mask: Mask, radius: tuple[int, ...]) -> Mask:
+    """Grown by about a ball: a box of half the radius and a cross of the other half."""
+    half = tuple(r // 2 for r in radius)
+    box = _dilated(mask, tuple(r - h for r, h in zip(radius, half, strict=True)))
+    result = box
+    for axis, h in enumerate(half):
+        result = result | _spread(box, axis, h)
+    return result
+
+
+def _spread(mask: Mask, axis: int, r: int) -> Mask:
+    """Grown by ``r`` voxels along one axis."""
+    result: Mask = mask.copy()
+    moved, source = np.moveaxis(result, axis, 0), np.moveaxis(mask, axis, 0)
+    for shift in range(1, min(r, len(moved) - 1) + 1):
+        moved[shift:] |= source[:-shift]
+        moved[:-shift] |= source[shift:]
+    return result

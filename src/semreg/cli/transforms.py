@@ -1,0 +1,322 @@
+"""``semreg apply``, ``convert``, ``compose``, ``invert`` and ``jacobian``: transforms used, joined and handed on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from semreg.cli.common import Debug, Json, Quiet, check_not_read, print_json, sentences
+from semreg.errors import ConfigError, OutputError
+from semreg.terminal import show_log, show_rows
+
+if TYPE_CHECKING:
+    from semreg.geometry import Grid
+    from semreg.transforms import Chain
+
+ADVICE = "use a smaller image, a coarser --reference or a machine with more memory"
+IMAGE_NAMES = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".tif", ".jpg")
+
+Transforms = Annotated[
+    list[Path],
+    typer.Argument(metavar="TRANSFORM...", help="Files, fixed to moving; the first is applied to fixed points first."),
+]
+Transform = Annotated[Path, typer.Argument(help="File of ITK, ANTs, 3D Slicer or elastix, or a displacement field.")]
+Reference = Annotated[Path | None, typer.Option("--reference", "-r", help="Image whose grid the result gets.")]
+OutputFile = Annotated[Path, typer.Option("--output", "-o", help="File to write; its name says the format.")]
+
+
+class Reading(str, Enum):
+    """How an image is read between its voxels."""
+
+    LINEAR = "linear"
+    BSPLINE = "bspline"
+    NEAREST = "nearest"
+    LABEL = "label"
+
+
+class Format(str, Enum):
+    """How a transform is written, where its name is not to say it."""
+
+    ITK = "itk"
+    LINEAR = "linear"
+    FIELD = "field"
+    WARP = "warp"
+    ANTS = "ants"
+    ELASTIX = "elastix"
+
+
+AsFormat = Annotated[
+    Format | None,
+    typer.Option("--format", help="Instead of what the name says; ants: OUT1Warp.nii.gz and OUT0GenericAffine.mat."),
+]
+
+
+def apply_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
+    transforms: Transforms,
+    source: Annotated[
+        Path, typer.Option("--input", "-i", help="Image, labels, or points: csv, fcsv, mrk.json, vtk, vtp.")
+    ],
+    output: OutputFile,
+    reference: Reference = None,
+    inverse: Annotated[bool, typer.Option("--inverse", help="Go the other way: see above.")] = False,
+    interpolation: Annotated[Reading, typer.Option(help="Of images; label keeps labels, smoothly.")] = Reading.LINEAR,
+    background: Annotated[
+        float | None, typer.Option(help="Where the image shows nothing; -1024 for CT, else the smallest value.")
+    ] = None,
+    ras: Annotated[bool, typer.Option("--ras", help="Points of a CSV or VTK file are RAS; LPS by default.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Bring an image or points through one or several transforms.
+
+    A transform leads from points of the fixed image to the moving image. An image of the moving side is brought onto
+    the fixed one; points of the fixed side are brought to the moving one. With --inverse an image of the fixed side
+    is brought onto the moving one (the --reference), and points of the moving side to the fixed one.
+
+    Several transforms: the first one named is applied to the points of the fixed image first, the order of
+    antsApplyTransforms. Images get the grid of --reference, or else that of the field that comes first.
+    """
+    with sentences(debug=debug, advice=ADVICE):
+        show_log(quiet=quiet, verbose=False)
+        check_not_read(output, [source, reference, *transforms])
+        chain = read(transforms, inverse=inverse)
+        from semreg import transforms as library
+
+        if library.is_point_file(source):
+            record = apply_to_points(chain, source, output, ras=ras)
+        else:
+            grid = grid_for_images(chain, reference)
+            record = apply_to_image(chain, grid, (source, output), interpolation.value, background)
+        sides = ("fixed", "moving") if library.is_point_file(source) != inverse else ("moving", "fixed")
+        record |= {"transforms": [str(path) for path in transforms], "from": sides[0], "to": sides[1]}
+        rows = [("direction", f"from the {sides[0]} to the {sides[1]} image"), *rows_of(record), ("file", str(output))]
+        show(record | {"files": [str(output)]}, rows, as_json=as_json, quiet=quiet)
+
+
+def convert_command(
+    transform: Transform,
+    output: Annotated[Path, typer.Argument(help="File to write; its name says the format.")],
+    reference: Reference = None,
+    as_format: AsFormat = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Write a transform as another tool reads it, in the same direction, fixed to moving.
+
+    By the name of the output: .h5, .tfm, .txt for ITK, SimpleITK and 3D Slicer; .mat a linear one and *Warp.nii.gz
+    a field for ANTs; other .nii.gz, .nrrd or .mha a displacement field; TransformParameters*.txt for elastix.
+    --reference is the fixed image: it is needed where a grid is and the transform has none.
+    """
+    with sentences(debug=debug, advice=ADVICE):
+        show_log(quiet=quiet, verbose=False)
+        write((transform,), output, reference, as_format, quiet=quiet)
+
+
+def compose_command(
+    transforms: Transforms,
+    output: OutputFile,
+    reference: Reference = None,
+    as_format: AsFormat = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Join transforms into one: the first named is applied to the points of the fixed image first.
+
+    A .h5 file keeps the parts; with --reference, the fixed image, and in all files that hold one field they become one.
+    """
+    with sentences(debug=debug, advice=ADVICE):
+        show_log(quiet=quiet, verbose=False)
+        write(transforms, output, reference, as_format, quiet=quiet)
+
+
+def invert_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
+    transform: Transform,
+    output: OutputFile,
+    reference: Reference = None,
+    as_format: AsFormat = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Write the inverse of a transform, moving to fixed, and say how exact it is in mm.
+
+    Linear parts are inverted exactly, fields numerically on their own grid, or the whole as one field on the grid of
+    --reference, the moving image.
+    """
+    with sentences(debug=debug, advice=ADVICE):
+        show_log(quiet=quiet, verbose=False)
+        check_name(output, as_format)
+        check_not_read(output, [transform, reference])
+        chain, grid = read([transform]), grid_of(reference)
+        from dataclasses import asdict
+
+        from semreg import transforms as library
+
+        inverted = library.invert(chain, grid)
+        files = library.write_chain(inverted.chain, output, grid, kind=kind_for(as_format))
+        quality = asdict(inverted.quality)
+        mean, high, most = (quality[f"round_trip_{name}_mm"] for name in ("mean", "999", "max"))
+        record = {"transform": str(transform), "files": [str(path) for path in files], "quality": quality}
+        rows = [
+            ("residual", f"{quality['residual_mm']:.2g} mm at most at the voxels of the inverse"),
+            ("round trip", f"{mean:.2g} mm mean, {high:.2g} mm 99.9th percentile, {most:.2g} mm largest"),
+            ("without an origin", f"{100 * quality['without_origin']:.2f} % of the voxels"),
+            ("files", ", ".join(record["files"])),
+        ]
+        show(record, rows, as_json=as_json, quiet=quiet)
+
+
+def jacobian_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
+    transform: Transform,
+    output: OutputFile,
+    reference: Reference = None,
+    log: Annotated[bool, typer.Option("--log", help="Write the natural logarithm: 0 keeps the volume.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Write the Jacobian determinant of a transform as an image: 1 keeps the volume, 0 and less is folded.
+
+    On the grid of --reference, the fixed image, or else of the field itself.
+    """
+    with sentences(debug=debug, advice=ADVICE):
+        show_log(quiet=quiet, verbose=False)
+        check_image_name(output)
+        check_not_read(output, [transform, reference])
+        chain, grid = read([transform]), grid_of(reference)
+        from dataclasses import asdict
+
+        from semreg import files
+        from semreg import transforms as library
+
+        determinant, summary = library.jacobian_map(chain, grid)
+        files.write_image(library.logarithm(determinant) if log else determinant, output)
+        record = {"transform": str(transform), "files": [str(output)], "jacobian": asdict(summary)}
+        low, middle, high = summary.percentiles
+        rows = [
+            ("smallest", f"{summary.minimum:.4g}"),
+            ("1, 50, 99 %", f"{low:.4g}, {middle:.4g}, {high:.4g}"),
+            ("largest", f"{summary.maximum:.4g}"),
+            ("folded", f"{100 * summary.folded_share:.3g} % of the voxels"),
+            ("file", str(output)),
+        ]
+        show(record, rows, as_json=as_json, quiet=quiet)
+
+
+def read(paths: Sequence[Path], *, inverse: bool = False) -> Chain:
+    """The transforms as one map, or its inverse."""
+    from semreg.transforms import read_chain
+
+    chain = read_chain(paths)
+    return chain.inverse() if inverse else chain
+
+
+def write(
+    paths: Sequence[Path], output: Path, reference: Path | None, as_format: Format | None, *, quiet: bool
+) -> None:
+    """Read, join, write, and show what was written."""
+    check_name(output, as_format)
+    check_not_read(output, [*paths, reference])
+    chain, grid = read(paths), grid_of(reference)
+    from semreg.transforms import write_chain
+
+    files = write_chain(chain, output, grid, kind=kind_for(as_format))
+    rows = [("direction", "points of the fixed image to the moving image"), ("files", ", ".join(map(str, files)))]
+    show({}, rows, as_json=False, quiet=quiet)
+
+
+def apply_to_points(chain: Chain, source: Path, output: Path, *, ras: bool) -> dict[str, Any]:
+    """Move the points of a file; what the record says of it."""
+    import numpy as np
+
+    from semreg.transforms import move_points
+
+    count, residual = move_points(source, output, chain, ras=ras)
+    lost = int(np.isnan(residual).sum())
+    return {"points": count, "largest_residual_mm": float(np.nanmax(residual)) if lost < count else None, "lost": lost}
+
+
+def apply_to_image(
+    chain: Chain, grid: Grid, paths: tuple[Path, Path], interpolation: str, background: float | None
+) -> dict[str, Any]:
+    """Resample an image; what the record says of it."""
+    check_image_name(paths[1])
+    from semreg import files
+    from semreg.transforms import Interpolation, read_any_image, resample
+
+    image = resample(read_any_image(paths[0]), chain, grid, Interpolation(interpolation), background)
+    files.write_sitk_image(image, paths[1])
+    return {"size": list(image.GetSize()), "pixel_type": image.GetPixelIDTypeAsString(), "interpolation": interpolation}
+
+
+def rows_of(record: dict[str, Any]) -> list[tuple[str, str]]:
+    """What was brought where, in rows."""
+    if "points" not in record:
+        size = " × ".join(map(str, record["size"]))
+        return [("image", f"{size}, {record['pixel_type']}, {record['interpolation']}")]
+    rows = [("points", str(record["points"]))]
+    if record["largest_residual_mm"]:
+        rows.append(("residual", f"{record['largest_residual_mm']:.2g} mm at most"))
+    if record["lost"]:
+        rows.append(("without an origin", f"{record['lost']}: outside of what the transform reaches, a guess"))
+    return rows
+
+
+def grid_for_images(chain: Chain, reference: Path | None) -> Grid:
+    """The grid of the reference, or else of the field that comes first (ConfigError)."""
+    grid = grid_of(reference) or chain.grid
+    if grid is None:
+        raise ConfigError(
+            "expected a reference image, whose grid the result gets, as the transform does not start with a field: "
+            "give --reference"
+        )
+    return grid
+
+
+def grid_of(reference: Path | None) -> Grid | None:
+    """The grid of an image, if one is given."""
+    from semreg.files import read_grid
+
+    return None if reference is None else read_grid(reference)
+
+
+def kind_for(as_format: Format | None) -> Any:
+    """The library's name of a format."""
+    from semreg.transforms import Kind
+
+    return None if as_format is None else Kind(as_format.value)
+
+
+def check_name(output: Path, as_format: Format | None) -> None:
+    """Refuse what is no name of a transform before anything is computed (OutputError)."""
+    from semreg.transforms import kind_of
+
+    if as_format is None:
+        kind_of(output)
+    check_folder_of(output)
+
+
+def check_image_name(output: Path) -> None:
+    """Refuse what is no name of an image before anything is computed (OutputError)."""
+    if not output.name.endswith(IMAGE_NAMES):
+        raise OutputError(f"expected the name of an image that ends in {', '.join(IMAGE_NAMES)}, got {output}")
+    check_folder_of(output)
+
+
+def check_folder_of(output: Path) -> None:
+    """Refuse a folder as a file, and a file in a folder that is not there (OutputError)."""
+    if output.is_dir() or not output.parent.is_dir():
+        raise OutputError(f"expected the name of a file in a folder that exists, got {output}: make the folder first")
+
+
+def show(record: dict[str, Any], rows: Iterable[tuple[str, str]], *, as_json: bool, quiet: bool) -> None:
+    """The end of a run: the record, or a few rows."""
+    if as_json:
+        print_json(record)
+    elif not quiet:
+        show_rows(list(rows))

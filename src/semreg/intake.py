@@ -1,0 +1,50 @@
+"""Two images as users give them → checked, without what does not count, ready for an alignment or a registration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from semreg.config import RegistrationConfig
+from semreg.fields import Volume
+from semreg.geometry import Grid
+from semreg.intensities import treat
+from semreg.itk_bridge import to_volume
+from semreg.preparation import background, check_dimension, clean
+
+Cleaned: TypeAlias = tuple[Volume, Volume | None]
+"""An image and the weight of its voxels."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Both images, by ``fixed`` and ``moving``."""
+
+    cleaned: dict[str, Cleaned]
+    """Finite, with the weight of mask and missing voxels: what is warped."""
+    treated: dict[str, Cleaned]
+    """What features see: without padding, outliers and table."""
+    outside: float
+    """Value of the warped image where the moving one shows nothing."""
+    done: dict[str, Any]
+    """What was done to the intensities of each image, for the record."""
+
+    @property
+    def grids(self) -> tuple[Grid, Grid]:
+        """Of the fixed and of the moving image."""
+        return self.cleaned["fixed"][0].grid, self.cleaned["moving"][0].grid
+
+
+def take_in(fixed: Any, moving: Any, fixed_mask: Any, moving_mask: Any, config: RegistrationConfig) -> Pair:
+    """Check, clean and treat both images. Raises ImageError and GeometryError."""
+    volumes = {"fixed": to_volume(fixed), "moving": to_volume(moving)}
+    check_dimension(volumes["fixed"].grid, volumes["moving"].grid)
+    outside = background(volumes["moving"]) if config.background is None else config.background
+    masks = {"fixed": fixed_mask, "moving": moving_mask}
+    cleaned, treated, done = {}, {}, {}
+    for name, volume in volumes.items():
+        mask = None if masks[name] is None else to_volume(masks[name])
+        cleaned[name] = clean(volume, mask, name)
+        image, weight, done[name] = treat(*cleaned[name], config.intensities, name, masked=mask is not None)
+        treated[name] = (image, weight)
+    return Pair(cleaned, treated, outside, done)

@@ -1,0 +1,57 @@
+"""Reads any transform that has a meaning in ITK, whatever tool wrote it: a chain of maps fixed → moving in mm, LPS."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from semreg import files
+from semreg.errors import ConfigError, GeometryError
+from semreg.transforms.chain import Chain
+from semreg.transforms.elastix import is_elastix, read_elastix
+
+
+def read_transform(path: str | Path) -> Any:
+    """A ``SimpleITK.Transform``, points of the fixed image → the moving image, from a file of any of these kinds.
+
+    ITK (``.h5``, ``.tfm``, ``.txt``, ``.mat``; those of ANTs and 3D Slicer are such), an image of
+    displacements (``.nii.gz``, ``.nrrd``, ``.mha``; the warps of ANTs are such), or a parameter file of elastix with
+    all that it starts from. Raises GeometryError if it is none of them.
+    """
+    return read_chain([path]).sitk()
+
+
+def read_chain(paths: Sequence[str | Path]) -> Chain:
+    """Several transforms as one map; the first file is applied to the points of the fixed image first.
+
+    Raises ConfigError without a file, GeometryError if one is no transform or if their dimensions differ.
+    """
+    if not paths:
+        raise ConfigError("expected at least one transform file, got none: name one")
+    return Chain.of(*[transform for path in paths for transform in _transforms(Path(path))])
+
+
+def _transforms(path: Path) -> list[Any]:
+    """What one file holds, the first applied first."""
+    if path.is_file() and is_elastix(path):
+        return read_elastix(path, files.read_transform)
+    try:
+        transform = files.read_transform(path)
+    except GeometryError:
+        if path.is_file() and _is_inverse_of_slicer(path):
+            raise GeometryError(
+                f"expected a transform from fixed to moving points, got {path}, which 3D Slicer stored the other way "
+                "round: convert it to a displacement field there, in the Transforms module, and save that"
+            ) from None
+        raise
+    if transform.GetDimension() not in (2, 3):
+        raise GeometryError(f"expected a transform in 2-D or 3-D, got {transform.GetDimension()}-D in {path}")
+    return [transform]
+
+
+def _is_inverse_of_slicer(path: Path) -> bool:
+    """Whether the start of a file names a transform of 3D Slicer that stands for its inverse and that ITK lacks."""
+    with path.open("rb") as file:
+        return re.search(rb"Inverse\w+Transform_", file.read(1 << 20)) is not None

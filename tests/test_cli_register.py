@@ -1,0 +1,252 @@
+"""Promises of the flags of ``semreg register``: which one wins, what they write, and that a run can be repeated."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from conftest import grid_at, make_grid, rotation
+from semreg.cli import main
+from semreg.cli.model_flags import ModelFlags
+from semreg.cli.register_flags import SettingFlags, load_config
+from semreg.config import RegistrationConfig
+from semreg.errors import ConfigError
+from semreg.fields import Volume
+from semreg.files import write_image
+from semreg.settings import from_dict, from_toml
+
+
+@pytest.fixture(autouse=True)
+def _as_before():
+    """The command owns its process; here it does not: give log and signals back."""
+    logger = logging.getLogger("semreg")
+    before = logger.handlers[:], logger.propagate, logger.level
+    handler = signal.getsignal(signal.SIGTERM)
+    threads = torch.get_num_threads()
+    yield
+    logger.handlers, logger.propagate = before[0], before[1]
+    logger.setLevel(before[2])
+    signal.signal(signal.SIGTERM, handler)
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def run(capfd):
+    """Run the command in this process: exit code, standard output, standard error."""
+
+    def command(*arguments):
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        captured = capfd.readouterr()
+        return end.value.code or 0, captured.out, captured.err
+
+    return command
+
+
+def blobs(grid, shift_mm=(0.0, 0.0, 0.0)):
+    """Three blobs of different size at fixed places in space, moved by ``shift_mm``, 0 to about 900."""
+    index = np.indices(grid.shape).reshape(grid.dimension, -1)
+    points = (grid.index_to_point() @ np.vstack([index, np.ones(index.shape[1])]))[:-1]
+    middle = np.array([3.0, -7.0, 11.0]) + np.array(shift_mm)
+    values = np.zeros(points.shape[1])
+    for offset, width, height in (((-8, 4, 3), 5, 500), ((7, -5, -4), 6, 900), ((3, 8, 6), 4, 300)):
+        away = points - (middle + np.array(offset))[:, None]
+        values += height * np.exp(-(away**2).sum(0) / (2 * width**2))
+    return Volume(torch.from_numpy(values.reshape(1, *grid.shape)).float(), grid)
+
+
+FIXED = grid_at((3.0, -7.0, 11.0), (19, 17, 14), (1.9, 2.1, 2.8), rotation(3))
+MOVING = grid_at((4.0, -6.0, 12.0), (20, 17, 18), (1.8, 2.3, 2.4), rotation(3, -21.0))
+QUICK = ("--align", "none", "--set", "refine.iterations=3", "--set", "refine.symmetric=false", "-q")
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """A fixed and a moving image on different oblique anisotropic grids, as files."""
+    write_image(blobs(FIXED), tmp_path / "fixed.nii.gz", "float32")
+    write_image(blobs(MOVING, (2.0, -1.5, 1.0)), tmp_path / "moving.nrrd", "int16")
+    return tmp_path / "fixed.nii.gz", tmp_path / "moving.nrrd", tmp_path / "out"
+
+
+def listed(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def array(path):
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+
+
+def record_of(folder):
+    return json.loads((folder / "record.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    "flags", [("--fast",), ("--quality", "--align", "rigid"), ("--preset", "lung-ct", "--set", "refine.iterations=4")]
+)
+def test_the_settings_of_a_run_give_the_same_run_again(run, pair, flags):
+    """config.toml given back with --config gives the same field and image bit for bit, and the same config.toml."""
+    fixed, moving, out = pair
+    code, _, err = run("register", fixed, moving, "-o", out, "-q", *flags)
+    assert code == 0, err
+    again = out.with_name("again")
+    assert run("register", fixed, moving, "-o", again, "-q", "--config", out / "config.toml")[0] == 0
+    assert (again / "config.toml").read_bytes() == (out / "config.toml").read_bytes()
+    for name in ("field.nii.gz", "warped.nii.gz"):
+        assert np.array_equal(array(out / name), array(again / name))
+    effective = from_toml(RegistrationConfig, out / "config.toml")
+    assert effective == from_dict(RegistrationConfig, record_of(out)["settings"])
+    assert effective.features.spacing_mm is not None
+
+
+def test_each_way_to_say_a_setting_has_its_rank(tmp_path):
+    """Preset, file, fast or quality, models, --set, single flags: each wins over those before it."""
+    path = tmp_path / "mine.toml"
+    path.write_text("[refine]\niterations = 21\ndiffusion = 0.7\n", encoding="utf-8")
+    preset = load_config(SettingFlags(preset="lung-ct"))
+    assert (preset.refine.diffusion, preset.refine.symmetric, preset.coarse.reach_mm) == (0.15, True, 50.0)
+    file = load_config(SettingFlags(preset="lung-ct", config=path))
+    assert (file.refine.diffusion, file.refine.iterations, file.coarse.reach_mm) == (0.7, 21, 50.0)
+    fast = load_config(SettingFlags(preset="lung-ct", config=path, fast=True))
+    assert (fast.refine.iterations, fast.refine.symmetric, fast.refine.diffusion) == (8, False, 0.7)
+    named = load_config(SettingFlags(config=path, models=ModelFlags(model=("intensity",))))
+    assert named.models[0].model == "intensity"
+    assigned = load_config(SettingFlags(config=path, fast=True, assignments=("refine.iterations=5", "seed=3")))
+    assert (assigned.refine.iterations, assigned.seed) == (5, 3)
+    flags = SettingFlags(
+        assignments=("align.transform=affine", "seed=3", "intensities.body=true"), align="rigid", seed=4
+    )
+    assert (load_config(flags).align.transform, load_config(flags).seed) == ("rigid", 4)
+    assert load_config(flags).intensities.body is True
+    assert load_config(SettingFlags(symmetric=False, body_mask=False)).refine.symmetric is False
+    assert load_config(SettingFlags()) == RegistrationConfig()
+
+
+def test_flags_that_exclude_each_other_are_refused(run, pair, tmp_path):
+    """Fast and quality at once, two starts at once, an unknown preset: one sentence, nothing written."""
+    fixed, moving, out = pair
+    with pytest.raises(ConfigError, match="--fast or --quality"):
+        load_config(SettingFlags(fast=True, quality=True))
+    for flags in (
+        ("--fast", "--quality"),
+        ("--initial", tmp_path / "a.tfm", "--initial-landmarks", tmp_path / "a.csv", tmp_path / "b.csv"),
+        ("--preset", "lungs"),
+        ("--align", "sideways"),
+    ):
+        code, text, err = run("register", fixed, moving, "-o", out, *flags)
+        assert (code, text) == (2, "")
+        assert "error" in err.lower()
+        assert not out.exists()
+
+
+def test_explain_says_what_is_decided_and_then_does_it(run, pair):
+    """The sentences come on the standard output, in mm, before the summary; with --dry-run nothing follows them."""
+    fixed, moving, out = pair
+    code, text, _ = run("register", fixed, moving, "-o", out, "--explain", "--dry-run")
+    assert code == 0
+    assert not out.exists()
+    lines = text.splitlines()
+    assert all(line.endswith(".") for line in lines)
+    assert lines[0] == (
+        "The fixed image has 19 × 17 × 14 voxels of 1.9 × 2.1 × 2.8 mm and is of grey values, neither CT nor labels."
+    )
+    assert lines[-1].startswith("It takes about ")
+    code, whole, _ = run("register", fixed, moving, "-o", out, "--explain", "--align", "none", *QUICK[2:-1])
+    assert code == 0
+    assert whole.splitlines()[:2] == lines[:2]
+    assert "There is no alignment, as set." in whole
+    assert "smallest Jacobian" in whole
+    assert run("register", fixed, moving, "-o", out, "--explain", "--dry-run", "-q")[1] == ""
+    told = json.loads(run("register", fixed, moving, "-o", out, "--explain", "--dry-run", "--json")[1])
+    assert told["memory_bytes"] > 1e8
+    assert told["lines"][0] == lines[0]
+
+
+def test_explain_does_not_disturb_json(run, pair):
+    """With --json the standard output is the record alone."""
+    fixed, moving, out = pair
+    code, text, _ = run("register", fixed, moving, "-o", out, "--explain", "--json", *QUICK[:-1])
+    assert code == 0
+    assert text == (out / "record.json").read_text(encoding="utf-8")
+
+
+def test_the_jacobian_on_request_is_that_of_itk(run, pair):
+    """jacobian.nii.gz is the determinant that ITK's filter computes of the written field, on the fixed grid."""
+    fixed, moving, out = pair
+    code, _, err = run("register", fixed, moving, "-o", out, "--jacobian", *QUICK)
+    assert code == 0, err
+    assert "jacobian.nii.gz" in listed(out)
+    assert "jacobian.nii.gz" in record_of(out)["outputs"]
+    field = sitk.ReadImage(str(out / "field.nii.gz"), sitk.sitkVectorFloat64)
+    inside = (slice(1, -1),) * 3
+    # SimpleITK's filter takes the axes for those of the image: a grid without rotation tells the same determinant
+    matrix = np.array(field.GetDirection()).reshape(3, 3)
+    along = sitk.GetImageFromArray(sitk.GetArrayFromImage(field) @ matrix, isVector=True)
+    along.SetSpacing(field.GetSpacing())
+    expected = sitk.GetArrayFromImage(sitk.DisplacementFieldJacobianDeterminant(along))
+    np.testing.assert_allclose(
+        array(out / "jacobian.nii.gz")[inside], expected[inside], atol=5e-4
+    )  # what is rounded in the file
+
+
+def test_the_inverse_on_request_leads_back(run, pair):
+    """inverse.h5 and inverse.nii.gz lie on the moving grid and undo transform.h5 inside both images."""
+    fixed, moving, out = pair
+    code, _, err = run("register", fixed, moving, "-o", out, "--inverse", *QUICK)
+    assert code == 0, err
+    assert {"inverse.h5", "inverse.nii.gz"} <= set(listed(out))
+    forth, back = sitk.ReadTransform(str(out / "transform.h5")), sitk.ReadTransform(str(out / "inverse.h5"))
+    assert sitk.ReadImage(str(out / "inverse.nii.gz")).GetSize() == MOVING.size_xyz
+    for offset in ((0, 0, 0), (6, -4, 3), (-5, 5, -6)):
+        point = tuple(np.array([3.0, -7.0, 11.0]) + offset)
+        assert back.TransformPoint(forth.TransformPoint(point)) == pytest.approx(point, abs=0.1)
+        assert np.linalg.norm(np.subtract(forth.TransformPoint(point), point)) > 0.5
+
+
+def test_landmarks_are_a_start(run, pair, tmp_path):
+    """Images far from each other are brought together by a few corresponding points."""
+    fixed, _, out = pair
+    shift = np.array([300.0, -40.0, 20.0])
+    far = make_grid(MOVING.size_xyz, MOVING.spacing_xyz, np.array(MOVING.origin_xyz) + shift, MOVING.direction)
+    write_image(blobs(far, tuple(shift + np.array([2.0, -1.5, 1.0]))), tmp_path / "far.nrrd")
+    points = np.array([3.0, -7.0, 11.0]) + np.array([[-8, 4, 3], [7, -5, -4], [3, 8, 6], [0, 0, 0], [5, 5, -8.0]])
+    for name, values in (("a.csv", points), ("b.csv", points + shift)):
+        np.savetxt(tmp_path / name, values, delimiter=",", header="x,y,z", comments="")
+    given = ("--initial-landmarks", tmp_path / "a.csv", tmp_path / "b.csv")
+    code, _, err = run("register", fixed, tmp_path / "far.nrrd", "-o", out, *given, *QUICK)
+    assert code == 0, err
+    transform = sitk.ReadTransform(str(out / "transform.h5"))
+    moved = np.array([transform.TransformPoint(tuple(point)) for point in points[:3]])
+    assert np.abs(moved - points[:3] - shift - [2.0, -1.5, 1.0]).mean() < 1.0
+    assert {"fixed_landmarks", "moving_landmarks"} <= set(record_of(out)["inputs"])
+
+
+def test_stiffness_is_read_as_an_image(run, pair, tmp_path):
+    """Where the stiffness is high the field bends less than without."""
+    fixed, moving, out = pair
+    write_image(Volume(torch.full((1, *FIXED.shape), 50.0), FIXED), tmp_path / "stiff.nii.gz", "float32")
+    assert run("register", fixed, moving, "-o", out, *QUICK)[0] == 0
+    stiff = out.with_name("stiff")
+    code, _, err = run("register", fixed, moving, "-o", stiff, "--stiffness", tmp_path / "stiff.nii.gz", *QUICK)
+    assert code == 0, err
+
+    def bending(folder):
+        return float(sum(np.abs(np.diff(array(folder / "field.nii.gz"), axis=axis)).mean() for axis in range(3)))
+
+    assert bending(stiff) < 0.9 * bending(out)
+
+
+def test_nothing_that_is_read_is_written_over(run, pair):
+    """A config.toml that is read from the output folder is an error, not lost."""
+    fixed, moving, out = pair
+    out.mkdir()
+    (out / "config.toml").write_text("seed = 3\n", encoding="utf-8")
+    code, _, err = run("register", fixed, moving, "-o", out, "--config", out / "config.toml")
+    assert code == 2
+    assert "another output folder" in err
+    assert listed(out) == ["config.toml"]

@@ -1,0 +1,279 @@
+"""Promises of points in files: the right ones, in the right handedness, move; all else in a file stays as it was."""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from conftest import make_grid, rotation, smooth_field
+from semreg.errors import ConfigError, GeometryError, ImageError, OutputError
+from semreg.transforms import Chain, is_point_file, move_points, read_points
+
+GRID = make_grid((12, 11, 10), (1.1, 1.4, 1.9), (-31.0, 12.5, 77.0), rotation(3))
+INSIDE = np.array([[3.0, 4.0, 5.0, 1.0], [6.0, 5.0, 4.0, 1.0], [5.0, 7.0, 6.0, 1.0]])
+LPS = np.round((INSIDE @ GRID.index_to_point().T)[:, :3], 3)
+"""Three points inside the grid, one a row."""
+RAS = LPS * [-1, -1, 1]
+
+
+@pytest.fixture
+def chain():
+    """A field and then a rotation about a far centre."""
+    return Chain.of(smooth_field(GRID), sitk.Euler3DTransform((11.0, -7.0, 60.0), 0.1, -0.2, 0.3, (4.0, -5.0, 6.0)))
+
+
+def expected(chain):
+    """Where SimpleITK brings the points, one a row, LPS."""
+    return np.array([chain.sitk().TransformPoint(point) for point in LPS.tolist()])
+
+
+def test_csv(chain, tmp_path):
+    """The columns x, y, z move wherever they are; other columns, quotes and their order stay."""
+    rows = [f'"a, {n}",{z},{x},7.50,{y}' for n, (x, y, z) in enumerate(LPS.tolist())]
+    (tmp_path / "a.csv").write_text("label,Z,X,weight,Y\n" + "\n".join(rows) + "\n")
+    assert move_points(tmp_path / "a.csv", tmp_path / "b.csv", chain)[0] == 3
+    lines = (tmp_path / "b.csv").read_text().splitlines()
+    assert lines[0] == "label,Z,X,weight,Y"
+    for n, (line, (x, y, z)) in enumerate(zip(lines[1:], expected(chain), strict=True)):
+        *_, got_z, got_x, weight, got_y = line.split(",")
+        assert line.startswith(f'"a, {n}",')
+        assert weight == "7.50"
+        assert [float(v) for v in (got_x, got_y, got_z)] == pytest.approx([x, y, z], abs=1e-5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "b.csv"]
+
+
+def test_csv_in_ras_and_with_semicolons(chain, tmp_path):
+    """With ``ras`` x and y change their sign on the way in and out; semicolons and a byte order mark are understood."""
+    rows = "".join(";".join(map(str, point)) + "\n" for point in RAS.tolist())
+    (tmp_path / "a.csv").write_text("\ufeffx;y;z\n" + rows, encoding="utf-8")
+    move_points(tmp_path / "a.csv", tmp_path / "b.csv", chain, ras=True)
+    got = np.loadtxt(tmp_path / "b.csv", delimiter=";", skiprows=1, encoding="utf-8-sig")
+    np.testing.assert_allclose(got * [-1, -1, 1], expected(chain), atol=1e-5)
+
+
+def test_there_and_back_in_a_csv(chain, tmp_path):
+    """Points that went to the moving image come back with the inverse within 1e-3 mm."""
+    np.savetxt(tmp_path / "a.csv", LPS, delimiter=",", header="x,y,z", comments="")
+    move_points(tmp_path / "a.csv", tmp_path / "b.csv", chain)
+    count, residual = move_points(tmp_path / "b.csv", tmp_path / "c.csv", chain.inverse())
+    assert (count, residual.max() < 1e-4) == (3, True)
+    np.testing.assert_allclose(np.loadtxt(tmp_path / "c.csv", delimiter=",", skiprows=1), LPS, atol=1e-3)
+
+
+def test_points_in_2d(tmp_path):
+    """A table of x and y goes through a transform in 2-D; one with z that is not 0 does not."""
+    turn = sitk.Euler2DTransform((1.0, 2.0), 0.5, (3.0, 4.0))
+    (tmp_path / "a.csv").write_text("x,y,name\n5,-6,p\n")
+    move_points(tmp_path / "a.csv", tmp_path / "b.csv", Chain.of(turn))
+    x, y, name = (tmp_path / "b.csv").read_text().splitlines()[1].split(",")
+    assert name == "p"
+    assert (float(x), float(y)) == pytest.approx(turn.TransformPoint((5.0, -6.0)), abs=1e-5)
+    (tmp_path / "a.csv").write_text("x,y,z\n5,-6,7\n")
+    with pytest.raises(GeometryError, match="2-D"):
+        move_points(tmp_path / "a.csv", tmp_path / "b.csv", Chain.of(turn))
+
+
+FCSV = "# Markups fiducial file version = {version}\n# CoordinateSystem = {system}\n# columns = {columns}\n"
+COLUMNS = "id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID"
+
+
+@pytest.mark.parametrize(
+    ("version", "system", "lps"),
+    [("4.11", "LPS", True), ("4.11", "RAS", False), ("4.10", "0", False), ("4.6", "1", True)],
+)
+def test_fcsv(version, system, lps, chain, tmp_path):
+    """The file says whether it is LPS or RAS, by word or by number; labels, quotes and flags stay."""
+    stored = LPS if lps else RAS
+    body = "".join(f'v{n},{x},{y},{z},0,0,0,1,1,1,0,"F, {n}",,\n' for n, (x, y, z) in enumerate(stored.tolist()))
+    (tmp_path / "a.fcsv").write_text(FCSV.format(version=version, system=system, columns=COLUMNS) + body)
+    move_points(tmp_path / "a.fcsv", tmp_path / "b.fcsv", chain)
+    before, after = ((tmp_path / name).read_text().splitlines() for name in ("a.fcsv", "b.fcsv"))
+    assert after[:3] == before[:3]
+    got = np.array([[float(v) for v in line.split(",")[1:4]] for line in after[3:]])
+    np.testing.assert_allclose(got * ([1, 1, 1] if lps else [-1, -1, 1]), expected(chain), atol=1e-5)
+    assert [line.split(",", 4)[4] for line in after[3:]] == [line.split(",", 4)[4] for line in before[3:]]
+
+
+def test_fcsv_of_slicer_3(chain, tmp_path):
+    """The oldest files name their columns label first and mean RAS without saying so."""
+    body = "".join(f"L{n},{x},{y},{z},1,1\n" for n, (x, y, z) in enumerate(RAS.tolist()))
+    (tmp_path / "a.fcsv").write_text(f"# Fiducial List file a.fcsv\n# columns = label,x,y,z,sel,vis\n{body}")
+    move_points(tmp_path / "a.fcsv", tmp_path / "b.fcsv", chain)
+    lines = (tmp_path / "b.fcsv").read_text().splitlines()[2:]
+    got = np.array([[float(v) for v in line.split(",")[1:4]] for line in lines]) * [-1, -1, 1]
+    np.testing.assert_allclose(got, expected(chain), atol=1e-5)
+
+
+@pytest.mark.parametrize("system", ["LPS", "RAS"])
+def test_markups(system, chain, tmp_path):
+    """Positions move; labels, orientations, display, points without a position and unknown entries stay."""
+    stored = LPS if system == "LPS" else RAS
+    turned = [-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0]
+    points = [
+        {"id": str(n), "label": f"Ä-{n}", "position": p, "orientation": turned} for n, p in enumerate(stored.tolist())
+    ]
+    points.insert(1, {"id": "9", "label": "later", "position": None, "positionStatus": "undefined"})
+    markup = {"type": "Fiducial", "coordinateSystem": system, "coordinateUnits": "mm", "controlPoints": points}
+    document = {"@schema": "markups", "markups": [markup | {"display": {"opacity": 0.5}}]}
+    (tmp_path / "a.mrk.json").write_text(json.dumps(document), encoding="utf-8")
+    assert move_points(tmp_path / "a.mrk.json", tmp_path / "b.mrk.json", chain)[0] == 3
+    after = json.loads((tmp_path / "b.mrk.json").read_text(encoding="utf-8"))
+    placed = [point for point in after["markups"][0]["controlPoints"] if point["position"]]
+    got = np.array([point.pop("position") for point in placed]) * ([1, 1, 1] if system == "LPS" else [-1, -1, 1])
+    np.testing.assert_allclose(got, expected(chain), atol=1e-5)
+    for point in points:
+        if point["position"]:
+            point.pop("position")
+    assert after == document
+
+
+def legacy(points, dtype, *, binary, title="semreg"):
+    """A legacy VTK file of one triangle with a value a point."""
+    kind = {"f4": "float", "f8": "double"}[dtype]
+    numbers = points.astype(f">{dtype}").tobytes() if binary else " ".join(map(repr, points.ravel().tolist())).encode()
+    cells = struct.pack(">4i", 3, 0, 1, 2) if binary else b"3 0 1 2"
+    values = np.arange(3, dtype=">f4").tobytes() if binary else b"0 1 2"
+    head = f"# vtk DataFile Version 3.0\n{title}\n{'BINARY' if binary else 'ASCII'}\nDATASET POLYDATA\n"
+    parts = [head.encode(), f"POINTS 3 {kind}\n".encode(), numbers, b"\nPOLYGONS 1 4\n", cells]
+    return b"".join([*parts, b"\nPOINT_DATA 3\nSCALARS v float 1\nLOOKUP_TABLE default\n", values, b"\n"])
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_legacy_meshes(dtype, binary, chain, tmp_path):
+    """ASCII and binary points move in their type; cells and data stay byte for byte."""
+    (tmp_path / "a.vtk").write_bytes(legacy(LPS, dtype, binary=binary))
+    assert is_point_file(tmp_path / "a.vtk")
+    move_points(tmp_path / "a.vtk", tmp_path / "b.vtk", chain)
+    after = (tmp_path / "b.vtk").read_bytes()
+    got = read_points(tmp_path / "b.vtk").points.T
+    np.testing.assert_allclose(got, expected(chain), atol=1e-4)
+    before = (tmp_path / "a.vtk").read_bytes()
+    assert after[: after.index(b"POINTS")] == before[: before.index(b"POINTS")]
+    assert after[after.index(b"\nPOLYGONS") :] == before[before.index(b"\nPOLYGONS") :]
+
+
+@pytest.mark.parametrize(("title", "ras"), [("3D Slicer output. SPACE=RAS", False), ("mesh", True)])
+def test_meshes_in_ras(title, ras, chain, tmp_path):
+    """A mesh is RAS where its title says so as 3D Slicer writes it, or where the caller does."""
+    (tmp_path / "a.vtk").write_bytes(legacy(RAS, "f8", binary=False, title=title))
+    move_points(tmp_path / "a.vtk", tmp_path / "b.vtk", chain, ras=ras)
+    np.testing.assert_allclose(read_points(tmp_path / "b.vtk", ras=ras).points.T, expected(chain), atol=1e-5)
+    (tmp_path / "a.vtk").write_bytes(legacy(LPS, "f8", binary=False, title="3D Slicer output. SPACE=LPS"))
+    np.testing.assert_allclose(read_points(tmp_path / "a.vtk", ras=True).points.T, LPS)  # what the file says wins
+
+
+def vtp(encoding, *, compressed=False):
+    """An XML file of three points, in the encodings that VTK's writer has."""
+    raw, word = LPS.astype("<f8").tobytes(), "<I"
+    if compressed:
+        blocks = [zlib.compress(raw[:40]), zlib.compress(raw[40:])]
+        header = struct.pack("<5I", 2, 40, len(raw) - 40, *map(len, blocks))
+        streams = [header, b"".join(blocks)]
+    else:
+        streams = [struct.pack(word, len(raw)) + raw]
+    data = b"".join(streams) if encoding == "raw" else b"".join(map(base64.b64encode, streams))
+    compressor = ' compressor="vtkZLibDataCompressor"' if compressed else ""
+    form = 'format="appended" offset="4"' if encoding in ("raw", "appended") else f'format="{encoding}"'
+    inline = {"ascii": " ".join(map(repr, LPS.ravel().tolist())).encode(), "binary": data}.get(encoding, b"")
+    kind = "raw" if encoding == "raw" else "base64"
+    tail = b'<AppendedData encoding="%s">\n_\1\2\3\4%s\n</AppendedData>' % (kind.encode(), data) if not inline else b""
+    return b"".join(
+        (
+            f'<?xml version="1.0"?>\n<VTKFile type="PolyData" byte_order="LittleEndian"{compressor}>\n'.encode(),
+            b'<PolyData><Piece NumberOfPoints="3"><PointData></PointData>\n<Points>\n<DataArray type="Float64" ',
+            f'Name="Points" NumberOfComponents="3" {form}>'.encode(), inline,
+            b"</DataArray></Points></Piece></PolyData>\n", tail, b"</VTKFile>\n",
+        )
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("encoding", "compressed"),
+    [("ascii", False), ("binary", False), ("binary", True), ("appended", False), ("appended", True), ("raw", True)],
+)
+def test_xml_meshes(encoding, compressed, chain, tmp_path):
+    """Points of a .vtp file in each encoding move; what else the file holds stays."""
+    (tmp_path / "a.vtp").write_bytes(vtp(encoding, compressed=compressed))
+    np.testing.assert_array_equal(read_points(tmp_path / "a.vtp").points.T, LPS)
+    move_points(tmp_path / "a.vtp", tmp_path / "b.vtp", chain)
+    np.testing.assert_allclose(read_points(tmp_path / "b.vtp").points.T, expected(chain), atol=1e-9)
+    before, after = ((tmp_path / name).read_bytes() for name in ("a.vtp", "b.vtp"))
+    assert after.split(b"</Points>")[1] == before.split(b"</Points>")[1]
+
+
+def test_vtk_reads_the_meshes(chain, tmp_path):
+    """The package vtk reads the points of both kinds of mesh as they were written."""
+    vtk = pytest.importorskip("vtk")
+    support = pytest.importorskip("vtk.util.numpy_support")
+    for name, data, reader in (
+        ("a.vtk", legacy(LPS, "f8", binary=True), vtk.vtkPolyDataReader()),
+        ("a.vtp", vtp("appended", compressed=True), vtk.vtkXMLPolyDataReader()),
+    ):
+        (tmp_path / name).write_bytes(data)
+        move_points(tmp_path / name, tmp_path / f"b{name}", chain)
+        reader.SetFileName(str(tmp_path / f"b{name}"))
+        reader.Update()
+        points = support.vtk_to_numpy(reader.GetOutput().GetPoints().GetData())
+        np.testing.assert_allclose(points, expected(chain), atol=1e-9)
+
+
+def test_an_image_in_vtk_is_no_mesh(tmp_path):
+    """A .vtk file that SimpleITK wrote is an image, whatever its name says."""
+    sitk.WriteImage(sitk.Image((4, 5, 6), sitk.sitkInt16), str(tmp_path / "image.vtk"))
+    assert not is_point_file(tmp_path / "image.vtk")
+    assert not is_point_file(tmp_path / "missing.vtk")
+    assert is_point_file("A.FCSV")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("a.csv", b"1,2,3\n4,5,6\n", "names the columns"),
+        ("a.csv", b"", "names the columns"),
+        ("a.csv", b"x,y,z\n", "at least one point"),
+        ("a.csv", b"x,y,z\n1,2,3\n1,two,3\n", "line 3"),
+        ("a.csv", b"x,y,z\n1,nan,3\n", "line 2"),
+        ("a.csv", b"x,y,z\n1,2\n", "line 2"),
+        ("a.csv", b"x,y,z\n\xff\xfe,2,3\n", "a.csv"),
+        ("a.fcsv", b"# CoordinateSystem = IJK\nv,1,2,3\n", "RAS or LPS"),
+        ("a.fcsv", b"", "at least one point"),
+        ("a.mrk.json", b"{", "a.mrk.json"),
+        ("a.mrk.json", b'{"points": []}', "markups"),
+        ("a.mrk.json", b'{"markups": [{"controlPoints": []}]}', "at least one point"),
+        ("a.mrk.json", b'{"markups": [{"controlPoints": [{"position": [1, 2, "x"]}]}]}', "control point 1"),
+        ("a.mrk.json", b'{"markups": [{"coordinateUnits": "um"}]}', "in mm"),
+        ("a.vtk", b"hello", "legacy VTK"),
+        ("a.vtk", legacy(LPS, "f8", binary=True)[:120], "cut short"),
+        ("a.vtk", legacy(LPS, "f8", binary=False)[:95], "cut short"),
+        ("a.vtp", b"<VTKFile></VTKFile>", "one piece"),
+        ("a.vtp", vtp("appended", compressed=True).replace(b"vtkZLib", b"vtkLZ4"), "zlib"),
+        ("a.vtp", vtp("raw")[:-120], "cut short"),
+    ],
+)
+def test_what_holds_no_points_is_refused(name, data, said, chain, tmp_path):
+    """Damaged, empty and senseless files end in one sentence that names the file, and nothing is written."""
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ImageError, match=said) as refused:
+        move_points(tmp_path / name, tmp_path / f"out_{name}", chain)
+    assert name in str(refused.value)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_other_kinds_and_places_are_refused(chain, tmp_path):
+    """No conversion between kinds of files, no unknown kind, no missing file, no missing folder."""
+    (tmp_path / "a.csv").write_text("x,y,z\n-20,21,90\n")
+    with pytest.raises(ConfigError, match="as they are stored"):
+        move_points(tmp_path / "a.csv", tmp_path / "b.fcsv", chain)
+    with pytest.raises(ConfigError, match=r"\.mp4"):
+        read_points(tmp_path / "a.mp4")
+    with pytest.raises(ImageError, match="No such file"):
+        read_points(tmp_path / "b.csv")
+    with pytest.raises(OutputError, match="expected to write"):
+        move_points(tmp_path / "a.csv", tmp_path / "gone" / "b.csv", chain)
