@@ -12,7 +12,7 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,8 +66,10 @@ def main() -> None:
         return
     listed = tomllib.loads(given.pairs.read_text(encoding="utf-8"))["pair"]
     bench = Bench(given, given.pairs.parent, {pair["name"]: pair for pair in listed}, load_scorer(given.scorer))
-    found: dict[str, dict[str, Any]] = {} if given.tables_only else measured(bench)
-    text, good = summary(keep(bench.folder("figures.json"), found), given.threads)
+    figures = bench.folder("figures.json")
+    for part, name, row in () if given.tables_only else measured(bench):
+        keep(figures, part, name, row)
+    text, good = summary(kept(figures), given.threads)
     print(text)
     if given.report:
         given.report.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +86,7 @@ def arguments() -> argparse.Namespace:
     add("--scorer", type=Path, default=tools.SHARED / "bench" / "score.py", help="the file that scores")
     add("--only", nargs="+", default=[], choices=NAMES, metavar="NAME", help=f"pairs, or {TIME} for the CPU seconds")
     add("--draws", type=int, default=20, help=f"random positions of {MOVED}")
-    add("--resampled", action="store_true", help="a second series of them, resampled onto straight grids")
+    add("--resampled", action="store_true", help="resampled onto straight grids, not moved in the header")
     add("--runs", type=int, default=3, help="runs for the CPU seconds, of which the median counts")
     add("--threads", type=int, default=1)
     add("--tables-only", action="store_true", help="print the tables of what was measured before")
@@ -92,35 +94,39 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def measured(bench: Bench) -> dict[str, dict[str, Any]]:
-    """The rows of each part, by name."""
-    found = {"far": far_pairs(bench), "near": near_pairs(bench)}
+def measured(bench: Bench) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """The part, the name and the row of each run, as they come."""
+    yield from far_pairs(bench)
+    for name in filter(bench.wanted, tables.EARLIER):
+        yield "near", name, tried(bench, bench.pairs[name], bench.folder(name))
     if bench.wanted(MOVED):
-        found["header"] = moved_pairs(bench, resampled=False)
-        if bench.given.resampled:
-            found["resampled"] = moved_pairs(bench, resampled=True)
+        yield from moved_pairs(bench, resampled=bench.given.resampled)
     if bench.wanted(TIME):
-        found["time"] = times(bench)
-    return found
+        yield from times(bench)
 
 
-def keep(path: Path, found: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Write what was found over what is there of the same name, and return all."""
-    kept: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    for part, rows in found.items():
-        kept[part] = kept.get(part, {}) | rows
+def kept(path: Path) -> dict[str, dict[str, Any]]:
+    """What was measured so far: rows by part and name."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def keep(path: Path, part: str, name: str, row: Mapping[str, Any]) -> None:
+    """Write a row into the file of all, over an earlier one of the same name."""
+    found = kept(path)
+    found.setdefault(part, {})[name] = row
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
-    return kept
+    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
-def summary(kept: Mapping[str, dict[str, Any]], threads: int) -> tuple[str, bool]:
+def summary(found: Mapping[str, dict[str, Any]], threads: int) -> tuple[str, bool]:
     """The tables as Markdown, and whether all bars hold."""
-    near = {name: kept["near"][name] for name in tables.EARLIER if name in kept.get("near", {})}
-    parts = [tables.far_part(kept["far"])] if kept.get("far") else []
+    near = {name: found["near"][name] for name in tables.EARLIER if name in found.get("near", {})}
+    parts = [tables.far_part(found["far"])] if found.get("far") else []
     parts += [tables.near_part(near)] if near else []
-    parts += [tables.draws_part(MOVED, series, kept[series]) for series in ("header", "resampled") if kept.get(series)]
-    parts += [tables.times_part(kept["time"])] if kept.get("time") else []
+    parts += [
+        tables.draws_part(MOVED, series, found[series]) for series in ("header", "resampled") if found.get(series)
+    ]
+    parts += [tables.times_part(found["time"])] if found.get("time") else []
     facts = report.machine(threads) | {"semreg": report.versions_line(tools.semreg_versions())}
     bars = [bar for _, bars in parts for bar in bars]
     cells = [[what, figure, report.holds(good)] for what, good, figure in bars]
@@ -130,40 +136,31 @@ def summary(kept: Mapping[str, dict[str, Any]], threads: int) -> tuple[str, bool
     return text, all(good for _, good, _ in bars)
 
 
-def far_pairs(bench: Bench) -> dict[str, Any]:
+def far_pairs(bench: Bench) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """The pairs that lie apart, with and without an alignment."""
-    rows = {}
     for name in filter(bench.wanted, FAR):
         pair, unit = in_mm(bench, bench.pairs[name])
         for label, flags in ((name, ()), (f"{name}, --align none", ("--align", "none"))):
             row = tried(bench, pair, bench.folder(label.replace(", --", "-").replace(" ", "-")), *flags)
             if row["figure"] == "mm":
                 row |= {"figure": "px"} | {key: row[key] / unit for key in ("before", "after") if key in row}
-            rows[label] = row | {"not aligned": bool(flags)}
-    return rows
+            yield "far", label, row | {"not aligned": bool(flags)}
 
 
-def near_pairs(bench: Bench) -> dict[str, Any]:
-    """The pairs that need no alignment."""
-    return {name: tried(bench, bench.pairs[name], bench.folder(name)) for name in tables.EARLIER if bench.wanted(name)}
-
-
-def moved_pairs(bench: Bench, *, resampled: bool) -> dict[str, Any]:
+def moved_pairs(bench: Bench, *, resampled: bool) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """One pair in many random positions: in the header alone, or resampled so that the header tells nothing."""
     series = "resampled" if resampled else "header"
-    generator, rows, pair = np.random.default_rng(0), {}, bench.pairs[MOVED]
+    generator, pair = np.random.default_rng(0), bench.pairs[MOVED]
     images = {role: bench.root / pair[role] for role in ("moving", "moving_labels")}
     for draw in range(bench.given.draws):
         motion, distance, angle = drawn_motion(generator, images["moving"])
         moved = move_all(images, motion, bench.folder(MOVED, f"{series}-{draw}-images"), resampled=resampled)
         row = tried(bench, pair | moved, bench.folder(MOVED, f"{series}-{draw}"))
-        rows[str(draw)] = row | {"moved mm": distance, "turned degrees": angle}
-    return rows
+        yield series, str(draw), row | {"moved mm": distance, "turned degrees": angle}
 
 
-def times(bench: Bench) -> dict[str, Any]:
+def times(bench: Bench) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """CPU seconds with the defaults and without alignment, in turn, on pairs that need none."""
-    rows = {}
     for name in TIMED:
         usages: dict[str, list[Usage]] = {"none": [], "auto": []}
         for _ in range(bench.given.runs):
@@ -173,8 +170,8 @@ def times(bench: Bench) -> dict[str, Any]:
                 command = bench.command(bench.pairs[name], folder, "--align", align)
                 found.append(measure(command, threads=bench.given.threads, log=folder.with_suffix(".txt")))
                 print(f"{name} {align}: {found[-1].cpu_seconds:.1f} CPU s", file=sys.stderr, flush=True)
-        rows[name] = {align: median(found).cpu_seconds for align, found in usages.items()} | {"runs": bench.given.runs}
-    return rows
+        medians = {align: median(found).cpu_seconds for align, found in usages.items()}
+        yield "time", name, medians | {"runs": bench.given.runs}
 
 
 def tried(bench: Bench, pair: Mapping[str, Any], folder: Path, *flags: str) -> dict[str, Any]:

@@ -354,7 +354,7 @@ BAD_INPUT = [
     ("all NaN", _all_nan, (), "NaN"),
     ("constant", _constant, (), "constant"),
     ("2-D and 3-D", _flat, (), "2"),
-    ("no overlap", _far_away, (), r"mm"),
+    ("no overlap", _far_away, ("--align", "none"), r"mm"),
     ("empty mask", _empty_mask, ("--fixed-mask", "mask.nii.gz"), "mask"),
     ("missing mask", _nothing, ("--moving-mask", "nowhere.nii.gz"), "nowhere.nii.gz: there is no such file"),
     ("output is a file", _file_as_output, (), "expected to write to"),
@@ -390,7 +390,7 @@ def test_bad_input_is_one_sentence(run, pair, monkeypatch, spoil, arguments, sen
 def test_no_overlap_prints_both_boxes(run, pair):
     """Where images do not overlap the error says where each is, in mm."""
     _far_away(pair)
-    code, _, err = run("register", *pair[:2], "-o", pair[2], "-q")
+    code, _, err = run("register", *pair[:2], "-o", pair[2], "--align", "none", "-q")
     assert code == 2
     assert FIXED.box() in err
     assert "initial" in err

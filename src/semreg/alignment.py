@@ -40,6 +40,8 @@ RIM = 3
 """Voxels around the content that count too: its outline says much."""
 LEVELS, LEVELS_BEFORE = 3, 2
 """Resolutions, and those of an alignment that a deformation follows."""
+MOST_CONDITION = 1e6
+"""Ratio of the scales of an initial transform along its axes from which it counts as singular."""
 RADIUS, DILATION = 1, 1
 """Of MIND, on the voxels of each resolution."""
 
@@ -87,7 +89,7 @@ def align(  # noqa: PLR0913 - two images, two masks, a start and a hook are what
         start = start_of(initial, landmarks, config.align.transform, pair.grids[0].dimension)
         if start is not None and not is_linear(start):
             raise GeometryError("expected a linear initial transform for an alignment, got another: use register")
-    before = None if start is None else matrix_of(start)
+    before = checked_start(start)
     with clock.stage("align"):
         if config.align.transform == "none":
             n = pair.grids[0].dimension
@@ -111,6 +113,16 @@ def align(  # noqa: PLR0913 - two images, two masks, a start and a hook are what
         "timings": clock.timings,
     }
     return Aligned(found.matrix, warped, record)
+
+
+def checked_start(transform: Any) -> Matrix | None:
+    """The matrix of a linear start, None without one. Raises GeometryError for one that cannot be undone."""
+    if transform is None:
+        return None
+    matrix = matrix_of(transform)
+    if not np.isfinite(matrix).all() or np.linalg.cond(matrix[:-1, :-1]) > MOST_CONDITION:
+        raise GeometryError("expected an initial transform that can be undone, got a singular one: check its file")
+    return matrix
 
 
 def start_of(initial: Any, landmarks: Points | None, family: str, dimension: int) -> Any:

@@ -27,8 +27,8 @@ COARSE_MM = 4.0
 FEWEST_VOXELS = 32
 CONTENT_VOXELS = 64
 """Other images are averaged to about so many voxels along the longest axis."""
-HIGHEST_STORED = 65535.0
-"""Of 16 bits, with metal on the extended scale."""
+HIGHEST_STORED = float(1 << 18)
+"""Above what scanners store, 16 bits, with some room for what metal and filters make of it."""
 TISSUE_HU = -350.0
 """CT: above is tissue; between lung or foam and fat."""
 PLATE_VOXELS = 1.25

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from semreg.alignment import Points, alignment_record, find_alignment, start_of
+from semreg.alignment import Points, alignment_record, checked_start, find_alignment, start_of
 from semreg.automatic import decide, look, this_machine
 from semreg.config import RegistrationConfig
 from semreg.consistency import Inverse, consistency_record, invert
@@ -171,7 +171,7 @@ def _aligned(
     with clock.stage("align"):
         found = find_alignment(
             canonical(pair.treated["fixed"]), canonical(pair.treated["moving"]), config.align, device,
-            start=None if begin is None else matrix_of(begin), reach_mm=reach, on_step=clock.on_step,
+            start=checked_start(begin), reach_mm=reach, on_step=clock.on_step,
         )  # fmt: skip
     for doubt in found.doubts:
         logger.warning("the alignment is doubtful: %s", doubt)

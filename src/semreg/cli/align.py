@@ -13,7 +13,7 @@ from semreg.cli.common import Debug, Device, ImageFormat, Threads, check_dtype, 
 from semreg.cli.model_flags import ModelFlags
 from semreg.cli.register import check_outputs, check_together, describe_inputs, read_beside, read_images, write_texts
 from semreg.cli.register_flags import (
-    Align,
+    Alignment,
     Assignments,
     BodyMask,
     Config,
@@ -31,13 +31,15 @@ from semreg.cli.register_flags import (
 )
 from semreg.terminal import DIRECTION, Progress, alignment_rows, show_log, show_rows, show_sentences
 
+Family = Annotated[Alignment | None, typer.Option("--transform", help="What is looked for; auto by default.")]
+
 
 def align_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
     context: typer.Context,
     fixed: Annotated[Path, typer.Argument(help="Fixed image: a file, or the folder of a DICOM series.")],
     moving: Annotated[Path, typer.Argument(help="Moving image, brought onto the fixed one.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")],
-    transform: Align = None,
+    transform: Family = None,
     fixed_mask: FixedMask = None,
     moving_mask: MovingMask = None,
     fixed_series: FixedSeries = None,

@@ -31,7 +31,7 @@ FLAT = 1e-5
 
 @dataclass(frozen=True)
 class Picture:
-    """One image for the alignment, all (1, *S) on one grid."""
+    """One image for the alignment, all (1, *S); ``at`` brings all onto one grid."""
 
     image: Volume
     weight: Volume | None
