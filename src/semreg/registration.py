@@ -163,9 +163,11 @@ def _aligned(
 ) -> tuple[Any, Alignment | None]:
     """The transform to start from after the alignment, None for the headers, and what was found; None: not looked for.
 
-    A start that is not linear is taken as it is.
+    A start that is not linear is taken as it is; a single slice does not tell where it lies in space.
     """
-    if config.align.transform == "none" or (begin is not None and (isinstance(begin, Field) or not is_linear(begin))):
+    thin = min(min(grid.shape) for grid in pair.grids) == 1 and config.align.transform == "auto"
+    bent = begin is not None and (isinstance(begin, Field) or not is_linear(begin))
+    if config.align.transform == "none" or thin or bent:
         return begin, None
     reach = (config.coarse.reach_mm or 0.0) if config.coarse.enabled else 0.0
     with clock.stage("align"):

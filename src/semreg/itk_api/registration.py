@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
-from semreg.config import CoarseConfig, FeatureConfig, RefineConfig, RegistrationConfig
+from semreg.config import AlignConfig, CoarseConfig, FeatureConfig, IntensityConfig, RefineConfig, RegistrationConfig
 from semreg.errors import ConfigError
 from semreg.events import Step
 from semreg.fields import Field
@@ -22,6 +22,10 @@ from semreg.matching import Pairing
 EVEN_POOLING = 2
 """Features of a large image are averaged over this many voxels where the coarse grid is a multiple of it anyway."""
 
+
+AS_GIVEN = AlignConfig(transform="none")
+UNTREATED = IntensityConfig(padding=False, winsorise=False, body=False)
+"""As in itk-impact, images are compared where they lie and as they are."""
 
 NO_EFFECT = "Accepted; models see tiles that fit into memory here, whatever it is."
 
@@ -59,6 +63,8 @@ class ImpactCoarseRegistration(DenseRegistration):
         config = RegistrationConfig(
             seed=values["Seed"],
             models=entries,
+            align=AS_GIVEN,
+            intensities=UNTREATED,
             features=FeatureConfig(pooling=None if values["GridSpacing"] % EVEN_POOLING == 0 else 1),
             coarse=CoarseConfig(
                 levels=1,
@@ -170,6 +176,8 @@ class ImpactFineRegistration(DenseRegistration):
         config = RegistrationConfig(
             seed=values["Seed"],
             models=entries,
+            align=AS_GIVEN,
+            intensities=UNTREATED,
             features=FeatureConfig(pooling=1),
             coarse=CoarseConfig(enabled=False),
             refine=RefineConfig(

@@ -207,7 +207,10 @@ def _candidates(search: _Search, shifts: ShiftSearch) -> tuple[list[Candidate], 
         f"{why}{len(turns)} rotations up to {config.largest_rotation_deg(n):g}° "
         f"and {len(axes)} that turn axes onto each other were searched, each with every shift."
     )
-    return sorted(pool, key=lambda c: -c.match), [candidate.match for candidate in pool]
+    pool = sorted(pool, key=lambda c: -c.match)
+    highest = max((match for match, _ in ranked), default=0.0)
+    unit = pool[0].match / highest if pool and highest > 0 else 0.0  # matches on the larger voxels are of another size
+    return pool, [match * unit for match, _ in ranked]
 
 
 def _allowed(turns: list[Matrix], largest_deg: float | None) -> list[Matrix]:
