@@ -7,6 +7,7 @@ A row is what is known of one run: ``figure`` (Dice, mm or px), ``before``, ``af
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,6 +33,8 @@ MOST_MEAN_MM, MOST_P999_MM, MOST_TRIP_MM = 0.2, 1.0, 0.1
 """Transform and inverse one after the other, mean and 99.9th percentile; landmarks there and back."""
 MOST_GROWTH = 25.0
 """Percent of CPU seconds."""
+ERRORS = ("folded %", "mean mm", "p99.9 mm", "trip mm")
+"""Of a transform and its inverse."""
 
 
 def far_part(rows: Rows) -> tuple[str, list[Bar]]:
@@ -87,7 +90,7 @@ def pair_table(rows: Rows) -> str:
     cells, notes = [], []
     for name, row in rows.items():
         scores = [row.get("before"), row.get("after"), EARLIER.get(name)]
-        errors = [row.get(key) for key in ("folded %", "mean mm", "p99.9 mm", "trip mm")]
+        errors = [row.get(key) for key in ERRORS]
         doubts = row.get("doubts", ())
         said = [row.get("aligned", "failed"), str(len(doubts))]
         cells.append([name, row["figure"], *(report.number(value, 4) for value in scores), *said])
@@ -109,6 +112,7 @@ def draws_part(name: str, series: str, rows: Rows) -> tuple[str, list[Bar]]:
             share,
         ),
         (f"{name}, {series}: the others are doubtful by their own record", not silent, f"{len(silent)} are not"),
+        *bars_of_transforms(f"{name}, {series}, the worst draw", worst(rows)),
     ]
     cells = []
     for draw, row in rows.items():
@@ -121,6 +125,11 @@ def draws_part(name: str, series: str, rows: Rows) -> tuple[str, list[Bar]]:
     false = sum(draw in recovered for draw in told)
     lead = f"{share} recovered. Doubts in {len(told)}, {false} of them recovered all the same.\n"
     return f"## {name} in random positions: {series}\n\n{lead}\n{report.markdown_table(header, cells)}", bars
+
+
+def worst(rows: Rows) -> Row:
+    """The largest error of each kind over several results."""
+    return {key: max(row.get(key, math.inf) for row in rows.values()) for key in ERRORS}
 
 
 def times_part(rows: Rows) -> tuple[str, list[Bar]]:

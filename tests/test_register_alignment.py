@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import SimpleITK as sitk
 import torch
 
 from conftest import rotation
-from semreg import ConfigError, GeometryError, RegistrationConfig, Volume, align, register, write_image
+from semreg import ConfigError, GeometryError, ImageError, RegistrationConfig, Volume, align, register, write_image
 from semreg.cli import main
 from semreg.config import AlignConfig, CoarseConfig, RefineConfig
 from semreg.consistency import inverse_consistency
@@ -20,6 +21,16 @@ from semreg.parametric.maps import linear_about, mapped
 from semreg.phantom import make_pair
 
 QUICK = RegistrationConfig(align=AlignConfig(spacing_mm=10.0), refine=RefineConfig(iterations=3, levels=1))
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before():
+    """The command takes the log for itself: give it back."""
+    logger = logging.getLogger("semreg")
+    before = logger.handlers[:], logger.propagate, logger.level
+    yield
+    logger.handlers, logger.propagate = before[0], before[1]
+    logger.setLevel(before[2])
 
 
 @pytest.fixture(scope="module")
@@ -184,3 +195,50 @@ def test_a_start_that_cannot_be_undone_is_refused(phantom):
     for run in (align, register):
         with pytest.raises(GeometryError, match="singular"):
             run(phantom.fixed, phantom.moving, initial=flat)
+
+
+def test_what_does_not_fit_is_refused(phantom):
+    """A start or a stiffness of another dimension is one clear sentence, whatever is aligned."""
+    for transform in ("auto", "none"):
+        config = RegistrationConfig(align=AlignConfig(transform=transform))
+        with pytest.raises(GeometryError, match="in 3-D as the images are, got one in 2-D"):
+            register(phantom.fixed, phantom.moving, initial=sitk.Euler2DTransform(), config=config)
+    flat = Volume(torch.ones((1, 5, 6)), Grid.of_shape((5, 6)))
+    with pytest.raises(ImageError, match="stiffness map in 3-D"):
+        register(phantom.fixed, phantom.moving, stiffness=flat)
+
+
+def test_a_field_as_start_does_not_tear(phantom):
+    """The transform of one run as the start of the next folds nothing at the edge of its box."""
+    first = register(phantom.fixed, phantom.moving, config=QUICK)
+    second = register(phantom.fixed, phantom.moving, initial=first.transform(), config=QUICK)
+    assert second.record["jacobian"]["minimum"] > 0
+
+
+def test_results_of_an_earlier_run_do_not_stay(phantom, tmp_path):
+    """An inverse of the run before is removed; a file of somebody else is not."""
+    write_image(phantom.fixed, tmp_path / "fixed.nii.gz")
+    write_image(phantom.moving, tmp_path / "moving.nii.gz")
+    command = [
+        "align",
+        str(tmp_path / "fixed.nii.gz"),
+        str(tmp_path / "moving.nii.gz"),
+        "-o",
+        str(tmp_path / "out"),
+        "-q",
+    ]
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("inverse.h5", "mine.txt"):
+        (out / name).write_text("old", encoding="utf-8")
+    (out / "record.json").write_text(json.dumps({"outputs": ["inverse.h5", "../moving.nii.gz"]}), encoding="utf-8")
+    with pytest.raises(SystemExit):
+        main([*command, "--transform", "none"])
+    assert {path.name for path in out.iterdir()} == {
+        "transform.h5",
+        "warped.nii.gz",
+        "record.json",
+        "config.toml",
+        "mine.txt",
+    }
+    assert (tmp_path / "moving.nii.gz").exists()

@@ -179,18 +179,18 @@ def test_bad_values_are_refused(value: float, message: str) -> None:
     data = torch.ones(1, *grid.shape)
     data[0, 1, 2, 3] = value
     with pytest.raises(ImageError, match=message):
-        checked_stiffness(Volume(data, grid))
+        checked_stiffness(Volume(data, grid), grid.dimension)
 
 
 def test_empty_maps_are_refused() -> None:
     """A map of zeros and one of several channels are refused; single zeros become the least value."""
     grid = Grid.of_shape((4, 5, 6))
     with pytest.raises(ImageError, match="0 everywhere"):
-        checked_stiffness(Volume(torch.zeros(1, *grid.shape), grid))
+        checked_stiffness(Volume(torch.zeros(1, *grid.shape), grid), grid.dimension)
     with pytest.raises(ImageError, match="got 3"):
-        checked_stiffness(Volume(torch.ones(3, *grid.shape), grid))
+        checked_stiffness(Volume(torch.ones(3, *grid.shape), grid), grid.dimension)
     data = torch.ones(1, *grid.shape, dtype=torch.int16)
     data[0, 0] = 0
-    checked = checked_stiffness(Volume(data, grid))
+    checked = checked_stiffness(Volume(data, grid), grid.dimension)
     assert checked.data.dtype == torch.float32
     assert float(checked.data.min()) > 0

@@ -89,7 +89,7 @@ def align(  # noqa: PLR0913 - two images, two masks, a start and a hook are what
         start = start_of(initial, landmarks, config.align.transform, pair.grids[0].dimension)
         if start is not None and not is_linear(start):
             raise GeometryError("expected a linear initial transform for an alignment, got another: use register")
-    before = checked_start(start)
+    before = checked_start(start, pair.grids[0].dimension)
     with clock.stage("align"):
         if config.align.transform == "none":
             n = pair.grids[0].dimension
@@ -115,10 +115,15 @@ def align(  # noqa: PLR0913 - two images, two masks, a start and a hook are what
     return Aligned(found.matrix, warped, record)
 
 
-def checked_start(transform: Any) -> Matrix | None:
-    """The matrix of a linear start, None without one. Raises GeometryError for one that cannot be undone."""
+def checked_start(transform: Any, dimension: int) -> Matrix | None:
+    """The matrix of a linear start, None without one. Raises GeometryError where it does not fit or is singular."""
     if transform is None:
         return None
+    if transform.GetDimension() != dimension:
+        raise GeometryError(
+            f"expected an initial transform in {dimension}-D as the images are, got one in "
+            f"{transform.GetDimension()}-D: give another"
+        )
     matrix = matrix_of(transform)
     if not np.isfinite(matrix).all() or np.linalg.cond(matrix[:-1, :-1]) > MOST_CONDITION:
         raise GeometryError("expected an initial transform that can be undone, got a singular one: check its file")

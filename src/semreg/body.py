@@ -21,7 +21,7 @@ from semreg.sampling import pool
 logger = logging.getLogger("semreg")
 
 MARGIN_MM = 10.0
-"""How far the body mask reaches beyond the skin, so that the skin counts."""
+"""How far the body mask reaches beyond the skin, so that the skin counts; more would let the table in."""
 COARSE_MM = 4.0
 """CT is averaged to voxels of about this edge, or ``1 / FEWEST_VOXELS`` of the longest axis if that is less."""
 FEWEST_VOXELS = 32

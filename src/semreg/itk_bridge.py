@@ -237,6 +237,23 @@ def field_of_transform(transform: Any, grid: Grid) -> Field:
     return Field(Field.from_mm(mm, grid).vox.float(), grid)
 
 
+def field_of_displacements(transform: Any) -> Field | None:
+    """The Field of a ``SimpleITK.DisplacementFieldTransform`` on its own grid; None for any other transform.
+
+    In ITK's words points beyond its box stay where they are, which tears at its edge; a Field continues.
+    """
+    import SimpleITK as sitk
+
+    if transform.GetName() != "DisplacementFieldTransform":
+        return None
+    image = sitk.DisplacementFieldTransform(transform).GetDisplacementField()
+    grid = grid_of_header(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+    mm = torch.from_numpy(np.moveaxis(sitk.GetArrayFromImage(image), -1, 0).astype(np.float64))
+    if not bool(torch.isfinite(mm).all()):
+        raise GeometryError("expected a transform with finite displacements, got NaN or infinity: check its file")
+    return Field(Field.from_mm(mm, grid).vox.float(), grid)
+
+
 def is_linear(transform: Any) -> bool:
     """Whether a SimpleITK transform is affine."""
     return bool(transform.IsLinear())

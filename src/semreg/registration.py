@@ -26,7 +26,15 @@ from semreg.events import Clock, OnStep
 from semreg.fields import Field, Volume, jacobian_determinant, restore_order, warp
 from semreg.geometry import Grid, reorder
 from semreg.intake import Pair, take_in
-from semreg.itk_bridge import field_of_transform, is_linear, matrix_of, sitk_transform, to_volume, transform_of
+from semreg.itk_bridge import (
+    field_of_displacements,
+    field_of_transform,
+    is_linear,
+    matrix_of,
+    sitk_transform,
+    to_volume,
+    transform_of,
+)
 from semreg.matching import Given, Images, Pairing, describe_models, resolve_models
 from semreg.memory import peak_bytes
 from semreg.models import folders_of
@@ -80,9 +88,10 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
 
     Images and masks: anything ``semreg.to_volume`` takes (SimpleITK, itk, nibabel, (array, Grid), Volume), 2-D or
     3-D, on any two grids. Masks hold values in [0, 1]; voxels at 0 count nowhere. ``initial`` is a SimpleITK transform
-    or a Field, fixed → moving; ``landmarks`` stand for the rigid one between fixed and moving points (N, D) in mm.
-    ``stiffness``: an image of the weight of the regularity, 1 as usual, in the fixed image's space. ``inverse``: find
-    the way back too. ``model`` stands for what ``config.models`` names: a ``torch.nn.Module``, a callable, a file, a
+    or a Field, fixed → moving; ``landmarks`` stand for the map between fixed and moving points (N, D) in mm, rigid
+    unless ``align`` names another. ``stiffness``: an image of the weight of the regularity, 1 as usual, in the fixed
+    image's space. ``inverse``: find the way back too. ``model`` stands for what ``config.models`` names: a
+    ``torch.nn.Module``, a callable, a file, a
     name, or a list of these or of ``matching.Pairing``, models that are loaded already; ``models`` are folders with
     fetched ones. ``device`` is auto, cpu, cuda, cuda:n or mps. ``on_step`` receives ``Step`` events.
 
@@ -96,8 +105,9 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
     with clock.stage("prepare"):
         pair = take_in(fixed, moving, fixed_mask, moving_mask, config)
         target, source = pair.grids[0], pair.cleaned["moving"][0]
-        stiff = None if stiffness is None else checked_stiffness(to_volume(stiffness))
+        stiff = None if stiffness is None else checked_stiffness(to_volume(stiffness), target.dimension)
         begin = start_of(initial, landmarks, config.align.transform, target.dimension)
+        checked_start(_linear_part(begin), target.dimension)
         sights = look(pair.cleaned["fixed"][0]), look(source)
         decision = decide(*sights, config, this_machine(chosen), initial=begin is not None)
         config = decision.config
@@ -129,7 +139,7 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
         total = deformation if start is None else restore_order(total, frame.axes, target)
         jacobian = jacobian_determinant(total)
         warped = warp(source, total, outside=pair.outside)
-    linear = begin if begin is not None and not isinstance(begin, Field) and is_linear(begin) else None
+    linear = _linear_part(begin)
     back = _inverse(total, deformation, linear, source.grid, clock) if inverse else None
     record = {
         "device": str(chosen),
@@ -154,8 +164,18 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
         },
         "inverse": None if back is None else consistency_record(total, back),
     }
+    if float(jacobian.min()) <= 0:
+        logger.warning(
+            "%.2g %% of the voxels are folded: the initial transform folds, or tears at the edge of its field",
+            100 * float((jacobian <= 0).float().mean()),
+        )
     way_back = None if back is None else back.field
     return Registration(total, warped, record, total if linear is None else deformation, linear, way_back)
+
+
+def _linear_part(begin: Any) -> Any | None:
+    """The start if it is a linear transform, None else."""
+    return None if begin is None or isinstance(begin, Field) or not is_linear(begin) else begin
 
 
 def _aligned(
@@ -166,14 +186,16 @@ def _aligned(
     A start that is not linear is taken as it is; a single slice does not tell where it lies in space.
     """
     thin = min(min(grid.shape) for grid in pair.grids) == 1 and config.align.transform == "auto"
-    bent = begin is not None and (isinstance(begin, Field) or not is_linear(begin))
-    if config.align.transform == "none" or thin or bent:
+    linear = _linear_part(begin)
+    if begin is not None and linear is None and config.align.transform not in ("auto", "none"):
+        logger.warning("the initial transform is not linear: it is taken as it is, without an alignment")
+    if config.align.transform == "none" or thin or (begin is not None and linear is None):
         return begin, None
     reach = (config.coarse.reach_mm or 0.0) if config.coarse.enabled else 0.0
     with clock.stage("align"):
         found = find_alignment(
             canonical(pair.treated["fixed"]), canonical(pair.treated["moving"]), config.align, device,
-            start=checked_start(begin), reach_mm=reach, on_step=clock.on_step,
+            start=None if linear is None else matrix_of(linear), reach_mm=reach, on_step=clock.on_step,
         )  # fmt: skip
     for doubt in found.doubts:
         logger.warning("the alignment is doubtful: %s", doubt)
@@ -209,4 +231,6 @@ def peak_memory_bytes(device: torch.device) -> dict[str, int]:
 
 
 def _as_field(initial: Any, grid: Grid) -> Field:
-    return initial.on(grid) if isinstance(initial, Field) else field_of_transform(initial, grid)
+    """The start on ``grid``; a field continues beyond its box."""
+    field = initial if isinstance(initial, Field) else field_of_displacements(initial)
+    return field_of_transform(initial, grid) if field is None else field.on(grid)

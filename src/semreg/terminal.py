@@ -184,6 +184,8 @@ def alignment_rows(alignment: Mapping[str, Any] | None) -> list[tuple[str, str]]
     if alignment is None:
         return []
     applied = "none, the start stands" if alignment["transform"] == "none" else alignment["transform"]
+    if alignment["match"] is None or math.isnan(alignment["match"]):
+        return [("alignment", applied)]
     match = f"match {_number(alignment['match'])}, {_number(100 * alignment['overlap'])} % of the content in both"
     return [("alignment", f"{applied}; {match}"), *[("doubtful", doubt) for doubt in alignment["doubts"]]]
 

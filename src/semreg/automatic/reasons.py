@@ -78,11 +78,11 @@ def _body(story: Story) -> Iterator[str]:
         yield "Table and air around the body count, as set."
         return
     images = (("fixed", story.fixed), ("moving", story.moving))
-    named = [name for name, image in images if image.kind == "ct" and image.grid.dimension == 3]
+    named = [name for name, image in images if body or image.kind == "ct"]
     if named:
         which = "either image" if len(named) == 2 else f"the {named[0]} image"
-        why = "as set" if body else "because it looks like CT"
-        yield f"Table and air around the body in {which} do not count, {why}, unless a mask says what counts."
+        why = "as set." if body else "because it looks like CT, unless a mask says what counts."
+        yield f"Table and air around the body in {which} do not count, {why}"
 
 
 def _thickness(whose: str, image: Sight) -> Iterator[str]:
@@ -152,9 +152,10 @@ def _alignment(story: Story) -> str:
     if align.transform == "none":
         return "There is no alignment, as set."
     if story.initial:
+        stands = ", which stands where nothing near it matches clearly better" if align.transform == "auto" else ""
         return (
-            "The alignment is not searched for but starts from the initial transform, which stands where nothing near "
-            "it matches clearly better."
+            f"The alignment is not searched for but starts from the initial transform{stands}; one that is not linear "
+            "is taken as it is."
         )
     turned = f"turned by up to {align.largest_rotation_deg(story.fixed.grid.dimension):.3g}°, "
     if align.transform == "auto":

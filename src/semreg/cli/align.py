@@ -11,7 +11,16 @@ import typer
 
 from semreg.cli.common import Debug, Device, ImageFormat, Threads, check_dtype, print_json, sentences
 from semreg.cli.model_flags import ModelFlags
-from semreg.cli.register import check_outputs, check_together, describe_inputs, read_beside, read_images, write_texts
+from semreg.cli.register import (
+    check_outputs,
+    check_together,
+    describe_inputs,
+    read_beside,
+    read_images,
+    remove_stale,
+    write_texts,
+    written_before,
+)
 from semreg.cli.register_flags import (
     Alignment,
     Assignments,
@@ -87,6 +96,7 @@ def run_align(options: RegisterOptions) -> None:
     """Read, align, write, and show the summary."""
     config = load_config(options.settings)
     check_outputs(options)
+    before = written_before(options.output)
     from semreg import files
     from semreg.alignment import align
     from semreg.record import versions
@@ -113,6 +123,7 @@ def run_align(options: RegisterOptions) -> None:
             "versions": versions(),
         }
         write_texts(record, folder)
+    remove_stale(options, before)
     if options.as_json:
         print_json(record)
     elif not options.quiet:

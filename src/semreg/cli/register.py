@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Mapping
@@ -158,6 +159,7 @@ def run_register(options: RegisterOptions) -> None:
     """Read, register, write, and show the summary."""
     config = load_config(options.settings)
     check_outputs(options)
+    before = written_before(options.output)
     from semreg import files
     from semreg.devices import choose_device
     from semreg.record import versions
@@ -195,6 +197,7 @@ def run_register(options: RegisterOptions) -> None:
             "seconds_files": {"read": seconds_read, "write": time.perf_counter() - started},
         }
         write_texts(record, folder)
+    remove_stale(options, before)
     if options.as_json:
         print_json(record)
     elif not options.quiet:
@@ -277,6 +280,24 @@ def check_outputs(options: RegisterOptions) -> None:
             raise OutputError(
                 f"expected another output folder: {path}, the {role.replace('_', ' ')}, would be written over"
             )
+
+
+def written_before(output: Path) -> list[str]:
+    """Names of the files that an earlier run wrote into the folder, by its record; none where there is no record."""
+    try:
+        names = json.loads((output / "record.json").read_text(encoding="utf-8"))["outputs"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
+    return [str(name) for name in names if Path(str(name)).name == str(name)]
+
+
+def remove_stale(options: RegisterOptions, before: list[str]) -> None:
+    """Remove what an earlier run wrote and this one did not: an old inverse beside a new transform misleads."""
+    read = {path.resolve() for path in options.inputs.values()}
+    for name in before:
+        path = options.output / name
+        if name not in options.outputs and path.resolve() not in read:
+            path.unlink(missing_ok=True)
 
 
 def describe_inputs(options: RegisterOptions, images: Mapping[str, LoadedImage]) -> dict[str, Any]:

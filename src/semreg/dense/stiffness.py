@@ -24,13 +24,18 @@ EXACT = 1e-3
 """Share of the first residual at which they end."""
 
 
-def checked_stiffness(stiffness: Volume) -> Volume:
+def checked_stiffness(stiffness: Volume, dimension: int) -> Volume:
     """The map as float32, its values not below ``LEAST``.
 
     1 is the usual stiffness, larger values resist strain (bone: 50), smaller ones give way (a sliding interface: 0.1).
-    Raises ImageError for a map of several channels, with values that are negative or no numbers, or that is 0 all over.
+    Raises ImageError for a map of another dimension than the images', of several channels, with values that are
+    negative or no numbers, or that is 0 all over.
     """
     data = stiffness.data.to(torch.float32)
+    if stiffness.grid.dimension != dimension:
+        raise ImageError(
+            f"expected a stiffness map in {dimension}-D as the images are, got one in {stiffness.grid.dimension}-D"
+        )
     if data.shape[0] != 1:
         raise ImageError(f"expected a stiffness map of one value a voxel, got {data.shape[0]}: give a scalar image")
     if not bool(torch.isfinite(data).all()):

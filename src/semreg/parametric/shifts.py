@@ -37,8 +37,6 @@ class Candidate:
     match: float
     overlap: float
     """Share of the content that both images show, of the image that has less."""
-    prominence: float = 0.0
-    """How many standard deviations of all shifts the match lies above their mean."""
 
 
 class ShiftSearch:
@@ -61,10 +59,6 @@ class ShiftSearch:
         forth = linear_about(turn, self.centre_moving, self.centre_moving)
         seen = describe_through(self.moving, forth, grid, self.describe)
         matches, overlap = self._all_shifts(seen)
-        possible = matches > IMPOSSIBLE
-        if not bool(possible.any()):
-            return []
-        mean, deviation = float(matches[possible].mean()), float(matches[possible].std()) or 1.0
         found = []
         for _ in range(count):
             number = int(matches.argmax())
@@ -81,7 +75,7 @@ class ShiftSearch:
             origin = self.fixed.grid.index_to_point() @ np.array([*[0.0] * len(shift), 1.0])
             move = np.eye(len(turn) + 1)
             move[:-1, -1] = (start - origin)[:-1]
-            found.append(Candidate(forth @ move, value, float(overlap[where]) / self.most, (value - mean) / deviation))
+            found.append(Candidate(forth @ move, value, float(overlap[where]) / self.most))
             _clear(matches, where)
         return found
 
