@@ -66,7 +66,7 @@ def test_a_healthy_environment(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     rows = {line.split("\t")[0]: line.split("\t")[1:] for line in done.stdout.splitlines()}
     assert rows["semreg"] == ["ok", semreg.__version__, "this package"]
-    for name in ("torch", "numpy", "SimpleITK"):
+    for name in ("torch", "numpy", "scipy", "pydicom", "SimpleITK"):
         assert rows[name][:2] == ["ok", version(name)]
     assert rows["semreg-itkv4"] == ["ok", "0.9.1, for itk 5.4", "metrics inside itk.ImageRegistrationMethodv4"]
     assert rows["models"][:2] == ["ok", f"1 in {models}"]
