@@ -10,7 +10,7 @@ import torch
 
 from conftest import grid_at, points_of, rotation
 from semreg import Field, GeometryError, ImageError, Volume, register
-from semreg.config import CoarseConfig, FeatureConfig, ModelConfig, RefineConfig, RegistrationConfig
+from semreg.config import AlignConfig, CoarseConfig, FeatureConfig, ModelConfig, RefineConfig, RegistrationConfig
 from semreg.errors import ConfigError
 from semreg.fields import jacobian_determinant, warp
 from semreg.itk_bridge import field_of_itk, itk_field, itk_image, to_volume
@@ -86,6 +86,7 @@ def test_coarse_is_the_search_of_register(itk, dimension):
     found.Update()
     config = RegistrationConfig(
         seed=5,
+        align=AlignConfig(transform="none"),
         models=(ModelConfig(model="mind", distance=("l2",)),),
         features=FeatureConfig(pooling=1),
         coarse=CoarseConfig(levels=1, spacing_mm=3.0, half_width=2, balance="first"),
@@ -378,7 +379,11 @@ def test_modes_and_channels_of_a_network(itk, tmp_path):
         symmetric=False, mode="jacobian",
     )  # fmt: skip
     config = RegistrationConfig(
-        models=(entry,), features=FeatureConfig(pooling=1), coarse=CoarseConfig(enabled=False), refine=refine
+        align=AlignConfig(transform="none"),
+        models=(entry,),
+        features=FeatureConfig(pooling=1),
+        coarse=CoarseConfig(enabled=False),
+        refine=refine,
     )
     made.Update()
     expected = register(*volumes(2), config=config, device="cpu").field
