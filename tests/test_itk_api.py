@@ -10,7 +10,15 @@ import torch
 
 from conftest import grid_at, points_of, rotation
 from semreg import Field, GeometryError, ImageError, Volume, register
-from semreg.config import AlignConfig, CoarseConfig, FeatureConfig, ModelConfig, RefineConfig, RegistrationConfig
+from semreg.config import (
+    AlignConfig,
+    CoarseConfig,
+    FeatureConfig,
+    IntensityConfig,
+    ModelConfig,
+    RefineConfig,
+    RegistrationConfig,
+)
 from semreg.errors import ConfigError
 from semreg.fields import jacobian_determinant, warp
 from semreg.itk_bridge import field_of_itk, itk_field, itk_image, to_volume
@@ -87,6 +95,7 @@ def test_coarse_is_the_search_of_register(itk, dimension):
     config = RegistrationConfig(
         seed=5,
         align=AlignConfig(transform="none"),
+        intensities=IntensityConfig(padding=False, winsorise=False, body=False),
         models=(ModelConfig(model="mind", distance=("l2",)),),
         features=FeatureConfig(pooling=1),
         coarse=CoarseConfig(levels=1, spacing_mm=3.0, half_width=2, balance="first"),
