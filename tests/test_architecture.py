@@ -28,10 +28,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("features", "catalogue", "files", "dense", "parametric", "phantom"),
     ("models", "transforms"),
     ("matching",),
-    ("planning", "alignment"),
-    ("automatic",),
+    ("planning", "alignment", "evaluation", "uncertainty"),
+    ("automatic", "gates"),
     ("registration", "inference", "inspection", "sampled", "environment"),
-    ("itk_api",),
+    ("itk_api", "reports"),
+    ("cohort",),
     ("terminal", "demo", "cli"),
 )
 """From the bottom to the top; a module imports from its own layer and from those before it."""

@@ -446,6 +446,21 @@ def test_interrupted_file_leaves_the_old_one(error, tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_folders_inside_an_output_folder_are_merged(tmp_path):
+    """What is written into a folder of the stage takes the place of the old file there; its neighbours stay."""
+    out = tmp_path / "out"
+    (out / "figures").mkdir(parents=True)
+    (out / "figures" / "a.png").write_text("old")
+    (out / "figures" / "mine.png").write_text("mine")
+    with OutputFolder(out) as folder:
+        folder.stage("figures").mkdir()
+        (folder.stage("figures") / "a.png").write_text("new")
+        assert (out / "figures" / "a.png").read_text() == "old"
+    found = {path.relative_to(out).as_posix(): path.read_text() for path in out.rglob("*") if path.is_file()}
+    assert found == {"figures/a.png": "new", "figures/mine.png": "mine"}
+    assert folder.files == [out / "figures" / "a.png"]
+
+
 def test_output_folder_holds_all_files_or_none(tmp_path):
     """Files appear together at the end, over those of before, and the folder holds nothing else."""
     out = tmp_path / "deep" / "out"

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from semreg.errors import ModelNotFoundError as ModelNotFoundError
     from semreg.errors import OutputError as OutputError
     from semreg.errors import SemregError as SemregError
+    from semreg.evaluation import Evaluation as Evaluation
+    from semreg.evaluation import EvaluationSettings as EvaluationSettings
+    from semreg.evaluation import evaluate as evaluate
     from semreg.events import Step as Step
     from semreg.features.contract import ModelSpec as ModelSpec
     from semreg.features.contract import Normalisation as Normalisation
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from semreg.files import write_field as write_field
     from semreg.files import write_image as write_image
     from semreg.files import write_transform as write_transform
+    from semreg.gates import Verdict as Verdict
     from semreg.geometry import Grid as Grid
     from semreg.inference import extract as extract
     from semreg.inference import infer as infer
@@ -50,15 +54,21 @@ if TYPE_CHECKING:
     from semreg.planning import plan as plan
     from semreg.registration import Registration as Registration
     from semreg.registration import register as register
+    from semreg.reports import Case as Case
+    from semreg.reports import write_figures as write_figures
+    from semreg.reports import write_report as write_report
     from semreg.transforms import read_transform as read_transform
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Aligned": "alignment",
+    "Case": "reports",
     "ConfigError": "errors",
     "DeviceError": "errors",
     "DivergedError": "errors",
+    "Evaluation": "evaluation",
+    "EvaluationSettings": "evaluation",
     "Field": "fields",
     "GeometryError": "errors",
     "Grid": "geometry",
@@ -78,8 +88,10 @@ _HOMES = {
     "RegistrationConfig": "config",
     "SemregError": "errors",
     "Step": "events",
+    "Verdict": "gates",
     "Volume": "fields",
     "align": "alignment",
+    "evaluate": "evaluation",
     "extract": "inference",
     "image_to_tensor": "itk_tensor",
     "infer": "inference",
@@ -95,7 +107,9 @@ _HOMES = {
     "to_volume": "itk_bridge",
     "warp": "fields",
     "write_field": "files",
+    "write_figures": "reports",
     "write_image": "files",
+    "write_report": "reports",
     "write_transform": "files",
 }
 """Public name → the module it lives in."""

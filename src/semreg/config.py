@@ -249,6 +249,81 @@ class RefineConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UncertaintyConfig:
+    """How the uncertainty of the displacement is estimated."""
+
+    enabled: bool = True
+    """Whether to estimate it at all."""
+    repeats: int = 0
+    """Registrations more with the evidence drawn anew, whose spread counts too. Each takes as long as the first."""
+
+    def __post_init__(self) -> None:
+        """Check the values (ConfigError)."""
+        _require(0 <= self.repeats <= 100, "uncertainty.repeats between 0 and 100", self.repeats)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateConfig:
+    """What a result must show to pass, and from where on it fails; between the two a person should look.
+
+    Two numbers a gate: from where on a person should look, and from where on it fails. ``docs/verdict.md`` says what
+    each gate measures and where its numbers come from.
+    """
+
+    enabled: bool = True
+    """Whether to look at the result and judge it at all."""
+    missing: tuple[float, float] = (50.0, 95.0)
+    """Voxels that are NaN or infinite, in percent of the image with more of them."""
+    overlap: tuple[float, float] = (50.0, 10.0)
+    """Content that both images show, in percent of that of the image with less; lower is worse."""
+    folding: tuple[float, float] = (0.1, 1.0)
+    """Voxels where the transform turns space over, in percent."""
+    volume: tuple[float, float] = (2.0, 10.0)
+    """Voxels whose volume changes by more than a factor of 5, in percent."""
+    tears: tuple[float, float] = (1.0, 5.0)
+    """Voxels whose displacement differs from a neighbour's by more than twice the distance between them, in percent."""
+    scale: tuple[float, float] = (1.5, 3.0)
+    """Strongest stretch or shrinkage of the whole, a factor."""
+    bending: tuple[float, float] = (15.0, 30.0)
+    """99th percentile of the displacement without its linear part, in percent of the diagonal of the fixed image."""
+    match: tuple[float, float] = (25.0, 10.0)
+    """How much nearer the features are than those of unrelated places, in percent of these; lower is worse."""
+    gain: tuple[float, float] = (-2.0, -10.0)
+    """By how much ``match`` is higher than without the transform, in percentage points; lower is worse."""
+    residual: tuple[float, float] = (1.0, 2.0)
+    """Median displacement that one more search would add, in working voxels (about 1/48 of the field of view in 3-D,
+    1/96 in 2-D, not less than a voxel)."""
+    mismatch: tuple[float, float] = (10.0, 30.0)
+    """Share of the mismatch that one more search would take away, in percent."""
+    unfinished: tuple[float, float] = (25.0, 60.0)
+    """How much further the search would go the same way, or back, in percent of the displacement found."""
+    elsewhere: tuple[float, float] = (105.0, 130.0)
+    """Match after a shift of the whole, in percent of that of the result."""
+    mirror: tuple[float, float] = (110.0, 140.0)
+    """Match of the mirrored moving image at its best shift, in percent of that of the moving image as it is."""
+    uncertainty: tuple[float, float] = (1.0, 4.0)
+    """Median uncertainty of the displacement, in working voxels; measured where an uncertainty is known."""
+    consistency: tuple[float, float] = (1.0, 5.0)
+    """Mean distance in working voxels by which transform and inverse miss each other, where an inverse is known."""
+    landmarks: tuple[float, float] = (100.0, 125.0)
+    """Mean landmark error, in percent of that without the transform; where landmarks are known."""
+    labels: tuple[float, float] = (0.0, -0.05)
+    """By how much the mean Dice rose; where labels are known; lower is worse."""
+
+    def __post_init__(self) -> None:
+        """Check the values (ConfigError)."""
+        falling = ("overlap", "match", "gain", "labels")
+        for name, value in vars(self).items():
+            if name == "enabled":
+                continue
+            look, fail = value
+            known = all(abs(v) < float("inf") for v in value)
+            ordered = look >= fail if name in falling else look <= fail
+            way = "not below" if name in falling else "not above"
+            _require(known and ordered, f"gates.{name}: two finite numbers, look {way} fail", value)
+
+
+@dataclass(frozen=True, kw_only=True)
 class RegistrationConfig:
     """All settings of ``semreg.register``."""
 
@@ -263,6 +338,8 @@ class RegistrationConfig:
     features: FeatureConfig = field(default_factory=FeatureConfig)
     coarse: CoarseConfig = field(default_factory=CoarseConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
+    uncertainty: UncertaintyConfig = field(default_factory=UncertaintyConfig)
+    gates: GateConfig = field(default_factory=GateConfig)
 
     def __post_init__(self) -> None:
         """Check the values (ConfigError)."""

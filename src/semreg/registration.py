@@ -6,8 +6,9 @@ The contract of ``register``: the moving image, read through the field, matches 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from semreg.alignment import Points, alignment_record, checked_start, find_align
 from semreg.automatic import decide, look, this_machine
 from semreg.config import RegistrationConfig
 from semreg.consistency import Inverse, consistency_record, invert
-from semreg.dense.deform import deform
+from semreg.dense.deform import Deformed, deform
 from semreg.dense.stiffness import checked_stiffness
+from semreg.dense.terms import Term
 from semreg.dense.unfold import unfold
 from semreg.devices import choose_device
 from semreg.errors import ConfigError, DivergedError
@@ -42,6 +44,7 @@ from semreg.parametric.align import Alignment
 from semreg.planning import distances, layout, plan
 from semreg.preparation import canonical, check_overlap
 from semreg.settings import to_dict
+from semreg.uncertainty import Uncertainty, estimate
 
 logger = logging.getLogger("semreg")
 
@@ -62,6 +65,8 @@ class Registration:
     """The alignment or the initial transform if it is linear (a SimpleITK transform): applied after ``deformation``."""
     inverse: Field | None = None
     """The way back, moving → fixed, on the moving image's grid, if it was asked for."""
+    uncertainty: Volume | None = None
+    """How far ``deformation`` may be off, (1, *S) float32 in mm on the fixed image's grid; None: not estimated."""
 
     def transform(self) -> Any:
         """The result as a SimpleITK transform, points fixed → moving in mm."""
@@ -125,7 +130,9 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
     pooling = config.features.pooling or 1
     grids = frame.fixed.pooled(pooling), frame.moving.pooled(pooling)
     deformed = deform(terms, grids, config, clock, images, stiff)
-    del terms, images
+    again = partial(deform, grids=grids, config=config, clock=Clock(None), renewal=images, stiffness=stiff)
+    doubt = _uncertainty(terms, deformed, config, clock, again)
+    del terms, images, again
     with clock.stage("field"):
         ordered = reorder(target, frame.axes)
         deformation, passes = unfold(
@@ -137,8 +144,11 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
             raise DivergedError("expected a finite displacement, got NaN or infinity: check the images and settings")
         deformation = restore_order(deformation, frame.axes, target)
         total = deformation if start is None else restore_order(total, frame.axes, target)
-        jacobian = jacobian_determinant(total)
+        # at the border differences are halved: there a start that turns by 90° looks like a fold
+        inner = tuple(slice(1, -1) if size > 2 else slice(None) for size in target.shape)
+        jacobian = jacobian_determinant(total)[inner]
         warped = warp(source, total, outside=pair.outside)
+        shown = None if doubt is None else doubt.on_image(frame.axes, target)
     linear = _linear_part(begin)
     back = _inverse(total, deformation, linear, source.grid, clock) if inverse else None
     record = {
@@ -162,6 +172,7 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
             "folded_share": float((jacobian <= 0).float().mean()),
             "unfolding_passes": passes,
         },
+        "uncertainty": None if doubt is None else doubt.summary(),
         "inverse": None if back is None else consistency_record(total, back),
     }
     if float(jacobian.min()) <= 0:
@@ -170,7 +181,33 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
             100 * float((jacobian <= 0).float().mean()),
         )
     way_back = None if back is None else back.field
-    return Registration(total, warped, record, total if linear is None else deformation, linear, way_back)
+    return Registration(total, warped, record, total if linear is None else deformation, linear, way_back, shown)
+
+
+def _uncertainty(
+    terms: Sequence[Term],
+    deformed: Deformed,
+    config: RegistrationConfig,
+    clock: Clock,
+    again: Callable[[Sequence[Term]], Deformed],
+) -> Uncertainty | None:
+    """How far the displacement may be off, in the frame of the features; None where it is not asked for."""
+    if not config.uncertainty.enabled:
+        return None
+    with clock.stage("uncertainty"):
+        return estimate(
+            terms,
+            _displacement(deformed),
+            config.uncertainty,
+            disagreement=deformed.disagreement,
+            again=lambda others: _displacement(again(others)),
+            seed=config.seed,
+        )
+
+
+def _displacement(deformed: Deformed) -> Field:
+    """What was found, on the grid of the fixed features."""
+    return deformed.lattice.field(deformed.coefficients, deformed.lattice.grid)
 
 
 def _linear_part(begin: Any) -> Any | None:

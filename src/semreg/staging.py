@@ -68,8 +68,9 @@ def reserve(path: Path, size: int) -> None:
 class OutputFolder:
     """A folder that gets all files of a run or none.
 
-    Inside the ``with`` block files are written to ``stage(name)``; when it ends well they are moved to their place,
-    replacing files of the same name. On any exception they are removed, and so are folders made for them.
+    Inside the ``with`` block files are written to ``stage(name)``, or into folders made there; when it ends well they
+    are moved to their place, replacing files of the same name. On any exception they are removed, and so are folders
+    made for them.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -115,10 +116,13 @@ class OutputFolder:
 
     def _publish(self) -> None:
         if self._staging is not None:
-            for staged in sorted(self._staging.iterdir()):
-                place = self.path / staged.name
-                staged.replace(place)
-                self.files.append(place)
+            for staged in sorted(self._staging.rglob("*")):
+                place = self.path / staged.relative_to(self._staging)
+                if staged.is_dir():
+                    place.mkdir(exist_ok=True)
+                else:
+                    staged.replace(place)
+                    self.files.append(place)
             self._made = []
 
     def _discard(self) -> None:

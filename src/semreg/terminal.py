@@ -169,14 +169,25 @@ def show_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def summary_rows(record: Mapping[str, Any], files: list[str]) -> list[tuple[str, str]]:
     """Names and values of the summary."""
     similarity, jacobian, back = record["similarity"], record["jacobian"], record.get("inverse")
+    uncertainty = record.get("uncertainty")
     return [
+        *verdict_rows(record.get("verdict")),
         *alignment_rows(record.get("alignment")),
         ("distance of features", f"{_number(similarity['before'])} before, {_number(similarity['after'])} after"),
         ("smallest Jacobian", _number(jacobian["minimum"])),
         ("folded voxels", f"{_number(100 * jacobian['folded_share'])} %"),
         *([("there and back", _there_and_back(back))] if back else []),
+        *([("uncertainty", f"{_number(uncertainty['median_mm'])} mm in the median")] if uncertainty else []),
         ("files", ", ".join(files)),
     ]
+
+
+def verdict_rows(verdict: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """The verdict and what did not pass, the worst first."""
+    if verdict is None:
+        return []
+    reasons = [gate for level in ("FAIL", "LOOK") for gate in verdict["gates"] if gate["level"] == level]
+    return [("verdict", verdict["level"]), *[(gate["level"].lower(), gate["sentence"]) for gate in reasons]]
 
 
 def alignment_rows(alignment: Mapping[str, Any] | None) -> list[tuple[str, str]]:

@@ -15,12 +15,15 @@ import typer
 
 import semreg
 from semreg.cli.align import align_command
+from semreg.cli.batch import batch_command
 from semreg.cli.common import EXIT_TERMINATED, Debug, sentences
 from semreg.cli.doctor import doctor_command
+from semreg.cli.evaluate import evaluate_command
 from semreg.cli.infer import features_command, infer_command
 from semreg.cli.models import app as models_app
 from semreg.cli.presets import app as presets_app
 from semreg.cli.register import register_command
+from semreg.cli.report import report_command
 from semreg.cli.transforms import (
     apply_command,
     compose_command,
@@ -68,6 +71,9 @@ def version_command() -> None:
 
 app.command("register")(register_command)
 app.command("align")(align_command)
+app.command("evaluate")(evaluate_command)
+app.command("report")(report_command)
+app.command("batch")(batch_command)
 app.command("apply")(apply_command)
 app.command("convert")(convert_command)
 app.command("compose")(compose_command)

@@ -11,16 +11,9 @@ import typer
 
 from semreg.cli.common import Debug, Device, ImageFormat, Threads, check_dtype, print_json, sentences
 from semreg.cli.model_flags import ModelFlags
-from semreg.cli.register import (
-    check_outputs,
-    check_together,
-    describe_inputs,
-    read_beside,
-    read_images,
-    remove_stale,
-    write_texts,
-    written_before,
-)
+from semreg.cli.proof import ProofOptions
+from semreg.cli.register import check_together, read_beside, read_images
+from semreg.cli.register_files import check_outputs, describe_inputs, remove_stale, write_texts, written_before
 from semreg.cli.register_flags import (
     Alignment,
     Assignments,
@@ -84,6 +77,7 @@ def align_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
         initial=initial, landmarks=initial_landmarks, stiffness=None, inverse=False, jacobian=False,
         settings=settings, folders=(), device=device, threads=threads, explain=explain, dry_run=False, quiet=quiet,
         as_json=as_json, dtype=dtype, image_format=image_format, dense=False,
+        proof=ProofOptions(report=False),
         command=tuple(context.obj or ("semreg", *sys.argv[1:])),
     )  # fmt: skip
     with sentences(debug=debug):
@@ -123,7 +117,7 @@ def run_align(options: RegisterOptions) -> None:
             "versions": versions(),
         }
         write_texts(record, folder)
-    remove_stale(options, before)
+    remove_stale(options, before, options.outputs)
     if options.as_json:
         print_json(record)
     elif not options.quiet:

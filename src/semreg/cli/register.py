@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Mapping
@@ -13,6 +12,15 @@ import typer
 
 from semreg.cli.common import Debug, Device, Folders, ImageFormat, Threads, check_dtype, print_json, sentences
 from semreg.cli.model_flags import Components, Distances, ModelFlags, ModelLayers, Models, MovingModels, Specs, Weights
+from semreg.cli.proof import Dpi, Figures, ProofOptions, Report, verdict_on, write_proof
+from semreg.cli.register_files import (
+    check_outputs,
+    describe_inputs,
+    remove_stale,
+    write_results,
+    write_texts,
+    written_before,
+)
 from semreg.cli.register_flags import (
     Align,
     Assignments,
@@ -37,9 +45,10 @@ from semreg.cli.register_flags import (
     SettingFlags,
     Stiffness,
     Symmetric,
+    Uncertainty,
     load_config,
 )
-from semreg.errors import ConfigError, OutputError
+from semreg.errors import ConfigError
 from semreg.terminal import Progress, show_log, show_sentences, show_summary
 
 if TYPE_CHECKING:
@@ -72,6 +81,10 @@ def register_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
     stiffness: Stiffness = None,
     inverse: Inverse = False,
     jacobian: Jacobian = False,
+    uncertainty: Uncertainty = False,
+    report: Report = True,
+    figures: Figures = False,
+    dpi: Dpi = 150,
     model: Models = None,
     moving_model: MovingModels = None,
     layers: ModelLayers = None,
@@ -93,7 +106,7 @@ def register_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
     debug: Debug = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what is done in detail.")] = False,
 ) -> None:
-    """Align MOVING with FIXED; write the warped image, the transform, the field, the settings and a record.
+    """Align MOVING with FIXED; write the warped image, the transform, the field, the settings, a record and a page.
 
     Of several ways to say one setting the later one in this row holds: the defaults, --preset, --config, --fast or
     --quality, the flags of models, --set, the flags of single settings such as --align.
@@ -113,6 +126,7 @@ def register_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
         initial=initial, landmarks=initial_landmarks, stiffness=stiffness, inverse=inverse, jacobian=jacobian,
         settings=settings, folders=tuple(models or ()), device=device, threads=threads, explain=explain,
         dry_run=dry_run, quiet=quiet, as_json=as_json, dtype=dtype, image_format=image_format,
+        uncertainty=uncertainty, proof=ProofOptions(report=report, figures=figures, dpi=dpi),
         command=tuple(context.obj or ("semreg", *sys.argv[1:])),
     )  # fmt: skip
     with sentences(debug=debug):
@@ -188,16 +202,22 @@ def run_register(options: RegisterOptions) -> None:
             )
         started = time.perf_counter()
         write_results(options, result, folder, images["moving"].pixel_type)
+        seconds_write = time.perf_counter() - started
         record = {
             **result.record,
             "inputs": describe_inputs(options, images),
             "outputs": options.outputs,
             "command": list(options.command),
             "versions": versions(),
-            "seconds_files": {"read": seconds_read, "write": time.perf_counter() - started},
         }
+        started = time.perf_counter()
+        record["verdict"] = judge_result(images, beside, result, record)
+        drawn = prove(options, images, result, record, folder)
+        record["outputs"] = sorted({*options.outputs, *drawn})
+        seconds_proof = time.perf_counter() - started
+        record["seconds_files"] = {"read": seconds_read, "write": seconds_write, "proof": seconds_proof}
         write_texts(record, folder)
-    remove_stale(options, before)
+    remove_stale(options, before, record["outputs"])
     if options.as_json:
         print_json(record)
     elif not options.quiet:
@@ -245,70 +265,45 @@ def read_beside(options: RegisterOptions) -> dict[str, Any]:
     return found
 
 
-def write_results(options: RegisterOptions, result: Registration, folder: OutputFolder, pixel_type: str) -> None:
-    """Write all that is no text."""
-    from semreg import files
-    from semreg.fields import Volume, jacobian_determinant
-
-    files.write_image(result.warped, folder.stage(options.image_name("warped")), options.dtype or pixel_type)
-    files.write_field(result.field, folder.stage(options.image_name("field")))
-    files.write_transform(result.deformation, folder.stage("transform.h5"), result.affine)
-    if options.inverse and result.inverse is not None:
-        files.write_field(result.inverse, folder.stage(options.image_name("inverse")))
-        files.write_transform(result.inverse, folder.stage("inverse.h5"))
-    if options.jacobian:
-        volume = Volume(jacobian_determinant(result.field)[None], result.field.grid)
-        files.write_image(volume, folder.stage(options.image_name("jacobian")), "float32")
-
-
-def write_texts(record: Mapping[str, Any], folder: OutputFolder) -> None:
-    """Write the record, and the settings that were in force as a file for ``--config``."""
+def judge_result(
+    images: Mapping[str, LoadedImage], beside: Mapping[str, Any], result: Registration, record: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """The verdict on what was found."""
     from semreg.config import RegistrationConfig
-    from semreg.record import stable_json
-    from semreg.settings import from_dict, to_toml
+    from semreg.settings import from_dict
 
-    settings = to_toml(from_dict(RegistrationConfig, record["settings"]))
-    folder.stage("record.json").write_text(stable_json(record), encoding="utf-8")
-    folder.stage("config.toml").write_text(settings, encoding="utf-8")
-
-
-def check_outputs(options: RegisterOptions) -> None:
-    """Refuse to write over an input (OutputError)."""
-    places = {(options.output / name).resolve(): name for name in options.outputs}
-    for role, path in options.inputs.items():
-        if path.resolve() in places:
-            raise OutputError(
-                f"expected another output folder: {path}, the {role.replace('_', ' ')}, would be written over"
-            )
+    return verdict_on(
+        (images["fixed"].volume, images["moving"].volume),
+        result.field,
+        masks=(beside["fixed_mask"], beside["moving_mask"]),
+        config=from_dict(RegistrationConfig, record["settings"]),
+        known={"uncertainty": record["uncertainty"], "record": record},
+    )
 
 
-def written_before(output: Path) -> list[str]:
-    """Names of the files that an earlier run wrote into the folder, by its record; none where there is no record."""
-    try:
-        names = json.loads((output / "record.json").read_text(encoding="utf-8"))["outputs"]
-    except (OSError, ValueError, LookupError, TypeError):
+def prove(
+    options: RegisterOptions,
+    images: Mapping[str, LoadedImage],
+    result: Registration,
+    record: Mapping[str, Any],
+    folder: OutputFolder,
+) -> list[str]:
+    """Write the page and the figures that are wanted; their names."""
+    if not options.proof.wanted:
         return []
-    return [str(name) for name in names if Path(str(name)).name == str(name)]
+    from semreg.reports import Case
 
-
-def remove_stale(options: RegisterOptions, before: list[str]) -> None:
-    """Remove what an earlier run wrote and this one did not: an old inverse beside a new transform misleads."""
-    read = {path.resolve() for path in options.inputs.values()}
-    for name in before:
-        path = options.output / name
-        if name not in options.outputs and path.resolve() not in read:
-            path.unlink(missing_ok=True)
-
-
-def describe_inputs(options: RegisterOptions, images: Mapping[str, LoadedImage]) -> dict[str, Any]:
-    """Paths and checksums of all that was read."""
-    from semreg.files import checksum
-
-    described: dict[str, Any] = {
-        name: {"path": str(path), "sha256": checksum(path)}
-        for name, path in options.inputs.items()
-        if name not in images
-    }
-    for name, image in images.items():
-        described[name] = {"path": str(image.path), "sha256": image.sha256, "pixel_type": image.pixel_type}
-    return described
+    names = {name: image.path.name for name, image in images.items()}
+    case = Case(
+        fixed=images["fixed"].volume,
+        moving=images["moving"].volume,
+        field=result.field,
+        warped=result.warped,
+        background=record["background"],
+        uncertainty=result.uncertainty,
+        verdict=record["verdict"],
+        record=record,
+        names=names,
+        title=f"{names['moving']} onto {names['fixed']}",
+    )
+    return write_proof(case, folder, options.proof)

@@ -12,6 +12,7 @@ import typer
 
 from semreg.cli.common import ImageFormat
 from semreg.cli.model_flags import ModelFlags, model_configs
+from semreg.cli.proof import PAGE, ProofOptions
 from semreg.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -49,6 +50,9 @@ BodyMask = Annotated[
 Stiffness = Annotated[Path | None, typer.Option(help="Image of how stiff each place is, 1 as usual.")]
 Inverse = Annotated[bool, typer.Option("--inverse", help="Write the way back too, moving to fixed.")]
 Jacobian = Annotated[bool, typer.Option("--jacobian", help="Write the map of the local volume change too.")]
+Uncertainty = Annotated[
+    bool, typer.Option("--uncertainty", help="Write the map of how far the displacement may be off too, in mm.")
+]
 PresetName = Annotated[str | None, typer.Option("--preset", help="Settings for common pairs: see semreg presets list.")]
 Fast = Annotated[bool, typer.Option("--fast", help="Less time, less accurate.")]
 Quality = Annotated[bool, typer.Option("--quality", help="More time, more accurate.")]
@@ -103,6 +107,8 @@ class RegisterOptions:
     dtype: str | None
     image_format: ImageFormat
     command: tuple[str, ...]
+    uncertainty: bool = False
+    proof: ProofOptions = field(default_factory=ProofOptions)
     dense: bool = True
     """Whether a displacement field is made, and not a linear transform alone."""
 
@@ -129,12 +135,14 @@ class RegisterOptions:
 
     @property
     def outputs(self) -> list[str]:
-        """Names of all files that are written."""
+        """Names of all files that are written, but for the figures."""
         inverse = ["inverse.h5", self.image_name("inverse")] if self.inverse else []
         jacobian = [self.image_name("jacobian")] if self.jacobian else []
         field = [self.image_name("field")] if self.dense else []
+        uncertainty = [self.image_name("uncertainty")] if self.uncertainty else []
+        page = [PAGE] if self.dense and self.proof.report else []
         always = ["record.json", "config.toml", "transform.h5", *field, self.image_name("warped")]
-        return [*always, *inverse, *jacobian]
+        return [*always, *inverse, *jacobian, *uncertainty, *page]
 
 
 def load_config(flags: SettingFlags) -> RegistrationConfig:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from semreg.config import CoarseConfig
+from semreg.dense.disagreement import OnDisagreement, undone_mm
 from semreg.dense.terms import Term
 from semreg.errors import ConfigError
 from semreg.events import OnStep, Step
@@ -92,12 +93,18 @@ def memory_bytes(grid: Grid, levels: list[Level]) -> int:
 
 
 def coarse(
-    terms: Sequence[Term], grid: Grid, initial: Field, config: CoarseConfig, on_step: OnStep | None = None
+    terms: Sequence[Term],
+    grid: Grid,
+    initial: Field,
+    config: CoarseConfig,
+    on_step: OnStep | None = None,
+    on_disagreement: OnDisagreement | None = None,
 ) -> Field:
     """The displacement on nodes of ``grid`` that matches the features best among all in the search range.
 
     The layers of all terms share the axes of ``grid``. ``initial`` is where the search starts. The result lies on the
-    nodes of the finest level.
+    nodes of the finest level. ``on_disagreement`` is told after each level how far in mm the search in one direction
+    was from undoing that in the other.
     """
     started = time.perf_counter()
     levels = plan_levels(grid, config)
@@ -106,7 +113,8 @@ def coarse(
     field = initial
     for number, level in enumerate(levels, start=1):
         start = field.on(grid.pooled(level.factor))
-        update, value = search([_at_nodes(term, grid, level) for term in terms], start, level.half_width, config)
+        near = [_at_nodes(term, grid, level) for term in terms]
+        update, value = search(near, start, level.half_width, config, on_disagreement)
         field = update.then(start)
         if on_step is not None:
             seconds = time.perf_counter() - started
@@ -161,7 +169,13 @@ def _at_nodes(term: Term, grid: Grid, level: Level) -> Term:
     return replace(term, fixed=fixed, moving=term.moving.pooled(factor))
 
 
-def search(terms: Sequence[Term], start: Field, half_width: int, config: CoarseConfig) -> tuple[Field, float]:
+def search(
+    terms: Sequence[Term],
+    start: Field,
+    half_width: int,
+    config: CoarseConfig,
+    on_disagreement: OnDisagreement | None = None,
+) -> tuple[Field, float]:
     """One level: the displacement to apply before ``start``, and the mean matching cost of the chosen candidates.
 
     The fixed features of all terms lie on the grid of ``start``.
@@ -175,6 +189,8 @@ def search(terms: Sequence[Term], start: Field, half_width: int, config: CoarseC
     if config.inverse_consistency:
         cost = _total([(term, there.inner(), here) for term, (here, there) in compared], candidates, config)
         backward, _ = coupled_convex(cost, candidates, start.grid.shape)
+        if on_disagreement is not None:
+            on_disagreement(undone_mm(forward, backward, start.grid))
         forward = make_consistent(forward, backward)
     return Field(forward, start.grid), value
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -11,6 +11,7 @@ from semreg.config import RegistrationConfig
 from semreg.dense.balance import for_refinement, for_search
 from semreg.dense.bspline import SplineLattice
 from semreg.dense.coarse import coarse
+from semreg.dense.disagreement import Disagreement, between_mm, together_mm
 from semreg.dense.match import Renewal, distance_at
 from semreg.dense.refine import LevelReport, lattice_of, refine
 from semreg.dense.stiffness import stiffened
@@ -33,6 +34,8 @@ class Deformed:
     levels: tuple[LevelReport, ...] = ()
     spreads: tuple[float, ...] = ()
     """Of the costs of each layer in the search, where they are balanced by that."""
+    disagreement: Disagreement = field(default_factory=Disagreement)
+    """How far the two directions of the search and of the refinement are from undoing each other."""
 
 
 def deform(
@@ -54,10 +57,12 @@ def deform(
     found = Field.zeros(grid, device=device_of(terms))
     before = distance_at(terms, found)
     spread: tuple[float, ...] = ()
+    opposed: list[Volume] = []
+    refinements: Volume | None = None
     if config.coarse.enabled:
         with clock.stage("coarse"):
             weighed, spread = for_search(terms, grid, found, config.coarse)
-            found = coarse(weighed, grid, found, config.coarse, clock.on_step)
+            found = coarse(weighed, grid, found, config.coarse, clock.on_step, opposed.append)
     if not config.refine.enabled:
         lattice = lattice_of(grid, config.refine)
         coefficients = lattice.fit(found)
@@ -65,7 +70,8 @@ def deform(
             coefficients = stiffened(lattice, coefficients, stiffness)
             found = lattice.field(coefficients, grid)
         similarity = {"before": before, "after": distance_at(terms, found)}
-        return Deformed(lattice, coefficients, similarity, spreads=spread)
+        disagreement = Disagreement(together_mm(opposed))
+        return Deformed(lattice, coefficients, similarity, spreads=spread, disagreement=disagreement)
     with clock.stage("refine"):
         weighed = for_refinement(terms, found, config.refine)
         directions, levels = 2 if config.refine.symmetric else 1, config.refine.levels
@@ -80,10 +86,12 @@ def deform(
             swapped = [term.swapped() for term in weighed]
             back = refine(swapped, there, start, config.refine, hook, stiffness=carried)
             other = back.lattice.field(back.coefficients, there).inverse(grid, iterations=INVERSE_ITERATIONS)
+            refinements = between_mm(found, other)
             coefficients = lattice.fit(Field((found.vox + other.vox) / 2, grid))
             if stiffness is not None:
                 coefficients = stiffened(lattice, coefficients, stiffness)
             found = lattice.field(coefficients, grid)
             reports += back.levels
     similarity = {"before": before, "after": distance_at(terms, found)}
-    return Deformed(lattice, coefficients, similarity, reports, spread)
+    disagreement = Disagreement(together_mm(opposed), refinements)
+    return Deformed(lattice, coefficients, similarity, reports, spread, disagreement)

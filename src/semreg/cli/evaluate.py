@@ -1,0 +1,345 @@
+"""``semreg evaluate``: how good a transform is, in numbers, before and after side by side."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from semreg.cli.common import Debug, Json, Quiet, Threads, check_not_read, print_json, sentences
+from semreg.cli.evaluate_flags import (
+    Csv,
+    EvaluateOptions,
+    Fixed,
+    FixedPoints,
+    Initial,
+    Inverse,
+    Labels,
+    LandmarkUnit,
+    Mask,
+    Moving,
+    MovingPoints,
+    Names,
+    Output,
+    Ras,
+    Similarity,
+    Sources,
+    Tolerance,
+    Unit,
+)
+from semreg.cli.proof import PAGE, Dpi, Figures, ProofOptions, Report, verdict_on, write_proof
+from semreg.cli.register_flags import Assignments, Config
+from semreg.errors import ConfigError
+from semreg.terminal import show_log, show_rows, show_sentences, show_table, verdict_rows
+
+if TYPE_CHECKING:
+    from semreg.config import RegistrationConfig
+    from semreg.evaluation import Evaluation, Result, Subject
+    from semreg.fields import Volume
+    from semreg.itk_bridge import LoadedImage
+    from semreg.reports import Case
+
+ADVICE = "use --no-similarity, smaller images or a machine with more memory"
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What was read and what was measured: all that a verdict and a report need."""
+
+    subject: Subject
+    """The images, the mask, the transform and the way back, on the fixed grid."""
+    evaluation: Evaluation
+    images: Mapping[str, LoadedImage]
+    """``fixed`` and ``moving``, where they were given."""
+    labels: tuple[Any, Any] | None
+    """The label maps of both images as Volumes."""
+    result: Result | None
+    """The folder of results and its record, if one was given."""
+    output: Path | None
+    """Where files are to be written; None: nowhere."""
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    """Paths and checksums of what was read."""
+
+    def record(self, command: tuple[str, ...]) -> dict[str, Any]:
+        """What ``evaluation.json`` holds beside the measures."""
+        from semreg.record import versions
+
+        return {"inputs": dict(self.inputs), "versions": versions(), "command": list(command)}
+
+
+def evaluate_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
+    context: typer.Context,
+    sources: Sources,
+    fixed: Fixed = None,
+    moving: Moving = None,
+    fixed_landmarks: FixedPoints = None,
+    moving_landmarks: MovingPoints = None,
+    ras: Ras = False,
+    landmarks_in: Unit = LandmarkUnit.AUTO,
+    labels: Labels = None,
+    names: Names = None,
+    mask: Mask = None,
+    initial: Initial = None,
+    inverse: Inverse = None,
+    tolerance: Tolerance = 2.0,
+    similarity: Similarity = True,
+    output: Output = None,
+    config: Config = None,
+    assignments: Assignments = None,
+    report: Report = True,
+    figures: Figures = False,
+    dpi: Dpi = 150,
+    threads: Threads = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Measure a registration: landmarks, labels, deformation, similarity, and the way back.
+
+    FOLDER is what semreg register wrote: its images, mask and inverse are found by its record. Of a TRANSFORM what is
+    given is measured: landmarks alone need no image. Writes evaluation.json and evaluation.csv and, where both images
+    are known, a page that shows the result, with a verdict.
+    """
+    options = EvaluateOptions(
+        sources=tuple(sources), fixed=fixed, moving=moving,
+        landmarks=(tuple(fixed_landmarks or ()), tuple(moving_landmarks or ())), ras=ras, unit=landmarks_in,
+        labels=labels, names=names,
+        mask=mask, initial=tuple(initial or ()), inverse=inverse, tolerance_mm=tolerance, similarity=similarity,
+        output=output, config=config, assignments=tuple(assignments or ()),
+        proof=ProofOptions(report=report, figures=figures, dpi=dpi),
+        command=tuple(context.obj or ("semreg", *sys.argv[1:])),
+    )  # fmt: skip
+    with sentences(debug=debug, advice=ADVICE):
+        show_log(quiet=quiet, verbose=False)
+        if threads is not None:
+            from semreg.files import limit_threads
+
+            limit_threads(threads)
+        found = evaluated(options)
+        verdict = judged(found, gates_of(options, found.result))
+        more = {**found.record(options.command), "verdict": verdict}
+        files = write_evaluated(found, more, options.proof)
+        if as_json:
+            print_json({**found.evaluation.to_dict(), **more})
+        elif as_csv:
+            typer.echo(found.evaluation.csv(), nl=False)
+        elif not quiet:
+            show(found.evaluation, verdict, files)
+
+
+def evaluated(options: EvaluateOptions) -> Evaluated:
+    """Read all that is named and measure it; writes nothing."""
+    from semreg.evaluation import EvaluationSettings, measure, prepare, read_label_names, read_landmarks
+
+    settings = EvaluationSettings(tolerance_mm=options.tolerance_mm, similarity=options.similarity)
+    result = folder_of(options)
+    output = options.output or (None if result is None else options.sources[0])
+    paths = paths_of(options, result)
+    if output is not None:
+        flat = [path for given in paths.values() for path in given]
+        for name in ("evaluation.json", "evaluation.csv", PAGE):
+            check_not_read(output / name, flat)
+    landmarks = read_landmarks(*options.landmarks, ras=options.ras) if any(options.landmarks) else None
+    names = None if options.names is None else read_label_names(options.names)
+    images = read_images(paths)
+    notes: tuple[str, ...] = ()
+    if landmarks is not None and in_pixels(options, images):
+        from semreg.evaluation import of_pixels
+
+        sides = zip(("fixed", "moving"), landmarks[:2], strict=True)
+        fixed, moving = (of_pixels(points, images[side].volume.grid) for side, points in sides)
+        landmarks = landmarks._replace(fixed=fixed, moving=moving)
+        notes = ("The landmarks count as pixels, from 0 at the centre of the first one; errors are in mm.",)
+    labels = None if options.labels is None else tuple(read_labels(path) for path in options.labels)
+    subject = prepare(
+        paths["transform"],
+        fixed=images.get("fixed"),
+        moving=images.get("moving"),
+        mask=next(iter(paths["mask"]), None),
+        initial=paths["initial"] or None,
+        inverse=next(iter(paths["inverse"]), None),
+        grid=None if labels is None else labels[0].grid,
+    )
+    evaluation = measure(subject, landmarks=landmarks, labels=labels, label_names=names, settings=settings)
+    evaluation = replace(evaluation, notes=(*notes, *evaluation.notes))
+    return Evaluated(subject, evaluation, images, labels, result, output, described(paths, images, result))
+
+
+def in_pixels(options: EvaluateOptions, images: Mapping[str, LoadedImage]) -> bool:
+    """Whether landmarks are indices of pixels (ConfigError where that is asked for without both images)."""
+    from semreg.pictures import ENDINGS
+
+    if options.unit is LandmarkUnit.PIXELS and len(images) < 2:
+        raise ConfigError("expected both images with --landmarks-in pixels, got fewer: name them too")
+    if options.unit is not LandmarkUnit.AUTO or len(images) < 2:
+        return options.unit is LandmarkUnit.PIXELS
+    tables = all(path.suffix.lower() == ".csv" for side in options.landmarks for path in side)
+    return tables and all(image.path.name.lower().endswith(ENDINGS) for image in images.values())
+
+
+def folder_of(options: EvaluateOptions) -> Result | None:
+    """The folder of results, None where transforms are named (ConfigError for both)."""
+    folders = [path for path in options.sources if path.is_dir()]
+    if not folders:
+        return None
+    if len(options.sources) > 1:
+        raise ConfigError(f"expected one folder of results or transform files, got {folders[0]} and more: name one")
+    from semreg.evaluation import read_result
+
+    return read_result(folders[0])
+
+
+def paths_of(options: EvaluateOptions, result: Result | None) -> dict[str, list[Path]]:
+    """All files that are read, by what they are; a flag holds before what the record of the folder says."""
+
+    def chosen(given: Path | None, recorded: Path | None) -> list[Path]:
+        path = given if given is not None else recorded
+        return [] if path is None else [path]
+
+    return {
+        "transform": list(options.sources) if result is None else [result.transform],
+        "fixed": chosen(options.fixed, None if result is None else result.fixed),
+        "moving": chosen(options.moving, None if result is None else result.moving),
+        "mask": chosen(options.mask, None if result is None else result.mask),
+        "inverse": chosen(options.inverse, None if result is None else result.inverse),
+        "initial": list(options.initial),
+        "fixed_landmarks": list(options.landmarks[0]),
+        "moving_landmarks": list(options.landmarks[1]),
+        "labels": list(options.labels or ()),
+    }
+
+
+def read_images(paths: Mapping[str, list[Path]]) -> dict[str, LoadedImage]:
+    """The images that are named."""
+    from semreg.files import read_image
+
+    return {name: read_image(path) for name in ("fixed", "moving") for path in paths[name]}
+
+
+def read_labels(path: Path) -> Any:
+    """A label map as a Volume."""
+    from semreg.files import read_image
+
+    return read_image(path).volume
+
+
+def described(
+    paths: Mapping[str, list[Path]], images: Mapping[str, LoadedImage], result: Result | None
+) -> dict[str, Any]:
+    """Paths and checksums of all that was read; warns where an image is not the one that was registered."""
+    from semreg.files import checksum
+
+    found: dict[str, Any] = {}
+    for name, given in paths.items():
+        if name in images:
+            found[name] = [{"path": str(images[name].path), "sha256": images[name].sha256}]
+        elif given:
+            found[name] = [{"path": str(path), "sha256": checksum(path)} for path in given]
+    if result is not None:
+        warn_of_others(found, result)
+    return found
+
+
+def warn_of_others(found: Mapping[str, Any], result: Result) -> None:
+    """Say where an image differs from the one that the folder's transform was found with."""
+    import logging
+
+    for name in ("fixed", "moving"):
+        if found[name][0]["sha256"] != result.checksums[name]:
+            logging.getLogger("semreg").warning(
+                "%s is not the %s image that was registered: its content differs", found[name][0]["path"], name
+            )
+
+
+def gates_of(options: EvaluateOptions, result: Result | None) -> RegistrationConfig:
+    """The settings that hold: those of the folder's record, over them ``--config`` and each ``--set``."""
+    from semreg.presets import layered, read_toml
+    from semreg.settings import override
+
+    recorded = None if result is None else result.record.get("settings")
+    layers = [recorded] if isinstance(recorded, dict) else []
+    config = layered(*layers, *([] if options.config is None else [read_toml(options.config)]))
+    for assignment in options.assignments:
+        config = override(config, assignment)
+    return config
+
+
+def judged(found: Evaluated, config: RegistrationConfig) -> dict[str, Any] | None:
+    """The verdict with all that was measured; None without both images, or where it is not wanted."""
+    subject = found.subject
+    if subject.fixed is None or subject.moving is None or subject.field is None:
+        return None
+    record = None if found.result is None else found.result.record
+    known = {
+        "evaluation": found.evaluation.to_dict(),
+        "uncertainty": None if record is None else record.get("uncertainty"),
+        "record": record,
+    }
+    images = subject.fixed, subject.moving
+    return verdict_on(images, subject.field, masks=(subject.mask, None), config=config, known=known)
+
+
+def case_of(found: Evaluated, more: Mapping[str, Any]) -> Case | None:
+    """What a page shows of it; None without both images."""
+    subject, result = found.subject, found.result
+    if subject.fixed is None or subject.moving is None or subject.field is None:
+        return None
+    from semreg.reports import Case
+
+    record = None if result is None else result.record
+    names = {name: image.path.name for name, image in found.images.items()}
+    labels = found.labels or (None, None)
+    return Case(
+        fixed=subject.fixed,
+        moving=subject.moving,
+        field=subject.field,
+        initial=subject.before,
+        background=None if record is None else record.get("background"),
+        uncertainty=None if result is None else uncertainty_beside(result),
+        evaluation={**found.evaluation.to_dict(), **more},
+        verdict=more["verdict"],
+        record=record,
+        fixed_labels=labels[0],
+        moving_labels=labels[1],
+        names=names,
+        title=f"{names['moving']} onto {names['fixed']}",
+    )
+
+
+def uncertainty_beside(result: Result) -> Volume | None:
+    """The map that ``semreg register --uncertainty`` wrote beside the transform."""
+    from semreg.files import read_image
+
+    found = sorted(result.transform.parent.glob("uncertainty.n*")) + sorted(
+        result.transform.parent.glob("uncertainty.mha")
+    )
+    return read_image(found[0]).volume if found else None
+
+
+def write_evaluated(found: Evaluated, more: Mapping[str, Any], proof: ProofOptions) -> list[Path]:
+    """Write evaluation.json, evaluation.csv and what is to be looked at, where there is a folder; the files."""
+    if found.output is None:
+        return []
+    from semreg.evaluation import stage_evaluation
+    from semreg.files import OutputFolder
+
+    with OutputFolder(found.output) as folder:
+        stage_evaluation(found.evaluation, folder, **more)
+        case = case_of(found, more) if proof.wanted else None
+        if case is not None:
+            write_proof(case, folder, proof)
+    return folder.files
+
+
+def show(evaluation: Evaluation, verdict: Mapping[str, Any] | None, files: list[Path]) -> None:
+    """The table on the standard output, the verdict, what must be known of the measures, and the files."""
+    show_table(("measure", "before", "after"), evaluation.table())
+    show_rows(verdict_rows(verdict))
+    lines = [*evaluation.notes, *([f"Files: {', '.join(map(str, files))}"] if files else [])]
+    if lines:
+        show_sentences(lines)

@@ -1,0 +1,70 @@
+"""Verdict, page and figures of a result: what ``register`` and ``evaluate`` have in common. Reads no file.
+
+Imports nothing heavy at its top: ``semreg --help`` must not wait for torch, SimpleITK or numpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from semreg.config import RegistrationConfig
+    from semreg.fields import Field, Volume
+    from semreg.reports import Case
+    from semreg.staging import OutputFolder
+
+PAGE = "report.html"
+FIGURES = "figures"
+
+Report = Annotated[bool, typer.Option("--report/--no-report", help="Write a page that shows the result.")]
+Figures = Annotated[bool, typer.Option("--figures", help="Write its main pictures as PNG files for papers too.")]
+Dpi = Annotated[int, typer.Option(min=50, max=1200, help="Dots per inch of these pictures: 300 for print.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProofOptions:
+    """What is written to be looked at."""
+
+    report: bool = True
+    figures: bool = False
+    dpi: int = 150
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is anything to draw."""
+        return self.report or self.figures
+
+
+def verdict_on(
+    images: tuple[Volume, Volume],
+    field: Field,
+    *,
+    masks: tuple[Volume | None, Volume | None],
+    config: RegistrationConfig,
+    known: Mapping[str, Any],
+) -> dict[str, Any] | None:
+    """The verdict, ready for JSON; None where the settings do not want one. ``known``: arguments of ``judge``."""
+    if not config.gates.enabled:
+        return None
+    from semreg.gates import collect, judge
+
+    evidence = collect(*images, field, masks=masks, config=config)
+    return judge(evidence, config.gates, **known).to_dict()
+
+
+def write_proof(case: Case, folder: OutputFolder, options: ProofOptions) -> list[str]:
+    """Write what is wanted into ``folder``; the names of the files."""
+    from semreg.reports import write_figures, write_report
+
+    names = []
+    if options.report:
+        write_report(folder.stage(PAGE), case)
+        names.append(PAGE)
+    if options.figures:
+        drawn = write_figures(folder.stage(FIGURES), case, dpi=options.dpi)
+        names += [f"{FIGURES}/{path.name}" for path in drawn]
+    return names

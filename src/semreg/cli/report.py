@@ -1,0 +1,39 @@
+"""``semreg report``: the output folder of a registration in, one page to read and figures for papers out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from semreg.cli.common import Debug, sentences
+
+
+def report_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
+    folder: Annotated[Path, typer.Argument(help="Output folder of semreg register.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Page; FOLDER/report.html by default.")] = None,
+    title: Annotated[str | None, typer.Option(help="Headline of the page.")] = None,
+    fixed: Annotated[Path | None, typer.Option(help="Fixed image, where it is no longer at its old place.")] = None,
+    moving: Annotated[Path | None, typer.Option(help="Moving image, the same.")] = None,
+    fixed_labels: Annotated[Path | None, typer.Option(help="Labels of the fixed image, drawn as outlines.")] = None,
+    moving_labels: Annotated[Path | None, typer.Option(help="Labels of the moving image, drawn as outlines.")] = None,
+    figures: Annotated[bool, typer.Option("--figures", help="Write PNG files for papers to FOLDER/figures.")] = False,
+    dpi: Annotated[int, typer.Option(min=50, max=1200, help="Dots per inch of the figures: 300 for print.")] = 150,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Write the page of a registration anew, with the evaluation if there is one; see docs/report.md."""
+    with sentences(debug=debug):
+        from semreg.reports import Case, write_figures, write_report
+
+        case = Case.from_folder(
+            folder, fixed=fixed, moving=moving, title=title, fixed_labels=fixed_labels, moving_labels=moving_labels
+        )
+        page = output or folder / "report.html"
+        write_report(page, case)
+        written = [page]
+        if figures:
+            written += write_figures(folder / "figures", case, dpi=dpi)
+        if not quiet:
+            typer.echo("\n".join(map(str, written)))

@@ -1,0 +1,187 @@
+"""How well labels agree: volume and surface of each, before and after. Knows nothing of files and transforms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from semreg.errors import GeometryError, ImageError
+from semreg.evaluation.surfaces import (
+    Mask,
+    average_distance,
+    distances_between,
+    robust_hausdorff,
+    surface_dice,
+    surface_of,
+)
+from semreg.fields import Field, Volume, warp
+
+Labels: TypeAlias = npt.NDArray[np.int32]
+Overlap: TypeAlias = dict[str, float | None]
+
+MEASURES = ("dice", "hd95_mm", "assd_mm", "surface_dice")
+LARGEST = 1 << 24
+"""Labels are read as float32, which holds all whole numbers below this."""
+PERCENT = 95.0
+"""Of the robust Hausdorff distance."""
+
+
+def label_overlap(fixed: Mask, other: Mask, spacing: Sequence[float], tolerance_mm: float) -> Overlap:
+    """The agreement of two masks (*S) on one grid, with ``spacing`` in mm in tensor order.
+
+    ``dice``: 2 |A ∩ B| / (|A| + |B|). ``hd95_mm``: the larger 95th percentile of the distances between the surfaces,
+    ``assd_mm`` their mean, ``surface_dice`` the share of both surfaces that is at most ``tolerance_mm`` apart
+    (Nikolov et al. 2021). All None where both are empty; where one is, the Dice are 0 and the distances None.
+    """
+    size = int(fixed.sum()), int(other.sum())
+    if not sum(size):
+        return dict.fromkeys(MEASURES)
+    if not min(size):
+        return {"dice": 0.0, "hd95_mm": None, "assd_mm": None, "surface_dice": 0.0}
+    box = _box(fixed | other)
+    fixed, other = fixed[box], other[box]
+    first, second = surface_of(fixed, spacing), surface_of(other, spacing)
+    there, back = distances_between(first, second, spacing), distances_between(second, first, spacing)
+    return {
+        "dice": 2 * int((fixed & other).sum()) / sum(size),
+        "hd95_mm": robust_hausdorff(there, back, PERCENT),
+        "assd_mm": average_distance(there, back),
+        "surface_dice": surface_dice(there, back, tolerance_mm),
+    }
+
+
+def brought(moving: Volume, field: Field | None, grid: Any) -> Labels:
+    """The labels of the moving image on ``grid``, the nearest one through ``field``, None: as the headers say; else 0.
+
+    Raises ImageError for values that are no labels.
+    """
+    if field is None:
+        return whole(moving.on(grid, mode="nearest", outside=0.0), "moving")
+    return whole(warp(moving, field, mode="nearest", outside=0.0), "moving")
+
+
+def whole(volume: Volume, name: str) -> Labels:
+    """The labels (*S) as whole numbers (ImageError)."""
+    values = volume.data[0].numpy()
+    if not np.isfinite(values).all():
+        raise ImageError(f"expected labels in the {name} label map, got NaN or infinity: write 0 where there is none")
+    if (values != np.rint(values)).any():
+        odd = float(values[values != np.rint(values)][0])
+        raise ImageError(
+            f"expected whole numbers in the {name} label map, got {odd:g}: give labels, not an image or probabilities"
+        )
+    if np.abs(values).max() >= LARGEST:
+        raise ImageError(f"expected labels below {LARGEST}, got {np.abs(values).max():.0f} in the {name} label map")
+    return values.astype(np.int32)
+
+
+def table_of_labels(
+    fixed: Volume,
+    moving: Volume,
+    fields: tuple[Field | None, Field | None],
+    *,
+    names: Mapping[int, str] | None = None,
+    tolerance_mm: float = 2.0,
+) -> dict[str, Any]:
+    """The agreement of all labels on the fixed labels' grid, before and after the two ``fields``, ready for JSON.
+
+    The moving labels are read at the nearest voxel through each field (None: the identity). A label that one of the
+    two maps lacks has no measures; the means are over labels that are measured both before and after.
+    Raises GeometryError for maps of different dimension, ImageError where a map holds no labels.
+    """
+    if fixed.grid.dimension != moving.grid.dimension:
+        raise GeometryError(
+            f"expected two label maps of the same dimension, got {fixed.grid.dimension}-D and "
+            f"{moving.grid.dimension}-D: give those of the two images"
+        )
+    target = whole(fixed, "fixed")
+    present = {name: _present(labels) for name, labels in (("fixed", target), ("moving", whole(moving, "moving")))}
+    both = present["fixed"] & present["moving"]
+    if not both:
+        raise ImageError(
+            f"expected label maps with labels in common, got {_listed(present['fixed'])} in the fixed and "
+            f"{_listed(present['moving'])} in the moving one: check that they belong to this pair"
+        )
+    sides = [_measured(target, moving, field, sorted(both), fixed, tolerance_mm) for field in fields]
+    missing = dict.fromkeys(MEASURES)
+    each = [
+        {"label": label, "name": (names or {}).get(label, str(label))}
+        | {side: found.get(label, missing) for side, found in zip(("before", "after"), sides, strict=True)}
+        for label in sorted(present["fixed"] | present["moving"])
+    ]
+    return {"tolerance_mm": tolerance_mm, "each": each, "mean": _means(each)}
+
+
+def notes_on_labels(table: Mapping[str, Any]) -> list[str]:
+    """Which labels only one of the two maps has, and which leave the fixed grid, in sentences."""
+    notes = []
+    if missing := [row["name"] for row in table["each"] if row["before"]["dice"] is None]:
+        notes.append(f"Only one of the two label maps has: {', '.join(missing)}.")
+    for side in ("before", "after"):
+        lost = [row["name"] for row in table["each"] if row[side]["dice"] == 0 and row[side]["hd95_mm"] is None]
+        told = f"No voxel of the fixed label map gets, {side}: {', '.join(lost)}; no distance to it is known."
+        notes += [told] if lost else []
+    return notes
+
+
+def _measured(
+    target: Labels, moving: Volume, field: Field | None, labels: list[int], fixed: Volume, tolerance_mm: float
+) -> dict[int, Overlap]:
+    """The agreement of each of the ``labels``."""
+    read = brought(moving, field, fixed.grid)
+    boxes = zip(_boxes(target, labels), _boxes(read, labels), strict=True)
+    found = {}
+    for label, (near, far) in zip(labels, boxes, strict=True):
+        box = _joined([each for each in (near, far) if each is not None])
+        found[label] = label_overlap(target[box] == label, read[box] == label, fixed.grid.spacing, tolerance_mm)
+    return found
+
+
+def _present(labels: Labels) -> set[int]:
+    return {int(label) for label in np.unique(labels)} - {0}
+
+
+def _boxes(labels: Labels, wanted: Sequence[int]) -> list[tuple[slice, ...] | None]:
+    """The bounding box of each of the ``wanted`` labels, ascending ones; None where there is none."""
+    from scipy.ndimage import find_objects
+
+    number = np.searchsorted(wanted, labels)
+    number[number == len(wanted)] = 0
+    numbered = np.where(np.asarray(wanted)[number] == labels, number + 1, 0).astype(np.int32)
+    return list(find_objects(numbered, max_label=len(wanted)))
+
+
+def _joined(boxes: Sequence[tuple[slice, ...]]) -> tuple[slice, ...]:
+    return tuple(
+        slice(min(part.start for part in parts), max(part.stop for part in parts)) for parts in zip(*boxes, strict=True)
+    )
+
+
+def _box(mask: Mask) -> tuple[slice, ...]:
+    """The bounding box of what is there."""
+    parts = []
+    for axis in range(mask.ndim):
+        there = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
+        parts.append(slice(int(there[0]), int(there[-1]) + 1))
+    return tuple(parts)
+
+
+def _means(each: Sequence[Mapping[str, Any]]) -> dict[str, Overlap]:
+    """The mean of each measure over the labels that have it on both sides."""
+    means: dict[str, Overlap] = {"before": {}, "after": {}}
+    for measure in MEASURES:
+        rows = [row for row in each if None not in (row["before"][measure], row["after"][measure])]
+        for side, values in means.items():
+            values[measure] = math.fsum(row[side][measure] for row in rows) / len(rows) if rows else None
+    return means
+
+
+def _listed(labels: set[int]) -> str:
+    if not labels:
+        return "none"
+    shown = ", ".join(map(str, sorted(labels)[:8]))
+    return f"{shown}, …" if len(labels) > 8 else shown

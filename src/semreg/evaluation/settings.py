@@ -1,0 +1,27 @@
+"""The settings of an evaluation, each with its unit. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from semreg.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """What may be chosen of the measures."""
+
+    tolerance_mm: float = 2.0
+    """Surfaces that are no further apart than this agree: of the surface Dice, in mm."""
+    similarity: bool = True
+    """Whether the intensities are compared, which takes most of the time."""
+    bins: int = 64
+    """Classes of intensity of each image for the mutual information."""
+
+    def __post_init__(self) -> None:
+        """Check the values (ConfigError)."""
+        if not (math.isfinite(self.tolerance_mm) and self.tolerance_mm >= 0):
+            raise ConfigError(f"expected a tolerance >= 0 mm, got {self.tolerance_mm}")
+        if not 2 <= self.bins <= 256:
+            raise ConfigError(f"expected 2 to 256 bins, got {self.bins}")

@@ -1,0 +1,90 @@
+"""All that a page shows of one registration. Knows nothing of pages and of files."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from semreg.errors import GeometryError
+from semreg.fields import Field, Volume
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Case:
+    """Two images, the map between them, and what is known of its quality; what is None is left out of the page."""
+
+    fixed: Volume
+    """The fixed image, (1, *S)."""
+    moving: Volume
+    """The moving image, (1, *T), on its own grid."""
+    field: Field
+    """Displacement on the fixed image's grid, fixed → moving, complete: with the alignment."""
+    title: str = "Registration"
+    """The headline, plain text."""
+    warped: Volume | None = None
+    """The moving image on the fixed grid; None: read through ``field``."""
+    initial: Field | None = None
+    """Where the images lay before, on the fixed grid, fixed → moving; None: where their headers say."""
+    background: float | None = None
+    """What counts as nothing in the moving image; None: its minimum."""
+    jacobian: Volume | None = None
+    """Determinants (1, *S) on the fixed grid; None: computed from ``field``."""
+    uncertainty: Volume | None = None
+    """Uncertainty (1, *S) in mm on the fixed grid."""
+    evaluation: Mapping[str, Any] | None = None
+    """What ``evaluation.json`` holds."""
+    verdict: Mapping[str, Any] | None = None
+    """What ``record["verdict"]`` holds."""
+    record: Mapping[str, Any] | None = None
+    """What ``record.json`` holds."""
+    fixed_labels: Volume | None = None
+    """Labels (1, *S) of the fixed image, drawn as contours."""
+    moving_labels: Volume | None = None
+    """Labels (1, *T) of the moving image."""
+    names: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Names of the files, by role: ``fixed``, ``moving``."""
+    notes: tuple[str, ...] = ()
+    """Sentences a reader has to know, such as that a file has changed since."""
+
+    def __post_init__(self) -> None:
+        """Check that all lie on their grids and have one dimension (GeometryError)."""
+        grid = self.fixed.grid
+        if self.moving.grid.dimension != grid.dimension:
+            raise GeometryError(
+                f"expected two images of one dimension, got {grid.dimension}-D and {self.moving.grid.dimension}-D: "
+                "give the pair that was registered"
+            )
+        on_fixed = {
+            "field": self.field, "warped": self.warped, "initial": self.initial, "jacobian": self.jacobian,
+            "uncertainty": self.uncertainty,
+        }  # fmt: skip
+        for name, each in on_fixed.items():
+            if each is not None and each.grid.shape != grid.shape:
+                raise GeometryError(
+                    f"expected {name} on the fixed image's grid of {grid.size_xyz} voxels, "
+                    f"got {each.grid.size_xyz}: give the fixed image that was registered"
+                )
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: str | Path,
+        *,
+        fixed: str | Path | None = None,
+        moving: str | Path | None = None,
+        title: str | None = None,
+        fixed_labels: str | Path | None = None,
+        moving_labels: str | Path | None = None,
+    ) -> Case:
+        """What ``semreg register`` and ``semreg evaluate`` left in a folder; see ``semreg.reports.folder``.
+
+        ``fixed`` and ``moving`` stand for the recorded paths of images that have moved. Raises ImageError,
+        GeometryError or ConfigError.
+        """
+        from semreg.reports.folder import read_case, read_labels
+
+        case = read_case(Path(folder), {"fixed": fixed, "moving": moving}, title)
+        outlined = read_labels(fixed_labels), read_labels(moving_labels)
+        return dataclasses.replace(case, fixed_labels=outlined[0], moving_labels=outlined[1])

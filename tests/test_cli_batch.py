@@ -1,0 +1,222 @@
+"""Promises of ``semreg batch``: real pairs through real processes, killed and resumed, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import SimpleITK as sitk
+
+from cohort_cases import image_pair, log_of, names_of, write_table
+from conftest import Array
+from semreg.cli import main
+
+QUICK = (
+    "--fast",
+    "--align",
+    "none",
+    "--set",
+    "refine.iterations=2",
+    "--set",
+    "uncertainty.enabled=false",
+    "--threads",
+    "1",
+)
+
+
+def start(*arguments):
+    """Run the command in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "semreg", "batch", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def batch(*arguments):
+    """Run the command to its end: exit code, standard output, standard error."""
+    process = start(*arguments)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+@pytest.fixture
+def here(capfd):
+    """Run the command in this process, for what ends before anything is run."""
+    logger, handler = logging.getLogger("semreg"), signal.getsignal(signal.SIGTERM)
+    before = logger.handlers[:], logger.propagate, logger.level
+
+    def command(*arguments):
+        with pytest.raises(SystemExit) as end:
+            main(["batch", *map(str, arguments)])
+        captured = capfd.readouterr()
+        return end.value.code or 0, captured.out, captured.err
+
+    yield command
+    logger.handlers, logger.propagate = before[0], before[1]
+    logger.setLevel(before[2])
+    signal.signal(signal.SIGTERM, handler)
+
+
+def array(path) -> Array:
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+
+
+def results(output):
+    """What must be the same after any history: the values of fields and images, the bytes of transforms aside."""
+    return {path.relative_to(output).as_posix(): array(path).tobytes() for path in sorted(output.glob("*/*.nii.gz"))}
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """Three small pairs with landmarks, and one whose moving image is no image."""
+    folder = tmp_path_factory.mktemp("cohort")
+    rows = [image_pair(folder, name, seed) for seed, name in enumerate(("one", "two", "three"))]
+    (folder / "broken.nii.gz").write_bytes(b"no image")
+    rows.insert(1, {"name": "broken", "fixed": rows[0]["fixed"], "moving": "broken.nii.gz", "comment": "<b>bad</b>"})
+    rows[-1]["set.refine.iterations"] = "3"
+    return write_table(folder / "pairs.csv", rows)
+
+
+@pytest.fixture(scope="module")
+def done(table, tmp_path_factory):
+    """The table run without interruption: the output, exit code, standard output and error."""
+    output = tmp_path_factory.mktemp("run") / "out"
+    return output, *batch(table, "-o", output, "--jobs", "2", "--json", *QUICK)
+
+
+def test_every_pair_is_registered_and_evaluated(done):
+    """Each pair has its files; the exit code is 1 and the error named, since one failed; settings of a row hold."""
+    output, code, out, err = done
+    assert code == 1, err
+    said = json.loads(out)
+    assert sorted(said["finished"]) == ["one", "three", "two"]
+    assert list(said["failed"]) == ["broken"]
+    assert "] broken: failed: register: expected an image" in err
+    for name in ("one", "two", "three"):
+        files = {path.name for path in (output / name).iterdir()}
+        assert {"transform.h5", "field.nii.gz", "warped.nii.gz", "evaluation.json", "report.html", "log.txt"} <= files
+    steps = [
+        json.loads((output / name / "record.json").read_text())["settings"]["refine"]["iterations"]
+        for name in ("one", "three")
+    ]
+    assert steps == [2, 3]
+    assert sorted(path.name for path in output.iterdir()) == [
+        "batch.json", "batch.lock", "batch.log", "broken", "cohort.csv", "index.html", "one", "three", "two",
+    ]  # fmt: skip
+
+
+def test_the_table_of_the_cohort_has_the_numbers_of_the_evaluations(done):
+    """cohort.csv: one row a pair, the failed one first, and the landmark errors are those of evaluation.json."""
+    output = done[0]
+    with (output / "cohort.csv").open(encoding="utf-8", newline="") as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    assert next(iter(rows)) == "broken"
+    assert rows["broken"]["state"] == "failed"
+    for name in ("one", "two", "three"):
+        found = json.loads((output / name / "evaluation.json").read_text(encoding="utf-8"))
+        assert float(rows[name]["tre_mm"]) == pytest.approx(found["landmarks"]["after"]["mean"], rel=1e-5)
+        assert float(rows[name]["tre_before_mm"]) == pytest.approx(found["landmarks"]["before"]["mean"], rel=1e-5)
+
+
+def test_a_second_run_computes_nothing_but_what_failed(done, table):
+    """Finished pairs are skipped, also with other --jobs; the one that failed is tried again."""
+    output = done[0]
+    before = results(output)
+    seen = len(log_of(output))
+    code, out, _ = batch(table, "-o", output, "--jobs", "1", "--json", *QUICK[:-2])
+    assert code == 1
+    assert sorted(json.loads(out)["skipped"]) == ["one", "three", "two"]
+    assert [line["pair"] for line in log_of(output)[seen:] if line["event"] == "started"] == ["broken"]
+    assert results(output) == before
+
+
+def start_and_wait(output, table, *names):
+    """The command on some pairs, once the last of them runs."""
+    only = [part for name in names for part in ("--only", name)]
+    process = start(table, "-o", output, *QUICK, *only)
+    deadline = time.monotonic() + 90
+    while not (output / "batch.log").exists() or names[-1] not in names_of(output, "started"):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    time.sleep(0.5)
+    return process
+
+
+def test_killed_in_the_middle_and_resumed_gives_the_same(done, table, tmp_path):
+    """After SIGKILL of all its processes: each pair is finished once, bit for bit as in one go."""
+    reference, output = done[0], tmp_path / "out"
+    process = start_and_wait(output, table, "one", "two")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=30)
+    assert not (output / "two").exists()
+    code, _, err = batch(table, "-o", output, *QUICK, "--only", "one", "--only", "two")
+    assert code == 0, err
+    assert (names_of(output, "finished"), names_of(output, "skipped")) == (["one", "two"], ["one"])
+    expected = {name: value for name, value in results(reference).items() if not name.startswith("three")}
+    assert results(output) == expected
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_polite_end_leaves_nothing_behind(table, tmp_path, number, code):
+    """On Ctrl-C and SIGTERM the running pair is stopped, nothing half-written stays, and the exit code says so."""
+    output = tmp_path / "out"
+    process = start_and_wait(output, table, "two")
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert not (output / "two").exists()
+    assert not (output / ".work").exists()
+    assert "Traceback" not in err
+
+
+def test_a_dry_run_checks_everything_and_writes_nothing(here, table, tmp_path):
+    """The plan names the steps that are left; the output folder is not made."""
+    code, out, _ = here(table, "-o", tmp_path / "out", "--dry-run", "--only", "one")
+    assert (code, out) == (0, "one\tregister and evaluate\n")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("{table}", "--only", "tow"), "did you mean two"),
+        (("{table}", "--set", "refine.iteration=2"), "refine.iteration"),
+        (("{table}", "--fast", "--quality"), "--fast or --quality"),
+        (("{table}", "--fixed", "suffix=T1w"), "the folder of a BIDS data set"),
+        (("{folder}",), "--fixed and --moving"),
+        (("{folder}/gone.csv",), "no such file"),
+        (("{table}", "--jobs", "2", "--scheduler", "tcp://127.0.0.1:1"), "--jobs or --scheduler"),
+        (("{table}", "--dtype", "float8"), "--dtype"),
+    ],
+)
+def test_bad_input_is_one_sentence(here, table, tmp_path, arguments, said):
+    """Exit code 2, one line, and nothing is written."""
+    filled = [text.format(table=table, folder=table.parent) for text in arguments]
+    code, out, err = here(*filled, "-o", tmp_path / "out")
+    assert (code, out) == (2, "")
+    assert said in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_wrong_setting_of_a_row_names_the_row(here, table, tmp_path):
+    """The settings of every row are checked before anything runs."""
+    with table.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    rows[3]["set.refine.iterations"] = "many"
+    wrong = write_table(table.with_name("wrong.csv"), rows)
+    code, _, err = here(wrong, "-o", tmp_path / "out")
+    assert code == 2
+    assert "wrong.csv, line 5 (three): " in err
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,293 @@
+"""Promises of a batch: what is done stays done, what fails stops nothing, what is interrupted leaves nothing behind.
+
+The processes are real; what they run is a stand-in that takes milliseconds (``cohort_cases``).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+import semreg
+from cohort_cases import jobs_of, log_of, names_of, stand_in, text_pairs
+from semreg.cohort import BatchOptions, LocalScheduler, plan_batch, run_batch, threads_of
+from semreg.cohort import attempt as attempts
+from semreg.cohort.batch import publish
+from semreg.cohort.done import read_done
+from semreg.cohort.lock import BatchLock
+from semreg.config import RegistrationConfig
+from semreg.errors import ImageError, OutputError
+from semreg.settings import override
+
+
+@pytest.fixture(autouse=True)
+def _stand_in(monkeypatch):
+    monkeypatch.setattr(attempts, "command_line", stand_in)
+
+
+def run(jobs, output, count=2, **more):
+    return run_batch(jobs, output, LocalScheduler(count), BatchOptions(threads=1, **more))
+
+
+def contents(folder):
+    """Bytes of all files of all pairs but for the records of the run itself."""
+    skipped = {"done.json", "log.txt", "record.json"}
+    return {path: path.read_bytes() for path in sorted(folder.glob("*/*")) if path.name not in skipped}
+
+
+@pytest.fixture
+def three(tmp_path):
+    """Three pairs that were done, and where."""
+    pairs = text_pairs(tmp_path / "in", {"a": "", "b": "", "c": ""})
+    output = tmp_path / "out"
+    result = run(jobs_of(pairs), output)
+    assert sorted(result.finished) == ["a", "b", "c"]
+    return pairs, output
+
+
+def test_one_failure_never_stops_the_rest(tmp_path):
+    """A refusal and a crash are kept as one sentence each, with the log; all others are finished."""
+    pairs = text_pairs(tmp_path / "in", {"a": "refuse", "b": "", "c": "crash", "d": ""})
+    result = run(jobs_of(pairs), tmp_path / "out")
+    assert sorted(result.finished) == ["b", "d"]
+    assert result.failed["a"] == "register: expected better images, got these: take others"
+    assert "killed by SIGSEGV" in result.failed["c"]
+    state = json.loads((tmp_path / "out" / "batch.json").read_text(encoding="utf-8"))
+    said = {entry["name"]: (entry["state"], entry.get("error")) for entry in state["pairs"]}
+    assert said["a"] == ("failed", result.failed["a"])
+    assert said["b"] == ("finished", None)
+    assert "some progress" in (tmp_path / "out" / "a" / "log.txt").read_text(encoding="utf-8")
+    assert not (tmp_path / "out" / ".work").exists()
+
+
+def test_nothing_is_computed_twice(three):
+    """A second batch starts no process and changes no byte; the log says so for each pair."""
+    pairs, output = three
+    before = contents(output), (output / "a" / "done.json").read_bytes()
+    result = run(jobs_of(pairs), output)
+    assert (result.finished, result.skipped, dict(result.failed)) == ((), ("a", "b", "c"), {})
+    assert (contents(output), (output / "a" / "done.json").read_bytes()) == before
+    assert sorted(names_of(output, "started")) == ["a", "b", "c"]
+    assert names_of(output, "skipped") == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("changed", ["input", "output", "missing", "setting", "flag", "threads", "version", "done"])
+def test_what_changed_runs_again(three, monkeypatch, changed):
+    """Other bytes of an input, a damaged or missing output, other settings, flags, threads or version: run again."""
+    pairs, output = three
+    more = {}
+    everything = changed in {"setting", "flag", "threads", "version"}
+    if changed == "input":
+        pairs[1].moving.write_text("moving b, but better", encoding="utf-8")
+    elif changed == "output":
+        (output / "b" / "transform.h5").write_text("damaged", encoding="utf-8")
+    elif changed == "missing":
+        (output / "b" / "report.html").unlink()
+    elif changed == "done":
+        (output / "b" / "done.json").write_text('{"cut off', encoding="utf-8")
+    elif changed == "setting":
+        more = {"config": override(RegistrationConfig(), "refine.iterations=3")}
+    elif changed == "flag":
+        more = {"register": ("--inverse",)}
+    elif changed == "threads":
+        more = {"threads": 2}
+    else:
+        monkeypatch.setattr(semreg, "__version__", "99")
+    again = run(jobs_of(pairs, **more), output)
+    assert sorted(again.finished) == (["a", "b", "c"] if everything else ["b"])
+    steps = {line["pair"]: line["steps"] for line in log_of(output)[-5:] if line["event"] == "finished"}
+    assert steps["b"] == (["evaluate"] if changed == "missing" else ["register", "evaluate"])
+    assert run(jobs_of(pairs, **more), output).finished == ()
+
+
+def test_other_landmarks_cost_an_evaluation_only(three, tmp_path):
+    """What only the evaluation reads does not register again; the result of the registration keeps its bytes."""
+    pairs, output = three
+    points = tmp_path / "points.csv"
+    points.write_text("1.25", encoding="utf-8")
+    marked = [semreg.cohort.Pair(**{**vars(pairs[0]), "fixed_landmarks": (points,), "moving_landmarks": (points,)})]
+    record = (output / "a" / "record.json").read_bytes()
+    assert run(jobs_of(marked), output).finished == ("a",)
+    assert log_of(output)[-2]["steps"] == ["evaluate"]
+    assert (output / "a" / "record.json").read_bytes() == record
+    assert json.loads((output / "a" / "evaluation.json").read_text())["landmarks"]["after"]["mean"] == 1.25
+
+
+def test_moved_files_are_known_by_their_bytes(three):
+    """The same bytes under another name are the same input."""
+    pairs, output = three
+    moved = pairs[0].moving.rename(pairs[0].moving.with_name("elsewhere.txt"))
+    again = [semreg.cohort.Pair(**{**vars(pairs[0]), "moving": moved})]
+    assert run(jobs_of(again), output).skipped == ("a",)
+
+
+def test_results_of_before_go_and_the_users_files_stay(three):
+    """A new result replaces all of the old one, and nothing that somebody else put there."""
+    pairs, output = three
+    run(jobs_of(pairs, register=("--inverse",)), output)
+    (output / "a" / "notes.txt").write_text("mine", encoding="utf-8")
+    assert (output / "a" / "inverse.h5").exists()
+    run(jobs_of(pairs), output)
+    assert not (output / "a" / "inverse.h5").exists()
+    assert (output / "a" / "notes.txt").read_text(encoding="utf-8") == "mine"
+
+
+def test_a_failure_leaves_no_old_result(three):
+    """Where the new input fails, the old transform is gone: it belongs to other images."""
+    pairs, output = three
+    pairs[0].moving.write_text("refuse", encoding="utf-8")
+    assert "a" in run(jobs_of(pairs), output).failed
+    assert sorted(path.name for path in (output / "a").iterdir()) == ["done.json", "log.txt", "settings.toml"]
+    assert read_done(output / "a").steps == {}
+
+
+def test_an_interrupted_replacement_counts_as_nothing_done(three, tmp_path):
+    """Killed while files move into place, a folder says that nothing is done; the next batch makes it whole."""
+    pairs, output = three
+    made = tmp_path / "made"
+    shutil.copytree(output / "a", made)
+    (made / "zzz").write_text("x", encoding="utf-8")
+    (output / "a" / "zzz").mkdir()  # no file can be moved onto it
+    with pytest.raises(OutputError):
+        publish(made, output / "a")
+    assert plan_batch(jobs_of(pairs), output) == {"a": ("register", "evaluate"), "b": (), "c": ()}
+    assert run(jobs_of(pairs), output).finished == ("a",)
+
+
+def test_a_folder_of_somebody_else_is_refused(tmp_path):
+    """A folder that no batch made is not written into, and nothing is run."""
+    pairs = text_pairs(tmp_path / "in", {"a": "", "b": ""})
+    (tmp_path / "out" / "b").mkdir(parents=True)
+    (tmp_path / "out" / "b" / "thesis.tex").write_text("years", encoding="utf-8")
+    with pytest.raises(OutputError, match=r"out/b not to be there"):
+        run(jobs_of(pairs), tmp_path / "out")
+    assert not (tmp_path / "out" / "a").exists()
+
+
+def test_an_input_that_changes_while_it_runs_is_seen(tmp_path):
+    """What was read is compared with what the fingerprint was made of."""
+    pairs = text_pairs(tmp_path / "in", {"a": "wait"})
+    jobs = jobs_of(pairs)
+    timer = threading.Timer(0.3, lambda: pairs[0].moving.write_text("other bytes", encoding="utf-8"))
+    timer.start()
+    result = run(jobs, tmp_path / "out")
+    timer.join()
+    assert "moving to stay as it is" in result.failed["a"]
+
+
+def test_jobs_run_at_once_and_no_more(tmp_path):
+    """Three jobs at once: three are started before one ends, the fourth after one ended."""
+    pairs = text_pairs(tmp_path / "in", dict.fromkeys("abcd", "wait"))
+    output = tmp_path / "out"
+    jobs = jobs_of(pairs)
+    thread = threading.Thread(target=run, args=(jobs, output, 3))
+    thread.start()
+    wait_for(lambda: (output / "batch.log").exists() and len(names_of(output, "started")) == 3)
+    time.sleep(0.2)
+    assert len(names_of(output, "started")) == 3
+    for pair in pairs:
+        pair.moving.write_text("go", encoding="utf-8")
+    thread.join(20)
+    assert len(names_of(output, "started")) == 4
+
+
+def test_a_scheduler_can_be_used_again(tmp_path):
+    """Two batches after each other may share one scheduler."""
+    jobs, scheduler = jobs_of(text_pairs(tmp_path / "in", {"a": ""})), LocalScheduler(2)
+    for output in (tmp_path / "one", tmp_path / "two"):
+        assert run_batch(jobs, output, scheduler, BatchOptions(threads=1)).finished == ("a",)
+
+
+def wait_for(condition, seconds=20.0):
+    """Wait until something holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.02)
+
+
+def test_an_interruption_stops_what_runs_and_keeps_what_is_done(tmp_path):
+    """On Ctrl-C running processes end, nothing half-written stays, and the pair waits again."""
+    pairs = text_pairs(tmp_path / "in", {"a": "", "b": "wait", "c": ""})
+    output = tmp_path / "out"
+
+    def interrupt(event):
+        if event.event == "started" and event.pair == "b":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(jobs_of(pairs), output, 1, on_event=interrupt)
+    state = {entry["name"]: entry["state"] for entry in json.loads((output / "batch.json").read_text())["pairs"]}
+    assert state == {"a": "finished", "b": "waiting", "c": "waiting"}
+    assert sorted(path.name for path in output.iterdir()) == ["a", "batch.json", "batch.lock", "batch.log"]
+    pairs[1].moving.write_text("go", encoding="utf-8")
+    result = run(jobs_of(pairs), output)
+    assert (sorted(result.finished), result.skipped) == (["b", "c"], ("a",))
+
+
+def test_two_batches_do_not_share_a_folder(tmp_path):
+    """The second one is refused with the process that holds the lock; the lock of a killed process is free."""
+    tmp_path.joinpath("out").mkdir()
+    code = (
+        "import sys, time, pathlib; from semreg.cohort.lock import BatchLock\n"
+        "with BatchLock(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, tmp_path / "out"], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(OutputError, match=f"no other batch in .*out, got process {process.pid} on"):
+            run([], tmp_path / "out")
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    with BatchLock(tmp_path / "out"):
+        pass
+
+
+def test_remains_of_killed_batches_are_swept(three):
+    """Folders of attempts that were killed disappear with the next batch."""
+    pairs, output = three
+    (output / ".work" / "old" / "a" / "x").mkdir(parents=True)
+    run(jobs_of(pairs), output)
+    assert not (output / ".work").exists()
+
+
+def test_a_disk_without_room_is_one_sentence(tmp_path):
+    """Where nothing can be written the batch says so and does not go on."""
+    pairs = text_pairs(tmp_path / "in", {"a": ""})
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(OutputError, match="expected to write to"):
+        run(jobs_of(pairs), tmp_path / "file" / "out")
+
+
+def test_the_number_of_threads_stays_with_the_folder(three):
+    """Without a number the one of the batch before holds, so that results do not change with --jobs."""
+    _, output = three
+    assert threads_of(output, None, 7) == 1
+    assert threads_of(output, 3, 7) == 3
+    assert threads_of(output / "new", None, 7) == 7
+
+
+def test_a_file_that_cannot_be_read_is_found_before_anything_runs(tmp_path):
+    """A missing file is an ImageError when the jobs are made."""
+    pairs = text_pairs(tmp_path / "in", {"a": ""})
+    pairs[0].moving.unlink()
+    with pytest.raises(ImageError, match=r"a-moving\.txt"):
+        jobs_of(pairs)
+
+
+def test_pairs_that_are_left_alone_keep_their_state(three):
+    """A batch of some pairs does not forget how the others stood."""
+    pairs, output = three
+    run(jobs_of(pairs[:1]), output, beside=("b", "new"))
+    state = {entry["name"]: entry["state"] for entry in json.loads((output / "batch.json").read_text())["pairs"]}
+    assert state == {"a": "skipped", "b": "finished", "new": "waiting"}
