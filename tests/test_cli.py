@@ -117,11 +117,13 @@ def test_version(run):
 
 
 def test_register_writes_all_files(run, pair):
-    """A run leaves its five files and nothing else, and says on the standard output what it reached and where."""
+    """A run leaves its six files and nothing else, and says on the standard output what it reached and where."""
     fixed, moving, out = pair
     code, text, err = run("register", fixed, moving, "-o", out)
     assert code == 0, err
-    assert listed(out) == ["config.toml", "field.nii.gz", "record.json", "transform.h5", "warped.nii.gz"]
+    files = ["config.toml", "field.nii.gz", "record.json", "report.html", "transform.h5", "warped.nii.gz"]
+    assert listed(out) == files
+    assert text.startswith("verdict: ")
     assert "maps points of the fixed image to the moving image" in text
     assert str(out / "transform.h5") in text
     assert "before" in text
@@ -181,7 +183,8 @@ def test_record_says_what_was_done(run, pair):
     assert record["inputs"]["moving"]["pixel_type"] == "int16"
     assert record["versions"]["semreg"] == semreg.__version__
     assert set(record["versions"]) == {"semreg", "python", "torch", "SimpleITK", "numpy"}
-    assert record["outputs"] == ["record.json", "config.toml", "transform.h5", "field.nii.gz", "warped.nii.gz"]
+    assert record["outputs"] == listed(out)
+    assert record["verdict"]["level"] in ("PASS", "LOOK", "FAIL")
     assert set(record["similarity"]) >= {"before", "after"}
     assert set(record["jacobian"]) >= {"minimum", "folded_share"}
     assert record["settings"]["seed"] == 7
@@ -210,7 +213,7 @@ def test_format_and_type_of_the_images(run, pair):
     """``--format`` and ``--dtype`` say how the images are written."""
     fixed, moving, out = pair
     assert run("register", fixed, moving, "-o", out, "--format", "nrrd", "--dtype", "uint8", "-q")[0] == 0
-    assert listed(out) == ["config.toml", "field.nrrd", "record.json", "transform.h5", "warped.nrrd"]
+    assert listed(out) == ["config.toml", "field.nrrd", "record.json", "report.html", "transform.h5", "warped.nrrd"]
     assert sitk.ReadImage(str(out / "warped.nrrd")).GetPixelIDTypeAsString() == "8-bit unsigned integer"
 
 

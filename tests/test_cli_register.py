@@ -250,3 +250,47 @@ def test_nothing_that_is_read_is_written_over(run, pair):
     assert code == 2
     assert "another output folder" in err
     assert listed(out) == ["config.toml"]
+
+
+def test_page_figures_and_uncertainty(run, pair):
+    """The page and the figures show what was found, the map is that of the library; a plain run removes them all."""
+    fixed, moving, out = pair
+    quick = (*QUICK, "--set", "coarse.reach_mm=8")
+    code, _, err = run("register", fixed, moving, "-o", out, *quick, "--figures", "--dpi", "60", "--uncertainty")
+    assert code == 0, err
+    record = record_of(out)
+    assert {"uncertainty.nii.gz", "report.html", "figures/grid.png", "figures/before_after.png"} < set(
+        record["outputs"]
+    )
+    assert sorted(record["outputs"]) == sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file())
+    assert record["verdict"]["level"] in (out / "report.html").read_text(encoding="utf-8")
+    map_mm = array(out / "uncertainty.nii.gz")
+    assert map_mm.shape == FIXED.shape
+    assert map_mm.min() > 0
+    assert map_mm.max() == pytest.approx(record["uncertainty"]["maximum_mm"], rel=0.35)
+    (out / "evaluation.json").write_text("{}", encoding="utf-8")
+    (out / "figures" / "mine.png").write_text("mine", encoding="utf-8")
+    assert run("register", fixed, moving, "-o", out, *quick, "--no-report", "--set", "gates.enabled=false")[0] == 0
+    assert listed(out) == ["config.toml", "field.nii.gz", "figures", "record.json", "transform.h5", "warped.nii.gz"]
+    assert listed(out / "figures") == ["mine.png"]
+    assert record_of(out)["verdict"] is None
+
+
+def test_verdict_says_what_is_wrong(run, pair):
+    """Images of different things end with FAIL and its reason; exit code 0, because the files are as asked for."""
+    fixed, _, out = pair
+    noise = torch.randn(1, *MOVING.shape, generator=torch.Generator().manual_seed(1)) * 300
+    write_image(Volume(noise, MOVING), fixed.parent / "noise.nii.gz", "float32")
+    code, text, _ = run("register", fixed, fixed.parent / "noise.nii.gz", "-o", out, *QUICK[:-1])
+    assert code == 0
+    assert text.splitlines()[0] in ("verdict: LOOK", "verdict: FAIL")
+    assert text.splitlines()[1].split(":")[0] in ("look", "fail")
+
+
+def test_uncertainty_that_is_off_cannot_be_written(run, pair):
+    """--uncertainty with uncertainty.enabled=false is refused before anything is read."""
+    fixed, moving, out = pair
+    code, _, err = run("register", fixed, moving, "-o", out, "--uncertainty", "--set", "uncertainty.enabled=false")
+    assert code == 2
+    assert "uncertainty.enabled" in err
+    assert not out.exists()

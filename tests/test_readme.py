@@ -55,20 +55,25 @@ def pair_folder(tmp_path, monkeypatch):
 
 def test_python_blocks_run(pair_folder, capsys):
     """All Python blocks run one after the other, each for itself, in a folder with the two images they name."""
-    assert len(blocks("python")) == 5
+    assert len(blocks("python")) == 6
+    said = ""
     for i, block in enumerate(blocks("python")):
         names: dict[str, object] = {}
         exec(compile(block, f"README block {i + 1}", "exec"), names)  # noqa: S102 - the README is ours
+        said += capsys.readouterr().out
         if "same" in names:
             a, b = (sitk.GetArrayFromImage(names[name]).astype(float) for name in ("warped", "same"))
             assert abs(a - b).max() <= 1.0  # of integer voxels: rounding
         if "SelfSimilarity" in names:
             assert names["layer"].features.data.shape[0] == 6
             assert names["result"].record["models"][0]["image"] == "both"
+        if "verdict" in names:
+            assert names["verdict"].level in said
+            assert Path("report.html").stat().st_size > 50_000
         if "metric" in names:
             still, affine = sitk.Transform(3, sitk.sitkIdentity), sitk.ReadTransform("affine.h5")
             assert landmark_error(affine) < 0.9 * landmark_error(still)  # of a motion that is no affine one
-    assert "smallest Jacobian determinant" in capsys.readouterr().out
+    assert "smallest Jacobian determinant" in said
     assert {"warped.nii.gz", "transform.h5", "field.nii.gz"} <= {path.name for path in pair_folder.iterdir()}
 
 

@@ -43,7 +43,10 @@ if TYPE_CHECKING:
     from semreg.files import write_field as write_field
     from semreg.files import write_image as write_image
     from semreg.files import write_transform as write_transform
+    from semreg.gates import Evidence as Evidence
     from semreg.gates import Verdict as Verdict
+    from semreg.gates import collect as collect
+    from semreg.gates import judge as judge
     from semreg.geometry import Grid as Grid
     from semreg.inference import extract as extract
     from semreg.inference import infer as infer
@@ -69,6 +72,7 @@ _HOMES = {
     "DivergedError": "errors",
     "Evaluation": "evaluation",
     "EvaluationSettings": "evaluation",
+    "Evidence": "gates",
     "Field": "fields",
     "GeometryError": "errors",
     "Grid": "geometry",
@@ -91,12 +95,14 @@ _HOMES = {
     "Verdict": "gates",
     "Volume": "fields",
     "align": "alignment",
+    "collect": "gates",
     "evaluate": "evaluation",
     "extract": "inference",
     "image_to_tensor": "itk_tensor",
     "infer": "inference",
     "inverse_consistency": "consistency",
     "invert": "consistency",
+    "judge": "gates",
     "load_network": "features.networks",
     "plan": "planning",
     "read_image": "files",

@@ -5,38 +5,23 @@ Does nothing that a user could not do with the public names. Knows nothing of th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from semreg.evaluation import evaluate, stage_evaluation
 from semreg.events import OnStep
 from semreg.files import OutputFolder, write_field, write_image, write_transform
+from semreg.gates import collect, judge
 from semreg.phantom import PhantomPair, make_pair
 from semreg.record import stable_json, versions
 from semreg.registration import register
+from semreg.reports import Case, write_report
 
 FIXED_TYPE, MOVING_TYPE = "int16", "uint16"
-
-
-@dataclass(frozen=True)
-class LandmarkError:
-    """Distance in mm between where landmarks are found and where they are."""
-
-    mean: float
-    p95: float
-    """95th percentile."""
-
-    @classmethod
-    def between(cls, found: Tensor, true: Tensor) -> LandmarkError:
-        """From two sets of points (N, D) in mm."""
-        distance = torch.linalg.vector_norm(found - true, dim=1)
-        return cls(float(distance.mean()), float(torch.quantile(distance, 0.95)))
-
-    def __str__(self) -> str:
-        return f"mean {self.mean:.2f} mm, 95th percentile {self.p95:.2f} mm"
 
 
 def run(out: Path, *, size: int = 120, on_step: OnStep | None = None) -> list[str]:
@@ -48,26 +33,46 @@ def run(out: Path, *, size: int = 120, on_step: OnStep | None = None) -> list[st
     with OutputFolder(out) as folder:
         write_pair(pair, folder)
         result = register(pair.fixed, pair.moving, on_step=on_step)
-        before = LandmarkError.between(pair.fixed_points, pair.moving_points)
-        found = result.field.point_map()(pair.fixed_points.T).T
-        after = LandmarkError.between(found, pair.moving_points)
+        points = (pair.fixed_points.numpy(), pair.moving_points.numpy())
+        evaluation = evaluate(result, fixed=pair.fixed, moving=pair.moving, landmarks=points)
+        measured = evaluation.to_dict()
+        evidence = collect(pair.fixed, pair.moving, result.field)
+        known = {"evaluation": measured, "uncertainty": result.record["uncertainty"], "record": result.record}
+        verdict = judge(evidence, **known).to_dict()
         write_image(result.warped, folder.stage("warped.nii.gz"), MOVING_TYPE)
         write_field(result.field, folder.stage("field.nii.gz"))
         write_transform(result.field, folder.stage("transform.h5"))
-        landmarks = {
-            name: {"mean_mm": error.mean, "p95_mm": error.p95} for name, error in (("before", before), ("after", after))
-        }
-        record = {**result.record, "landmarks": landmarks, "versions": versions()}
+        record = {**result.record, "landmarks": landmark_summary(measured), "verdict": verdict, "versions": versions()}
         folder.stage("record.json").write_text(stable_json(record), encoding="utf-8")
+        stage_evaluation(evaluation, folder, verdict=verdict)
+        case = Case(
+            fixed=pair.fixed, moving=pair.moving, field=result.field, warped=result.warped,
+            uncertainty=result.uncertainty, evaluation=measured, verdict=verdict, record=record,
+            names={"fixed": "fixed.nii.gz", "moving": "moving.nii.gz"}, title="The built-in phantoms",
+        )  # fmt: skip
+        write_report(folder.stage("report.html"), case)
     jacobian = record["jacobian"]
+    before, after = (
+        f"mean {each['mean_mm']:.2f} mm, 95th percentile {each['p95_mm']:.2f} mm"
+        for each in record["landmarks"].values()
+    )
     return [
         f"{len(pair.fixed_points)} landmarks on a CT-like and an MR-like image with a known deformation",
         f"landmark error before: {before}",
         f"landmark error after:  {after}",
         f"smallest Jacobian: {jacobian['minimum']:.3f}",
         f"folded voxels: {100 * jacobian['folded_share']:.3g} %",
+        f"verdict: {verdict['level']}, see {out / 'report.html'}",
         "files: " + ", ".join(str(path) for path in folder.files),
     ]
+
+
+def landmark_summary(measured: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Mean and 95th percentile of the landmark error before and after, in mm."""
+    return {
+        when: {f"{name}_mm": measured["landmarks"][when][name] for name in ("mean", "p95")}
+        for when in ("before", "after")
+    }
 
 
 def write_pair(pair: PhantomPair, folder: OutputFolder) -> None:

@@ -172,6 +172,8 @@ def run_plan(options: RegisterOptions) -> None:
 def run_register(options: RegisterOptions) -> None:
     """Read, register, write, and show the summary."""
     config = load_config(options.settings)
+    if options.uncertainty and not config.uncertainty.enabled:
+        raise ConfigError("expected uncertainty.enabled=true with --uncertainty, got false: leave one of them out")
     check_outputs(options)
     before = written_before(options.output)
     from semreg import files
