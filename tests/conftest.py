@@ -7,10 +7,13 @@ direction or a forgotten rescale cannot cancel. The twins are built from the hea
 from __future__ import annotations
 
 import itertools
+import signal
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 import SimpleITK as sitk
 import torch
 from hypothesis import strategies as st
@@ -23,6 +26,14 @@ from semreg.sampling import base_index, transform_index
 torch.set_num_threads(1)  # small problems: threads that wait for each other cost more than they give
 
 Array = npt.NDArray[np.float64]
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt, even where the shell that started the tests has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def rotation(dimension: int, degrees: float = 17.0) -> Array:

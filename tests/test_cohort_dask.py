@@ -95,6 +95,7 @@ def test_a_pair_whose_worker_is_killed_runs_on_another_one(cluster, pairs, tmp_p
     assert run(jobs, output, DaskScheduler(cluster.scheduler_address)).skipped == ("one", "two")
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interruption_stops_the_workers(cluster, pairs, tmp_path):
     """Ctrl-C on the client ends what the workers run, leaves nothing half-written, and the workers stay usable."""
     output = tmp_path / "out"

@@ -214,6 +214,7 @@ def wait_for(condition, seconds=20.0):
         time.sleep(0.02)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interruption_stops_what_runs_and_keeps_what_is_done(tmp_path):
     """On Ctrl-C running processes end, nothing half-written stays, and the pair waits again."""
     pairs = text_pairs(tmp_path / "in", {"a": "", "b": "wait", "c": ""})
