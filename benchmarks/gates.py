@@ -3,18 +3,21 @@
     python gates.py [PAIRS.toml] [RESULTS] [--report FILE]
 
 Good: what ``semreg.register`` finds with the defaults. Bad: the same results spoiled in ways of known harm, results
-of mirrored images, and results of images that do not belong together. Transforms are kept in RESULTS and used again.
+of mirrored images, and results of images that do not belong together. Transforms and records are kept in RESULTS and
+used again.
 Leaves with 1 if a good result fails, or a way to spoil results is not noticed in most of them.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tools
@@ -28,6 +31,7 @@ from semreg.gates import Evidence, Verdict, collect, judge
 from semreg.geometry import Grid
 from semreg.itk_bridge import field_of_transform
 from semreg.phantom import make_pair
+from semreg.record import stable_json
 from semreg.registration import register
 from semreg.sampling import base_index, smooth, transform_index
 from semreg.transforms import read_transform
@@ -42,7 +46,7 @@ WRONG = (
 """Pairs whose fixed image is registered with the moving one of another, of another body part."""
 MIRRORED = ("hippocampus_006_007", "liver_18_cyc_1_10", "spine_t2_t1")
 """Pairs that are registered with the moving image mirrored in its file."""
-GATES = ("match", "gain", "residual", "mismatch", "unfinished", "elsewhere", "mirror", "bending")
+GATES = ("match", "gain", "residual", "mismatch", "unfinished", "elsewhere", "mirror", "bending", "uncertainty")
 """Values in the table of the good results."""
 Bad = Callable[["Case"], "tuple[Volume, Field]"]
 
@@ -55,6 +59,8 @@ class Case:
     fixed: Volume
     moving: Volume
     field: Field
+    record: Mapping[str, Any] | None = None
+    """What ``register`` says of it, as ``record.json`` holds it."""
 
 
 def moved_by(case: Case, matrix: np.ndarray, shift_mm: float = 0.0) -> tuple[Volume, Field]:
@@ -177,10 +183,14 @@ def phantom_cases(results: Path) -> Iterator[Case]:
 def registered(name: str, fixed: Volume, moving: Volume, results: Path) -> Case:
     """The pair with the transform that was found before, or is found now."""
     path = results / name.replace(" ", "-").replace(",", "") / "transform.h5"
-    if not path.exists():
+    beside = path.with_name("record.json")
+    if not beside.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_transform(register(fixed, moving).field, path)
-    return Case(name, fixed, moving, field_of_transform(read_transform(path), fixed.grid))
+        result = register(fixed, moving)
+        write_transform(result.field, path)
+        beside.write_text(stable_json(result.record), encoding="utf-8")
+    record = json.loads(beside.read_text(encoding="utf-8"))
+    return Case(name, fixed, moving, field_of_transform(read_transform(path), fixed.grid), record)
 
 
 def real_pairs(path: Path) -> dict[str, tuple[Volume, Volume]]:
@@ -202,10 +212,11 @@ def wrong_cases(images: dict[str, tuple[Volume, Volume]], results: Path) -> Iter
 
 
 def judged(case: Case) -> tuple[Evidence, Verdict, float]:
-    """The verdict, and its CPU seconds."""
+    """The verdict with what the record tells, as the command has it, and its CPU seconds."""
     started = time.process_time()
     evidence = collect(case.fixed, case.moving, case.field)
-    return evidence, judge(evidence), time.process_time() - started
+    known = {} if case.record is None else {"uncertainty": case.record["uncertainty"], "record": case.record}
+    return evidence, judge(evidence, **known), time.process_time() - started
 
 
 def row_of(case: Case) -> tuple[str, list[str]]:

@@ -29,6 +29,7 @@ if verb == "register":
     if "refuse" in said:
         print("some progress"); print("error: expected better images, got these: take others"); sys.exit(2)
     if "crash" in said:
+        (out / ".semreg-half").mkdir(); (out / ".semreg-half" / "field.nii.gz").write_text("half")
         os.kill(os.getpid(), signal.SIGSEGV)
     while "wait" in pathlib.Path(moving).read_text():
         time.sleep(0.02)
@@ -41,7 +42,8 @@ else:
     out = pathlib.Path(rest[0])
     points = rest[rest.index("--fixed-landmarks") + 1] if "--fixed-landmarks" in rest else None
     error = float(pathlib.Path(points).read_text()) if points else None
-    found = {"landmarks": None if points is None else {"after": {"mean": error}}}
+    inputs = {} if points is None else {"fixed_landmarks": [{"sha256": sha(points)}]}
+    found = {"landmarks": None if points is None else {"after": {"mean": error}}, "inputs": inputs}
     (out / "evaluation.json").write_text(json.dumps(found))
     (out / "report.html").write_text("report")
 """

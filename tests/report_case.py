@@ -127,5 +127,5 @@ RECORD = {
     ],
     "decisions": ["The fixed image is small."],
     "settings": {"seed": 7, "refine": {"iterations": 3}},
-    "uncertainty": {"mean_mm": 1.5, "p95_mm": 3.0},
+    "uncertainty": {"mean_mm": 1.5, "median_mm": 1.25, "p95_mm": 3.0},
 }  # fmt: skip

@@ -6,6 +6,7 @@ import csv
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -84,7 +85,7 @@ def table(tmp_path_factory):
     rows = [image_pair(folder, name, seed) for seed, name in enumerate(("one", "two", "three"))]
     (folder / "broken.nii.gz").write_bytes(b"no image")
     rows.insert(1, {"name": "broken", "fixed": rows[0]["fixed"], "moving": "broken.nii.gz", "comment": "<b>bad</b>"})
-    rows[-1]["set.refine.iterations"] = "3"
+    rows[-1] |= {"set.refine.iterations": "3", "set.uncertainty.enabled": "true"}
     return write_table(folder / "pairs.csv", rows)
 
 
@@ -111,6 +112,7 @@ def test_every_pair_is_registered_and_evaluated(done):
         for name in ("one", "three")
     ]
     assert steps == [2, 3]
+    assert [(output / name / "uncertainty.nii.gz").exists() for name in ("one", "three")] == [False, True]
     assert sorted(path.name for path in output.iterdir()) == [
         "batch.json", "batch.lock", "batch.log", "broken", "cohort.csv", "index.html", "one", "three", "two",
     ]  # fmt: skip
@@ -197,7 +199,7 @@ def test_a_dry_run_checks_everything_and_writes_nothing(here, table, tmp_path):
         (("{table}", "--fixed", "suffix=T1w"), "the folder of a BIDS data set"),
         (("{folder}",), "--fixed and --moving"),
         (("{folder}/gone.csv",), "no such file"),
-        (("{table}", "--jobs", "2", "--scheduler", "tcp://127.0.0.1:1"), "--jobs or --scheduler"),
+        (("{folder}/gone.csv", "--jobs", "2", "--scheduler", "tcp://127.0.0.1:1"), "--jobs or --scheduler"),
         (("{table}", "--dtype", "float8"), "--dtype"),
     ],
 )
@@ -209,6 +211,21 @@ def test_bad_input_is_one_sentence(here, table, tmp_path, arguments, said):
     assert said in err
     assert err.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_batch_that_breaks_off_says_how_the_pairs_stand(done, table, tmp_path):
+    """Where the cluster is not there it is one sentence; page and table show what is done, and the rest waits."""
+    pytest.importorskip("distributed", reason="the extra semreg[dask] is not installed")
+    output = tmp_path / "out"
+    shutil.copytree(done[0], output)
+    (output / "index.html").unlink()
+    shutil.rmtree(output / "two")
+    code, _, err = batch(table, "-o", output, *QUICK, "--quiet", "--scheduler", "nonsense://x")
+    assert (code, err.startswith("error: expected a Dask scheduler"), err.count("\n")) == (2, True, 1)
+    with (output / "cohort.csv").open(encoding="utf-8", newline="") as file:
+        states = {row["name"]: row["state"] for row in csv.DictReader(file)}
+    assert states == {"one": "skipped", "three": "skipped", "broken": "waiting", "two": "waiting"}
+    assert "2 of 4 pairs" in (output / "index.html").read_text(encoding="utf-8")
 
 
 def test_a_wrong_setting_of_a_row_names_the_row(here, table, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import logging
@@ -375,3 +376,52 @@ def test_landmarks_of_pictures_are_pixels(run, tmp_path):
     points, notes = errors("--landmarks-in", "mm")
     assert points == [pytest.approx((4, 2)), pytest.approx((8, float(np.hypot(2, 8))))]
     assert not any("count as pixels" in note for note in notes)
+
+
+def test_the_mask_of_the_moving_image_counts_for_the_verdict(run, folder):
+    """The verdict of a folder keeps to the moving mask of its record, as the registration did."""
+    mask = torch.zeros(1, *MOVING.shape)
+    mask[0, :, :, : MOVING.shape[2] // 3] = 1
+    path = folder / "data" / "moving_mask.nii.gz"
+    write_image(Volume(mask, MOVING), path, "uint8")
+
+    def overlap(*more):
+        code, text, error = run(folder / "out", "--json", "--no-report", *more)
+        assert (code, error) == (0, "")
+        return next(gate["value"] for gate in json.loads(text)["verdict"]["gates"] if gate["name"] == "match")
+
+    without, given = overlap(), overlap("--moving-mask", path)
+    record = json.loads((folder / "out" / "record.json").read_text())
+    record["inputs"]["moving_mask"] = {"path": str(path), "sha256": checksum(path)}
+    (folder / "out" / "record.json").write_text(json.dumps(record))
+    assert overlap() == given != without
+
+
+def test_a_changed_image_is_said_on_the_page(run, folder):
+    """Where an image is not the one that was registered, the page says so."""
+    volume = Volume(noise_volume(MOVING, seed=7).data.float() * 50, MOVING)
+    write_image(volume, folder / "data" / "moving.nrrd", "int16")
+    code, _, error = run(folder / "out", "-q")
+    assert code == 0, error
+    assert "its content differs" in (folder / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_linear_transform_alone_is_refused(run, tmp_path):
+    """Without images and landmarks there is nothing to measure a linear transform with."""
+    sitk.WriteTransform(sitk.TranslationTransform(3, (1.0, 0.0, 0.0)), str(tmp_path / "t.tfm"))
+    code, text, error = run(tmp_path / "t.tfm")
+    assert (code, text) == (2, "")
+    assert "--fixed" in error
+
+
+def test_a_field_with_gaps_is_refused(run, tmp_path):
+    """A field in NIfTI with NaN, of which ITK makes 0 in silence, is refused in one sentence."""
+    path = tmp_path / "field.nii.gz"
+    write_field(FIELD, path)
+    data = bytearray(gzip.decompress(path.read_bytes()))
+    data[-4:] = np.float32(np.nan).tobytes()
+    path.write_bytes(gzip.compress(bytes(data)))
+    code, _, error = run(path)
+    assert code == 2
+    assert "NaN" in error
+    assert error.count("\n") == 1

@@ -12,6 +12,7 @@ import SimpleITK as sitk
 import torch
 
 from conftest import grid_at, make_grid, rotation
+from dicom_files import pixel_tags, slice_tags, write_dicom
 from semreg.cli import main
 from semreg.cli.model_flags import ModelFlags
 from semreg.cli.register_flags import SettingFlags, load_config
@@ -270,6 +271,7 @@ def test_page_figures_and_uncertainty(run, pair):
     assert map_mm.max() == pytest.approx(record["uncertainty"]["maximum_mm"], rel=0.35)
     (out / "evaluation.json").write_text("{}", encoding="utf-8")
     (out / "figures" / "mine.png").write_text("mine", encoding="utf-8")
+    (out / "figures" / "landmarks.png").write_text("of semreg evaluate", encoding="utf-8")
     assert run("register", fixed, moving, "-o", out, *quick, "--no-report", "--set", "gates.enabled=false")[0] == 0
     assert listed(out) == ["config.toml", "field.nii.gz", "figures", "record.json", "transform.h5", "warped.nii.gz"]
     assert listed(out / "figures") == ["mine.png"]
@@ -294,3 +296,25 @@ def test_uncertainty_that_is_off_cannot_be_written(run, pair):
     assert code == 2
     assert "uncertainty.enabled" in err
     assert not out.exists()
+
+
+def test_the_series_of_a_folder_is_found_again(run, pair):
+    """Evaluate and report read the series that was registered, of a folder with several, by what the record says."""
+    _, moving, out = pair
+    folder = out.parent / "dicom"
+    folder.mkdir()
+    across, down, step = (np.asarray(FIXED.direction)[:, axis] for axis in range(3))
+    for name, uid, shift in (("first", "1.2.3.1", 0.0), ("second", "1.2.3.2", 2.0)):
+        values = blobs(FIXED, (shift, -shift, 0.0)).data[0].numpy().astype(np.int16)
+        for number, pixels in enumerate(values):
+            position = np.asarray(FIXED.origin_xyz) + number * FIXED.spacing_xyz[2] * step
+            tags = slice_tags(uid, number + 1, position, [*across, *down], FIXED.spacing_xyz[:2])
+            path = folder / f"{name}{number:02d}.dcm"
+            write_dicom(path, {**tags, **pixel_tags(pixels), 0x0008103E: ("LO", name)})
+    code, _, err = run("register", folder, moving, "-o", out, "--fixed-series", "second", *QUICK)
+    assert code == 0, err
+    assert record_of(out)["inputs"]["fixed"]["series"] == "second"
+    assert run("evaluate", out, "-q")[0] == 0
+    assert run("report", out, "-q")[0] == 0
+    written = json.loads((out / "evaluation.json").read_text())
+    assert written["inputs"]["fixed"][0]["sha256"] == record_of(out)["inputs"]["fixed"]["sha256"]

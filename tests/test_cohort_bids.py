@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
 from semreg.cohort import bids_pairs
@@ -103,3 +106,15 @@ def test_an_empty_folder_is_refused(tmp_path):
     """A folder without names of BIDS is one sentence with an example."""
     with pytest.raises(ConfigError, match="sub-01_T1w"):
         bids_pairs(tmp_path, "suffix=T1w", "suffix=T2w")
+
+
+def test_names_that_are_no_text_are_refused(bids):
+    """A folder whose name is no UTF-8 cannot be written into a record: one sentence that can, before anything runs."""
+    odd = Path(os.fsdecode(os.fsencode(bids) + b"-\xff"))
+    try:
+        bids.rename(odd)
+    except OSError:
+        pytest.skip("the file system takes names in UTF-8 alone")
+    with pytest.raises(ConfigError, match="expected the path of fixed to be text in UTF-8, got") as caught:
+        bids_pairs(odd, "suffix=T1w", "suffix=T2w")
+    assert str(caught.value).encode()

@@ -8,12 +8,14 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
 from cohort_cases import image_pair, jobs_of, log_of, names_of, text_pairs
 from semreg.cohort import BatchOptions, DaskScheduler, LocalScheduler, Pair, run_batch
 from semreg.cohort import cluster as clusters
+from semreg.cohort.attempt import Task
 from semreg.config import RegistrationConfig
 from semreg.errors import ConfigError, DeviceError
 from semreg.settings import override
@@ -159,6 +161,20 @@ def test_a_cluster_that_cannot_be_used_is_one_sentence(cluster, tmp_path, monkey
     hidden.rename(hidden.with_name("gone"))
     refused(DeviceError, r"the worker tcp://\S+ to see \S+a-moving.txt, it does not: .* share")
     assert names_of(tmp_path / "out", "started") == []
+
+
+def test_an_error_of_one_task_fails_it_alone(cluster, tmp_path):
+    """What nobody foresaw in a worker is the outcome of that pair; the others have theirs."""
+    jobs = jobs_of(text_pairs(tmp_path / "in", {"a": "", "b": ""}))
+    (tmp_path / "work").mkdir()
+    tasks = [
+        Task(job=replace(job, steps=()), steps=(), place=tmp_path / job.name, work=work)
+        for job, work in zip(jobs, (str(tmp_path / "work"), tmp_path / "work"), strict=True)
+    ]
+    found = DaskScheduler(cluster.scheduler_address).outcomes(tasks, lambda *_: None)
+    errors = {outcome.name: outcome.error for outcome in found}
+    assert errors["a"].startswith("TypeError: unsupported operand")
+    assert errors["b"] is None
 
 
 def test_a_cluster_without_workers_is_one_sentence(tmp_path):

@@ -27,7 +27,7 @@ def write_cohort(folder, levels):
     for index, (name, level) in enumerate(levels.items()):
         place = folder / name
         place.mkdir(parents=True)
-        state = level if level in {"failed", "waiting"} else "finished"
+        state = level if level in {"failed", "waiting", "stopped"} else "finished"
         states.append({"name": name, "state": state, "error": f"register: {EVIL}" if state == "failed" else None})
         (place / "log.txt").write_text("said", encoding="utf-8")
         done = {"format": 1, "error": None, "notes": {"what": EVIL, "formula": "=1+1"}}
@@ -41,7 +41,7 @@ def write_cohort(folder, levels):
             "verdict": {"level": level, "gates": gates},
         }
         (place / "evaluation.json").write_text(json.dumps(found), encoding="utf-8")
-        record = {"uncertainty": {"mean_mm": 0.5, "p95_mm": 1.5}}
+        record = {"uncertainty": {"mean_mm": 0.5, "median_mm": 0.375, "p95_mm": 1.5}}
         (place / "record.json").write_text(json.dumps(record), encoding="utf-8")
         (place / "report.html").write_text("report", encoding="utf-8")
     (folder / "batch.json").write_text(json.dumps({"format": 1, "pairs": states}), encoding="utf-8")
@@ -50,13 +50,13 @@ def write_cohort(folder, levels):
 
 LEVELS = {
     "good": "PASS", "broken": "failed", "a <b> & 'c'": "FAIL", "odd": "PASS", "later": "waiting", "fine": "PASS",
-    "doubtful": "LOOK", "well": "PASS", "solid": "PASS",
+    "doubtful": "LOOK", "aborted": "stopped", "well": "PASS", "solid": "PASS",
 }  # fmt: skip
 
 
 @pytest.fixture
 def cohort(tmp_path):
-    """Nine pairs of all kinds; one that passed stands out."""
+    """Ten pairs of all kinds; one that passed stands out."""
     folder = tmp_path / "out"
     names = write_cohort(folder, LEVELS)
     path = folder / "odd" / "evaluation.json"
@@ -70,7 +70,7 @@ def test_those_to_look_at_come_first(cohort):
     """Without a result, FAIL, LOOK, then the one that stands out, with the reason; what was not run is last."""
     rows = cohort[1]
     assert [row["name"] for row in rows][:4] == ["broken", "a <b> & 'c'", "doubtful", "odd"]
-    assert rows[-1]["name"] == "later"
+    assert [row["name"] for row in rows[-2:]] == ["aborted", "later"]
     assert rows[3]["reason"].startswith("TRE of 9 mm stands out from the other pairs (robust z ")
     assert rows[2]["reason"] == f"{EVIL} is LOOK."
     assert (rows[0]["tre_mm"], rows[0]["report"]) == (None, None)
@@ -94,6 +94,7 @@ def test_numbers_come_from_the_files(cohort):
     row = next(row for row in cohort[1] if row["name"] == "doubtful")
     assert row["folded_percent"] == pytest.approx(0.2)
     assert (row["tre_before_mm"], row["uncertainty_p95_mm"], row["seconds"]) == (pytest.approx(7.4), 1.5, 16.0)
+    assert row["uncertainty_mm"] == 0.375
     assert row["dice"] is None
 
 
@@ -222,11 +223,45 @@ def test_the_table_sorts_and_filters(browser, cohort):
         after.click()
         known = [float(value) for value in values() if value]
         assert known == sorted(known, reverse=descending)
-        assert values()[-2:] == ["", ""]
+        assert values()[-3:] == ["", "", ""]
     browser.find_element("id", "filter").send_keys("doubt")
     assert names_shown(browser) == ["LOOK"]
-    assert browser.find_element("id", "count").text == "1 of 9 pairs"
+    assert browser.find_element("id", "count").text == "1 of 10 pairs"
     assert [line for line in browser.get_log("browser") if line["level"] in {"SEVERE", "WARNING"}] == []
+
+
+def test_no_result_is_told_apart_from_a_bad_one(browser, cohort):
+    """A pair that could not be finished has another word and another colour than one with the verdict FAIL."""
+    folder, rows = cohort
+    write_page(folder / "index.html", rows, source="pairs.csv")
+    browser.get((folder / "index.html").as_uri())
+    looks = {}
+    for level in ("ERROR", "FAIL", "WAIT"):
+        badge = browser.find_element("css selector", f'#pairs tr[data-level="{level}"] .badge')
+        looks[level] = badge.value_of_css_property("color"), badge.value_of_css_property("border-top-style")
+        assert ("no result" in badge.text) == (level == "ERROR")
+    assert looks["ERROR"][0] != looks["FAIL"][0]
+    assert len(set(looks.values())) == 3
+
+
+def test_on_paper_names_are_whole(browser, cohort):
+    """In print no word of a name is broken, and what only a click can use is not there."""
+    folder, rows = cohort
+    write_page(folder / "index.html", rows, source="pairs.csv")
+    browser.set_window_size(720, 1000)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    browser.get((folder / "index.html").as_uri())
+    signs = "return getComputedStyle(document.querySelector('#pairs th button'), '::after').content"
+    lines = (
+        "return Array.from(document.querySelectorAll('.who, #pairs .name > a'))"
+        ".filter(each => !each.textContent.trim().includes(' ')).map(each => {"
+        "const part = document.createRange(); part.selectNodeContents(each);"
+        "return new Set(Array.from(part.getClientRects()).map(line => Math.round(line.top / 5))).size})"
+    )
+    found = browser.execute_script(signs), browser.execute_script(lines)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    assert found[0] == "none"
+    assert max(found[1]) == 1
 
 
 def test_a_narrow_page_does_not_scroll_sideways(browser, cohort):

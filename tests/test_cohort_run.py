@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -23,8 +24,9 @@ from semreg.cohort import attempt as attempts
 from semreg.cohort.batch import publish
 from semreg.cohort.done import read_done
 from semreg.cohort.lock import BatchLock
+from semreg.cohort.reasons import input_problem
 from semreg.config import RegistrationConfig
-from semreg.errors import ImageError, OutputError
+from semreg.errors import DeviceError, ImageError, OutputError
 from semreg.settings import override
 
 
@@ -140,13 +142,81 @@ def test_results_of_before_go_and_the_users_files_stay(three):
     assert (output / "a" / "notes.txt").read_text(encoding="utf-8") == "mine"
 
 
-def test_a_failure_leaves_no_old_result(three):
-    """Where the new input fails, the old transform is gone: it belongs to other images."""
+def test_a_failure_takes_no_finished_result_away(three):
+    """A later attempt that fails leaves every byte of the result, and says why; the command of before skips again."""
     pairs, output = three
+    before, jobs = contents(output), jobs_of(pairs)
+    said = pairs[0].moving.read_text(encoding="utf-8")
     pairs[0].moving.write_text("refuse", encoding="utf-8")
     assert "a" in run(jobs_of(pairs), output).failed
-    assert sorted(path.name for path in (output / "a").iterdir()) == ["done.json", "log.txt", "settings.toml"]
-    assert read_done(output / "a").steps == {}
+    assert contents(output) == before
+    assert "expected better images" in (output / "a" / "log.txt").read_text(encoding="utf-8")
+    assert read_done(output / "a").error == "register: expected better images, got these: take others"
+    assert plan_batch(jobs_of(pairs), output)["a"] == ("register", "evaluate")
+    pairs[0].moving.write_text(said, encoding="utf-8")
+    assert run(jobs, output).skipped == ("a", "b", "c")
+
+
+def test_an_evaluation_that_fails_takes_none_away(three, tmp_path):
+    """Landmarks that cannot be read leave the result of before, its evaluation among it."""
+    pairs, output = three
+    before = contents(output)
+    points = tmp_path / "points.csv"
+    points.write_text("no number", encoding="utf-8")
+    marked = [semreg.cohort.Pair(**{**vars(pairs[0]), "fixed_landmarks": (points,), "moving_landmarks": (points,)})]
+    assert run(jobs_of(marked), output).failed["a"].startswith("evaluate: ValueError")
+    assert contents(output) == before
+
+
+def test_a_new_registration_replaces_the_old_one_though_its_evaluation_fails(three, tmp_path):
+    """A transform of other images and an evaluation of the old one do not stand in one folder."""
+    pairs, output = three
+    points = tmp_path / "points.csv"
+    points.write_text("no number", encoding="utf-8")
+    pairs[0].moving.write_text("other bytes", encoding="utf-8")
+    old = (output / "a" / "transform.h5").read_bytes()
+    marked = [semreg.cohort.Pair(**{**vars(pairs[0]), "fixed_landmarks": (points,), "moving_landmarks": (points,)})]
+    assert "a" in run(jobs_of(marked), output).failed
+    assert (output / "a" / "transform.h5").read_bytes() != old
+    assert not (output / "a" / "evaluation.json").exists()
+    assert set(read_done(output / "a").steps) == {"register"}
+
+
+def test_a_killed_process_leaves_nothing_half_written(tmp_path):
+    """What it had under a temporary name is not in the folder of the pair."""
+    pairs = text_pairs(tmp_path / "in", {"a": "crash"})
+    assert "SIGSEGV" in run(jobs_of(pairs), tmp_path / "out").failed["a"]
+    names = sorted(path.name for path in (tmp_path / "out" / "a").iterdir())
+    assert names == ["done.json", "log.txt", "settings.toml"]
+
+
+def test_an_error_nobody_foresaw_fails_its_pair_alone(tmp_path):
+    """A command that cannot even be started is written down, and the others go on."""
+    jobs = jobs_of(text_pairs(tmp_path / "in", {"a": "", "b": ""}))
+    steps = tuple(replace(step, arguments=(*step.arguments, "a\0b")) for step in jobs[0].steps)
+    result = run([replace(jobs[0], steps=steps), jobs[1]], tmp_path / "out")
+    assert (result.finished, dict(result.failed)) == (("b",), {"a": "ValueError: embedded null byte"})
+
+
+def test_voxels_beside_a_header_count(tmp_path):
+    """Other bytes in the file that a header names are another image."""
+    (pair,) = text_pairs(tmp_path / "in", {"a": ""})
+    header, voxels = pair.moving.with_suffix(".mhd"), pair.moving.with_suffix(".raw")
+    header.write_text(f"ElementDataFile = {voxels.name}\n", encoding="utf-8")
+    prints = []
+    for content in (b"1", b"2"):
+        voxels.write_bytes(content)
+        (job,) = jobs_of([semreg.cohort.Pair(**{**vars(pair), "moving": header})])
+        prints.append(job.steps[0].fingerprint)
+    assert prints[0] != prints[1]
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_map_of_the_uncertainty_is_asked_for(tmp_path, enabled):
+    """The report shows it, so it is written, unless the settings leave it out."""
+    config = override(RegistrationConfig(), f"uncertainty.enabled={str(enabled).lower()}")
+    (job,) = jobs_of(text_pairs(tmp_path / "in", {"a": ""}), config=config)
+    assert ("--uncertainty" in job.steps[0].arguments) == enabled
 
 
 def test_an_interrupted_replacement_counts_as_nothing_done(three, tmp_path):
@@ -181,6 +251,68 @@ def test_an_input_that_changes_while_it_runs_is_seen(tmp_path):
     result = run(jobs, tmp_path / "out")
     timer.join()
     assert "moving to stay as it is" in result.failed["a"]
+
+
+def test_landmarks_that_change_while_it_runs_are_seen(tmp_path):
+    """What the evaluation read is compared as well."""
+    pairs, points = text_pairs(tmp_path / "in", {"a": ""}), tmp_path / "points.csv"
+    points.write_text("1.25", encoding="utf-8")
+    marked = [semreg.cohort.Pair(**{**vars(pairs[0]), "fixed_landmarks": (points,), "moving_landmarks": (points,)})]
+
+    def change(event):
+        if event.event == "started":
+            points.write_text("0.25", encoding="utf-8")
+
+    result = run(jobs_of(marked), tmp_path / "out", on_event=change)
+    assert result.failed["a"].startswith("expected fixed_landmarks.0 to stay as it is while the batch runs")
+
+
+def test_the_inputs_of_an_evaluation_have_the_roles_of_the_job(tmp_path):
+    """Masks, labels and numbered landmarks of evaluation.json are compared, each with its own file."""
+    roles = ("fixed", "moving", "fixed_mask", "fixed_labels", "moving_labels", "moving_landmarks.0")
+    roles = (*roles, "moving_landmarks.1")
+    (job,) = jobs_of(text_pairs(tmp_path / "in", {"a": ""}))
+    job = replace(job, inputs={role: f"sum of {role}" for role in roles})
+    (tmp_path / "record.json").write_text('{"inputs": {}}', encoding="utf-8")
+    names = {"mask": ["fixed_mask"], "labels": ["fixed_labels", "moving_labels"], "fixed": ["fixed"]}
+    names |= {"moving": ["moving"], "moving_landmarks": ["moving_landmarks.0", "moving_landmarks.1"]}
+    for changed in (None, *roles):
+        sums = {
+            name: [{"path": "x", "sha256": "other" if role == changed else f"sum of {role}"} for role in given]
+            for name, given in names.items()
+        }
+        found = {"inputs": {**sums, "transform": [{"path": "t", "sha256": "of no role"}]}}
+        (tmp_path / "evaluation.json").write_text(json.dumps(found), encoding="utf-8")
+        problem = input_problem(job, tmp_path)
+        assert (problem is None) if changed is None else problem.startswith(f"expected {changed} to stay")
+
+
+def test_the_end_is_told_however_it_comes(tmp_path):
+    """Also where the batch breaks off: once, under the lock, and what broke it is what is raised."""
+    output, told = tmp_path / "out", []
+    output.mkdir()
+
+    class Gone:
+        def outcomes(self, tasks, started):  # noqa: ARG002 - the protocol's
+            raise DeviceError("the scheduler is gone")
+            yield
+
+    def at_end():
+        with pytest.raises(OutputError, match="no other batch"), BatchLock(output):
+            pass
+        told.append(json.loads((output / "batch.json").read_text(encoding="utf-8"))["pairs"][0]["state"])
+        raise OutputError("no room left")
+
+    jobs = jobs_of(text_pairs(tmp_path / "in", {"a": ""}))
+    with pytest.raises(DeviceError, match="the scheduler is gone"):
+        run_batch(jobs, output, Gone(), BatchOptions(threads=1, at_end=at_end))
+    assert told == ["waiting"]
+    with pytest.raises(OutputError, match="no room left"):
+        run(jobs, output, at_end=at_end)
+    assert told == ["waiting", "finished"]
+    with BatchLock(output), pytest.raises(OutputError, match="no other batch"):
+        run(jobs, output, at_end=at_end)
+    assert len(told) == 2
 
 
 def test_jobs_run_at_once_and_no_more(tmp_path):

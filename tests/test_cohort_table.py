@@ -119,6 +119,12 @@ def test_what_is_no_table_is_refused(files, name, text, said):
     assert name in str(caught.value)
 
 
+def test_empty_cells_at_the_end_are_no_cells(files):
+    """Rows that a spreadsheet has ended with separators are read as without them."""
+    (pair,) = read_table(table(files, "name,fixed,moving,,\none,f.nii,m.nii,,,, \n,,,,,,\n", "pairs.csv"))
+    assert (pair.name, pair.moving, pair.notes) == ("one", files / "m.nii", ())
+
+
 def test_files_that_are_no_text_are_refused(files):
     """A table that is missing, a folder or binary is one sentence."""
     (files / "binary.csv").write_bytes(b"\xff\xfe\x00\x80")

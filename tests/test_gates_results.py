@@ -37,9 +37,10 @@ def phantom(dimension, seed, displacement_mm=11.0):
     return pair.fixed, pair.moving, pair.true_field()
 
 
-def level_of(fixed, moving, field):
-    """The level of a result and the gates that it did not pass."""
-    verdict = judge(collect(fixed, moving, field))
+def level_of(fixed, moving, field, record=None):
+    """The level of a result and the gates that it did not pass; ``record``: of its registration."""
+    known = {} if record is None else {"uncertainty": record["uncertainty"], "record": record}
+    verdict = judge(collect(fixed, moving, field), **known)
     return verdict.level, [gate.name for gate in verdict.gates if gate.level in ("LOOK", "FAIL")]
 
 
@@ -50,7 +51,8 @@ def level_of(fixed, moving, field):
 def test_registered_pictures_pass(seed):
     """What ``register`` finds between phantoms in 2-D passes."""
     fixed, moving, _ = phantom(2, seed)
-    assert level_of(fixed, moving, register(fixed, moving).field) == ("PASS", [])
+    result = register(fixed, moving)
+    assert level_of(fixed, moving, result.field, result.record) == ("PASS", [])
 
 
 @pytest.mark.parametrize("seed", [31, 32, 33, 34, 35])
@@ -67,6 +69,16 @@ def test_an_image_with_itself_passes(dimension):
     """Nothing to do and nothing done is a good result."""
     fixed, _, _ = phantom(dimension, 31)
     assert level_of(fixed, fixed, Field.zeros(fixed.grid)) == ("PASS", [])
+
+
+def test_nothing_compared_is_no_pass():
+    """Where the images show nothing together that could be compared, a person has to look."""
+    fixed, moving, field = phantom(3, 31)
+    middle = moving.grid.shape[0] // 2
+    grid = moving.grid.part((middle, 0, 0), (middle + 1, *moving.grid.shape[1:]))
+    level, gates = level_of(fixed, Volume(moving.data[:, middle : middle + 1], grid), field)
+    assert level == "LOOK"
+    assert "match" in gates
 
 
 @pytest.mark.parametrize("degrees", [90.0, 180.0])
@@ -91,8 +103,9 @@ def test_headers_that_lie_far_apart_pass(degrees):
 def test_a_real_pair_passes_and_its_spoiled_results_do_not():
     """A registered real pair passes; without the transform, and with the inverse in its place, it fails."""
     fixed, moving = read_image(FIXED).volume, read_image(MOVING).volume
-    field = register(fixed, moving).field
-    assert level_of(fixed, moving, field) == ("PASS", [])
+    result = register(fixed, moving)
+    field = result.field
+    assert level_of(fixed, moving, field, result.record) == ("PASS", [])
     for spoiled in (Field.zeros(fixed.grid), field.inverse(moving.grid).on(fixed.grid)):
         level, gates = level_of(fixed, moving, spoiled)
         assert level == "FAIL"

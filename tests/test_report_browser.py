@@ -317,6 +317,74 @@ def test_keys_choose_modes(opened):
     assert not opened.find_element("id", "help").is_displayed()
 
 
+def test_before_changes_only_where_it_is_seen(opened):
+    """B does nothing in modes without the moving image; pressed while Space is held it holds after that, too."""
+    stage = stages(opened)[0]
+    assert keys(opened, stage, "j", "b", "s")[1] == "after"
+    webdriver.ActionChains(opened).click(stage).key_down(" ").perform()
+    assert drawn(opened)[1] == "before"
+    stage.send_keys("b")
+    webdriver.ActionChains(opened).key_up(" ").perform()
+    assert drawn(opened)[1] == "before"
+    chosen = opened.find_element("css selector", "#states [aria-checked=true]")
+    assert chosen.get_attribute("data-state") == "before"
+
+
+def test_letters_stand_beside_the_ticks(opened):
+    """No letter lies on a tick: on the picture it begins behind the ticks' ends, or it stands beside the picture."""
+    for width in (1440, 400):
+        resize(opened, width)
+        drawn(opened)
+        gaps = opened.execute_script(LETTER_GAPS)
+        assert len(gaps) == 12
+        assert all(gap >= 8 or gap <= -size for gap, size in gaps), gaps
+
+
+LETTER_GAPS = """
+return Array.from(document.querySelectorAll('.pane')).flatMap(function (pane) {
+  var picture = pane.querySelector('canvas').getBoundingClientRect();
+  return ['left', 'right', 'top', 'bottom'].map(function (side) {
+    var r = pane.querySelector('.letter.' + side).getBoundingClientRect();
+    var inwards = side === 'left' || side === 'top' ? 1 : -1;
+    return [inwards * (r[side] - picture[side]), side === 'left' || side === 'right' ? r.width : r.height];
+  });
+});
+"""
+
+
+def test_reduced_slices_say_where_they_are(browser, tmp_path, monkeypatch):
+    """Slices that are not those of the image are named by their position in mm, of the place where the planes meet."""
+    monkeypatch.setattr("semreg.reports.stacks.GREY_VOXELS", 3000)
+    case = folded_case()
+    small = make_stacks(case)
+    write_report(tmp_path / "report.html", case)
+    browser.get((tmp_path / "report.html").as_uri())
+    wait(browser, "return document.getElementById('viewer').dataset.ready === 'true'")
+    _, _, cursor = drawn(browser)
+    x, y, z = (small.grid.index_to_point() @ [*cursor, 1.0])[:3]
+    shown = [each.text.replace("\u2212", "-").split() for each in browser.find_elements("css selector", ".pane output")]
+    assert [(name, unit) for name, _, unit in shown] == [("z", "mm"), ("y", "mm"), ("x", "mm")]
+    assert [float(value) for _, value, _ in shown] == pytest.approx([z, y, x], abs=0.051)
+
+
+def test_unreduced_slices_are_counted(opened, stacks):
+    """Slices that are those of the image are counted from 1."""
+    _, _, cursor = drawn(opened)
+    shown = [each.text for each in opened.find_elements("css selector", ".pane output")]
+    assert shown == [f"{at + 1} of {n}" for at, n in zip(cursor, stacks.shape, strict=True)]
+
+
+def test_pictures_begin_on_the_first_screen(browser, tmp_path):
+    """At 1440 × 900 the pictures begin within the first screen, even below a verdict with many reasons."""
+    sentence = "One more search would move the image by another 20 mm (median): it is not in place."
+    gates = [{"title": "Remaining displacement", "level": "FAIL", "value": 19.8, "unit": "mm", "sentence": sentence}]
+    write_report(tmp_path / "report.html", make_case(verdict={"level": "FAIL", "gates": gates * 8}))
+    resize(browser, 1440, 900)
+    browser.get((tmp_path / "report.html").as_uri())
+    wait(browser, "return document.getElementById('viewer').dataset.ready === 'true'")
+    assert stages(browser)[0].rect["y"] < 900
+
+
 def test_click_links_the_planes(opened, stacks):
     """A click on a picture moves the other planes to that place."""
     choose(opened, "fixed")
@@ -449,5 +517,16 @@ def test_prints_pictures_without_controls(opened):
         assert not opened.find_element("id", "viewer").is_displayed()
         assert len([i for i in opened.find_elements("css selector", "#stills img") if i.is_displayed()]) == 15
         assert not any(b.is_displayed() for b in opened.find_elements("tag name", "button"))
+        resize(opened, A4_PIXELS)
+        assert opened.execute_script(CUT_OFF) == []
     finally:
         opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
+A4_PIXELS = 703
+"""Width of the paper less its margins, at 96 dots per inch."""
+CUT_OFF = """
+return Array.from(document.querySelectorAll('td, th')).filter(function (e) {
+  return e.getClientRects().length && e.getBoundingClientRect().right > innerWidth;
+}).map(function (e) { return e.textContent; });
+"""

@@ -13,7 +13,7 @@ import SimpleITK as sitk
 import torch
 from PIL import Image
 
-from report_case import RECORD, SHIFT, fixed_grid, make_case, moving_grid, phantom
+from report_case import EVALUATION, RECORD, SHIFT, fixed_grid, make_case, moving_grid, phantom
 from semreg.errors import GeometryError, OutputError
 from semreg.fields import Field, Volume
 from semreg.geometry import Grid, canonical_order, reorder
@@ -95,6 +95,17 @@ def test_initial_field_makes_the_before():
 def test_vectors_are_mm_along_the_view(stacks):
     """Displacements are given in mm along superior, posterior and left, whatever the storage order."""
     assert np.allclose(stacks.vectors, np.array(SHIFT)[::-1].reshape(3, 1, 1, 1), atol=1e-4)
+
+
+def test_reduced_stacks_know_the_full_size(stacks, monkeypatch):
+    """A page says how many slices the image has where it shows fewer, along the axes as they are shown."""
+    oriented_size = sitk.DICOMOrient(sitk_image(make_case().fixed), "LPS").GetSize()[::-1]
+    assert stacks.full == stacks.shape == oriented_size
+    monkeypatch.setattr("semreg.reports.stacks.GREY_VOXELS", 3000)
+    small = make_stacks(make_case())
+    assert small.full == oriented_size
+    assert np.prod(small.shape) <= 3000
+    assert viewer_data(small, planes_of(small.grid))["full"] == list(oriented_size)
 
 
 def test_vectors_survive_the_page(stacks):
@@ -332,6 +343,19 @@ def test_worst_gate_is_first():
     assert [gate["level"] for gate in verdict["gates"]] == ["FAIL", "PASS", "NONE"]
     assert [gate["level"] for gate in verdict["reasons"]] == ["FAIL"]
     assert verdict["counted"] == "1 of 2 checks passed; 1 had nothing to measure."
+    assert verdict_of({"level": "PASS", "gates": [{"level": "PASS"}]})["counted"] == "1 of 1 checks passed."
+
+
+def test_reasons_stay_few():
+    """The first screen names six reasons and says how many more there are; the table has all, tiny values as none."""
+    gates = [{"title": f"G{k}", "level": "FAIL", "value": 3.7e-6, "unit": "%", "sentence": "Bad."} for k in range(8)]
+    text = render(make_case(verdict={"level": "FAIL", "gates": gates}))
+    first, table = text.split('id="viewer"')[0], text.split('id="checks"')[1]
+    assert [f"G{k}</strong>" in first for k in range(8)] == [True] * 6 + [False] * 2
+    assert "And 2 more" in first
+    assert all(f"G{k}</th>" in table for k in range(8))
+    assert "e-06" not in first
+    assert table.count('<td class="number">0 %</td>') == 8
 
 
 def test_worst_landmark_is_first():
@@ -357,8 +381,19 @@ def test_key_figures_have_before_and_after():
     keys = {key.name: key for key in key_figures(make_case())}
     error = keys["Landmark error, mean"]
     assert (error.before, error.after, error.unit) == ("7.5", "1.25", "mm")
-    assert (keys["Inside the moving image"].before, keys["Inside the moving image"].after) == ("90", "97")
+    assert error.note == "15 points, 95 % below 1.85 mm, worst 1.95 mm (before 8.2)"
+    assert (keys["Image overlap"].before, keys["Image overlap"].after) == ("90", "97")
+    assert keys["Uncertainty, median"].after == "1.25"
     assert keys["Time"].after == "4"
+
+
+def test_remarks_of_the_evaluation_are_shown():
+    """What must be known of the measures, and what was evaluated, stands on the page, with and without a record."""
+    evaluation = {**EVALUATION, "notes": ["3 of 15 fixed landmarks lie <outside>."], "command": ["semreg", "evaluate"]}
+    text = render(make_case(evaluation=evaluation, record=None))
+    assert "3 of 15 fixed landmarks lie &lt;outside&gt;." in text
+    assert "What was evaluated" in text
+    assert 'id="how"' not in render(make_case(evaluation=EVALUATION, record=None))
 
 
 def test_only_changed_settings_are_listed():

@@ -9,12 +9,13 @@ import sys
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from report_case import EVALUATION, RECORD, SHIFT, VERDICT, make_case
+from report_case import EVALUATION, ORIGIN, RECORD, SHIFT, VERDICT, make_case
 from semreg.cli.report import report_command
 from semreg.errors import ConfigError, GeometryError, ImageError, OutputError
 from semreg.fields import Volume
@@ -137,7 +138,74 @@ def test_verb_takes_title_labels_figures_and_place(folder):
     text = page.read_text(encoding="utf-8")
     assert "<h1>My pair</h1>" in text
     assert 'data-mode="labels"' in text
-    assert (folder / "figures" / "before_after.png").is_file()
+    assert (folder.parent / "figures" / "before_after.png").is_file()
+    assert not (folder / "figures").exists()
+
+
+@pytest.mark.parametrize("name", ["fixed.nii.gz", "moving.nii.gz", "out/transform.h5", "page"])
+def test_verb_writes_over_no_image(folder, name):
+    """A page has a name of a page: an image, a transform or anything else is not written over."""
+    place = folder.parent / name
+    before = place.read_bytes() if place.exists() else None
+    result = CliRunner().invoke(app, [str(folder), "-o", str(place)])
+    assert result.exit_code == 2
+    assert "expected --output to end in .html" in result.stderr
+    assert (place.read_bytes() if place.exists() else None) == before
+
+
+def test_verb_writes_over_nothing_it_read(folder):
+    """A file that the evaluation read is not written over, even where it has the name of a page."""
+    labels = folder.parent / "labels.html"
+    labels.write_text("kept", encoding="utf-8")
+    write_evaluation(folder, fixed_landmarks=[labels])
+    result = CliRunner().invoke(app, [str(folder), "-o", str(labels)])
+    assert result.exit_code == 2
+    assert "would be written over" in result.stderr
+    assert labels.read_text(encoding="utf-8") == "kept"
+
+
+def write_evaluation(folder, **inputs):
+    """evaluation.json as ``semreg evaluate`` writes it where it read these files."""
+    described = {
+        role: [{"path": str(p), "sha256": hashlib.sha256(p.read_bytes()).hexdigest()} for p in paths]
+        for role, paths in inputs.items()
+    }
+    text = json.dumps({**EVALUATION, "verdict": VERDICT, "inputs": described})
+    (folder / "evaluation.json").write_text(text, encoding="utf-8")
+
+
+def test_before_is_where_the_evaluation_began(folder):
+    """Pictures before begin at the initial transforms of the evaluation, as its tables do, applied in their order."""
+    start, turn = folder.parent / "start.tfm", folder.parent / "turn.tfm"
+    sitk.WriteTransform(sitk.TranslationTransform(3, SHIFT), str(start))
+    sitk.WriteTransform(sitk.ScaleTransform(3, (2.0, 1.0, 1.0)), str(turn))
+    write_evaluation(folder, initial=[start, turn])
+    case = Case.from_folder(folder)
+    assert case.notes == ()
+    x = ORIGIN[0]  # of the first voxel
+    moved = case.initial.mm()[:, 0, 0, 0].tolist()
+    assert moved == pytest.approx([2 * (x + SHIFT[0]) - x, SHIFT[1], SHIFT[2]], abs=1e-3)
+    sitk.WriteTransform(sitk.TranslationTransform(3, (0.0, 0.0, 1.0)), str(start))
+    (note,) = Case.from_folder(folder).notes
+    assert "start.tfm has changed since the evaluation" in note
+    turn.unlink()
+    lost = Case.from_folder(folder)
+    assert lost.initial is None
+    assert "turn.tfm, which the evaluation read, is no longer there" in lost.notes[-1]
+
+
+def test_outlines_are_those_that_were_evaluated(folder):
+    """The page of an evaluation with labels shows their outlines again; labels that are named hold before them."""
+    case, paths = make_case(), []
+    for role, volume in (("fixed", case.fixed), ("moving", case.moving)):
+        paths.append(folder.parent / f"{role}_labels.nii.gz")
+        write_image(Volume((volume.data > 60).float(), volume.grid), paths[-1], "uint8")
+    write_evaluation(folder, labels=paths)
+    found = Case.from_folder(folder)
+    assert found.fixed_labels.grid.shape == case.fixed.grid.shape
+    assert found.moving_labels.grid.shape == case.moving.grid.shape
+    other = Case.from_folder(folder, fixed_labels=paths[1])
+    assert other.fixed_labels.grid == other.moving_labels.grid
 
 
 def test_verb_ends_with_one_sentence(tmp_path):

@@ -301,13 +301,14 @@ class GateConfig:
     """Match after a shift of the whole, in percent of that of the result."""
     mirror: tuple[float, float] = (110.0, 140.0)
     """Match of the mirrored moving image at its best shift, in percent of that of the moving image as it is."""
-    uncertainty: tuple[float, float] = (1.0, 4.0)
+    uncertainty: tuple[float, float] = (2.0, 4.0)
     """Median uncertainty of the displacement, in working voxels; measured where an uncertainty is known."""
     consistency: tuple[float, float] = (1.0, 5.0)
     """Mean distance in working voxels by which transform and inverse miss each other, where an inverse is known."""
-    landmarks: tuple[float, float] = (100.0, 125.0)
-    """Mean landmark error, in percent of that without the transform; where landmarks are known."""
-    labels: tuple[float, float] = (0.0, -0.05)
+    landmarks: tuple[float, float] = (105.0, 125.0)
+    """Mean landmark error, in percent of that without the transform, or of a voxel if that is more; where landmarks are
+    known."""
+    labels: tuple[float, float] = (-0.01, -0.1)
     """By how much the mean Dice rose; where labels are known; lower is worse."""
 
     def __post_init__(self) -> None:

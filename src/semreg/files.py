@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from semreg.errors import GeometryError, OutputError
@@ -33,6 +34,7 @@ from semreg.memory import give_back_memory
 from semreg.nifti import (
     HEADER_BYTES,
     INTENT_DISPLACEMENT,
+    float_voxels,
     resized_header,
     write_chunks,
 )
@@ -73,12 +75,23 @@ def read_transform(path: str | Path) -> Any:
     try:
         return sitk.ReadTransform(str(path))
     except RuntimeError as no_transform:
-        try:
-            return sitk.DisplacementFieldTransform(sitk.ReadImage(str(path), sitk.sitkVectorFloat64))
-        except RuntimeError:
-            raise GeometryError(
-                f"expected a transform or displacement field that SimpleITK reads, got {path}: it is neither"
-            ) from no_transform
+        return _read_displacements(path, no_transform)
+
+
+def _read_displacements(path: Path, no_transform: RuntimeError) -> Any:
+    """An image of displacements as a transform; GeometryError if there is none, or if one of them is not finite."""
+    import SimpleITK as sitk
+
+    try:
+        transform = sitk.DisplacementFieldTransform(sitk.ReadImage(str(path), sitk.sitkVectorFloat64))
+    except RuntimeError:
+        raise GeometryError(
+            f"expected a transform or displacement field that SimpleITK reads, got {path}: it is neither"
+        ) from no_transform
+    voxels = float_voxels(path)  # ITK makes 0 of NaN in NIfTI files
+    if voxels is not None and not np.isfinite(voxels).all():
+        raise GeometryError(f"expected finite displacements in {path}, got NaN or infinity: check its source")
+    return transform
 
 
 def write_image(volume: Volume, path: str | Path, pixel_type: str = "float32", *, on: Grid | None = None) -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
+import re
 import tempfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -28,6 +30,14 @@ logger = logging.getLogger("semreg")
 
 T = TypeVar("T")
 
+SIBLINGS = ((".hdr", ".hdr.gz", ".img", ".img.gz"), (".spr", ".sdt"))
+"""Endings of files that belong together, headers first."""
+NRRD = (".nhdr", ".nrrd")
+VOXELS_AT = re.compile(rb"\s*(?:ElementDataFile\s*[=:]|data ?file:(?!=))\s*(.*?)\s*", re.IGNORECASE)
+"""The line of a MetaImage or NRRD header that says where the voxels are."""
+COUNTER = re.compile(r"%0?\d*[diu]")
+"""What stands for the number of a file in a pattern."""
+
 
 def read_image(path: str | Path, series: str | None = None) -> LoadedImage:
     """Read an image: a 2-D or 3-D file that SimpleITK reads, or a DICOM series in a folder.
@@ -39,7 +49,7 @@ def read_image(path: str | Path, series: str | None = None) -> LoadedImage:
     """
     path = Path(path)
     names = _files_of(path, series)
-    digest = _sha256(names)
+    digest = _sha256(_hashed(path, names))
     if path.is_dir() or is_dicom(path):
         volume, kind = _reading(path, lambda: read_series(names, str(path)))
         return LoadedImage(volume, kind, path, digest)
@@ -86,8 +96,62 @@ def read_mask(path: str | Path, series: str | None = None) -> Volume:
 
 
 def checksum(path: str | Path, series: str | None = None) -> str:
-    """SHA-256 of the bytes of a file, or of all files of the DICOM series in a folder, sorted by name (ImageError)."""
-    return _sha256(_files_of(Path(path), series))
+    """SHA-256 of the bytes of a file, or of all files of the DICOM series in a folder, sorted by name (ImageError).
+
+    Of an image whose header stands apart from its voxels, those of all its ``data_files``.
+    """
+    path = Path(path)
+    return _sha256(_hashed(path, _files_of(path, series)))
+
+
+def data_files(path: str | Path) -> tuple[Path, ...]:
+    """The files that hold an image: the file itself, and those with its voxels if they stand apart, header first.
+
+    Pairs of Analyze, NIfTI (.hdr and .img) and Stimulate (.spr and .sdt) are known by their names; MetaImage and NRRD
+    headers say where their voxels are, as one file, a list or a numbered pattern. Raises ImageError for a header that
+    cannot be read.
+    """
+    path = Path(path)
+    name = path.name.lower()
+    for endings in SIBLINGS:
+        own = next((ending for ending in endings if name.endswith(ending)), None)
+        if own is not None:
+            beside = [path if ending == own else path.with_name(path.name[: -len(own)] + ending) for ending in endings]
+            return tuple(file for file in beside if file == path or file.is_file())
+    if name.endswith((".mhd", ".mha", *NRRD)):
+        return (path, *_named_in(path))
+    return (path,)
+
+
+def _named_in(header: Path) -> list[Path]:
+    """The files of voxels that a MetaImage or NRRD header names; none where the voxels follow it."""
+    try:
+        texts = _names_in(header)
+        places = [place for text in texts if text.upper() != "LOCAL" for place in _places(header.parent, text)]
+        return [place for place in places if place.is_file() or not place.exists()]  # no device, which has no end
+    except OSError as error:
+        raise ImageError(f"expected an image file that can be read, got {header}: {error.strerror}") from error
+
+
+def _names_in(header: Path) -> list[str]:
+    with header.open("rb") as file:
+        for line in file:
+            if not line.strip() and header.name.lower().endswith(NRRD):
+                break  # voxels follow
+            if (found := VOXELS_AT.fullmatch(line)) is not None:
+                names = [each.strip() for each in file] if found[1].split()[:1] == [b"LIST"] else [found[1]]
+                return [os.fsdecode(name) for name in names if name and b"\0" not in name]
+    return []
+
+
+def _places(folder: Path, text: str) -> list[Path]:
+    """The files meant by a name of a header; of a pattern, as ``slice%03d.raw 1 40 1``, all that are there."""
+    if COUNTER.search(text) is None:
+        return [folder / text]
+    pattern = folder / text.split(maxsplit=1)[0]
+    parts = [re.escape(part) for part in COUNTER.split(pattern.name)]
+    name = re.compile(r"\s*\d+".join(parts))
+    return sorted(file for file in pattern.parent.glob("*") if name.fullmatch(file.name))
 
 
 def _files_of(path: Path, series: str | None) -> list[Path]:
@@ -191,9 +255,14 @@ def reason_of(error: BaseException) -> str:
     return text.rpartition("): ")[2].removeprefix("ITK ERROR: ").removeprefix("sitk::ERROR: ")
 
 
+def _hashed(path: Path, names: Sequence[Path]) -> Sequence[Path]:
+    """The files whose bytes are the image, in the order in which they count."""
+    return sorted(names) if path.is_dir() else data_files(path)
+
+
 def _sha256(names: Sequence[Path]) -> str:
     digest = hashlib.sha256()
-    for name in sorted(names):
+    for name in names:
         try:
             with name.open("rb") as file:
                 while block := file.read(1 << 20):

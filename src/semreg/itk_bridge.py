@@ -42,7 +42,8 @@ class LoadedImage:
     path: Path
     """The file, or the folder of a DICOM series."""
     sha256: str
-    """Checksum of the bytes of the file; of all files of a DICOM series in the order of their names."""
+    """Checksum of the bytes of the file; of a header whose voxels are in other files of all of them, the header first;
+    of all files of a DICOM series in the order of their names."""
 
 
 def to_volume(obj: Any, *, grid: Grid | None = None) -> Volume:

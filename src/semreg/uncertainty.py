@@ -23,8 +23,8 @@ from semreg.dense.disagreement import Disagreement
 from semreg.dense.sharpness import width_mm
 from semreg.dense.terms import Term
 from semreg.fields import Field, Volume
-from semreg.geometry import AxisOrder, Grid, reorder
-from semreg.sampling import smooth
+from semreg.geometry import AxisOrder, Grid, index_map, reorder
+from semreg.sampling import inside, sample, smooth, transform_index
 
 SEARCHES = 0.02
 """Of the squared disagreement of the searches; much of it is the size of their steps."""
@@ -37,8 +37,8 @@ REPEATED = 0.75
 PARTS = ("window", "searches", "refinements", "repeats")
 """In the order of the summary."""
 NOTE = (
-    "An estimate of the mean error of the deformation, not of an alignment or an initial transform. It orders places "
-    "by how far they may be off; it cannot see errors much larger than the widest of its window."
+    "An estimate of the mean error of the deformation, scaled on phantoms; not of an alignment or an initial "
+    "transform. It cannot see errors much larger than the widest of its window."
 )
 
 
@@ -94,7 +94,7 @@ def estimate(
         squares = {name: REPEATED * square for name, square in squares.items()}
     total = torch.stack(list(squares.values())).sum(0).sqrt()
     parts = {name: Volume(square.sqrt(), nodes) for name, square in squares.items()}
-    return Uncertainty(Volume(total, nodes), parts, _counts(terms, nodes))
+    return Uncertainty(Volume(total, nodes), parts, _counts(terms, found.on(nodes)))
 
 
 def smoothed_squares(part: Volume, nodes: Grid) -> Tensor:
@@ -114,10 +114,15 @@ def statistics(values: Tensor) -> dict[str, float]:
     }
 
 
-def _counts(terms: Sequence[Term], nodes: Grid) -> Tensor:
-    """Which nodes the fixed features count at, (1, *nodes), bool; all if none does."""
+def _counts(terms: Sequence[Term], found: Field) -> Tensor:
+    """Which nodes count, (1, *nodes), bool: where the fixed features do and the moving image is seen; all if none."""
+    nodes, far = found.grid, terms[0].moving.grid
+    index = transform_index(index_map(nodes, far), found.index(slice(0, nodes.shape[0])))
+    seen, known = inside(index, far.shape)[None], terms[0].moving.weight
+    if known is not None:
+        seen = seen & (sample(known.data, index) > 0.5)
     weights = [term.fixed.weight for term in terms]
-    if any(weight is None for weight in weights):
-        return torch.ones((1, *nodes.shape), dtype=torch.bool, device=terms[0].fixed.features.data.device)
-    counts = torch.stack([weight.on(nodes).data for weight in weights if weight is not None]).amax(0) > 0.5
-    return counts if bool(counts.any()) else torch.ones_like(counts)
+    if all(weight is not None for weight in weights):
+        own = torch.stack([weight.on(nodes).data for weight in weights if weight is not None]).amax(0) > 0.5
+        seen = seen & own if bool((seen & own).any()) else own
+    return seen if bool(seen.any()) else torch.ones_like(seen)

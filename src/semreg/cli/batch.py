@@ -129,7 +129,7 @@ def batch_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
     """Register and evaluate all pairs of SOURCE, each in processes of its own; run it again to go on where it ended.
 
     Pairs that are done, by the contents of their files, their settings and the version, are skipped; a pair that fails
-    does not stop the others. Leaves with 0 if all are well, 1 if some failed, 2 for bad input.
+    does not stop the others. Leaves with 0 if all ran, whatever their verdicts, 1 if some failed, 2 for bad input.
     """
     networks = ModelFlags(
         model=tuple(model or ()), moving=tuple(moving_model or ()), layers=tuple(layers or ()),
@@ -165,6 +165,7 @@ def run(asked: Asked) -> bool:
     """Read, check, run and show; whether a pair failed."""
     from semreg.cohort import BatchOptions, plan_batch, run_batch, threads_of
 
+    scheduler = scheduler_of(asked)
     everything = read_pairs(asked)
     pairs = chosen(everything, asked.only)
     found = settings_of(everything, asked.settings)
@@ -173,20 +174,20 @@ def run(asked: Asked) -> bool:
     if asked.dry_run:
         show_plan(plan_batch(jobs, asked.output), threads, asked)
         return False
+    rows: list[dict[str, Any]] = []
     options = BatchOptions(
         threads=threads,
         command=asked.command,
         source=str(asked.source),
         beside=tuple(pair.name for pair in everything if pair not in pairs),
         on_event=None if asked.quiet else Lines(len(jobs)),
+        at_end=lambda: rows.extend(write_summary(everything, asked)),
     )
     try:
-        result = run_batch(jobs, asked.output, scheduler_of(asked), options)
+        result = run_batch(jobs, asked.output, scheduler, options)
     except KeyboardInterrupt:
-        write_summary(everything, asked)
         typer.echo("interrupted: what is finished is kept; give the same command again to go on", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
-    rows = write_summary(everything, asked)
     show_result(result, rows, asked)
     return bool(result.failed)
 

@@ -22,6 +22,7 @@ from semreg.cli.evaluate_flags import (
     LandmarkUnit,
     Mask,
     Moving,
+    MovingMask,
     MovingPoints,
     Names,
     Output,
@@ -57,12 +58,15 @@ class Evaluated:
     """``fixed`` and ``moving``, where they were given."""
     labels: tuple[Any, Any] | None
     """The label maps of both images as Volumes."""
+    moving_mask: Volume | None
     result: Result | None
     """The folder of results and its record, if one was given."""
     output: Path | None
     """Where files are to be written; None: nowhere."""
     inputs: Mapping[str, Any] = field(default_factory=dict)
     """Paths and checksums of what was read."""
+    changes: tuple[str, ...] = ()
+    """Sentences on images that are not those that were registered."""
 
     def record(self, command: tuple[str, ...]) -> dict[str, Any]:
         """What ``evaluation.json`` holds beside the measures."""
@@ -83,6 +87,7 @@ def evaluate_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
     labels: Labels = None,
     names: Names = None,
     mask: Mask = None,
+    moving_mask: MovingMask = None,
     initial: Initial = None,
     inverse: Inverse = None,
     tolerance: Tolerance = 2.0,
@@ -108,10 +113,9 @@ def evaluate_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
     options = EvaluateOptions(
         sources=tuple(sources), fixed=fixed, moving=moving,
         landmarks=(tuple(fixed_landmarks or ()), tuple(moving_landmarks or ())), ras=ras, unit=landmarks_in,
-        labels=labels, names=names,
-        mask=mask, initial=tuple(initial or ()), inverse=inverse, tolerance_mm=tolerance, similarity=similarity,
-        output=output, config=config, assignments=tuple(assignments or ()),
-        proof=ProofOptions(report=report, figures=figures, dpi=dpi),
+        labels=labels, names=names, mask=mask, moving_mask=moving_mask, initial=tuple(initial or ()), inverse=inverse,
+        tolerance_mm=tolerance, similarity=similarity, output=output, config=config,
+        assignments=tuple(assignments or ()), proof=ProofOptions(report=report, figures=figures, dpi=dpi),
         command=tuple(context.obj or ("semreg", *sys.argv[1:])),
     )  # fmt: skip
     with sentences(debug=debug, advice=ADVICE):
@@ -146,7 +150,7 @@ def evaluated(options: EvaluateOptions) -> Evaluated:
             check_not_read(output / name, flat)
     landmarks = read_landmarks(*options.landmarks, ras=options.ras) if any(options.landmarks) else None
     names = None if options.names is None else read_label_names(options.names)
-    images = read_images(paths)
+    images = read_images(paths, result)
     notes: tuple[str, ...] = ()
     if landmarks is not None and in_pixels(options, images):
         from semreg.evaluation import of_pixels
@@ -167,7 +171,16 @@ def evaluated(options: EvaluateOptions) -> Evaluated:
     )
     evaluation = measure(subject, landmarks=landmarks, labels=labels, label_names=names, settings=settings)
     evaluation = replace(evaluation, notes=(*notes, *evaluation.notes))
-    return Evaluated(subject, evaluation, images, labels, result, output, described(paths, images, result))
+    from semreg.files import read_mask
+
+    if subject.field is None and landmarks is None:
+        raise ConfigError(
+            "expected an image or landmarks to measure with, got a linear transform alone: give --fixed or landmarks"
+        )
+    other = next((read_mask(path) for path in paths["moving_mask"]), None)
+    inputs = described(paths, images)
+    changes = changes_since(inputs, result)
+    return Evaluated(subject, evaluation, images, labels, other, result, output, inputs, changes)
 
 
 def in_pixels(options: EvaluateOptions, images: Mapping[str, LoadedImage]) -> bool:
@@ -206,6 +219,7 @@ def paths_of(options: EvaluateOptions, result: Result | None) -> dict[str, list[
         "fixed": chosen(options.fixed, None if result is None else result.fixed),
         "moving": chosen(options.moving, None if result is None else result.moving),
         "mask": chosen(options.mask, None if result is None else result.mask),
+        "moving_mask": chosen(options.moving_mask, None if result is None else result.moving_mask),
         "inverse": chosen(options.inverse, None if result is None else result.inverse),
         "initial": list(options.initial),
         "fixed_landmarks": list(options.landmarks[0]),
@@ -214,11 +228,17 @@ def paths_of(options: EvaluateOptions, result: Result | None) -> dict[str, list[
     }
 
 
-def read_images(paths: Mapping[str, list[Path]]) -> dict[str, LoadedImage]:
-    """The images that are named."""
+def read_images(paths: Mapping[str, list[Path]], result: Result | None) -> dict[str, LoadedImage]:
+    """The images that are named; of a folder that was registered the series that was."""
     from semreg.files import read_image
 
-    return {name: read_image(path) for name in ("fixed", "moving") for path in paths[name]}
+    recorded = {} if result is None else {"fixed": result.fixed, "moving": result.moving}
+    found = {}
+    for name in ("fixed", "moving"):
+        for path in paths[name]:
+            same = result is not None and path == recorded[name]
+            found[name] = read_image(path, series=result.series(name) if result is not None and same else None)
+    return found
 
 
 def read_labels(path: Path) -> Any:
@@ -228,10 +248,8 @@ def read_labels(path: Path) -> Any:
     return read_image(path).volume
 
 
-def described(
-    paths: Mapping[str, list[Path]], images: Mapping[str, LoadedImage], result: Result | None
-) -> dict[str, Any]:
-    """Paths and checksums of all that was read; warns where an image is not the one that was registered."""
+def described(paths: Mapping[str, list[Path]], images: Mapping[str, LoadedImage]) -> dict[str, Any]:
+    """Paths and checksums of all that was read."""
     from semreg.files import checksum
 
     found: dict[str, Any] = {}
@@ -240,20 +258,21 @@ def described(
             found[name] = [{"path": str(images[name].path), "sha256": images[name].sha256}]
         elif given:
             found[name] = [{"path": str(path), "sha256": checksum(path)} for path in given]
-    if result is not None:
-        warn_of_others(found, result)
     return found
 
 
-def warn_of_others(found: Mapping[str, Any], result: Result) -> None:
-    """Say where an image differs from the one that the folder's transform was found with."""
+def changes_since(inputs: Mapping[str, Any], result: Result | None) -> tuple[str, ...]:
+    """Which images differ from those that the folder's transform was found with; each is warned of."""
     import logging
 
-    for name in ("fixed", "moving"):
-        if found[name][0]["sha256"] != result.checksums[name]:
-            logging.getLogger("semreg").warning(
-                "%s is not the %s image that was registered: its content differs", found[name][0]["path"], name
-            )
+    found = [
+        f"{inputs[name][0]['path']} is not the {name} image that was registered: its content differs"
+        for name in ("fixed", "moving")
+        if result is not None and inputs[name][0]["sha256"] != result.checksums[name]
+    ]
+    for sentence in found:
+        logging.getLogger("semreg").warning("%s", sentence)
+    return tuple(f"{sentence}." for sentence in found)
 
 
 def gates_of(options: EvaluateOptions, result: Result | None) -> RegistrationConfig:
@@ -281,7 +300,7 @@ def judged(found: Evaluated, config: RegistrationConfig) -> dict[str, Any] | Non
         "record": record,
     }
     images = subject.fixed, subject.moving
-    return verdict_on(images, subject.field, masks=(subject.mask, None), config=config, known=known)
+    return verdict_on(images, subject.field, masks=(subject.mask, found.moving_mask), config=config, known=known)
 
 
 def case_of(found: Evaluated, more: Mapping[str, Any]) -> Case | None:
@@ -300,7 +319,7 @@ def case_of(found: Evaluated, more: Mapping[str, Any]) -> Case | None:
         field=subject.field,
         initial=subject.before,
         background=None if record is None else record.get("background"),
-        uncertainty=None if result is None else uncertainty_beside(result),
+        uncertainty=None if result is None else uncertainty_beside(result, subject.fixed),
         evaluation={**found.evaluation.to_dict(), **more},
         verdict=more["verdict"],
         record=record,
@@ -308,17 +327,18 @@ def case_of(found: Evaluated, more: Mapping[str, Any]) -> Case | None:
         moving_labels=labels[1],
         names=names,
         title=f"{names['moving']} onto {names['fixed']}",
+        notes=found.changes,
     )
 
 
-def uncertainty_beside(result: Result) -> Volume | None:
-    """The map that ``semreg register --uncertainty`` wrote beside the transform."""
+def uncertainty_beside(result: Result, fixed: Volume) -> Volume | None:
+    """The map that ``semreg register --uncertainty`` wrote beside the transform, if it is of this fixed image."""
+    from semreg.cli.common import ImageFormat
     from semreg.files import read_image
 
-    found = sorted(result.transform.parent.glob("uncertainty.n*")) + sorted(
-        result.transform.parent.glob("uncertainty.mha")
-    )
-    return read_image(found[0]).volume if found else None
+    paths = [result.transform.with_name(f"uncertainty.{ending.value}") for ending in ImageFormat]
+    volume = next((read_image(path).volume for path in paths if path.is_file()), None)
+    return volume if volume is not None and volume.grid.shape == fixed.grid.shape else None
 
 
 def write_evaluated(found: Evaluated, more: Mapping[str, Any], proof: ProofOptions) -> list[Path]:

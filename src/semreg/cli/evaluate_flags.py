@@ -49,6 +49,7 @@ Names = Annotated[Path | None, typer.Option("--names", help="CSV or TSV with the
 Mask = Annotated[
     Path | None, typer.Option(help="Mask of the fixed image: what of the deformation and similarity counts.")
 ]
+MovingMask = Annotated[Path | None, typer.Option(help="Mask of the moving image, for the verdict.")]
 Initial = Annotated[
     list[Path] | None, typer.Option("--initial", help="Transform that is before; the identity by default; repeatable.")
 ]
@@ -75,6 +76,7 @@ class EvaluateOptions:
     labels: tuple[Path, Path] | None = None
     names: Path | None = None
     mask: Path | None = None
+    moving_mask: Path | None = None
     initial: tuple[Path, ...] = ()
     inverse: Path | None = None
     tolerance_mm: float = 2.0

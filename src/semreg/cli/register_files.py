@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from semreg.cli.proof import FIGURES
+from semreg.cli.proof import FIGURES, PAGE
 from semreg.cli.register_flags import RegisterOptions
 from semreg.errors import OutputError
 
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from semreg.registration import Registration
     from semreg.staging import OutputFolder
 
-EVALUATIONS = ("evaluation.json", "evaluation.csv")
-"""What ``semreg evaluate`` may have written since: it is of the transform that was there."""
+FIGURE_NAMES = ("before_after", "checkerboard", "grid", "jacobian", "uncertainty", "convergence", "landmarks")
+LATER = ("evaluation.json", "evaluation.csv", PAGE, *(f"{FIGURES}/{name}.png" for name in FIGURE_NAMES))
+"""What ``semreg evaluate`` and ``report`` may have written since: it is of the transform that was there."""
 
 
 def write_results(options: RegisterOptions, result: Registration, folder: OutputFolder, pixel_type: str) -> None:
@@ -70,7 +71,7 @@ def written_before(output: Path) -> list[str]:
         return []
     parts = {str(name): Path(str(name)).parts for name in names}
     own = [name for name, each in parts.items() if len(each) == 1 or (len(each) == 2 and each[0] == FIGURES)]
-    return [*own, *EVALUATIONS]
+    return [*own, *LATER]
 
 
 def remove_stale(options: RegisterOptions, before: list[str], written: Collection[str]) -> None:
@@ -93,4 +94,6 @@ def describe_inputs(options: RegisterOptions, images: Mapping[str, LoadedImage])
     }
     for name, image in images.items():
         described[name] = {"path": str(image.path), "sha256": image.sha256, "pixel_type": image.pixel_type}
+        if name in options.series:
+            described[name]["series"] = options.series[name]
     return described

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from semreg.cli.common import Debug, sentences
+from semreg.cli.common import Debug, check_not_read, sentences
+from semreg.errors import OutputError
+
+ENDINGS = (".html", ".htm")
 
 
 def report_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
     folder: Annotated[Path, typer.Argument(help="Output folder of semreg register.")],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Page; FOLDER/report.html by default.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Page, .html; FOLDER/report.html by default.")
+    ] = None,
     title: Annotated[str | None, typer.Option(help="Headline of the page.")] = None,
     fixed: Annotated[Path | None, typer.Option(help="Fixed image, where it is no longer at its old place.")] = None,
     moving: Annotated[Path | None, typer.Option(help="Moving image, the same.")] = None,
     fixed_labels: Annotated[Path | None, typer.Option(help="Labels of the fixed image, drawn as outlines.")] = None,
     moving_labels: Annotated[Path | None, typer.Option(help="Labels of the moving image, drawn as outlines.")] = None,
-    figures: Annotated[bool, typer.Option("--figures", help="Write PNG files for papers to FOLDER/figures.")] = False,
+    figures: Annotated[
+        bool, typer.Option("--figures", help="Write PNG files for papers to figures, beside the page.")
+    ] = False,
     dpi: Annotated[int, typer.Option(min=50, max=1200, help="Dots per inch of the figures: 300 for print.")] = 150,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")] = False,
     debug: Debug = False,
@@ -27,13 +34,29 @@ def report_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
     with sentences(debug=debug):
         from semreg.reports import Case, write_figures, write_report
 
+        page = output or folder / "report.html"
+        if page.suffix.lower() not in ENDINGS:
+            raise OutputError(
+                f"expected --output to end in .html, got {page}: give the page a name such as report.html"
+            )
         case = Case.from_folder(
             folder, fixed=fixed, moving=moving, title=title, fixed_labels=fixed_labels, moving_labels=moving_labels
         )
-        page = output or folder / "report.html"
+        check_not_read(page, [fixed, moving, fixed_labels, moving_labels, *recorded(case, folder)])
         write_report(page, case)
         written = [page]
         if figures:
-            written += write_figures(folder / "figures", case, dpi=dpi)
+            written += write_figures(page.parent / "figures", case, dpi=dpi)
         if not quiet:
             typer.echo("\n".join(map(str, written)))
+
+
+def recorded(case: Any, folder: Path) -> list[Path]:
+    """The files that the registration and the evaluation read."""
+    from semreg.evaluation import locate
+
+    given = [
+        each for source in (case.record, case.evaluation) for each in ((source or {}).get("inputs") or {}).values()
+    ]
+    entries = [entry for each in given for entry in (each if isinstance(each, list) else [each])]
+    return [locate(str(entry["path"]), folder) for entry in entries if isinstance(entry, dict) and entry.get("path")]

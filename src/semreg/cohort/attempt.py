@@ -22,13 +22,15 @@ from typing import IO, Any
 import semreg
 from semreg.cohort.done import DONE_FILE, LOG_FILE, Done, digests_in, read_done, write_done
 from semreg.cohort.jobs import SETTINGS_FILE, Job, Step, command_line
-from semreg.cohort.reasons import input_problem, reason_of_failure
+from semreg.cohort.reasons import input_problem, reason_of_error, reason_of_failure
 from semreg.errors import SemregError
 
 POLL_SECONDS = 0.1
 """How often a running process is looked at."""
 GRACE_SECONDS = 10.0
 """How long a process may take to leave in order."""
+UNFINISHED = (".semreg-*", ".partial-*")
+"""Temporary names of ``staging``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +77,9 @@ def run_task(task: Task, stop: Callable[[], bool], worker: str) -> Outcome:
     try:
         _prepare(task, staging)
         outcome = _attempt(task, staging, stop, outcome)
-    except (OSError, SemregError) as error:
+    except (OSError, SemregError, ValueError, LookupError) as error:
         gone = not task.work.exists()
-        outcome = replace(outcome, stopped=gone, error=None if gone else " ".join(str(error).split()))
+        outcome = replace(outcome, stopped=gone, error=None if gone else reason_of_error(error))
     return replace(outcome, seconds=time.perf_counter() - began)
 
 
@@ -120,10 +122,21 @@ def _attempt(task: Task, staging: Path, stop: Callable[[], bool], start: Outcome
         run.append(step.name)
         error = reason_of_failure(step.name, code, folder / LOG_FILE) or input_problem(job, folder)
         if error is not None:
+            _sweep(folder)
             break
         finished = _with_step(finished, step, time.perf_counter() - began, digests_in(folder))
     write_done(folder, Done(steps=finished, error=error), job)
     return replace(start, folder=folder, error=error, steps=tuple(run))
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a process that was killed had not finished writing."""
+    for pattern in UNFINISHED:
+        for path in folder.rglob(pattern):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def _run(step: Step, staging: Path, log: Path, stop: Callable[[], bool]) -> int | None:

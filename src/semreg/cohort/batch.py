@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from semreg.cohort.attempt import Outcome, Task
-from semreg.cohort.done import DONE_FILE, Done, read_done, steps_left, write_done
+from semreg.cohort.done import DONE_FILE, LOG_FILE, Done, read_done, steps_left, write_done, write_failure
 from semreg.cohort.jobs import Job
 from semreg.cohort.lock import BatchLock
 from semreg.cohort.log import Event, Journal, OnEvent, read_state
@@ -35,6 +35,8 @@ class BatchOptions:
     beside: tuple[str, ...] = ()
     """Pairs of the table that are left alone this time; how they stand is known from the batch before."""
     on_event: OnEvent | None = None
+    at_end: Callable[[], None] | None = None
+    """Called when the batch ends, however it ends, while no other one may write into the folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,12 +89,22 @@ def run_batch(jobs: Sequence[Job], output: Path, scheduler: Scheduler, options: 
         journal.remember(read_state(output), options.beside)
         journal(Event(event="batch-started"))
         work = _new_work_folder(output)
+        result = None
         try:
-            return _run(jobs, work, scheduler, journal)
+            result = _run(jobs, work, scheduler, journal)
+            return result
         finally:
-            shutil.rmtree(work.parent, ignore_errors=True)  # attempts that still run see it, and stop
-            journal.settle()
-            journal(Event(event="batch-ended"))
+            with suppress(OutputError) if result is None else nullcontext():  # what broke the batch off is said
+                _end(work, journal, options)
+
+
+def _end(work: Path, journal: Journal, options: BatchOptions) -> None:
+    """Leave nothing half-written, and say how all pairs stand."""
+    shutil.rmtree(work.parent, ignore_errors=True)  # attempts that still run see it, and stop
+    journal.settle()
+    journal(Event(event="batch-ended"))
+    if options.at_end is not None:
+        options.at_end()
 
 
 def _run(jobs: Sequence[Job], work: Path, scheduler: Scheduler, journal: Journal) -> BatchResult:
@@ -135,6 +147,9 @@ def _event_of(outcome: Outcome) -> Event:
 def publish(made: Path, place: Path) -> None:
     """Give a complete folder its place; what an earlier batch wrote there goes, what others put there stays.
 
+    Of an attempt that failed before it finished a step, only the log and the reason are taken: what it leaves are the
+    results of before, with the fingerprints they hold for.
+
     A new folder is renamed. Into one that is there files are moved, ``done.json`` as the last one; until then it says
     that nothing is done, so that an interruption costs a run and nothing else. Raises OutputError.
     """
@@ -143,6 +158,11 @@ def publish(made: Path, place: Path) -> None:
             made.rename(place)
             return
         old, new = read_done(place) or Done(), read_done(made) or Done()
+        whole = any(step["fingerprint"] for step in old.steps.values())  # no replacement that was interrupted
+        if new.error is not None and whole and new.steps.items() <= old.steps.items():
+            (made / LOG_FILE).replace(place / LOG_FILE)
+            write_failure(place, new.error)
+            return
         names = sorted(path.relative_to(made).as_posix() for path in made.rglob("*") if path.is_file())
         void = {"fingerprint": "", "seconds": 0.0, "outputs": dict.fromkeys([*old.outputs, *new.outputs], "")}
         _mark(place, void)

@@ -17,6 +17,7 @@ from typing import Any
 
 import semreg
 from semreg.cohort.attempt import Outcome, Task, run_task
+from semreg.cohort.reasons import reason_of_error
 from semreg.cohort.schedulers import Started
 from semreg.errors import ConfigError, DeviceError
 
@@ -52,6 +53,7 @@ class DaskScheduler:
                 "expected the package distributed for --scheduler, it is not installed: pip install 'semreg[dask]'"
             ) from None
         try:
+            distributed.comm.resolve_address(self.address)  # a client of no address cannot be closed in order
             client = distributed.Client(self.address, timeout=self.timeout, set_as_default=False)
         except (OSError, ValueError, TypeError) as error:
             raise DeviceError(
@@ -97,13 +99,7 @@ class DaskScheduler:
         try:
             for future in distributed.as_completed(futures, loop=client.loop):
                 try:
-                    yield future.result()
-                except distributed.KilledWorker as error:
-                    name = futures[future].job.name
-                    said = "the worker died each time it was tried: it may have too little memory"
-                    yield Outcome(
-                        name=name, folder=None, error=said, seconds=0.0, worker=str(error.last_worker.address)
-                    )
+                    yield _outcome_of(future, futures[future].job.name)
                 except CancelledError as error:
                     raise DeviceError(
                         f"expected the scheduler at {self.address} to stay, it is gone: run the batch again to go on"
@@ -120,6 +116,26 @@ def run_remote(task: Task, topic: str) -> Outcome:
     worker = get_worker()
     worker.log_event(topic, {"pair": task.job.name, "worker": worker.address})
     return run_task(task, lambda: False, worker.address)  # it stops when its folder disappears
+
+
+def _outcome_of(future: Any, name: str) -> Outcome:
+    """What became of one task; an error that is none of the pair's own fails it and no other one.
+
+    Raises CancelledError where the scheduler has forgotten the task.
+    """
+    distributed: Any = importlib.import_module("distributed")
+    error, worker = future.exception(), ""
+    if error is None:
+        try:
+            outcome: Outcome = future.result()
+            return outcome
+        except OSError as lost:  # the worker that holds the outcome cannot be reached
+            error = lost
+    said = reason_of_error(error)
+    if isinstance(error, distributed.KilledWorker):
+        said = "the worker died each time it was tried: it may have too little memory"
+        worker = error.last_worker.address
+    return Outcome(name=name, folder=None, error=said, seconds=0.0, worker=str(worker))
 
 
 def _probe(paths: Sequence[str]) -> Any:

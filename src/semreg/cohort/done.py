@@ -30,7 +30,7 @@ class Done:
     steps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """By name: ``fingerprint``, ``seconds`` and ``outputs``, SHA-256 by relative path."""
     error: str | None = None
-    """Why the step after these failed."""
+    """Why the step after these failed, or a later attempt."""
 
     def holds(self, folder: Path, step: Step) -> bool:
         """Whether the step was done with this fingerprint and all that it wrote is there, unchanged."""
@@ -75,6 +75,16 @@ def write_done(folder: Path, done: Done, job: Job) -> None:
     }
     with atomic_file(folder / DONE_FILE) as partial:
         partial.write_text(stable_json(content), encoding="utf-8")
+
+
+def write_failure(folder: Path, error: str) -> None:
+    """Say in ``done.json`` that a later attempt failed; all else stays, of the results that are there.
+
+    Raises OutputError.
+    """
+    content = json.loads((folder / DONE_FILE).read_text(encoding="utf-8"))
+    with atomic_file(folder / DONE_FILE) as partial:
+        partial.write_text(stable_json({**content, "error": error}), encoding="utf-8")
 
 
 def steps_left(folder: Path, job: Job) -> tuple[Step, ...]:

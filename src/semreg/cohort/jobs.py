@@ -9,7 +9,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,8 @@ def make_job(pair: Pair, settings: Mapping[str, Any], toml: str, flags: JobFlags
     series = {"fixed": pair.fixed_series, "moving": pair.moving_series}
     inputs = {role: digest(path, series.get(role)) for role, path in pair.files.items()}
     networks = {str(path): digest(path) for path in _model_files(settings, flags.models)}
+    if settings["uncertainty"]["enabled"]:
+        flags = replace(flags, register=(*flags.register, "--uncertainty"))  # the report shows the map
     first = register_arguments(pair, flags)
     read = {role: sha for role, sha in inputs.items() if role.partition(".")[0] not in EVALUATED}
     common = {"semreg": semreg.__version__, "threads": flags.threads, "device": flags.device}
@@ -145,10 +147,12 @@ class Digests:
         self._known: dict[tuple[Path, str | None], str] = {}
 
     def __call__(self, path: Path, series: str | None = None) -> str:
-        """Of the file, or of the DICOM series in the folder. Raises ImageError."""
+        """Of the file, with the voxels that stand beside a header, or of a DICOM series. Raises ImageError."""
         key = (path.resolve(), series)
         if key not in self._known:
-            self._known[key] = _series_digest(path, series) if path.is_dir() else file_digest(path)
+            from semreg.images import checksum
+
+            self._known[key] = checksum(path, series)
         return self._known[key]
 
 
@@ -162,12 +166,6 @@ def file_digest(path: Path) -> str:
     except OSError as error:
         raise ImageError(f"expected a file that can be read, got {path}: {error.strerror or error}") from error
     return digest.hexdigest()
-
-
-def _series_digest(path: Path, series: str | None) -> str:
-    from semreg.images import checksum
-
-    return checksum(path, series)
 
 
 def _model_files(settings: Mapping[str, Any], folders: tuple[Path, ...]) -> list[Path]:

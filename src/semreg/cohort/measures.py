@@ -61,7 +61,7 @@ MEASURES = (
     Measure("mind_before", "MIND distance before", "similarity.mind.before", "", ""),
     Measure("mind", "MIND distance", "similarity.mind.after", "", ""),
     Measure("inverse_mm", "There and back, mean", "consistency.fixed.mean_mm", "mm"),
-    Measure("uncertainty_mm", "Uncertainty, mean", "record:uncertainty.mean_mm", "mm"),
+    Measure("uncertainty_mm", "Uncertainty, median", "record:uncertainty.median_mm", "mm"),
     Measure("uncertainty_p95_mm", "Uncertainty, 95th percentile", "record:uncertainty.p95_mm", "mm"),
 )
 
@@ -89,7 +89,7 @@ def cohort_rows(output: Path, names: Sequence[str]) -> list[dict[str, Any]]:
     Keys: ``name``, ``state`` (as in ``batch.json``), ``verdict``, ``reason`` (why it stands where it does), ``z``
     (the worst robust z-score, larger is worse), the measures of ``MEASURES`` (None where unknown), ``seconds``,
     ``error``, ``report`` (relative path, None without one) and ``notes``. First pairs without a result, then FAIL,
-    LOOK and the others, each by ``z``.
+    LOOK and the others, each by ``z``; last those that were not run, or not to their end.
     """
     states = {entry["name"]: entry for entry in read_state(output).get("pairs", [])}
     rows = [_row(output, name, states.get(name, {"state": "waiting"})) for name in names]
@@ -98,7 +98,8 @@ def cohort_rows(output: Path, names: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _place(row: Mapping[str, Any]) -> tuple[float, float, str]:
-    group = 0 if row["state"] == "failed" else 4 if row["state"] == "waiting" else ORDER.get(row["verdict"], 3)
+    group = {"failed": 0, "finished": 3, "skipped": 3}.get(row["state"], 4)
+    group = ORDER.get(row["verdict"], 3) if group == 3 else group
     return group, -(row["z"] or 0.0), row["name"]
 
 

@@ -25,7 +25,7 @@ COLUMNS = (
     ("hd95_mm", "HD95 after", "mm"),
     ("folded_percent", "Folded", "%"),
     ("jacobian_minimum", "Smallest Jacobian", ""),
-    ("uncertainty_p95_mm", "Uncertainty p95", "mm"),
+    ("uncertainty_mm", "Uncertainty, median", "mm"),
     ("seconds", "Time", "s"),
     ("z", "Robust z", ""),
 )
@@ -77,7 +77,7 @@ def content(rows: Sequence[Mapping[str, Any]], source: str) -> dict[str, Any]:
 
 
 WORDS = {
-    "PASS": "PASS", "LOOK": "LOOK", "FAIL": "FAIL", "NONE": "not judged", "ERROR": "failed", "WAIT": "not run",
+    "PASS": "PASS", "LOOK": "LOOK", "FAIL": "FAIL", "NONE": "not judged", "ERROR": "no result", "WAIT": "not run",
 }  # fmt: skip
 
 

@@ -70,7 +70,7 @@ def check_pairs(pairs: Sequence[Pair]) -> None:
     seen: dict[str, Pair] = {}
     for pair in pairs:
         for problem in _problems(pair):
-            raise ConfigError(f"{pair.where}: {problem}")
+            raise ConfigError(f"{pair.where}: {problem}".encode(errors="backslashreplace").decode())
         other = seen.setdefault(pair.name.casefold(), pair)
         if other is not pair:
             raise ConfigError(
@@ -93,6 +93,15 @@ def check_name(name: str) -> str | None:
     return None
 
 
+def _is_text(path: Path) -> bool:
+    """Whether a path can be written into a record: names of other encodings hold surrogates."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _problems(pair: Pair) -> Iterator[str]:
     if (problem := check_name(pair.name)) is not None:
         yield problem
@@ -107,6 +116,9 @@ def _problems(pair: Pair) -> Iterator[str]:
         yield f"expected {given}_labels and {missing}_labels, got {given}_labels alone: name both or leave both out"
     for role, path in pair.files.items():
         kind = role.partition(".")[0]
+        if not _is_text(path):
+            yield f"expected the path of {kind} to be text in UTF-8, got {str(path)!r}: rename the file or folder"
+            continue
         if path.is_dir() and kind not in ("fixed", "moving"):
             yield f"expected {kind} to be a file, got the folder {path}"
         elif not path.exists():

@@ -34,7 +34,7 @@ DRAWN = (
     Drawn(title="95 % Hausdorff distance", after="hd95_mm", before="hd95_before_mm", unit="mm"),
     Drawn(title="Folded voxels", after="folded_percent", unit="%"),
     Drawn(title="Smallest Jacobian determinant", after="jacobian_minimum", better="higher"),
-    Drawn(title="Uncertainty, 95th percentile", after="uncertainty_p95_mm", unit="mm"),
+    Drawn(title="Uncertainty, median of a pair", after="uncertainty_mm", unit="mm"),
     Drawn(title="Time", after="seconds", unit="s", better=""),
 )
 

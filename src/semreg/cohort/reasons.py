@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import re
 import signal
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from semreg.cohort.jobs import Job
+from semreg.errors import SemregError
 
 TAIL_BYTES = 16384
 """How much of the end of a log is read."""
@@ -37,17 +40,50 @@ def reason_of_failure(step: str, code: int, log: Path) -> str | None:
     return f"{step}: {text if len(text) <= LONGEST else text[: LONGEST - 1] + '…'}"
 
 
+def reason_of_error(error: BaseException) -> str:
+    """What an error says, in one line; the name of its kind too where it is none that was foreseen."""
+    text = " ".join(str(error).split())
+    named = text if text and isinstance(error, (OSError, SemregError)) else f"{type(error).__name__}: {text}"
+    return named if len(named) <= LONGEST else named[: LONGEST - 1] + "…"
+
+
 def input_problem(job: Job, folder: Path) -> str | None:
-    """A sentence if the record says that another file was read than the one the fingerprint was made of."""
-    try:
-        inputs = json.loads((folder / "record.json").read_text(encoding="utf-8"))["inputs"]
-    except (OSError, ValueError, LookupError, TypeError):
+    """A sentence if a command says that it read another file than the one the fingerprint was made of."""
+    registered = _inputs(folder / "record.json")
+    if registered is None:
         return "expected a record.json with the inputs, got none that can be read"
-    for role, expected in job.inputs.items():
-        read = inputs.get(role)
-        if isinstance(read, dict) and read.get("sha256") not in (None, expected):
+    read = [(role, each) for role, given in registered.items() for each in _checksums(given)]
+    read += _evaluated(_inputs(folder / "evaluation.json") or {})
+    for role, found in read:
+        if found != job.inputs.get(role, found):
             return f"expected {role} to stay as it is while the batch runs, got other bytes: run the batch again"
     return None
+
+
+def _inputs(path: Path) -> Mapping[str, Any] | None:
+    """What a file says was read, by name; None where it does not say it."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["inputs"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _evaluated(inputs: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Roles as in ``Job.inputs`` and checksums, of an evaluation, which keeps a list for each name."""
+    names = {"mask": ["fixed_mask"], "labels": ["fixed_labels", "moving_labels"]}
+    found = []
+    for name, given in inputs.items():
+        sums = _checksums(given)
+        numbered = [f"{name}.{number}" for number in range(len(sums))]
+        found += list(zip(names.get(name, numbered if name.endswith("_landmarks") else [name]), sums, strict=False))
+    return found
+
+
+def _checksums(given: Any) -> list[str]:
+    """The checksums of one file or of a list of files."""
+    files = given if isinstance(given, list) else [given]
+    return [str(each["sha256"]) for each in files if isinstance(each, dict) and each.get("sha256")]
 
 
 def _tail(log: Path) -> str:

@@ -6,7 +6,7 @@ import csv
 import difflib
 import io
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,20 +93,28 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     delimiter = max((",", ";", "\t"), key=head.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
-        titles = [title.strip() for title in next(reader, [])]
-        for cells in reader:
-            if not any(cell.strip() for cell in cells):
+        titles = _stripped(next(reader, []))
+        for cells in map(_stripped, reader):
+            if not cells:
                 continue
             where = f"{path}, line {reader.line_num}"
             if len(cells) > len(titles):
                 raise ConfigError(f"{where}: expected {len(titles)} cells as in the first line, got {len(cells)}")
-            row = {title: cell.strip() for title, cell in zip(titles, cells, strict=False) if cell.strip()}
+            row = {title: cell for title, cell in zip(titles, cells, strict=False) if cell}
             yield _where(path, f"line {reader.line_num}", row.get("name")), row
     except csv.Error as error:
         raise ConfigError(f"expected a table of pairs in CSV, got {path}, line {reader.line_num}: {error}") from error
     if len(set(titles)) < len(titles):
         twice = next(title for title in titles if titles.count(title) > 1)
         raise ConfigError(f"expected each column of {path} once, got {twice!r} twice")
+
+
+def _stripped(cells: Sequence[str]) -> list[str]:
+    """Without the space around each cell, and without the empty cells that spreadsheets leave at the end."""
+    found = [cell.strip() for cell in cells]
+    while found and not found[-1]:
+        found.pop()
+    return found
 
 
 def _where(path: Path, row: str, name: Any) -> str:

@@ -42,6 +42,9 @@ def label_overlap(fixed: Mask, other: Mask, spacing: Sequence[float], tolerance_
         return dict.fromkeys(MEASURES)
     if not min(size):
         return {"dice": 0.0, "hd95_mm": None, "assd_mm": None, "surface_dice": 0.0}
+    if sum(side > 1 for side in fixed.shape) == 2 < fixed.ndim:  # a slice has an outline, no faces above and below
+        spacing = [step for step, side in zip(spacing, fixed.shape, strict=True) if side > 1]
+        fixed, other = fixed.squeeze(), other.squeeze()
     box = _box(fixed | other)
     fixed, other = fixed[box], other[box]
     first, second = surface_of(fixed, spacing), surface_of(other, spacing)

@@ -42,9 +42,15 @@ class Result:
     moving: Path
     mask: Path | None
     """Of the fixed image."""
+    moving_mask: Path | None
     checksums: Mapping[str, str]
     """SHA-256 of ``fixed`` and ``moving`` when they were registered."""
     record: Mapping[str, Any]
+
+    def series(self, name: str) -> str | None:
+        """Which series of a DICOM folder the ``fixed`` or ``moving`` image was, where that was said."""
+        found = self.record["inputs"][name].get("series")
+        return None if found is None else str(found)
 
 
 def read_landmarks(fixed: Sequence[str | Path], moving: Sequence[str | Path], *, ras: bool = False) -> Landmarks:
@@ -116,13 +122,14 @@ def read_result(folder: str | Path) -> Result:
         ) from error
     if not transform.is_file():
         raise ConfigError(f"expected a transform.h5 in {folder}, there is none: register again, or name the transform")
-    inverse, mask = folder / "inverse.h5", paths.get("fixed_mask")
+    inverse, mask, other = folder / "inverse.h5", paths.get("fixed_mask"), paths.get("moving_mask")
     return Result(
         transform=transform,
         inverse=inverse if inverse.is_file() else None,
         fixed=locate(fixed, folder),
         moving=locate(moving, folder),
         mask=None if mask is None else locate(mask, folder),
+        moving_mask=None if other is None else locate(other, folder),
         checksums=checksums,
         record=record,
     )

@@ -50,6 +50,8 @@ class Evidence:
     """Share of the voxels that are not finite, of the image with more of them."""
     overlap: float | None = None
     """Share of the content of one image that the other one shows too, of the two the larger."""
+    seen_voxels: int | None = None
+    """Working voxels along the shortest axis of the box that both images show."""
     folded_share: float | None = None
     jacobian_minimum: float | None = None
     volume_share: float | None = None
@@ -162,7 +164,8 @@ def _of_images(evidence: Evidence, images: _Images, field: Field, jacobian: Tens
     warped = far.through(on_grid)
     if not bool((near.weight * warped.known.data[0] > 0).any()):
         return replace(evidence, overlap=0.0)
-    evidence = replace(evidence, overlap=_overlap(near, far, warped, on_grid))
+    seen_voxels = _extent(near.weight * warped.known.data[0] > 0)
+    evidence = replace(evidence, overlap=_overlap(near, far, warped, on_grid), seen_voxels=seen_voxels)
     evidence = replace(evidence, **_of_match(features_of(near), features_of(warped), far, on_grid, evidence.voxel_mm))
     return replace(evidence, **_of_probes(images, field, matrix))
 
@@ -201,6 +204,16 @@ def _tears(field: Field, matrix: Matrix) -> float:
             found[tuple(slice(0, size) for size in wide.shape)] |= wide
         torn += int(found.count_nonzero())
     return torn / grid.voxels
+
+
+def _extent(shown: Tensor) -> int:
+    """The shortest side of the box around what is shown, along the axes of more than one voxel."""
+    axes = [axis for axis in range(shown.ndim) if shown.shape[axis] > 1] or [0]
+    sides = []
+    for axis in axes:
+        along = shown.movedim(axis, 0).flatten(1).any(1).nonzero()
+        sides.append(int(along[-1] - along[0]) + 1)
+    return min(sides)
 
 
 def _overlap(near: Shown, far: Shown, warped: Shown, field: Field) -> float:

@@ -45,8 +45,8 @@ PASSED = {
     "mirror": "The mirrored moving image does not match better.",
     "uncertainty": "The displacement is uncertain by {value:.2g} mm (median).",
     "consistency": "Transform and inverse miss each other by {value:.2g} mm.",
-    "landmarks": "The landmark error is {value:.0f} % of that before.",
-    "labels": "The mean Dice rose by {value:.3f}.",
+    "landmarks": "The mean landmark error went from {before:.3g} to {after:.3g} mm.",
+    "labels": "The mean Dice went from {before:.3f} to {after:.3f}.",
 }
 
 STOPPED = {
@@ -67,8 +67,8 @@ STOPPED = {
     "mirror": "The moving image matches better mirrored ({value:.0f} %): is its axis {axis} flipped?",
     "uncertainty": "The displacement is uncertain by {value:.2g} mm (median).",
     "consistency": "Transform and inverse miss each other by {value:.2g} mm.",
-    "landmarks": "The landmark error is {value:.0f} % of that before: the transform made it worse.",
-    "labels": "The mean Dice fell by {fall:.3f}.",
+    "landmarks": "The mean landmark error rose from {before:.3g} to {after:.3g} mm: the transform made it worse.",
+    "labels": "The mean Dice fell from {before:.3f} to {after:.3f}.",
 }
 NEEDS = {
     "missing": "only the treated images are known",
@@ -86,8 +86,10 @@ def title_of(name: str) -> str:
     return TITLES[name]
 
 
-def sentence_of(name: str, level: str | None, value: float | None, evidence: Evidence) -> str:
-    """What a gate found, or why nothing was measured."""
+def sentence_of(
+    name: str, level: str | None, value: float | None, evidence: Evidence, sides: tuple[float, float] = (0.0, 0.0)
+) -> str:
+    """What a gate found, or why nothing was measured; ``sides``: what was before and after, where it speaks of both."""
     if value is None or level is None:
         if name not in ("uncertainty", "consistency", "landmarks", "labels") and evidence.field_missing > 0:
             return "Not measured: the displacement is not finite."
@@ -95,4 +97,7 @@ def sentence_of(name: str, level: str | None, value: float | None, evidence: Evi
     axis = "zyx"[-evidence.dimension :][evidence.mirror_axis] if evidence.mirror_axis is not None else ""
     way = "take back" if (evidence.unfinished or 0) < 0 else "add"
     text = (PASSED if level == "PASS" else STOPPED)[name]
-    return text.format(value=value, fall=-value, shift=evidence.shift_mm or 0.0, axis=axis, way=way)
+    before, after = sides
+    if name == "landmarks" and level == "PASS" and after > before:
+        text = "The mean landmark error went from {before:.3g} to {after:.3g} mm, a difference within a voxel."
+    return text.format(value=value, before=before, after=after, shift=evidence.shift_mm or 0.0, axis=axis, way=way)

@@ -21,6 +21,8 @@ FALLING = ("overlap", "match", "gain", "labels")
 UNITS = {
     "scale": "×", "residual": "mm", "uncertainty": "mm", "consistency": "mm", "labels": "Dice", "doubts": "",
 }  # fmt: skip
+FEW_VOXELS = 12
+"""Working voxels an axis; where less is seen in both images, a search says too little to fail a result."""
 IN_VOXELS = ("residual", "uncertainty", "consistency")
 """Gates whose thresholds are in working voxels."""
 
@@ -82,11 +84,22 @@ def judge(
     for name, value in values.items():
         look, fail = getattr(config, name)
         factor = evidence.voxel_mm if name in IN_VOXELS else 1.0
-        gates.append(_gate(name, value, (look * factor, fail * factor), evidence))
+        sides = _sides(evaluation, name)
+        gates.append(_gate(name, value, (look * factor, fail * factor), evidence, sides))
     return Verdict((*gates, _doubts(record)))
 
 
-def _gate(name: str, value: float | None, limits: tuple[float, float], evidence: Evidence) -> Gate:
+def _sides(evaluation: Known, name: str) -> tuple[float, float]:
+    """What the evaluation has of a gate before and after."""
+    table = _part(evaluation, name)
+    means = table if name == "landmarks" else _part(table, "mean")
+    found = [_number(_part(means, when), "mean" if name == "landmarks" else "dice") for when in ("before", "after")]
+    return found[0] or 0.0, found[1] or 0.0
+
+
+def _gate(
+    name: str, value: float | None, limits: tuple[float, float], evidence: Evidence, sides: tuple[float, float]
+) -> Gate:
     look, fail = limits
     falling = name in FALLING
     value = None if value is None or math.isnan(value) else value
@@ -94,9 +107,14 @@ def _gate(name: str, value: float | None, limits: tuple[float, float], evidence:
     if value is not None:
         beyond = [value < limit if falling else value > limit for limit in (fail, look)]
         level = "FAIL" if beyond[0] else "LOOK" if beyond[1] else "PASS"
+    elif name == "match" and evidence.overlap:
+        level = "LOOK"  # nothing was compared: nothing speaks for the result
+    few = evidence.seen_voxels is not None and evidence.seen_voxels < FEW_VOXELS
+    if level == "FAIL" and few and name in ("residual", "elsewhere"):
+        level = "LOOK"  # one step of the search is much of so small a place
     return Gate(
         name, title_of(name), level, value, UNITS.get(name, "%"), look, fail, "higher" if falling else "lower",
-        sentence_of(name, level, value, evidence),
+        sentence_of(name, level, value, evidence, sides),
     )  # fmt: skip
 
 
@@ -146,7 +164,7 @@ def _measured(evidence: Evidence) -> dict[str, float | None]:
 
 def _known(evidence: Evidence, evaluation: Known, uncertainty: Known, record: Known) -> dict[str, float | None]:
     """The values of the gates that need more than that."""
-    inverse = _part(_part(record, "inverse"), "consistency") or _part(evaluation, "consistency")
+    inverse = _part(evaluation, "consistency") or _part(_part(record, "inverse"), "consistency")
     errors = _part(inverse, "fixed")
     points, labels = _part(evaluation, "landmarks"), _part(_part(evaluation, "labels"), "mean")
     after = _number(_part(points, "after"), "mean")

@@ -80,11 +80,15 @@ class Case:
     ) -> Case:
         """What ``semreg register`` and ``semreg evaluate`` left in a folder; see ``semreg.reports.folder``.
 
-        ``fixed`` and ``moving`` stand for the recorded paths of images that have moved. Raises ImageError,
+        ``fixed`` and ``moving`` stand for the recorded paths of images that have moved, and labels for those that
+        the evaluation read. Raises ImageError,
         GeometryError or ConfigError.
         """
         from semreg.reports.folder import read_case, read_labels
 
         case = read_case(Path(folder), {"fixed": fixed, "moving": moving}, title)
-        outlined = read_labels(fixed_labels), read_labels(moving_labels)
-        return dataclasses.replace(case, fixed_labels=outlined[0], moving_labels=outlined[1])
+        return dataclasses.replace(
+            case,
+            fixed_labels=case.fixed_labels if fixed_labels is None else read_labels(fixed_labels),
+            moving_labels=case.moving_labels if moving_labels is None else read_labels(moving_labels),
+        )

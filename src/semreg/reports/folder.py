@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from semreg.errors import ConfigError, ImageError
-from semreg.fields import Volume
+from semreg.fields import Field, Volume
+from semreg.geometry import Grid
 from semreg.itk_bridge import LoadedImage
 from semreg.reports.case import Case
 
@@ -39,16 +40,21 @@ def read_case(folder: Path, given: Mapping[str, str | Path | None], title: str |
     verdict = (evaluation or {}).get("verdict") or record.get("verdict")
     background = record.get("background")
     names = {role: image.path.name for role, image in images.items()}
+    outlines = _named(folder, evaluation, "labels", notes)
+    outlined = [read_labels(path) for path in outlines] if len(outlines) == 2 else (None, None)
     return Case(
         title=title or f"{names['moving']} onto {names['fixed']}",
         fixed=images["fixed"].volume,
         moving=images["moving"].volume,
         field=read_chain([folder / "transform.h5"]).field_on(grid),
+        initial=_initial(folder, evaluation, grid, notes),
         background=float(background) if isinstance(background, (int, float)) else None,
         uncertainty=_beside(folder, "uncertainty"),
         evaluation=evaluation,
         verdict=verdict,
         record=record,
+        fixed_labels=outlined[0],
+        moving_labels=outlined[1],
         names=names,
         notes=tuple(notes),
     )
@@ -89,10 +95,35 @@ def _image(
         raise ImageError(
             f"expected the {role} image at {expected}, there is no such file: say where it is with --{role}"
         )
-    image = read_image(path)
+    image = read_image(path, series=None if given is not None else described.get("series"))
     if described.get("sha256") not in (None, image.sha256):
         notes.append(f"The {role} image has changed since the registration: its checksum differs from the record's.")
     return image
+
+
+def _named(folder: Path, evaluation: Mapping[str, Any] | None, role: str, notes: list[str]) -> list[Path]:
+    """The files of a role that the evaluation read; none of them where one is gone, and a note where one is another."""
+    from semreg.evaluation import locate
+    from semreg.files import checksum
+
+    inputs = (evaluation or {}).get("inputs") or {}
+    entries = [each for each in inputs.get(role) or [] if isinstance(each, Mapping) and each.get("path")]
+    paths = [locate(str(entry["path"]), folder) for entry in entries]
+    for entry, path in zip(entries, paths, strict=True):
+        if not path.exists():
+            notes.append(f"{path}, which the evaluation read, is no longer there: the pictures do without it.")
+            return []
+        if entry.get("sha256") not in (None, checksum(path)):
+            notes.append(f"{path} has changed since the evaluation: the pictures show it as it is now.")
+    return paths
+
+
+def _initial(folder: Path, evaluation: Mapping[str, Any] | None, grid: Grid, notes: list[str]) -> Field | None:
+    """Where the evaluation says that the images lay before; None for what their headers say."""
+    from semreg.transforms import read_chain
+
+    paths = _named(folder, evaluation, "initial", notes)
+    return read_chain(paths).field_on(grid) if paths else None
 
 
 def _beside(folder: Path, name: str) -> Volume | None:
@@ -103,8 +134,8 @@ def _beside(folder: Path, name: str) -> Volume | None:
     return None if path is None else read_image(path).volume
 
 
-def read_labels(path: str | Path | None) -> Volume | None:
-    """A label image, None for None."""
+def read_labels(path: str | Path) -> Volume:
+    """A label image."""
     from semreg.files import read_image
 
-    return None if path is None else read_image(path).volume
+    return read_image(path).volume

@@ -69,12 +69,24 @@ def render(case: Case) -> str:
         label_tolerance=tables.at(case.evaluation, "labels", "tolerance_mm"),
         measures=tables.MEASURES,
         number=tables.number,
+        measured=stable_json(measured) if (measured := _origin(case.evaluation)) else "",
+        remarks=[str(line) for line in tables.at(case.evaluation, "notes") or []],
         decisions=[str(line) for line in tables.at(case.record, "decisions") or []],
         changed=tables.changed_settings(case.record),
         settings=stable_json(settings) if (settings := tables.at(case.record, "settings")) else "",
         record=stable_json(case.record) if case.record else "",
         data=viewer_data(stacks, planes),
     )
+
+
+def _rounded(value: Any) -> Any:
+    """What a person need not tell from nothing is shown as nothing."""
+    return 0.0 if isinstance(value, float) and abs(value) < 1e-4 else value
+
+
+def _origin(evaluation: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What an evaluation says of where it came from: files with their checksums, command, versions."""
+    return {key: (evaluation or {})[key] for key in ("command", "inputs", "versions") if (evaluation or {}).get(key)}
 
 
 def verdict_of(verdict: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -87,7 +99,7 @@ def verdict_of(verdict: Mapping[str, Any] | None) -> dict[str, Any]:
         {
             "title": str(gate.get("title") or gate.get("name") or ""),
             "level": gate.get("level") if gate.get("level") in LEVELS else "NONE",
-            "value": tables.number(gate.get("value")),
+            "value": tables.number(_rounded(gate.get("value"))),
             "unit": str(gate.get("unit") or ""),
             "look": tables.number(gate.get("look")),
             "fail": tables.number(gate.get("fail")),
@@ -99,7 +111,8 @@ def verdict_of(verdict: Mapping[str, Any] | None) -> dict[str, Any]:
     shown.sort(key=lambda gate: rank.get(str(gate["level"]), 3))
     levels = [gate["level"] for gate in shown]
     judged = len(levels) - levels.count("NONE")
-    counted = f"{levels.count('PASS')} of {judged} checks passed; {levels.count('NONE')} had nothing to measure."
+    counted = f"{levels.count('PASS')} of {judged} checks passed"
+    counted += f"; {levels.count('NONE')} had nothing to measure." if "NONE" in levels else "."
     reasons = [gate for gate in shown if gate["level"] in ("FAIL", "LOOK")]
     return {"level": level, "headline": HEADLINES[level], "gates": shown, "reasons": reasons, "counted": counted}
 
@@ -110,6 +123,7 @@ def viewer_data(stacks: Stacks, planes: Any) -> dict[str, Any]:
     maps = {"jacobian": stacks.jacobian, "uncertainty": stacks.uncertainty}
     return {
         "shape": list(stacks.shape),
+        "full": list(stacks.full),
         "spacing": list(stacks.spacing),
         "toPoint": stacks.grid.index_to_point().tolist(),
         "dimension": stacks.grid.dimension,

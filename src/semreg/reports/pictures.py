@@ -69,7 +69,7 @@ def rows_of(stacks: Stacks, planes: tuple[Plane, ...]) -> list[Row]:
         for plane in planes:
             picture = _drawn(draw, grey[plane.name], stacks, plane)
             height, width = picture.shape[:2]
-            text = f"{title}, {plane.name} slice {middle(stacks, plane) + 1} of {stacks.shape[plane.across]}"
+            text = f"{title}, the middle {plane.name} slice" if plane.along else title
             stills.append(Still(plane, uri(picture, quality=QUALITY), width, height, text))
         return Row(title, note, tuple(stills))
 

@@ -58,6 +58,8 @@ class Stacks:
 
     grid: Grid
     """The view grid, of the dimension of the images."""
+    full: tuple[int, ...]
+    """Voxels of the fixed image along the axes of the view grid, of which ``shape`` may show fewer."""
     fixed: Bytes
     before: Bytes
     """The moving image where it lay before."""
@@ -97,6 +99,7 @@ def make_stacks(case: Case) -> Stacks:
         after = case.warped.reordered(axes).averaged_on(grid).data
     return Stacks(
         grid=grid,
+        full=(1,) * (3 - whole.dimension) + whole.shape,
         fixed=_three(windows["fixed"].grey(fixed[0])),
         before=_three(windows["moving"].grey(before[0])),
         after=_three(windows["moving"].grey(after[0])),

@@ -49,7 +49,7 @@ def key_figures(case: Case) -> list[Key]:
         _pair("Surface distance HD95, mean", at(evaluation, "labels", "mean"), ("hd95_mm",), "mm", ""),
         _pair("Feature distance", at(record, "similarity"), (), "", "lower is better"),
         _pair("Mutual information", at(evaluation, "similarity", "mutual_information"), (), "", "higher is better"),
-        _share("Inside the moving image", at(evaluation, "overlap")),
+        _share("Image overlap", at(evaluation, "overlap")),
     ]
     jacobian = at(evaluation, "jacobian") or at(record, "jacobian") or {}
     if at(jacobian, "folded_share") is not None:
@@ -60,9 +60,9 @@ def key_figures(case: Case) -> list[Key]:
         most = f"at most {number(displacement.get('maximum_mm'))} mm"
         found.append(Key("Displacement, mean", "", number(displacement["mean_mm"]), "mm", most))
     uncertainty = at(record, "uncertainty") or {}
-    if at(uncertainty, "mean_mm") is not None:
+    if at(uncertainty, "median_mm") is not None:
         high = f"95 % below {number(uncertainty.get('p95_mm'))} mm"
-        found.append(Key("Uncertainty, mean", "", number(uncertainty["mean_mm"]), "mm", high))
+        found.append(Key("Uncertainty, median", "", number(uncertainty["median_mm"]), "mm", high))
     timings = record.get("timings")
     if isinstance(timings, Mapping) and timings:
         seconds = sum(float(at(each, "seconds") or 0) for each in timings.values())
@@ -86,8 +86,14 @@ def _share(name: str, tree: Any) -> Key | None:
 
 
 def _points_note(evaluation: Mapping[str, Any]) -> str:
-    count, p95 = at(evaluation, "landmarks", "count"), at(evaluation, "landmarks", "after", "p95")
-    return "" if count is None else f"{count} points, 95 % below {number(p95)} mm"
+    """How many points there are and how the worst of them fare, for a mean hides them."""
+    landmarks = at(evaluation, "landmarks")
+    if at(landmarks, "count") is None:
+        return ""
+    p95, worst, before = (
+        number(at(landmarks, *path.split("."))) for path in ("after.p95", "after.maximum", "before.maximum")
+    )
+    return f"{landmarks['count']} points, 95 % below {p95} mm, worst {worst} mm (before {before})"
 
 
 def landmark_rows(evaluation: Mapping[str, Any] | None) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ A page is one file: styles, scripts and pictures are inside it, and its policy f
 
 from __future__ import annotations
 
+import functools
 from importlib import resources
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ SYMBOLS = {"PASS": "✓", "LOOK": "◉", "FAIL": "✕", "NONE": "–"}
 """What stands beside the word of a verdict, so that colour never says it alone."""
 
 
+@functools.cache  # templates are compiled once a process
 def environment(*packages: str) -> Environment:
     """The templates of ``semreg.reports`` and, before them, those in the folder ``templates`` of other ``packages``.
 

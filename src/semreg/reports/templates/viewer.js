@@ -6,7 +6,7 @@
   var data = JSON.parse(document.getElementById("data").textContent);
   var shape = data.shape, spacing = data.spacing, colours = data.colours;
   var volumes = {}, maps = {}, labels = {}, vectors = null;
-  var state = { mode: "swipe", when: "after", cursor: shape.map(function (n) { return n >> 1; }), swipe: 0.5, active: 0, strength: 1 };
+  var state = { mode: "swipe", when: "after", held: false, cursor: shape.map(function (n) { return n >> 1; }), swipe: 0.5, active: 0, strength: 1 };
   var panes = [];
   var EXPLAIN = {
     swipe: "Left of the line: the fixed image. Right of it: the moving image. Drag the line; where they agree, edges run on.",
@@ -231,11 +231,19 @@
     pane.canvas.style.width = w + "px"; pane.canvas.style.height = h + "px";
     pane.canvas.width = Math.round(w * pane.ratio); pane.canvas.height = Math.round(h * pane.ratio);
     pane.scale = pane.canvas.width / width;
+    pane.stage.style.setProperty("--beside", letterPlace((box.width - w) / 2) + "px");
+    pane.stage.style.setProperty("--above", letterPlace((box.height - h) / 2) + "px");
   }
+  function letterPlace(free) {
+    // Beside the picture where there is room, else on it behind the ticks.
+    return free >= 34 ? free - 30 : free + 10;
+  }
+  function paired() { return ["swipe", "blend", "checker", "edges", "moving", "labels"].indexOf(state.mode) >= 0; }
+  function when() { return state.held ? (state.when === "after" ? "before" : "after") : state.when; }
   function draw(pane) {
     var plane = pane.plane, number = state.cursor[plane.across], canvas = pane.canvas, w = canvas.width, h = canvas.height;
     var context = canvas.getContext("2d"), mode = state.mode;
-    var fixed = cut(volumes.fixed, plane, number), moving = cut(volumes[state.when], plane, number);
+    var fixed = cut(volumes.fixed, plane, number), moving = cut(volumes[when()], plane, number);
     context.globalAlpha = 1; context.imageSmoothingEnabled = true; context.imageSmoothingQuality = "high";
     function put(source) { context.drawImage(source, 0, 0, w, h); }
     if (mode === "moving" || mode === "labels") { put(grey(moving)); }
@@ -249,7 +257,7 @@
     if (mode === "uncertainty") { put(scaled(cut(maps.uncertainty, plane, mapNumber(maps.uncertainty, plane)))); }
     if (mode === "arrows") { shade(context, w, h); arrows(pane, context); }
     if (mode === "grid") { shade(context, w, h); lines(pane, context); }
-    if (mode === "labels") { outlines(labels.fixed, pane, context, "rgb(255,150,40)"); outlines(labels[state.when], pane, context, "rgb(70,160,255)"); }
+    if (mode === "labels") { outlines(labels.fixed, pane, context, "rgb(255,150,40)"); outlines(labels[when()], pane, context, "rgb(70,160,255)"); }
     context.globalAlpha = 1;
     if (mode === "swipe") { bar(pane, context, Math.round(state.swipe * w), h); }
     ticks(pane, context, w, h);
@@ -278,13 +286,26 @@
     context.stroke();
   }
   function ticks(pane, context, w, h) {
-    // Where the two other planes cut this one.
+    // Where the two other planes cut this one; the letters begin behind them.
     if (panes.length < 2) { return; }
-    var plane = pane.plane, r = pane.ratio, long = 12 * r;
+    var plane = pane.plane, r = pane.ratio, long = 7 * r;
     var row = state.cursor[plane.rows], x = (state.cursor[plane.columns] + 0.5) / shape[plane.columns] * w;
     var y = ((plane.upwards ? shape[plane.rows] - 1 - row : row) + 0.5) / shape[plane.rows] * h;
     context.fillStyle = "rgba(255,255,255,.75)";
     [[x - r / 2, 0, r, long], [x - r / 2, h - long, r, long], [0, y - r / 2, long, r], [w - long, y - r / 2, long, r]].forEach(function (t) { context.fillRect(t[0], t[1], t[2], t[3]); });
+  }
+  function point(index) {
+    // Millimetres, LPS, of an index (z, y, x) of the view grid.
+    return data.toPoint.slice(0, data.dimension).map(function (row) {
+      return index.slice(3 - data.dimension).reduce(function (sum, v, k) { return sum + v * row[k]; }, row[data.dimension]);
+    });
+  }
+  function position(axis) {
+    // Where the slice lies, as the coordinate that grows fastest along its axis, at the place where the planes meet.
+    if (data.dimension === 2) { return ""; }
+    var steps = data.toPoint.slice(0, 3).map(function (row) { return Math.abs(row[axis]); });
+    var main = steps.indexOf(Math.max.apply(null, steps)), at = point(state.cursor)[main];
+    return "xyz"[main] + " " + at.toFixed(1).replace("-", "\u2212") + " mm";
   }
   var waiting = false;
   function refresh() {
@@ -293,15 +314,17 @@
     requestAnimationFrame(function () { waiting = false; show(); });
   }
   function show() {
-    panes.forEach(function (pane, number) {
+    panes.forEach(function (pane, order) {
       var n = shape[pane.plane.across], at = state.cursor[pane.plane.across];
       pane.range.max = n; pane.range.value = at + 1; pane.range.disabled = n < 2;
-      pane.range.setAttribute("aria-valuetext", "slice " + (at + 1) + " of " + n);
-      pane.output.textContent = (at + 1) + " of " + n;
-      pane.element.classList.toggle("active", panes.length > 1 && number === state.active);
+      var number = (at + 1) + " of " + n, reduced = data.full[pane.plane.across] !== n, millimetres = position(pane.plane.across);
+      pane.range.setAttribute("aria-valuetext", reduced ? millimetres : "slice " + number);
+      pane.output.textContent = reduced ? millimetres : number;
+      pane.output.title = reduced ? "Slice " + number + " of the page; the image has " + data.full[pane.plane.across] : millimetres;
+      pane.element.classList.toggle("active", panes.length > 1 && order === state.active);
       draw(pane);
     });
-    viewer.dataset.drawn = [state.mode, state.when].concat(state.cursor).join(" ");
+    viewer.dataset.drawn = [state.mode, when()].concat(state.cursor).join(" ");
   }
   function scale() {
     var box = document.getElementById("scale"), mode = state.mode, map = data.maps[mode];
@@ -334,10 +357,11 @@
     if (!modes.querySelector('[data-mode="' + mode + '"]')) { return; }
     state.mode = mode; choose(modes, "mode", mode);
     document.getElementById("explain").textContent = EXPLAIN[mode];
-    states.querySelectorAll("button").forEach(function (b) { b.disabled = ["swipe", "blend", "checker", "edges", "moving", "labels"].indexOf(mode) < 0; });
+    states.querySelectorAll("button").forEach(function (b) { b.disabled = !paired(); });
     scale(); refresh();
   }
-  function setWhen(when) { state.when = when; choose(states, "state", when); refresh(); }
+  function setWhen(chosen) { state.when = chosen; choose(states, "state", when()); refresh(); }
+  function hold(down) { state.held = down; setWhen(state.when); }
   function turn(pane, steps) {
     var axis = pane.plane.across, at = state.cursor[axis] + steps;
     state.cursor[axis] = Math.max(0, Math.min(shape[axis] - 1, at)); refresh();
@@ -372,10 +396,7 @@
   function readout(pane, event) {
     var p = place(pane, event), index = toIndex(pane, p.x, p.y), words = [], text = "";
     if (p.x >= 0 && p.y >= 0 && p.x <= pane.canvas.width && p.y <= pane.canvas.height) {
-      var point = data.toPoint.slice(0, data.dimension).map(function (row) {
-        return index.slice(3 - data.dimension).reduce(function (sum, v, k) { return sum + v * row[k]; }, row[data.dimension]);
-      });
-      words.push("x, y" + (data.dimension === 3 ? ", z " : " ") + point.map(function (v) { return v.toFixed(1); }).join(", ") + " mm");
+      words.push("x, y" + (data.dimension === 3 ? ", z " : " ") + point(index).map(function (v) { return v.toFixed(1); }).join(", ") + " mm");
       words.push("displaced by " + Math.hypot.apply(null, displacement(index)).toFixed(1) + " mm");
       Object.keys(maps).forEach(function (name) {
         var map = maps[name], at = index.map(function (v, a) { return Math.max(0, Math.min(map.shape[a] - 1, Math.floor((v + 0.5) * map.shape[a] / shape[a]))); });
@@ -426,22 +447,21 @@
   }
   var LETTERS = { s: "swipe", o: "blend", c: "checker", e: "edges", f: "fixed", m: "moving", a: "arrows", g: "grid", j: "jacobian", u: "uncertainty", l: "labels" };
   function other() { return state.when === "after" ? "before" : "after"; }
-  var held = false;
   document.addEventListener("keydown", function (event) {
     if (event.ctrlKey || event.metaKey || event.altKey || help.open) { return; }
     var key = event.key.length === 1 ? event.key.toLowerCase() : event.key, tag = event.target.tagName;
     if (key === "?") { help.showModal(); event.preventDefault(); }
     else if (LETTERS[key]) { setMode(LETTERS[key]); }
-    else if (key === "b") { setWhen(other()); }
+    else if (key === "b") { if (paired()) { setWhen(other()); } }
     else if (key === "[" || key === "]") { state.swipe = Math.max(0, Math.min(1, state.swipe + (key === "[" ? -0.05 : 0.05))); refresh(); }
     else if (/^[123]$/.test(key) && panes[key - 1]) { panes[key - 1].stage.focus(); }
     else if (key === " " && tag !== "BUTTON" && tag !== "SUMMARY" && event.target.closest && event.target.closest(".stage")) {
       event.preventDefault();
-      if (!held) { held = true; setWhen(other()); }
+      if (paired() && !state.held) { hold(true); }
     }
   });
-  document.addEventListener("keyup", function (event) { if (event.key === " " && held) { held = false; setWhen(other()); } });
-  window.addEventListener("blur", function () { if (held) { held = false; setWhen(other()); } });
+  document.addEventListener("keyup", function (event) { if (event.key === " " && state.held) { hold(false); } });
+  window.addEventListener("blur", function () { if (state.held) { hold(false); } });
   window.addEventListener("resize", function () { panes.forEach(fit); refresh(); });
 
   document.querySelectorAll(".pane").forEach(function (element, number) {
