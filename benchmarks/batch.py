@@ -34,7 +34,7 @@ def main() -> None:
     third = run(wanted)
     reference = run(command(given, one_go))
     lines = [
-        f"`semreg {' '.join(wanted[3:])}`",
+        f"`semreg {' '.join(_shown(wanted[3:], given))}`",
         "",
         *table(
             [
@@ -73,6 +73,14 @@ def arguments() -> argparse.Namespace:
     given = parser.parse_args(own.split())
     given.flags = flags.split()
     return given
+
+
+def _shown(words: list[str], given: argparse.Namespace) -> list[str]:
+    """The command with names in place of this machine's paths."""
+    return [
+        word.replace(str(given.pairs.resolve()), "PAIRS.toml").replace(str(given.pairs), "PAIRS.toml")
+        .replace(str(given.results), "RESULTS") for word in words
+    ]  # fmt: skip
 
 
 def command(given: argparse.Namespace, output: Path) -> list[str]:

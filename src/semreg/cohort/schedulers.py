@@ -45,7 +45,7 @@ class LocalScheduler:
             for lane in lanes:
                 lane.start()
             for _ in tasks:
-                outcome, taken = come.get()
+                outcome, taken = _next(come)
                 if isinstance(outcome, SemregError):
                     raise outcome
                 if outcome is None:
@@ -57,6 +57,15 @@ class LocalScheduler:
             for lane in lanes:
                 if lane.ident is not None:
                     lane.join()
+
+
+def _next(come: queue.SimpleQueue[_Come]) -> _Come:
+    """What comes next. Waits in short turns: a signal that another thread received does not wake a waiting one."""
+    while True:
+        try:
+            return come.get(timeout=0.2)
+        except queue.Empty:
+            continue
 
 
 class _Shared(NamedTuple):
