@@ -397,7 +397,7 @@ def test_record_says_what_was_done(result):
     for name in ("features", "coarse", "refine"):  # what was left to the images is filled in, the rest is as given
         pairs = [(vars(getattr(effective, name))[key], value) for key, value in vars(getattr(default, name)).items()]
         assert all(found_value == given for found_value, given in pairs if given is not None)
-    assert set(record["timings"]) == {"prepare", "align", "features", "coarse", "refine", "field"}
+    assert set(record["timings"]) == {"prepare", "align", "features", "coarse", "refine", "uncertainty", "field"}
     assert all(v["seconds"] >= 0 and v["cpu_seconds"] >= 0 for v in record["timings"].values())
     assert record["peak_memory_bytes"]["process"] > 50e6
     assert record["similarity"]["distance"] == "l2"
@@ -425,7 +425,7 @@ def test_steps_are_told_in_the_order_of_the_stages(result):
     """The hook hears each stage in order, levels and iterations counted from one and complete."""
     _, steps = result
     assert [name for name, _ in itertools.groupby(steps, lambda step: step.stage)] == [
-        "prepare", "align", "features", "coarse", "refine", "field",
+        "prepare", "align", "features", "coarse", "refine", "uncertainty", "field",
     ]  # fmt: skip
     for stage in ("coarse", "refine"):
         told = [(step.level, step.iteration) for step in steps if step.stage == stage]
@@ -494,7 +494,7 @@ def test_stages_can_be_left_out(stage):
     found = register(fixed_image(), moving_image(), config=RegistrationConfig(**off), device="cpu")
     error, before = error_mm(found.field)
     assert float(error.mean()) < 0.6 * float(before.mean())
-    assert set(found.record["timings"]) == {"prepare", "align", "features", stage, "field"}
+    assert set(found.record["timings"]) == {"prepare", "align", "features", stage, "uncertainty", "field"}
     assert (found.record["convergence"] == []) == (stage == "coarse")
 
 
