@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 import subprocess
 import sys
@@ -18,7 +19,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("events", "config", "settings", "devices", "staging", "record", "geometry", "memory"),
+    ("events", "config", "settings", "devices", "staging", "record", "geometry", "memory", "digests"),
     ("sampling", "nifti", "tiles", "inversion", "presets"),
     ("fields",),
     ("similarity", "regularity", "consistency", "itk_bridge", "itk_tensor", "preparation"),
@@ -168,7 +169,7 @@ def test_one_place_reads_between_samples() -> None:
 def test_one_door_to_itk() -> None:
     """ITK and SimpleITK are imported in the modules that are doors only, and itk never when a module is imported."""
     doors = (
-        "itk_bridge.py", "itk_tensor.py", "files.py", "images.py", "dicom.py",
+        "itk_bridge/simpleitk.py", "itk_bridge/itk.py", "itk_tensor.py", "files.py", "images.py", "dicom.py",
         "transforms/chain.py", "transforms/images.py", "transforms/elastix.py",
     )  # fmt: skip
     for path in FILES:
@@ -221,18 +222,31 @@ def test_heavy_imports_are_paid_by_who_needs_them(module: str) -> None:
     assert not loaded & {"torch", "SimpleITK", "itk", "matplotlib", "scipy"}
 
 
-def test_help_is_light() -> None:
-    """``semreg --help`` answers without loading torch or SimpleITK."""
+@pytest.mark.parametrize("words", [["--help"], ["register", "--help"], ["presets", "list"], ["version"]], ids=" ".join)
+def test_help_is_light(words: list[str]) -> None:
+    """What computes nothing answers without loading torch or SimpleITK: help, the list of presets, the versions."""
     code = (
         f"import sys; sys.path.insert(0, {str(SOURCE)!r})\n"
         "from semreg.cli import main\n"
-        "sys.argv = ['semreg', '--help']\n"
+        f"sys.argv = {['semreg', *words]!r}\n"
         "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
         "assert not set(sys.modules) & {'torch', 'SimpleITK', 'itk'}\n"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert "semreg" in result.stdout
+    assert result.stdout
+
+
+def test_the_drawing_of_the_imports_is_current() -> None:
+    """docs/architecture_imports.svg shows the imports of today: run its script after a change."""
+    path = ROOT / "docs" / "architecture_imports.py"
+    spec = importlib.util.spec_from_file_location("architecture_imports", path)
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    assert script.layers() == list(LAYERS)
+    assert script.DRAWING.read_text(encoding="utf-8") == script.drawing(), f"run python {path.relative_to(ROOT)}"
 
 
 def test_conventions_name_tests_that_exist() -> None:

@@ -29,8 +29,8 @@ def test_flags_are_settings():
     Layers and descriptions that are given once for all models go to the networks: what is built in has none.
     """
     flags = ModelFlags(
-        model=("a.pt", "mind"), moving=("b.pt",), layers=("0,-1",), distance=("l2,cosine",), weight=("1,0.5", "2"),
-        pca=("8", "0"),
+        model=("a.pt", "mind"), moving_model=("b.pt",), layers=("0,-1",), distance=("l2,cosine",),
+        weight=("1,0.5", "2"), pca=("8", "0"),
     )  # fmt: skip
     first, second = model_configs((ModelConfig(model="old", subset=4),), flags)
     shared = {"moving": "b.pt", "distance": ("l2", "cosine")}
@@ -63,7 +63,10 @@ def test_descriptions(models, given, expected):
     ("flags", "sentence"),
     [
         (ModelFlags(model=("a", "b", "c"), pca=("1", "2")), "expected --pca once, or once for each of 3 models"),
-        (ModelFlags(moving=("a", "b")), "expected --moving-model once, or once for each of 1 models, got it 2 times"),
+        (
+            ModelFlags(moving_model=("a", "b")),
+            "expected --moving-model once, or once for each of 1 models, got it 2 times",
+        ),
         (ModelFlags(layers=("last",)), "--layers last: expected layers to be"),
         (ModelFlags(distance=("euclid",)), "--distance euclid: expected distance"),
         (ModelFlags(weight=("-1",)), "--weight -1: expected models.weight >= 0"),

@@ -15,7 +15,7 @@ from conftest import grid_at, make_grid, rotation
 from dicom_files import pixel_tags, slice_tags, write_dicom
 from semreg.cli import main
 from semreg.cli.model_flags import ModelFlags
-from semreg.cli.register_flags import SettingFlags, load_config
+from semreg.cli.register_flags import Alignment, SettingFlags, load_config
 from semreg.config import RegistrationConfig
 from semreg.errors import ConfigError
 from semreg.fields import Volume
@@ -120,7 +120,7 @@ def test_each_way_to_say_a_setting_has_its_rank(tmp_path):
     assigned = load_config(SettingFlags(config=path, fast=True, assignments=("refine.iterations=5", "seed=3")))
     assert (assigned.refine.iterations, assigned.seed) == (5, 3)
     flags = SettingFlags(
-        assignments=("align.transform=affine", "seed=3", "intensities.body=true"), align="rigid", seed=4
+        assignments=("align.transform=affine", "seed=3", "intensities.body=true"), align=Alignment.RIGID, seed=4
     )
     assert (load_config(flags).align.transform, load_config(flags).seed) == ("rigid", 4)
     assert load_config(flags).intensities.body is True

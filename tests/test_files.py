@@ -615,7 +615,7 @@ def test_writing_onto_another_grid(ending, channels, tmp_path):
     volume = Volume(noise_volume(coarse, channels).data.float(), coarse)
     with pytest.MonkeyPatch.context() as patch:  # several pieces
         patch.setattr("semreg.files.PIECE_POINTS", 1500)
-        patch.setattr("semreg.itk_bridge.PIECE_POINTS", 1500)
+        patch.setattr("semreg.itk_bridge.common.PIECE_POINTS", 1500)
         write_image(volume, tmp_path / f"image.{ending}", on=fine)
     image = sitk.ReadImage(str(tmp_path / f"image.{ending}"))
     assert image.GetSize() == fine.size_xyz

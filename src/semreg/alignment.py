@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -20,9 +21,9 @@ from semreg.errors import ConfigError, GeometryError
 from semreg.events import Clock, OnStep, Step
 from semreg.features.descriptors import MindSSC
 from semreg.features.extract import describe
-from semreg.fields import Layer, Volume, warp
+from semreg.fields import Field, Layer, Volume, warp
 from semreg.geometry import Matrix, covering_grid
-from semreg.intake import Cleaned, take_in
+from semreg.intake import Cleaned, Pair, take_in
 from semreg.itk_bridge import field_of_transform, is_linear, matrix_of, transform_of
 from semreg.parametric.align import Alignment
 from semreg.parametric.align import align as align_pictures
@@ -30,6 +31,8 @@ from semreg.parametric.maps import fit_points
 from semreg.parametric.overlap import Picture
 from semreg.preparation import canonical
 from semreg.settings import to_dict
+
+logger = logging.getLogger("semreg")
 
 Points: TypeAlias = tuple[npt.ArrayLike, npt.ArrayLike]
 """Fixed and moving landmarks, (N, D) each, x y(, z) in mm; the n-th of one belongs to the n-th of the other."""
@@ -95,10 +98,8 @@ def align(  # noqa: PLR0913 - two images, two masks, a start and a hook are what
             n = pair.grids[0].dimension
             found = Alignment(np.eye(n + 1) if before is None else before, "none", math.nan, None, math.nan, ())
         else:
-            found = find_alignment(
-                canonical(pair.treated["fixed"]), canonical(pair.treated["moving"]), config.align, chosen,
-                start=before, on_step=on_step,
-            )  # fmt: skip
+            treated = canonical(pair.treated["fixed"]), canonical(pair.treated["moving"])
+            found = find_alignment(*treated, config.align, chosen, start=before, on_step=on_step)
     with clock.stage("field"):
         field = field_of_transform(transform_of(found.matrix), pair.grids[0])
         warped = warp(pair.cleaned["moving"][0], field, outside=pair.outside)
@@ -113,6 +114,35 @@ def align(  # noqa: PLR0913 - two images, two masks, a start and a hook are what
         "timings": clock.timings,
     }
     return Aligned(found.matrix, warped, record)
+
+
+def aligned_start(
+    pair: Pair, begin: Any, config: RegistrationConfig, device: torch.device, clock: Clock
+) -> tuple[Any, Alignment | None]:
+    """What a deformation starts from after the alignment, None for the headers; and what was found, None: not looked.
+
+    A start that is not linear is taken as it is; a single slice does not tell where it lies in space.
+    """
+    thin = min(min(grid.shape) for grid in pair.grids) == 1 and config.align.transform == "auto"
+    linear = linear_part(begin)
+    if begin is not None and linear is None and config.align.transform not in ("auto", "none"):
+        logger.warning("the initial transform is not linear: it is taken as it is, without an alignment")
+    if config.align.transform == "none" or thin or (begin is not None and linear is None):
+        return begin, None
+    reach = (config.coarse.reach_mm or 0.0) if config.coarse.enabled else 0.0
+    with clock.stage("align"):
+        found = find_alignment(
+            canonical(pair.treated["fixed"]), canonical(pair.treated["moving"]), config.align, device,
+            start=None if linear is None else matrix_of(linear), reach_mm=reach, on_step=clock.on_step,
+        )  # fmt: skip
+    for doubt in found.doubts:
+        logger.warning("the alignment is doubtful: %s", doubt)
+    return (transform_of(found.matrix) if found.moves else begin), found
+
+
+def linear_part(begin: Any) -> Any | None:
+    """The start if it is a linear transform, None else."""
+    return None if begin is None or isinstance(begin, Field) or not is_linear(begin) else begin
 
 
 def checked_start(transform: Any, dimension: int) -> Matrix | None:

@@ -5,7 +5,6 @@ SimpleITK is imported by the functions that need it. What is repaired is said in
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import re
@@ -18,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from semreg.dicom import choose_series, is_dicom, read_series, series_grid
+from semreg.digests import sha256_of
 from semreg.errors import GeometryError, ImageError
 from semreg.fields import Volume
 from semreg.geometry import Grid
@@ -261,15 +261,10 @@ def _hashed(path: Path, names: Sequence[Path]) -> Sequence[Path]:
 
 
 def _sha256(names: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
-    for name in names:
-        try:
-            with name.open("rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
-        except OSError as error:
-            raise ImageError(f"expected an image file that can be read, got {name}: {error.strerror}") from error
-    return digest.hexdigest()
+    try:
+        return sha256_of(*names)
+    except OSError as error:
+        raise ImageError(f"expected an image file that can be read, got {error.filename}: {error.strerror}") from error
 
 
 def _is_nifti(path: Path) -> bool:

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from semreg.alignment import Points, alignment_record, checked_start, find_alignment, start_of
-from semreg.automatic import decide, look, this_machine
+from semreg.alignment import Points, aligned_start, alignment_record, checked_start, linear_part, start_of
+from semreg.automatic import Decision, decide, look, this_machine
 from semreg.config import RegistrationConfig
 from semreg.consistency import Inverse, consistency_record, invert
 from semreg.dense.deform import Deformed, deform
@@ -31,18 +31,15 @@ from semreg.intake import Pair, take_in
 from semreg.itk_bridge import (
     field_of_displacements,
     field_of_transform,
-    is_linear,
     matrix_of,
     sitk_transform,
     to_volume,
-    transform_of,
 )
 from semreg.matching import Given, Images, Pairing, describe_models, resolve_models
 from semreg.memory import peak_bytes
 from semreg.models import folders_of
-from semreg.parametric.align import Alignment
 from semreg.planning import distances, layout, plan
-from semreg.preparation import canonical, check_overlap
+from semreg.preparation import Frame, canonical, check_overlap
 from semreg.settings import to_dict
 from semreg.uncertainty import Uncertainty, estimate
 
@@ -103,85 +100,148 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
     Raises ImageError, GeometryError, ConfigError, ModelError, DeviceError or DivergedError, each with what to do.
     Method: Siebert, Hansen, Heinrich: ConvexAdam, 2024, on MIND-SSC features (Heinrich et al., 2013) by default.
     """
-    config = config or RegistrationConfig()
-    clock = Clock(on_step)
-    chosen = choose_device(device)
-    torch.manual_seed(config.seed)
-    with clock.stage("prepare"):
-        pair = take_in(fixed, moving, fixed_mask, moving_mask, config)
-        target, source = pair.grids[0], pair.cleaned["moving"][0]
-        stiff = None if stiffness is None else checked_stiffness(to_volume(stiffness), target.dimension)
-        begin = start_of(initial, landmarks, config.align.transform, target.dimension)
-        checked_start(_linear_part(begin), target.dimension)
-        sights = look(pair.cleaned["fixed"][0]), look(source)
-        decision = decide(*sights, config, this_machine(chosen), initial=begin is not None)
-        config = decision.config
-    begin, found = _aligned(pair, begin, config, chosen, clock)
+    run = _Run(config or RegistrationConfig(), choose_device(device), Clock(on_step))
+    torch.manual_seed(run.config.seed)
+    with run.clock.stage("prepare"):
+        pair = take_in(fixed, moving, fixed_mask, moving_mask, run.config)
+        dimension = pair.grids[0].dimension
+        stiff = None if stiffness is None else checked_stiffness(to_volume(stiffness), dimension)
+        begin = start_of(initial, landmarks, run.config.align.transform, dimension)
+        checked_start(linear_part(begin), dimension)
+        decision = _decided(pair, run, started=begin is not None)
+    run = replace(run, config=decision.config)
+    begin, aligned = aligned_start(pair, begin, run.config, run.device, run.clock)
+    found = _searched(pair, begin, stiff, partial(_pairings, model, models, dimension, run), run)
+    placed = _placed(pair, found, run)
+    linear = linear_part(begin)
+    back = _inverse(placed, linear, pair.grids[1], run.clock) if inverse else None
+    record = {
+        **_record(pair, found, placed, run),
+        "decisions": list(decision.lines),
+        "alignment": None if aligned is None else alignment_record(aligned),
+        "inverse": None if back is None else consistency_record(placed.total, back),
+    }
+    return Registration(
+        placed.total, placed.warped, record, placed.total if linear is None else placed.deformation, linear,
+        None if back is None else back.field, placed.uncertainty,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What all stages share."""
+
+    config: RegistrationConfig
+    device: torch.device
+    clock: Clock
+
+
+@dataclass(frozen=True)
+class _Searched:
+    """What was found in the working frame."""
+
+    frame: Frame
+    start: Field | None
+    """Where it began, on the frame's moving grid; None: at the headers of the images."""
+    pairings: list[Pairing]
+    deformed: Deformed
+    doubt: Uncertainty | None
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """What was found on the fixed image's own grid."""
+
+    total: Field
+    deformation: Field
+    """``total`` without the start."""
+    warped: Volume
+    uncertainty: Volume | None
+    jacobian: dict[str, float]
+    """What the record says of folding."""
+
+
+def _decided(pair: Pair, run: _Run, *, started: bool) -> Decision:
+    """What is left open, decided from the images and the machine."""
+    sights = look(pair.cleaned["fixed"][0]), look(pair.cleaned["moving"][0])
+    return decide(*sights, run.config, this_machine(run.device), initial=started)
+
+
+def _searched(
+    pair: Pair, begin: Any, stiffness: Volume | None, load: Callable[[], list[Pairing]], run: _Run
+) -> _Searched:
+    """Features, search, refinement and its uncertainty; the features are given back when it ends."""
+    config, clock = run.config, run.clock
     with clock.stage("features"):
+        target, source = pair.grids
         if begin is None:
-            check_overlap(target, source.grid)
-        frame, _ = layout(target, source.grid, config, initial=begin is not None)
+            check_overlap(target, source)
+        frame, _ = layout(target, source, config, initial=begin is not None)
         start = None if begin is None else _as_field(begin, frame.moving)
-        pairings = _pairings(model, config, target.dimension, chosen, Given((), folders_of(models), on_step))
-        images = Images(
-            canonical(pair.treated["fixed"]), canonical(pair.treated["moving"]), frame, start, config, chosen
-        )
+        pairings = load()
+        treated = canonical(pair.treated["fixed"]), canonical(pair.treated["moving"])
+        images = Images(*treated, frame, start, config, run.device)
         terms = images.terms(pairings)
     pooling = config.features.pooling or 1
     grids = frame.fixed.pooled(pooling), frame.moving.pooled(pooling)
-    deformed = deform(terms, grids, config, clock, images, stiff)
-    again = partial(deform, grids=grids, config=config, clock=Clock(None), renewal=images, stiffness=stiff)
-    doubt = _uncertainty(terms, deformed, config, clock, again)
-    del terms, images, again
-    with clock.stage("field"):
-        ordered = reorder(target, frame.axes)
+    deformed = deform(terms, grids, config, clock, images, stiffness)
+    again = partial(deform, grids=grids, config=config, clock=Clock(None), renewal=images, stiffness=stiffness)
+    return _Searched(frame, start, pairings, deformed, _uncertainty(terms, deformed, config, clock, again))
+
+
+def _placed(pair: Pair, found: _Searched, run: _Run) -> _Placed:
+    """The displacement on the fixed image's own grid, without folds, and the moving image warped by it, once."""
+    with run.clock.stage("field"):
+        target, axes, start = pair.grids[0], found.frame.axes, found.start
+        ordered = reorder(target, axes)
         deformation, passes = unfold(
-            deformed.lattice, deformed.coefficients, ordered, one_to_one=config.refine.diffeomorphic
+            found.deformed.lattice, found.deformed.coefficients, ordered, one_to_one=run.config.refine.diffeomorphic
         )
         deformation = Field(deformation.vox.cpu(), ordered)
         total = deformation if start is None else deformation.then(start)
         if not bool(torch.isfinite(total.vox).all()):
             raise DivergedError("expected a finite displacement, got NaN or infinity: check the images and settings")
-        deformation = restore_order(deformation, frame.axes, target)
-        total = deformation if start is None else restore_order(total, frame.axes, target)
+        deformation = restore_order(deformation, axes, target)
+        total = deformation if start is None else restore_order(total, axes, target)
         # at the border differences are halved: there a start that turns by 90° looks like a fold
         inner = tuple(slice(1, -1) if size > 2 else slice(None) for size in target.shape)
-        jacobian = jacobian_determinant(total)[inner]
-        warped = warp(source, total, outside=pair.outside)
-        shown = None if doubt is None else doubt.on_image(frame.axes, target)
-    linear = _linear_part(begin)
-    back = _inverse(total, deformation, linear, source.grid, clock) if inverse else None
-    record = {
-        "device": str(chosen),
+        determinant = jacobian_determinant(total)[inner]
+        jacobian = {
+            "minimum": float(determinant.min()),
+            "folded_share": float((determinant <= 0).float().mean()),
+            "unfolding_passes": passes,
+        }
+        warped = warp(pair.cleaned["moving"][0], total, outside=pair.outside)
+        shown = None if found.doubt is None else found.doubt.on_image(axes, target)
+    if jacobian["minimum"] <= 0:
+        logger.warning(
+            "%.2g %% of the voxels are folded: the initial transform folds, or tears at the edge of its field",
+            100 * jacobian["folded_share"],
+        )
+    return _Placed(total, deformation, warped, shown, jacobian)
+
+
+def _record(pair: Pair, found: _Searched, placed: _Placed, run: _Run) -> dict[str, Any]:
+    """What was done, ready for JSON."""
+    config, deformed, started = run.config, found.deformed, found.start is not None
+    planned = plan(*pair.grids, config, run.device, initial=started, pairings=found.pairings)
+    return {
+        "device": str(run.device),
         "threads": torch.get_num_threads(),
         "seed": config.seed,
         "settings": to_dict(config),
-        "models": describe_models(pairings),
-        "decisions": list(decision.lines),
+        "models": describe_models(found.pairings),
         "intensities": pair.done,
-        "alignment": None if found is None else alignment_record(found),
-        "plan": plan(target, source.grid, config, chosen, initial=begin is not None, pairings=pairings).lines,
+        "plan": planned.lines,
         "background": pair.outside,
-        "timings": clock.timings,
-        "peak_memory_bytes": peak_memory_bytes(chosen),
+        "timings": run.clock.timings,
+        "peak_memory_bytes": peak_memory_bytes(run.device),
         "similarity": {"distance": distances(config), **deformed.similarity},
         "convergence": [asdict(level) for level in deformed.levels],
         "spreads": list(deformed.spreads),
-        "jacobian": {
-            "minimum": float(jacobian.min()),
-            "folded_share": float((jacobian <= 0).float().mean()),
-            "unfolding_passes": passes,
-        },
-        "uncertainty": None if doubt is None else doubt.summary(),
-        "inverse": None if back is None else consistency_record(total, back),
+        "jacobian": placed.jacobian,
+        "uncertainty": None if found.doubt is None else found.doubt.summary(),
     }
-    if float(jacobian.min()) <= 0:
-        logger.warning(
-            "%.2g %% of the voxels are folded: the initial transform folds, or tears at the edge of its field",
-            100 * float((jacobian <= 0).float().mean()),
-        )
-    way_back = None if back is None else back.field
-    return Registration(total, warped, record, total if linear is None else deformation, linear, way_back, shown)
 
 
 def _uncertainty(
@@ -210,53 +270,23 @@ def _displacement(deformed: Deformed) -> Field:
     return deformed.lattice.field(deformed.coefficients, deformed.lattice.grid)
 
 
-def _linear_part(begin: Any) -> Any | None:
-    """The start if it is a linear transform, None else."""
-    return None if begin is None or isinstance(begin, Field) or not is_linear(begin) else begin
-
-
-def _aligned(
-    pair: Pair, begin: Any, config: RegistrationConfig, device: torch.device, clock: Clock
-) -> tuple[Any, Alignment | None]:
-    """The transform to start from after the alignment, None for the headers, and what was found; None: not looked for.
-
-    A start that is not linear is taken as it is; a single slice does not tell where it lies in space.
-    """
-    thin = min(min(grid.shape) for grid in pair.grids) == 1 and config.align.transform == "auto"
-    linear = _linear_part(begin)
-    if begin is not None and linear is None and config.align.transform not in ("auto", "none"):
-        logger.warning("the initial transform is not linear: it is taken as it is, without an alignment")
-    if config.align.transform == "none" or thin or (begin is not None and linear is None):
-        return begin, None
-    reach = (config.coarse.reach_mm or 0.0) if config.coarse.enabled else 0.0
-    with clock.stage("align"):
-        found = find_alignment(
-            canonical(pair.treated["fixed"]), canonical(pair.treated["moving"]), config.align, device,
-            start=None if linear is None else matrix_of(linear), reach_mm=reach, on_step=clock.on_step,
-        )  # fmt: skip
-    for doubt in found.doubts:
-        logger.warning("the alignment is doubtful: %s", doubt)
-    return (transform_of(found.matrix) if found.moves else begin), found
-
-
-def _pairings(
-    model: Any, config: RegistrationConfig, dimension: int, device: torch.device, given: Given
-) -> list[Pairing]:
+def _pairings(model: Any, models: Sequence[str | Path] | str | Path, dimension: int, run: _Run) -> list[Pairing]:
     """The models to compare with: those that are handed over, else those of the settings."""
     if isinstance(model, (list, tuple)) and not model:
         raise ConfigError("expected a model or several, got an empty list: leave it out for those of the settings")
     handed = () if model is None else tuple(model) if isinstance(model, (list, tuple)) else (model,)
     if handed and all(isinstance(each, Pairing) for each in handed):
         return list(handed)
-    return resolve_models(config, dimension, device, replace(given, models=handed))
+    given = Given(handed, folders_of(models), run.clock.on_step)
+    return resolve_models(run.config, dimension, run.device, given)
 
 
-def _inverse(total: Field, deformation: Field, linear: Any, grid: Grid, clock: Clock) -> Inverse:
+def _inverse(placed: _Placed, linear: Any, grid: Grid, clock: Clock) -> Inverse:
     """The way back on the moving image's grid; beyond the fixed image the linear part continues."""
     with clock.stage("inverse"):
         if linear is None:
-            return invert(total, grid)
-        return invert(deformation, grid, after=matrix_of(linear))
+            return invert(placed.total, grid)
+        return invert(placed.deformation, grid, after=matrix_of(linear))
 
 
 def peak_memory_bytes(device: torch.device) -> dict[str, int]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import uuid
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from semreg.digests import sha256_of
 from semreg.errors import ConfigError, ModelError, OutputError
 from semreg.settings import from_toml, to_toml
 
@@ -71,14 +71,10 @@ def write_lock(folder: Path, locked: Locked) -> None:
 
 def checksum(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal; raises ModelError where it cannot be read."""
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        return sha256_of(path)
     except OSError as error:
         raise ModelError(f"expected a model that can be read, got {path}: {error.strerror or error}") from error
-    return digest.hexdigest()
 
 
 def verify(path: Path, expected: str | None, why: str) -> None:

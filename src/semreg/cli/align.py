@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import typer
 
-from semreg.cli.common import Debug, Device, ImageFormat, Threads, check_dtype, print_json, sentences
-from semreg.cli.model_flags import ModelFlags
-from semreg.cli.proof import ProofOptions
+from semreg.cli.common import Device, ImageFiles, Threads, VerboseMessages, check_dtype, command_of, print_json
+from semreg.cli.grouping import grouped
+from semreg.cli.proof import ProofFlags
 from semreg.cli.register import check_together, read_beside, read_images
 from semreg.cli.register_files import check_outputs, describe_inputs, remove_stale, write_texts, written_before
 from semreg.cli.register_flags import (
@@ -20,108 +19,93 @@ from semreg.cli.register_flags import (
     BodyMask,
     Config,
     Explain,
-    FixedMask,
-    FixedSeries,
-    Initial,
-    Landmarks,
-    MovingMask,
-    MovingSeries,
-    RegisterOptions,
+    PairFlags,
+    RegisterFlags,
     Seed,
     SettingFlags,
     load_config,
 )
-from semreg.terminal import DIRECTION, Progress, alignment_rows, show_log, show_rows, show_sentences
-
-Family = Annotated[Alignment | None, typer.Option("--transform", help="What is looked for; auto by default.")]
+from semreg.terminal import DIRECTION, Progress, alignment_rows, show_rows, show_sentences
 
 
-def align_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
-    context: typer.Context,
-    fixed: Annotated[Path, typer.Argument(help="Fixed image: a file, or the folder of a DICOM series.")],
-    moving: Annotated[Path, typer.Argument(help="Moving image, brought onto the fixed one.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")],
-    transform: Family = None,
-    fixed_mask: FixedMask = None,
-    moving_mask: MovingMask = None,
-    fixed_series: FixedSeries = None,
-    moving_series: MovingSeries = None,
-    initial: Initial = None,
-    initial_landmarks: Landmarks = None,
-    body_mask: BodyMask = None,
-    config: Config = None,
-    assignments: Assignments = None,
-    seed: Seed = None,
-    explain: Explain = False,
-    device: Device = "auto",
-    threads: Threads = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON and nothing else.")] = False,
-    dtype: Annotated[str | None, typer.Option(help="Voxel type of the warped image; else the moving one's.")] = None,
-    image_format: Annotated[ImageFormat, typer.Option("--format", help="Of the images written.")] = ImageFormat.NIFTI,
-    debug: Debug = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what is done in detail.")] = False,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class AlignFlags:
+    """What ``semreg align`` is asked for."""
+
+    pair: PairFlags
+    transform: Annotated[Alignment | None, typer.Option("--transform", help="What is looked for; auto by default.")] = (
+        None
+    )
+    body_mask: BodyMask = None
+    config: Config = None
+    assignments: Assignments = ()
+    seed: Seed = None
+    explain: Explain = False
+    device: Device = "auto"
+    threads: Threads = None
+    images: ImageFiles = field(default_factory=ImageFiles)
+    messages: VerboseMessages = field(default_factory=VerboseMessages)
+
+    def as_register(self, command: tuple[str, ...]) -> RegisterFlags:
+        """The same in the words of ``semreg register``, which reads and checks the same files."""
+        settings = SettingFlags(
+            config=self.config, assignments=self.assignments, align=self.transform, body_mask=self.body_mask,
+            seed=self.seed,
+        )  # fmt: skip
+        return RegisterFlags(
+            pair=self.pair, settings=settings, explain=self.explain, device=self.device, threads=self.threads,
+            images=self.images, messages=self.messages, command=command, dense=False, proof=ProofFlags(report=False),
+        )  # fmt: skip
+
+
+@grouped
+def align_command(context: typer.Context, flags: AlignFlags) -> None:
     """Bring MOVING onto FIXED by a translation, rigid, similarity or affine map, from any position.
 
     Writes transform.h5 (points of the fixed image to the moving one, mm, LPS), the warped image, config.toml and a
     record that says what was chosen and what speaks against it.
     """
-    settings = SettingFlags(
-        config=config, models=ModelFlags(), assignments=tuple(assignments or ()),
-        align=None if transform is None else transform.value, body_mask=body_mask, seed=seed,
-    )  # fmt: skip
-    series = {name: text for name, text in (("fixed", fixed_series), ("moving", moving_series)) if text is not None}
-    options = RegisterOptions(
-        fixed=fixed, moving=moving, output=output, fixed_mask=fixed_mask, moving_mask=moving_mask, series=series,
-        initial=initial, landmarks=initial_landmarks, stiffness=None, inverse=False, jacobian=False,
-        settings=settings, folders=(), device=device, threads=threads, explain=explain, dry_run=False, quiet=quiet,
-        as_json=as_json, dtype=dtype, image_format=image_format, dense=False,
-        proof=ProofOptions(report=False),
-        command=tuple(context.obj or ("semreg", *sys.argv[1:])),
-    )  # fmt: skip
-    with sentences(debug=debug):
-        show_log(quiet=quiet, verbose=verbose)
-        check_together(options)
-        run_align(options)
+    with flags.messages.spoken():
+        check_together(flags.pair)
+        run_align(flags.as_register(command_of(context)))
 
 
-def run_align(options: RegisterOptions) -> None:
+def run_align(flags: RegisterFlags) -> None:
     """Read, align, write, and show the summary."""
-    config = load_config(options.settings)
-    check_outputs(options)
-    before = written_before(options.output)
+    config = load_config(flags.settings)
+    check_outputs(flags)
+    before = written_before(flags.pair.output)
     from semreg import files
     from semreg.alignment import align
     from semreg.record import versions
 
-    check_dtype(options.dtype)
-    if options.threads is not None:
-        files.limit_threads(options.threads)
-    with files.OutputFolder(options.output) as folder:
-        images, beside = read_images(options), read_beside(options)
+    check_dtype(flags.images.dtype)
+    if flags.threads is not None:
+        files.limit_threads(flags.threads)
+    with files.OutputFolder(flags.pair.output) as folder:
+        images, beside = read_images(flags.pair), read_beside(flags)
         beside.pop("inverse", None)
-        with Progress(quiet=options.quiet) as progress:
+        with Progress(quiet=flags.messages.quiet) as progress:
             result = align(
-                images["fixed"].volume, images["moving"].volume, config=config, device=options.device,
+                images["fixed"].volume, images["moving"].volume, config=config, device=flags.device,
                 on_step=progress, **beside,
             )  # fmt: skip
-        pixel_type = options.dtype or images["moving"].pixel_type
-        files.write_image(result.warped, folder.stage(options.image_name("warped")), pixel_type)
+        pixel_type = flags.images.dtype or images["moving"].pixel_type
+        files.write_image(result.warped, folder.stage(flags.images.name("warped")), pixel_type)
         files.write_sitk_transform(result.transform(), folder.stage("transform.h5"))
         record = {
             **result.record,
-            "inputs": describe_inputs(options, images),
-            "outputs": options.outputs,
-            "command": list(options.command),
+            "inputs": describe_inputs(flags, images),
+            "outputs": flags.outputs,
+            "command": list(flags.command),
             "versions": versions(),
         }
         write_texts(record, folder)
-    remove_stale(options, before, options.outputs)
-    if options.as_json:
+    remove_stale(flags, before, flags.outputs)
+    if flags.messages.as_json:
         print_json(record)
-    elif not options.quiet:
-        show_end(record, [str(path) for path in folder.files], explain=options.explain)
+    elif not flags.messages.quiet:
+        show_end(record, [str(path) for path in folder.files], explain=flags.explain)
 
 
 def show_end(record: Mapping[str, Any], files: list[str], *, explain: bool) -> None:

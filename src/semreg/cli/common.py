@@ -1,13 +1,15 @@
-"""What all commands share: options that mean the same everywhere, errors in one sentence, exit codes.
+"""What all commands share: flags that mean the same everywhere, errors in one sentence, exit codes.
 
 Imports nothing heavy at its top: ``semreg --help`` must not wait for torch, SimpleITK or numpy.
 """
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -16,6 +18,7 @@ import typer
 
 from semreg.errors import ConfigError, OutputError, SemregError
 from semreg.memory import is_out_of_memory
+from semreg.terminal import show_log
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -30,11 +33,11 @@ Memory = Annotated[str | None, typer.Option(help="Limit of memory for the whole 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:n or mps.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads of the CPU; all by default.")]
 Spec = Annotated[
-    list[str] | None,
+    tuple[str, ...],
     typer.Option("--spec", help="Name=value: what the model's description is to say instead; repeatable."),
 ]
 Folders = Annotated[
-    list[Path] | None, typer.Option("--models", help="Folder with fetched models, before the default; repeatable.")
+    tuple[Path, ...], typer.Option("--models", help="Folder with fetched models, before the default; repeatable.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the record as JSON and nothing else.")]
@@ -49,6 +52,60 @@ class ImageFormat(str, Enum):
     UNCOMPRESSED_NIFTI = "nii"
     NRRD = "nrrd"
     MHA = "mha"
+
+
+Dtype = Annotated[str | None, typer.Option(help="Voxel type of the warped image; else the moving one's.")]
+Ending = Annotated[ImageFormat, typer.Option("--format", help="Of the images written.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Messages:
+    """What a command says, and where."""
+
+    quiet: Quiet = False
+    debug: Debug = False
+    as_json: bool = False
+    """A flag of ``JsonMessages``."""
+    verbose: bool = False
+    """A flag of ``VerboseMessages``."""
+
+    @contextmanager
+    def spoken(self, advice: str | None = None) -> Iterator[None]:
+        """The log goes to the standard error, and errors become one sentence each, as in ``sentences``."""
+        with sentences(debug=self.debug, advice=advice or REGISTER_ADVICE):
+            show_log(quiet=self.quiet, verbose=self.verbose)
+            yield
+
+
+@dataclass(frozen=True, kw_only=True)
+class JsonMessages(Messages):
+    """Those of commands whose result is a record."""
+
+    as_json: Json = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerboseMessages(JsonMessages):
+    """Those of commands that have more to tell."""
+
+    verbose: Verbose = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFiles:
+    """How images are written."""
+
+    dtype: Dtype = None
+    image_format: Ending = ImageFormat.NIFTI
+
+    def name(self, stem: str) -> str:
+        """File name of an image: ``warped``, ``field``, ``inverse``, ``jacobian``."""
+        return f"{stem}.{self.image_format.value}"
+
+
+def command_of(context: typer.Context) -> tuple[str, ...]:
+    """The words of the command line, for the record."""
+    return tuple(context.obj or ("semreg", *sys.argv[1:]))
 
 
 def print_json(value: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,32 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from semreg.cli.common import Debug, Json, Quiet, Threads, check_not_read, print_json, sentences
-from semreg.cli.evaluate_flags import (
-    Csv,
-    EvaluateOptions,
-    Fixed,
-    FixedPoints,
-    Initial,
-    Inverse,
-    Labels,
-    LandmarkUnit,
-    Mask,
-    Moving,
-    MovingMask,
-    MovingPoints,
-    Names,
-    Output,
-    Ras,
-    Similarity,
-    Sources,
-    Tolerance,
-    Unit,
-)
-from semreg.cli.proof import PAGE, Dpi, Figures, ProofOptions, Report, verdict_on, write_proof
-from semreg.cli.register_flags import Assignments, Config
+from semreg.cli.common import check_not_read, command_of, print_json
+from semreg.cli.evaluate_flags import EvaluateFlags, LandmarkUnit
+from semreg.cli.grouping import grouped
+from semreg.cli.proof import PAGE, ProofFlags, verdict_on, write_proof
 from semreg.errors import ConfigError
-from semreg.terminal import show_log, show_rows, show_sentences, show_table, verdict_rows
+from semreg.terminal import show_rows, show_sentences, show_table, verdict_rows
 
 if TYPE_CHECKING:
     from semreg.config import RegistrationConfig
@@ -75,91 +54,56 @@ class Evaluated:
         return {"inputs": dict(self.inputs), "versions": versions(), "command": list(command)}
 
 
-def evaluate_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
-    context: typer.Context,
-    sources: Sources,
-    fixed: Fixed = None,
-    moving: Moving = None,
-    fixed_landmarks: FixedPoints = None,
-    moving_landmarks: MovingPoints = None,
-    ras: Ras = False,
-    landmarks_in: Unit = LandmarkUnit.AUTO,
-    labels: Labels = None,
-    names: Names = None,
-    mask: Mask = None,
-    moving_mask: MovingMask = None,
-    initial: Initial = None,
-    inverse: Inverse = None,
-    tolerance: Tolerance = 2.0,
-    similarity: Similarity = True,
-    output: Output = None,
-    config: Config = None,
-    assignments: Assignments = None,
-    report: Report = True,
-    figures: Figures = False,
-    dpi: Dpi = 150,
-    threads: Threads = None,
-    as_json: Json = False,
-    as_csv: Csv = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
-) -> None:
+@grouped
+def evaluate_command(context: typer.Context, flags: EvaluateFlags) -> None:
     """Measure a registration: landmarks, labels, deformation, similarity, and the way back.
 
     FOLDER is what semreg register wrote: its images, mask and inverse are found by its record. Of a TRANSFORM what is
     given is measured: landmarks alone need no image. Writes evaluation.json and evaluation.csv and, where both images
     are known, a page that shows the result, with a verdict.
     """
-    options = EvaluateOptions(
-        sources=tuple(sources), fixed=fixed, moving=moving,
-        landmarks=(tuple(fixed_landmarks or ()), tuple(moving_landmarks or ())), ras=ras, unit=landmarks_in,
-        labels=labels, names=names, mask=mask, moving_mask=moving_mask, initial=tuple(initial or ()), inverse=inverse,
-        tolerance_mm=tolerance, similarity=similarity, output=output, config=config,
-        assignments=tuple(assignments or ()), proof=ProofOptions(report=report, figures=figures, dpi=dpi),
-        command=tuple(context.obj or ("semreg", *sys.argv[1:])),
-    )  # fmt: skip
-    with sentences(debug=debug, advice=ADVICE):
-        show_log(quiet=quiet, verbose=False)
-        if threads is not None:
+    messages = flags.messages
+    with messages.spoken(ADVICE):
+        if flags.threads is not None:
             from semreg.files import limit_threads
 
-            limit_threads(threads)
-        found = evaluated(options)
-        verdict = judged(found, gates_of(options, found.result))
-        more = {**found.record(options.command), "verdict": verdict}
-        files = write_evaluated(found, more, options.proof)
-        if as_json:
+            limit_threads(flags.threads)
+        found = evaluated(flags)
+        verdict = judged(found, gates_of(flags, found.result))
+        more = {**found.record(command_of(context)), "verdict": verdict}
+        files = write_evaluated(found, more, flags.proof)
+        if messages.as_json:
             print_json({**found.evaluation.to_dict(), **more})
-        elif as_csv:
+        elif flags.as_csv:
             typer.echo(found.evaluation.csv(), nl=False)
-        elif not quiet:
+        elif not messages.quiet:
             show(found.evaluation, verdict, files)
 
 
-def evaluated(options: EvaluateOptions) -> Evaluated:
+def evaluated(flags: EvaluateFlags) -> Evaluated:
     """Read all that is named and measure it; writes nothing."""
     from semreg.evaluation import EvaluationSettings, measure, prepare, read_label_names, read_landmarks
 
-    settings = EvaluationSettings(tolerance_mm=options.tolerance_mm, similarity=options.similarity)
-    result = folder_of(options)
-    output = options.output or (None if result is None else options.sources[0])
-    paths = paths_of(options, result)
+    settings = EvaluationSettings(tolerance_mm=flags.tolerance, similarity=flags.similarity)
+    result = folder_of(flags)
+    output = flags.output or (None if result is None else flags.sources[0])
+    paths = paths_of(flags, result)
     if output is not None:
         flat = [path for given in paths.values() for path in given]
         for name in ("evaluation.json", "evaluation.csv", PAGE):
             check_not_read(output / name, flat)
-    landmarks = read_landmarks(*options.landmarks, ras=options.ras) if any(options.landmarks) else None
-    names = None if options.names is None else read_label_names(options.names)
+    landmarks = read_landmarks(*flags.landmarks, ras=flags.ras) if any(flags.landmarks) else None
+    names = None if flags.names is None else read_label_names(flags.names)
     images = read_images(paths, result)
     notes: tuple[str, ...] = ()
-    if landmarks is not None and in_pixels(options, images):
+    if landmarks is not None and in_pixels(flags, images):
         from semreg.evaluation import of_pixels
 
         sides = zip(("fixed", "moving"), landmarks[:2], strict=True)
         fixed, moving = (of_pixels(points, images[side].volume.grid) for side, points in sides)
         landmarks = landmarks._replace(fixed=fixed, moving=moving)
         notes = ("The landmarks count as pixels, from 0 at the centre of the first one; errors are in mm.",)
-    labels = None if options.labels is None else tuple(read_labels(path) for path in options.labels)
+    labels = None if flags.labels is None else tuple(read_labels(path) for path in flags.labels)
     subject = prepare(
         paths["transform"],
         fixed=images.get("fixed"),
@@ -183,31 +127,31 @@ def evaluated(options: EvaluateOptions) -> Evaluated:
     return Evaluated(subject, evaluation, images, labels, other, result, output, inputs, changes)
 
 
-def in_pixels(options: EvaluateOptions, images: Mapping[str, LoadedImage]) -> bool:
+def in_pixels(flags: EvaluateFlags, images: Mapping[str, LoadedImage]) -> bool:
     """Whether landmarks are indices of pixels (ConfigError where that is asked for without both images)."""
     from semreg.pictures import ENDINGS
 
-    if options.unit is LandmarkUnit.PIXELS and len(images) < 2:
+    if flags.landmarks_in is LandmarkUnit.PIXELS and len(images) < 2:
         raise ConfigError("expected both images with --landmarks-in pixels, got fewer: name them too")
-    if options.unit is not LandmarkUnit.AUTO or len(images) < 2:
-        return options.unit is LandmarkUnit.PIXELS
-    tables = all(path.suffix.lower() == ".csv" for side in options.landmarks for path in side)
+    if flags.landmarks_in is not LandmarkUnit.AUTO or len(images) < 2:
+        return flags.landmarks_in is LandmarkUnit.PIXELS
+    tables = all(path.suffix.lower() == ".csv" for side in flags.landmarks for path in side)
     return tables and all(image.path.name.lower().endswith(ENDINGS) for image in images.values())
 
 
-def folder_of(options: EvaluateOptions) -> Result | None:
+def folder_of(flags: EvaluateFlags) -> Result | None:
     """The folder of results, None where transforms are named (ConfigError for both)."""
-    folders = [path for path in options.sources if path.is_dir()]
+    folders = [path for path in flags.sources if path.is_dir()]
     if not folders:
         return None
-    if len(options.sources) > 1:
+    if len(flags.sources) > 1:
         raise ConfigError(f"expected one folder of results or transform files, got {folders[0]} and more: name one")
     from semreg.evaluation import read_result
 
     return read_result(folders[0])
 
 
-def paths_of(options: EvaluateOptions, result: Result | None) -> dict[str, list[Path]]:
+def paths_of(flags: EvaluateFlags, result: Result | None) -> dict[str, list[Path]]:
     """All files that are read, by what they are; a flag holds before what the record of the folder says."""
 
     def chosen(given: Path | None, recorded: Path | None) -> list[Path]:
@@ -215,16 +159,16 @@ def paths_of(options: EvaluateOptions, result: Result | None) -> dict[str, list[
         return [] if path is None else [path]
 
     return {
-        "transform": list(options.sources) if result is None else [result.transform],
-        "fixed": chosen(options.fixed, None if result is None else result.fixed),
-        "moving": chosen(options.moving, None if result is None else result.moving),
-        "mask": chosen(options.mask, None if result is None else result.mask),
-        "moving_mask": chosen(options.moving_mask, None if result is None else result.moving_mask),
-        "inverse": chosen(options.inverse, None if result is None else result.inverse),
-        "initial": list(options.initial),
-        "fixed_landmarks": list(options.landmarks[0]),
-        "moving_landmarks": list(options.landmarks[1]),
-        "labels": list(options.labels or ()),
+        "transform": list(flags.sources) if result is None else [result.transform],
+        "fixed": chosen(flags.fixed, None if result is None else result.fixed),
+        "moving": chosen(flags.moving, None if result is None else result.moving),
+        "mask": chosen(flags.mask, None if result is None else result.mask),
+        "moving_mask": chosen(flags.moving_mask, None if result is None else result.moving_mask),
+        "inverse": chosen(flags.inverse, None if result is None else result.inverse),
+        "initial": list(flags.initial),
+        "fixed_landmarks": list(flags.landmarks[0]),
+        "moving_landmarks": list(flags.landmarks[1]),
+        "labels": list(flags.labels or ()),
     }
 
 
@@ -275,15 +219,15 @@ def changes_since(inputs: Mapping[str, Any], result: Result | None) -> tuple[str
     return tuple(f"{sentence}." for sentence in found)
 
 
-def gates_of(options: EvaluateOptions, result: Result | None) -> RegistrationConfig:
+def gates_of(flags: EvaluateFlags, result: Result | None) -> RegistrationConfig:
     """The settings that hold: those of the folder's record, over them ``--config`` and each ``--set``."""
     from semreg.presets import layered, read_toml
     from semreg.settings import override
 
     recorded = None if result is None else result.record.get("settings")
     layers = [recorded] if isinstance(recorded, dict) else []
-    config = layered(*layers, *([] if options.config is None else [read_toml(options.config)]))
-    for assignment in options.assignments:
+    config = layered(*layers, *([] if flags.config is None else [read_toml(flags.config)]))
+    for assignment in flags.assignments:
         config = override(config, assignment)
     return config
 
@@ -341,7 +285,7 @@ def uncertainty_beside(result: Result, fixed: Volume) -> Volume | None:
     return volume if volume is not None and volume.grid.shape == fixed.grid.shape else None
 
 
-def write_evaluated(found: Evaluated, more: Mapping[str, Any], proof: ProofOptions) -> list[Path]:
+def write_evaluated(found: Evaluated, more: Mapping[str, Any], proof: ProofFlags) -> list[Path]:
     """Write evaluation.json, evaluation.csv and what is to be looked at, where there is a folder; the files."""
     if found.output is None:
         return []

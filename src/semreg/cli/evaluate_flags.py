@@ -9,7 +9,9 @@ from typing import Annotated
 
 import typer
 
-from semreg.cli.proof import ProofOptions
+from semreg.cli.common import JsonMessages, Threads
+from semreg.cli.proof import ProofFlags
+from semreg.cli.register_flags import Assignments, Config
 
 
 class LandmarkUnit(str, Enum):
@@ -20,69 +22,61 @@ class LandmarkUnit(str, Enum):
     PIXELS = "pixels"
 
 
-Sources = Annotated[
-    list[Path],
-    typer.Argument(
-        metavar="FOLDER|TRANSFORM",
-        help="What register wrote, or transforms of any tool, fixed to moving; the first is applied first.",
-    ),
-]
-Fixed = Annotated[Path | None, typer.Option(help="Fixed image; that of the FOLDER's record by default.")]
-Moving = Annotated[Path | None, typer.Option(help="Moving image; that of the FOLDER's record by default.")]
-FixedPoints = Annotated[
-    list[Path] | None,
-    typer.Option("--fixed-landmarks", help="Points of the fixed image: csv, fcsv, mrk.json; repeatable."),
-]
-MovingPoints = Annotated[
-    list[Path] | None,
-    typer.Option("--moving-landmarks", help="Those of the moving image in the same order; repeatable."),
-]
-Ras = Annotated[bool, typer.Option("--ras", help="Points of a CSV file are RAS; LPS by default.")]
-Unit = Annotated[
-    LandmarkUnit,
-    typer.Option("--landmarks-in", help="auto: pixels where CSV files belong to pictures such as PNG, mm else."),
-]
-Labels = Annotated[
-    tuple[Path, Path] | None, typer.Option("--labels", help="The label maps of the fixed and of the moving image.")
-]
-Names = Annotated[Path | None, typer.Option("--names", help="CSV or TSV with the columns label and name.")]
-Mask = Annotated[
-    Path | None, typer.Option(help="Mask of the fixed image: what of the deformation and similarity counts.")
-]
-MovingMask = Annotated[Path | None, typer.Option(help="Mask of the moving image, for the verdict.")]
-Initial = Annotated[
-    list[Path] | None, typer.Option("--initial", help="Transform that is before; the identity by default; repeatable.")
-]
-Inverse = Annotated[Path | None, typer.Option("--inverse", help="The way back, for the inverse consistency.")]
-Tolerance = Annotated[float, typer.Option("--tolerance", help="Of the surface Dice, in mm.")]
-Similarity = Annotated[bool, typer.Option("--similarity/--no-similarity", help="Compare the intensities too.")]
-Output = Annotated[
-    Path | None, typer.Option("--output", "-o", help="Folder for evaluation.json and .csv; the FOLDER by default.")
-]
-Csv = Annotated[bool, typer.Option("--csv", help="Print the rows of evaluation.csv and nothing else.")]
+@dataclass(frozen=True, kw_only=True)
+class EvaluateFlags:
+    """What ``semreg evaluate`` is asked for."""
 
+    sources: Annotated[
+        tuple[Path, ...],
+        typer.Argument(
+            metavar="FOLDER|TRANSFORM",
+            help="What register wrote, or transforms of any tool, fixed to moving; the first is applied first.",
+        ),
+    ]
+    fixed: Annotated[Path | None, typer.Option(help="Fixed image; that of the FOLDER's record by default.")] = None
+    moving: Annotated[Path | None, typer.Option(help="Moving image; that of the FOLDER's record by default.")] = None
+    fixed_landmarks: Annotated[
+        tuple[Path, ...],
+        typer.Option("--fixed-landmarks", help="Points of the fixed image: csv, fcsv, mrk.json; repeatable."),
+    ] = ()
+    moving_landmarks: Annotated[
+        tuple[Path, ...],
+        typer.Option("--moving-landmarks", help="Those of the moving image in the same order; repeatable."),
+    ] = ()
+    ras: Annotated[bool, typer.Option("--ras", help="Points of a CSV file are RAS; LPS by default.")] = False
+    landmarks_in: Annotated[
+        LandmarkUnit,
+        typer.Option("--landmarks-in", help="auto: pixels where CSV files belong to pictures such as PNG, mm else."),
+    ] = LandmarkUnit.AUTO
+    labels: Annotated[
+        tuple[Path, Path] | None, typer.Option("--labels", help="The label maps of the fixed and of the moving image.")
+    ] = None
+    names: Annotated[Path | None, typer.Option("--names", help="CSV or TSV with the columns label and name.")] = None
+    mask: Annotated[
+        Path | None, typer.Option(help="Mask of the fixed image: what of the deformation and similarity counts.")
+    ] = None
+    moving_mask: Annotated[Path | None, typer.Option(help="Mask of the moving image, for the verdict.")] = None
+    initial: Annotated[
+        tuple[Path, ...],
+        typer.Option("--initial", help="Transform that is before; the identity by default; repeatable."),
+    ] = ()
+    inverse: Annotated[Path | None, typer.Option("--inverse", help="The way back, for the inverse consistency.")] = None
+    tolerance: Annotated[float, typer.Option("--tolerance", help="Of the surface Dice, in mm.")] = 2.0
+    similarity: Annotated[bool, typer.Option("--similarity/--no-similarity", help="Compare the intensities too.")] = (
+        True
+    )
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for evaluation.json and .csv; the FOLDER by default."),
+    ] = None
+    config: Config = None
+    assignments: Assignments = ()
+    proof: ProofFlags = field(default_factory=ProofFlags)
+    threads: Threads = None
+    messages: JsonMessages = field(default_factory=JsonMessages)
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print the rows of evaluation.csv and nothing else.")] = False
 
-@dataclass(frozen=True)
-class EvaluateOptions:
-    """What is evaluated, and how."""
-
-    sources: tuple[Path, ...]
-    """A folder of results, or transforms."""
-    fixed: Path | None = None
-    moving: Path | None = None
-    landmarks: tuple[tuple[Path, ...], tuple[Path, ...]] = ((), ())
-    ras: bool = False
-    unit: LandmarkUnit = LandmarkUnit.AUTO
-    labels: tuple[Path, Path] | None = None
-    names: Path | None = None
-    mask: Path | None = None
-    moving_mask: Path | None = None
-    initial: tuple[Path, ...] = ()
-    inverse: Path | None = None
-    tolerance_mm: float = 2.0
-    similarity: bool = True
-    output: Path | None = None
-    config: Path | None = None
-    assignments: tuple[str, ...] = ()
-    proof: ProofOptions = field(default_factory=ProofOptions)
-    command: tuple[str, ...] = ()
+    @property
+    def landmarks(self) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+        """Files of points of the fixed and of the moving image."""
+        return self.fixed_landmarks, self.moving_landmarks

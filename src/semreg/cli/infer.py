@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,26 +14,25 @@ import typer
 
 from semreg.cli.common import (
     MODEL_ADVICE,
-    Debug,
     Device,
+    Ending,
     Folders,
     ImageFormat,
-    Json,
     Layers,
     Memory,
     Model,
-    Quiet,
     Spec,
     Threads,
-    Verbose,
+    VerboseMessages,
     check_dtype,
     check_not_read,
+    command_of,
     parse_layers,
     print_json,
-    sentences,
 )
+from semreg.cli.grouping import grouped
 from semreg.errors import ConfigError, OutputError
-from semreg.terminal import Progress, show_log, show_rows
+from semreg.terminal import Progress, show_rows
 
 if TYPE_CHECKING:
     from semreg.events import Step
@@ -49,26 +47,46 @@ SUFFIXES = tuple(f".{each.value}" for each in ImageFormat)
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What ``semreg infer`` or ``semreg features`` was asked for."""
+    """What ``semreg infer`` and ``semreg features`` are asked for."""
 
-    image: Path
+    image: Annotated[Path, typer.Argument(help="Image: a file, or the folder of a DICOM series.")]
     output: Path
+    model: Model
+    layers: Layers = None
     mask: Path | None = None
-    model: str
-    layers: tuple[int, ...] | None
-    memory: str | None
-    device: str
-    threads: int | None
-    spec: tuple[str, ...]
-    folders: tuple[Path, ...]
-    quiet: bool
-    as_json: bool
-    command: tuple[str, ...]
+    """A flag of ``semreg features``."""
+    memory: Memory = None
+    device: Device = "auto"
+    threads: Threads = None
+    spec: Spec = ()
+    folders: Folders = ()
+    messages: VerboseMessages = field(default_factory=VerboseMessages)
+    command: tuple[str, ...] = ()
+    """The words of the command line."""
 
     @property
     def read(self) -> list[Path | None]:
         """The files that are read, as far as they are named."""
         return [self.image, self.mask, Path(self.model)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferJob(Job):
+    """What ``semreg infer`` is asked for."""
+
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write: .nii.gz, .nii, .nrrd or .mha.")]
+    layers: Annotated[str | None, typer.Option(help="The output to write, -1 or by default: the last.")] = None
+    argmax: Annotated[bool, typer.Option("--argmax", help="Write labels: the index of the largest channel.")] = False
+    dtype: Annotated[str | None, typer.Option(help="Voxel type; float32, or the smallest one for labels.")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesJob(Job):
+    """What ``semreg features`` is asked for."""
+
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the layers and the record.")]
+    mask: Annotated[Path | None, typer.Option(help="Mask of the image; what is 0 counts nowhere.")] = None
+    image_format: Ending = ImageFormat.NIFTI
 
 
 @dataclass
@@ -107,74 +125,31 @@ class Run:
         self.seconds[f"{name}_cpu"] = time.process_time() - cpu
 
 
-def infer_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
-    context: typer.Context,
-    image: Annotated[Path, typer.Argument(help="Image: a file, or the folder of a DICOM series.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write: .nii.gz, .nii, .nrrd or .mha.")],
-    model: Model,
-    layers: Annotated[str | None, typer.Option(help="The output to write, -1 or by default: the last.")] = None,
-    argmax: Annotated[bool, typer.Option("--argmax", help="Write labels: the index of the largest channel.")] = False,
-    memory: Memory = None,
-    device: Device = "auto",
-    threads: Threads = None,
-    spec: Spec = None,
-    models: Folders = None,
-    dtype: Annotated[str | None, typer.Option(help="Voxel type; float32, or the smallest one for labels.")] = None,
-    debug: Debug = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-    verbose: Verbose = False,
-) -> None:
+@grouped
+def infer_command(context: typer.Context, job: InferJob) -> None:
     """Run a network on IMAGE and write one of its outputs on the grid of the image: labels, scores, or an image.
 
     Several outputs of a network: semreg features writes them all.
     """
-    with sentences(debug=debug, advice=MODEL_ADVICE):
-        show_log(quiet=quiet, verbose=verbose)
-        kept = parse_layers(layers)
+    with job.messages.spoken(MODEL_ADVICE):
+        kept = parse_layers(job.layers)
         if kept is not None and len(kept) != 1:
             raise ConfigError(
-                f"expected one output for one file, got --layers {layers}: semreg features writes several"
+                f"expected one output for one file, got --layers {job.layers}: semreg features writes several"
             )
-        check_dtype(dtype)
-        check_file_name(output)
-        job = Job(
-            image=image, output=output, model=model, layers=kept, memory=memory, device=device, threads=threads,
-            spec=tuple(spec or ()), folders=tuple(models or ()), quiet=quiet, as_json=as_json,
-            command=tuple(context.obj or ("semreg", *sys.argv[1:])),
-        )  # fmt: skip
-        check_not_read(output, job.read)
-        run_infer(job, argmax=argmax, dtype=dtype)
+        check_dtype(job.dtype)
+        check_file_name(job.output)
+        check_not_read(job.output, job.read)
+        run_infer(replace(job, command=command_of(context)))
 
 
-def features_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
-    context: typer.Context,
-    image: Annotated[Path, typer.Argument(help="Image: a file, or the folder of a DICOM series.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the layers and the record.")],
-    model: Model,
-    layers: Layers = None,
-    mask: Annotated[Path | None, typer.Option(help="Mask of the image; what is 0 counts nowhere.")] = None,
-    memory: Memory = None,
-    device: Device = "auto",
-    threads: Threads = None,
-    spec: Spec = None,
-    models: Folders = None,
-    image_format: Annotated[ImageFormat, typer.Option("--format", help="Of the images written.")] = ImageFormat.NIFTI,
-    debug: Debug = False,
-    quiet: Quiet = False,
-    as_json: Json = False,
-    verbose: Verbose = False,
-) -> None:
+@grouped
+def features_command(context: typer.Context, job: FeaturesJob) -> None:
     """Write the features of IMAGE as images of many components, layer_0, layer_1, ..., each on its own grid."""
-    with sentences(debug=debug, advice=MODEL_ADVICE):
-        show_log(quiet=quiet, verbose=verbose)
-        job = Job(
-            image=image, output=output, mask=mask, model=model, layers=parse_layers(layers), memory=memory,
-            device=device, threads=threads, spec=tuple(spec or ()), folders=tuple(models or ()), quiet=quiet,
-            as_json=as_json, command=tuple(context.obj or ("semreg", *sys.argv[1:])),
-        )  # fmt: skip
-        check_folder(job, image_format.value)
-        run_features(job, image_format.value)
+    with job.messages.spoken(MODEL_ADVICE):
+        parse_layers(job.layers)
+        check_folder(job, job.image_format.value)
+        run_features(replace(job, command=command_of(context)))
 
 
 def check_file_name(output: Path) -> None:
@@ -195,22 +170,22 @@ def check_folder(job: Job, ending: str) -> None:
             raise OutputError(f"expected another output folder: {path}, which is read, might be written over")
 
 
-def run_infer(job: Job, *, argmax: bool, dtype: str | None) -> None:
+def run_infer(job: InferJob) -> None:
     """Read, run, write one file, and show what was done."""
     from semreg import files, inference
 
     with files.OutputFolder(job.output.parent) as folder:
-        with Progress(quiet=job.quiet, unit="tiles") as progress:
+        with Progress(quiet=job.messages.quiet, unit="tiles") as progress:
             run = start(job, Watch(progress))
             if job.layers is None:
                 run.model = inference.last_output(run.model)
             with run.timed("extraction"):
-                result = result_of(run, argmax=argmax)
+                result = result_of(run, argmax=job.argmax)
         grid = run.image.volume.grid
-        kind = dtype or (str(result.data.dtype).removeprefix("torch.") if argmax else "float32")
+        kind = job.dtype or (str(result.data.dtype).removeprefix("torch.") if job.argmax else "float32")
         with run.timed("write"):
-            files.write_image(result, folder.stage(job.output.name), kind, on=None if argmax else grid)
-        output = {"file": job.output.name, "channels": len(result.data), "pixel_type": kind, "labels": argmax}
+            files.write_image(result, folder.stage(job.output.name), kind, on=None if job.argmax else grid)
+        output = {"file": job.output.name, "channels": len(result.data), "pixel_type": kind, "labels": job.argmax}
         record = record_of(run) | {"outputs": [output | inference.grid_record(grid)]}
     show(job, record, folder.files)
 
@@ -225,13 +200,14 @@ def result_of(run: Run, *, argmax: bool) -> Volume:
     return layer.features
 
 
-def run_features(job: Job, ending: str) -> None:
+def run_features(job: FeaturesJob) -> None:
     """Read, run, write all layers and the record, and show what was done."""
     from semreg import files, inference
     from semreg.record import stable_json
 
+    ending = job.image_format.value
     with files.OutputFolder(job.output) as folder:
-        with Progress(quiet=job.quiet, unit="tiles") as progress:
+        with Progress(quiet=job.messages.quiet, unit="tiles") as progress:
             run = start(job, Watch(progress))
             model = inference.runner_of(run.model, run.options)
             with run.timed("extraction"):
@@ -253,7 +229,7 @@ def start(job: Job, watch: Watch) -> Run:
     if job.threads is not None:
         files.limit_threads(job.threads)
     options = inference.Options(
-        layers=job.layers,
+        layers=parse_layers(job.layers),
         spec=job.spec,
         memory=inference.limit_of(job.memory),
         device=str(choose_device(job.device)),
@@ -320,9 +296,9 @@ def record_of(run: Run) -> dict[str, Any]:
 
 def show(job: Job, record: dict[str, Any], written: list[Path]) -> None:
     """The end of a run: the record, or a few rows."""
-    if job.as_json:
+    if job.messages.as_json:
         print_json(record)
-    elif not job.quiet:
+    elif not job.messages.quiet:
         layers = record["model"]["layers"]
         size = [f"{one['channels']} × {' × '.join(map(str, one['size']))}" for one in record["outputs"]]
         show_rows(

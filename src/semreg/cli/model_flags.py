@@ -1,4 +1,4 @@
-"""The flags of ``semreg register`` that choose models, as settings. Loads no model."""
+"""The flags of ``register`` and ``batch`` that choose models, as settings. Loads no model."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ import typer
 from semreg.config import ModelConfig
 from semreg.errors import ConfigError
 
-Models = Annotated[
-    list[str] | None,
-    typer.Option("--model", "-m", help="Feature model: mind, a name, or a file; repeatable, they add up."),
-]
-MovingModels = Annotated[list[str] | None, typer.Option("--moving-model", help="Another one for the moving image.")]
-ModelLayers = Annotated[list[str] | None, typer.Option("--layers", help="Its outputs that are compared, such as 0,2.")]
-Distances = Annotated[list[str] | None, typer.Option("--distance", help="How: l2, ncc, cosine, ...; l1,l2 by layer.")]
-Weights = Annotated[list[str] | None, typer.Option("--weight", help="How much it counts; 1,0.5 by layer.")]
-Components = Annotated[list[str] | None, typer.Option("--pca", help="Principal components that are kept, 0: all.")]
-Specs = Annotated[list[str] | None, typer.Option("--spec", help="Name=value: what its description is to say instead.")]
-
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFlags:
     """What was given for each flag, in order. All but ``model`` are given once for all models or once a model."""
 
-    model: tuple[str, ...] = ()
-    moving: tuple[str, ...] = ()
-    layers: tuple[str, ...] = ()
-    distance: tuple[str, ...] = ()
-    weight: tuple[str, ...] = ()
-    pca: tuple[str, ...] = ()
-    spec: tuple[str, ...] = ()
+    model: Annotated[
+        tuple[str, ...],
+        typer.Option("--model", "-m", help="Feature model: mind, a name, or a file; repeatable, they add up."),
+    ] = ()
+    moving_model: Annotated[
+        tuple[str, ...], typer.Option("--moving-model", help="Another one for the moving image.")
+    ] = ()
+    layers: Annotated[
+        tuple[str, ...], typer.Option("--layers", help="Its outputs that are compared, such as 0,2.")
+    ] = ()
+    distance: Annotated[
+        tuple[str, ...], typer.Option("--distance", help="How: l2, ncc, cosine, ...; l1,l2 by layer.")
+    ] = ()
+    weight: Annotated[tuple[str, ...], typer.Option("--weight", help="How much it counts; 1,0.5 by layer.")] = ()
+    pca: Annotated[tuple[str, ...], typer.Option("--pca", help="Principal components that are kept, 0: all.")] = ()
+    spec: Annotated[
+        tuple[str, ...], typer.Option("--spec", help="Name=value: what its description is to say instead.")
+    ] = ()
 
 
 def model_configs(base: Sequence[ModelConfig], flags: ModelFlags) -> tuple[ModelConfig, ...]:
@@ -53,7 +53,7 @@ def model_configs(base: Sequence[ModelConfig], flags: ModelFlags) -> tuple[Model
         models = [_set(model, name, text) for model, text in dealt]
     models = [
         model if path is None else replace(model, moving=path)
-        for model, path in _dealt(models, flags.moving, "moving-model")
+        for model, path in _dealt(models, flags.moving_model, "moving-model")
     ]
     if len(models) == 1:
         return (replace(models[0], spec=(*models[0].spec, *[one for text in flags.spec for one in _specs(text)])),)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,13 +13,14 @@ from semreg.cli.common import (
     Debug,
     Device,
     Folders,
+    JsonMessages,
     Layers,
-    Quiet,
     Spec,
     parse_layers,
     print_json,
     sentences,
 )
+from semreg.cli.grouping import grouped
 from semreg.terminal import Download, show_log, show_rows, show_table
 
 if TYPE_CHECKING:
@@ -31,9 +33,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing els
 
 
 @app.command("list")
+@grouped
 def list_command(
     everything: Annotated[bool, typer.Option("--all", help="Also files of earlier layouts of the zoo.")] = False,
-    models: Folders = None,
+    models: Folders = (),
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -55,9 +58,10 @@ def list_command(
 
 
 @app.command("show")
+@grouped
 def show_command(
     name: Annotated[str, typer.Argument(help="Name from semreg models list, or a file.")],
-    models: Folders = None,
+    models: Folders = (),
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -83,25 +87,24 @@ def show_command(
 
 
 @app.command("fetch")
-def fetch_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
+@grouped
+def fetch_command(
+    *,
     name: Annotated[str, typer.Argument(help="Name from semreg models list.")],
     folder: Annotated[Path | None, typer.Option(help="Where to; the default is ~/.cache/semreg/models.")] = None,
     mirror: Annotated[str | None, typer.Option(help="Address to ask in place of https://huggingface.co.")] = None,
     revision: Annotated[str | None, typer.Option(help="Commit, branch or tag; else the catalogue's.")] = None,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    messages: JsonMessages,
 ) -> None:
     """Fetch the file of a model, once, and print where it is, its SHA-256 and the revision it is from."""
-    with sentences(debug=debug):
-        show_log(quiet=quiet, verbose=False)
+    with messages.spoken():
         from semreg.catalogue import default_folder, fetch, find
 
         place = default_folder() if folder is None else folder
-        with Download(name, quiet=quiet or as_json) as progress:
+        with Download(name, quiet=messages.quiet or messages.as_json) as progress:
             got = fetch(name, place, mirror=mirror, revision=revision, on_progress=progress)
         spec = find(name).spec
-        if as_json:
+        if messages.as_json:
             print_json(
                 {
                     "name": spec.name,
@@ -112,18 +115,19 @@ def fetch_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
                     "licence": spec.licence,
                 }
             )
-        elif not quiet:
+        elif not messages.quiet:
             rows = [("path", str(got.path)), ("sha256", got.sha256), ("revision", got.revision)]
             show_rows([*rows, ("licence", spec.licence)], "" if got.transferred else "it was there already")
 
 
 @app.command("inspect")
+@grouped
 def inspect_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
     model: Annotated[str, typer.Argument(help="File of a network, or a name from semreg models list.")],
     layers: Layers = None,
     device: Device = "auto",
-    spec: Spec = None,
-    models: Folders = None,
+    spec: Spec = (),
+    models: Folders = (),
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -133,9 +137,7 @@ def inspect_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
         from semreg import inference
         from semreg.inspection import inspect_network
 
-        options = inference.Options(
-            layers=parse_layers(layers), spec=tuple(spec or ()), device=device, folders=tuple(models or ())
-        )
+        options = inference.Options(layers=parse_layers(layers), spec=spec, device=device, folders=models)
         network, place = inference.load_checked(model, options)
         found = inspect_network(network, place)
         path = inference.file_of(model, options.folders)
@@ -145,13 +147,13 @@ def inspect_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
             show_rows([("file", str(path)), *rows_of(found)])
 
 
-def described(entry: Entry, folders: list[Path] | None) -> dict[str, Any]:
+def described(entry: Entry, folders: Sequence[Path]) -> dict[str, Any]:
     """What the catalogue knows of a model, and where its file is, None if nowhere."""
     from semreg.catalogue import default_folder
 
     places = [
         place
-        for folder in [*(folders or []), default_folder()]
+        for folder in [*folders, default_folder()]
         for place in (folder / entry.path, folder / Path(entry.path).name)
     ]
     path = next((str(place) for place in places if place.is_file()), None)

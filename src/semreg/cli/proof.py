@@ -20,18 +20,16 @@ if TYPE_CHECKING:
 PAGE = "report.html"
 FIGURES = "figures"
 
-Report = Annotated[bool, typer.Option("--report/--no-report", help="Write a page that shows the result.")]
-Figures = Annotated[bool, typer.Option("--figures", help="Write its main pictures as PNG files for papers too.")]
-Dpi = Annotated[int, typer.Option(min=50, max=1200, help="Dots per inch of these pictures: 300 for print.")]
-
 
 @dataclass(frozen=True, kw_only=True)
-class ProofOptions:
+class ProofFlags:
     """What is written to be looked at."""
 
-    report: bool = True
-    figures: bool = False
-    dpi: int = 150
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Write a page that shows the result.")] = True
+    figures: Annotated[bool, typer.Option("--figures", help="Write its main pictures as PNG files for papers too.")] = (
+        False
+    )
+    dpi: Annotated[int, typer.Option(min=50, max=1200, help="Dots per inch of these pictures: 300 for print.")] = 150
 
     @property
     def wanted(self) -> bool:
@@ -56,15 +54,15 @@ def verdict_on(
     return judge(evidence, config.gates, **known).to_dict()
 
 
-def write_proof(case: Case, folder: OutputFolder, options: ProofOptions) -> list[str]:
+def write_proof(case: Case, folder: OutputFolder, flags: ProofFlags) -> list[str]:
     """Write what is wanted into ``folder``; the names of the files."""
     from semreg.reports import write_figures, write_report
 
     names = []
-    if options.report:
+    if flags.report:
         write_report(folder.stage(PAGE), case)
         names.append(PAGE)
-    if options.figures:
-        drawn = write_figures(folder.stage(FIGURES), case, dpi=options.dpi)
+    if flags.figures:
+        drawn = write_figures(folder.stage(FIGURES), case, dpi=flags.dpi)
         names += [f"{FIGURES}/{path.name}" for path in drawn]
     return names

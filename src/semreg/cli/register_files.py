@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from semreg.cli.proof import FIGURES, PAGE
-from semreg.cli.register_flags import RegisterOptions
+from semreg.cli.register_flags import RegisterFlags
 from semreg.errors import OutputError
 
 if TYPE_CHECKING:
@@ -24,22 +24,22 @@ LATER = ("evaluation.json", "evaluation.csv", PAGE, *(f"{FIGURES}/{name}.png" fo
 """What ``semreg evaluate`` and ``report`` may have written since: it is of the transform that was there."""
 
 
-def write_results(options: RegisterOptions, result: Registration, folder: OutputFolder, pixel_type: str) -> None:
+def write_results(flags: RegisterFlags, result: Registration, folder: OutputFolder, pixel_type: str) -> None:
     """Write all that is no text."""
     from semreg import files
     from semreg.fields import Volume, jacobian_determinant
 
-    files.write_image(result.warped, folder.stage(options.image_name("warped")), options.dtype or pixel_type)
-    files.write_field(result.field, folder.stage(options.image_name("field")))
+    files.write_image(result.warped, folder.stage(flags.images.name("warped")), flags.images.dtype or pixel_type)
+    files.write_field(result.field, folder.stage(flags.images.name("field")))
     files.write_transform(result.deformation, folder.stage("transform.h5"), result.affine)
-    if options.inverse and result.inverse is not None:
-        files.write_field(result.inverse, folder.stage(options.image_name("inverse")))
+    if flags.inverse and result.inverse is not None:
+        files.write_field(result.inverse, folder.stage(flags.images.name("inverse")))
         files.write_transform(result.inverse, folder.stage("inverse.h5"))
-    if options.jacobian:
+    if flags.jacobian:
         volume = Volume(jacobian_determinant(result.field)[None], result.field.grid)
-        files.write_image(volume, folder.stage(options.image_name("jacobian")), "float32")
-    if options.uncertainty and result.uncertainty is not None:
-        files.write_image(result.uncertainty, folder.stage(options.image_name("uncertainty")), "float32")
+        files.write_image(volume, folder.stage(flags.images.name("jacobian")), "float32")
+    if flags.uncertainty and result.uncertainty is not None:
+        files.write_image(result.uncertainty, folder.stage(flags.images.name("uncertainty")), "float32")
 
 
 def write_texts(record: Mapping[str, Any], folder: OutputFolder) -> None:
@@ -53,10 +53,10 @@ def write_texts(record: Mapping[str, Any], folder: OutputFolder) -> None:
     folder.stage("config.toml").write_text(settings, encoding="utf-8")
 
 
-def check_outputs(options: RegisterOptions) -> None:
+def check_outputs(flags: RegisterFlags) -> None:
     """Refuse to write over an input (OutputError)."""
-    places = {(options.output / name).resolve(): name for name in options.outputs}
-    for role, path in options.inputs.items():
+    places = {(flags.pair.output / name).resolve(): name for name in flags.outputs}
+    for role, path in flags.inputs.items():
         if path.resolve() in places:
             raise OutputError(
                 f"expected another output folder: {path}, the {role.replace('_', ' ')}, would be written over"
@@ -74,26 +74,24 @@ def written_before(output: Path) -> list[str]:
     return [*own, *LATER]
 
 
-def remove_stale(options: RegisterOptions, before: list[str], written: Collection[str]) -> None:
+def remove_stale(flags: RegisterFlags, before: list[str], written: Collection[str]) -> None:
     """Remove what an earlier run left and this one did not write: an old inverse beside a new transform misleads."""
-    read = {path.resolve() for path in options.inputs.values()}
+    read = {path.resolve() for path in flags.inputs.values()}
     for name in before:
-        path = options.output / name
+        path = flags.pair.output / name
         if name not in written and path.resolve() not in read:
             path.unlink(missing_ok=True)
 
 
-def describe_inputs(options: RegisterOptions, images: Mapping[str, LoadedImage]) -> dict[str, Any]:
+def describe_inputs(flags: RegisterFlags, images: Mapping[str, LoadedImage]) -> dict[str, Any]:
     """Paths and checksums of all that was read."""
     from semreg.files import checksum
 
     described: dict[str, Any] = {
-        name: {"path": str(path), "sha256": checksum(path)}
-        for name, path in options.inputs.items()
-        if name not in images
+        name: {"path": str(path), "sha256": checksum(path)} for name, path in flags.inputs.items() if name not in images
     }
     for name, image in images.items():
         described[name] = {"path": str(image.path), "sha256": image.sha256, "pixel_type": image.pixel_type}
-        if name in options.series:
-            described[name]["series"] = options.series[name]
+        if name in flags.pair.series:
+            described[name]["series"] = flags.pair.series[name]
     return described

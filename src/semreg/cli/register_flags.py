@@ -1,4 +1,4 @@
-"""The flags of ``semreg register`` and the settings they stand for. Reads no image and loads no model."""
+"""The flags of ``register``, ``align`` and ``batch`` and the settings they stand for. Reads no image."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from semreg.cli.common import ImageFormat
+from semreg.cli.common import Device, Folders, ImageFiles, Threads, VerboseMessages
 from semreg.cli.model_flags import ModelFlags, model_configs
-from semreg.cli.proof import PAGE, ProofOptions
+from semreg.cli.proof import PAGE, ProofFlags
 from semreg.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,98 +30,110 @@ class Alignment(str, Enum):
     AFFINE = "affine"
 
 
-FixedMask = Annotated[Path | None, typer.Option(help="Mask of the fixed image; what is 0 counts nowhere.")]
-MovingMask = Annotated[Path | None, typer.Option(help="Mask of the moving image.")]
-FixedSeries = Annotated[str | None, typer.Option(help="Series of a folder of fixed DICOM: description or UID.")]
-MovingSeries = Annotated[str | None, typer.Option(help="The same for the moving image.")]
-Initial = Annotated[Path | None, typer.Option(help="Transform to start from, fixed to moving; ANTs .mat too.")]
-Landmarks = Annotated[
-    tuple[Path, Path] | None,
-    typer.Option("--initial-landmarks", help="Start from two files of points, the fixed and the moving ones."),
-]
 Align = Annotated[Alignment | None, typer.Option("--align", help="Alignment before the deformation.")]
-Symmetric = Annotated[bool | None, typer.Option("--symmetric/--no-symmetric", help="Refine in both directions.")]
-Diffeomorphic = Annotated[
-    bool | None, typer.Option("--diffeomorphic/--no-diffeomorphic", help="A displacement that can be undone anywhere.")
-]
 BodyMask = Annotated[
     bool | None, typer.Option("--body-mask/--no-body-mask", help="Leave out table and air; else for CT only.")
 ]
-Stiffness = Annotated[Path | None, typer.Option(help="Image of how stiff each place is, 1 as usual.")]
-Inverse = Annotated[bool, typer.Option("--inverse", help="Write the way back too, moving to fixed.")]
-Jacobian = Annotated[bool, typer.Option("--jacobian", help="Write the map of the local volume change too.")]
-Uncertainty = Annotated[
-    bool, typer.Option("--uncertainty", help="Write the map of how far the displacement may be off too, in mm.")
-]
-PresetName = Annotated[str | None, typer.Option("--preset", help="Settings for common pairs: see semreg presets list.")]
-Fast = Annotated[bool, typer.Option("--fast", help="Less time, less accurate.")]
-Quality = Annotated[bool, typer.Option("--quality", help="More time, more accurate.")]
-Explain = Annotated[bool, typer.Option("--explain", help="Say what was decided and why, before it is done.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of all random numbers; same as --set seed=N.")]
 Config = Annotated[Path | None, typer.Option(help="Settings in TOML, such as the config.toml of a run.")]
-Assignments = Annotated[list[str] | None, typer.Option("--set", help="A setting as name=value; repeatable.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and the memory it takes.")]
+Assignments = Annotated[tuple[str, ...], typer.Option("--set", help="A setting as name=value; repeatable.")]
+Inverse = Annotated[bool, typer.Option("--inverse", help="Write the way back too, moving to fixed.")]
+Jacobian = Annotated[bool, typer.Option("--jacobian", help="Write the map of the local volume change too.")]
+Explain = Annotated[bool, typer.Option("--explain", help="Say what was decided and why, before it is done.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairFlags:
+    """Two images, what counts of them, where to start from, and where the results go."""
+
+    fixed: Annotated[Path, typer.Argument(help="Fixed image: a file, or the folder of a DICOM series.")]
+    moving: Annotated[Path, typer.Argument(help="Moving image, brought onto the fixed one.")]
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")]
+    fixed_mask: Annotated[Path | None, typer.Option(help="Mask of the fixed image; what is 0 counts nowhere.")] = None
+    moving_mask: Annotated[Path | None, typer.Option(help="Mask of the moving image.")] = None
+    fixed_series: Annotated[str | None, typer.Option(help="Series of a folder of fixed DICOM: description or UID.")] = (
+        None
+    )
+    moving_series: Annotated[str | None, typer.Option(help="The same for the moving image.")] = None
+    initial: Annotated[Path | None, typer.Option(help="Transform to start from, fixed to moving; ANTs .mat too.")] = (
+        None
+    )
+    initial_landmarks: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(help="Start from two files of points, the fixed and the moving ones."),
+    ] = None
+
+    @property
+    def series(self) -> dict[str, str]:
+        """Which series of a DICOM folder, by ``fixed`` and ``moving`` where it was said."""
+        given = {"fixed": self.fixed_series, "moving": self.moving_series}
+        return {name: text for name, text in given.items() if text is not None}
+
+    @property
+    def started(self) -> bool:
+        """Whether a start is given."""
+        return self.initial is not None or self.initial_landmarks is not None
 
 
 @dataclass(frozen=True, kw_only=True)
 class SettingFlags:
     """All flags that are settings, from the weakest to the strongest."""
 
-    preset: str | None = None
-    config: Path | None = None
-    fast: bool = False
-    quality: bool = False
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="Settings for common pairs: see semreg presets list.")
+    ] = None
+    config: Config = None
+    fast: Annotated[bool, typer.Option("--fast", help="Less time, less accurate.")] = False
+    quality: Annotated[bool, typer.Option("--quality", help="More time, more accurate.")] = False
     models: ModelFlags = field(default_factory=ModelFlags)
-    assignments: tuple[str, ...] = ()
-    align: str | None = None
-    body_mask: bool | None = None
-    symmetric: bool | None = None
-    diffeomorphic: bool | None = None
-    seed: int | None = None
+    assignments: Assignments = ()
+    align: Align = None
+    body_mask: BodyMask = None
+    symmetric: Annotated[bool | None, typer.Option("--symmetric/--no-symmetric", help="Refine in both directions.")] = (
+        None
+    )
+    diffeomorphic: Annotated[
+        bool | None,
+        typer.Option("--diffeomorphic/--no-diffeomorphic", help="A displacement that can be undone anywhere."),
+    ] = None
+    seed: Seed = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class RegisterOptions:
-    """What ``semreg register`` was asked for."""
+class RegisterFlags:
+    """What ``semreg register`` is asked for; ``semreg align`` says it in these words too."""
 
-    fixed: Path
-    moving: Path
-    output: Path
-    fixed_mask: Path | None
-    moving_mask: Path | None
-    series: dict[str, str]
-    """Which series of a DICOM folder, by ``fixed`` and ``moving`` where it was said."""
-    initial: Path | None
-    landmarks: tuple[Path, Path] | None
-    stiffness: Path | None
-    inverse: bool
-    jacobian: bool
-    settings: SettingFlags
-    folders: tuple[Path, ...]
-    device: str
-    threads: int | None
-    explain: bool
-    dry_run: bool
-    quiet: bool
-    as_json: bool
-    dtype: str | None
-    image_format: ImageFormat
-    command: tuple[str, ...]
-    uncertainty: bool = False
-    proof: ProofOptions = field(default_factory=ProofOptions)
+    pair: PairFlags
+    settings: SettingFlags = field(default_factory=SettingFlags)
+    stiffness: Annotated[Path | None, typer.Option(help="Image of how stiff each place is, 1 as usual.")] = None
+    inverse: Inverse = False
+    jacobian: Jacobian = False
+    uncertainty: Annotated[
+        bool, typer.Option("--uncertainty", help="Write the map of how far the displacement may be off too, in mm.")
+    ] = False
+    proof: ProofFlags = field(default_factory=ProofFlags)
+    images: ImageFiles = field(default_factory=ImageFiles)
+    folders: Folders = ()
+    device: Device = "auto"
+    threads: Threads = None
+    explain: Explain = False
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and the memory it takes.")] = False
+    messages: VerboseMessages = field(default_factory=VerboseMessages)
+    command: tuple[str, ...] = ()
+    """The words of the command line."""
     dense: bool = True
     """Whether a displacement field is made, and not a linear transform alone."""
 
     @property
     def inputs(self) -> dict[str, Path]:
         """The files that are read, by their role."""
-        landmarks = self.landmarks or (None, None)
+        landmarks = self.pair.initial_landmarks or (None, None)
         named = {
-            "fixed": self.fixed,
-            "moving": self.moving,
-            "fixed_mask": self.fixed_mask,
-            "moving_mask": self.moving_mask,
-            "initial": self.initial,
+            "fixed": self.pair.fixed,
+            "moving": self.pair.moving,
+            "fixed_mask": self.pair.fixed_mask,
+            "moving_mask": self.pair.moving_mask,
+            "initial": self.pair.initial,
             "fixed_landmarks": landmarks[0],
             "moving_landmarks": landmarks[1],
             "stiffness": self.stiffness,
@@ -129,19 +141,16 @@ class RegisterOptions:
         }
         return {name: path for name, path in named.items() if path is not None}
 
-    def image_name(self, stem: str) -> str:
-        """File name of an image that is written: ``warped``, ``field``, ``inverse``, ``jacobian``."""
-        return f"{stem}.{self.image_format.value}"
-
     @property
     def outputs(self) -> list[str]:
         """Names of all files that are written, but for the figures."""
-        inverse = ["inverse.h5", self.image_name("inverse")] if self.inverse else []
-        jacobian = [self.image_name("jacobian")] if self.jacobian else []
-        field = [self.image_name("field")] if self.dense else []
-        uncertainty = [self.image_name("uncertainty")] if self.uncertainty else []
+        name = self.images.name
+        inverse = ["inverse.h5", name("inverse")] if self.inverse else []
+        jacobian = [name("jacobian")] if self.jacobian else []
+        dense = [name("field")] if self.dense else []
+        uncertainty = [name("uncertainty")] if self.uncertainty else []
         page = [PAGE] if self.dense and self.proof.report else []
-        always = ["record.json", "config.toml", "transform.h5", *field, self.image_name("warped")]
+        always = ["record.json", "config.toml", "transform.h5", *dense, name("warped")]
         return [*always, *inverse, *jacobian, *uncertainty, *page]
 
 
@@ -171,7 +180,7 @@ def load_config(flags: SettingFlags) -> RegistrationConfig:
 def _single_settings(flags: SettingFlags) -> Iterator[str]:
     """The flags that stand for one setting each, as ``name=value``."""
     given = {
-        "align.transform": flags.align,
+        "align.transform": None if flags.align is None else flags.align.value,
         "intensities.body": flags.body_mask,
         "refine.symmetric": flags.symmetric,
         "refine.diffeomorphic": flags.diffeomorphic,

@@ -7,13 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from semreg.cli.common import Debug, check_not_read, sentences
+from semreg.cli.common import Messages, check_not_read
+from semreg.cli.grouping import grouped
 from semreg.errors import OutputError
 
 ENDINGS = (".html", ".htm")
 
 
-def report_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
+@grouped
+def report_command(  # noqa: PLR0913 - one parameter a flag
+    *,
     folder: Annotated[Path, typer.Argument(help="Output folder of semreg register.")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Page, .html; FOLDER/report.html by default.")
@@ -27,11 +30,10 @@ def report_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
         bool, typer.Option("--figures", help="Write PNG files for papers to figures, beside the page.")
     ] = False,
     dpi: Annotated[int, typer.Option(min=50, max=1200, help="Dots per inch of the figures: 300 for print.")] = 150,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")] = False,
-    debug: Debug = False,
+    messages: Messages,
 ) -> None:
     """Write the page of a registration anew, with the evaluation if there is one; see docs/report.md."""
-    with sentences(debug=debug):
+    with messages.spoken():
         from semreg.reports import Case, write_figures, write_report
 
         page = output or folder / "report.html"
@@ -47,7 +49,7 @@ def report_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
         written = [page]
         if figures:
             written += write_figures(page.parent / "figures", case, dpi=dpi)
-        if not quiet:
+        if not messages.quiet:
             typer.echo("\n".join(map(str, written)))
 
 

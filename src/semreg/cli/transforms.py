@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from semreg.cli.common import Debug, Json, Quiet, check_not_read, print_json, sentences
+from semreg.cli.common import JsonMessages, Messages, check_not_read, print_json
+from semreg.cli.grouping import grouped
 from semreg.errors import ConfigError, OutputError
-from semreg.terminal import show_log, show_rows
+from semreg.terminal import show_rows
 
 if TYPE_CHECKING:
     from semreg.geometry import Grid
@@ -55,7 +56,9 @@ AsFormat = Annotated[
 ]
 
 
-def apply_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
+@grouped
+def apply_command(  # noqa: PLR0913 - one parameter a flag
+    *,
     transforms: Transforms,
     source: Annotated[
         Path, typer.Option("--input", "-i", help="Image, labels, or points: csv, fcsv, mrk.json, vtk, vtp.")
@@ -68,9 +71,7 @@ def apply_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
         float | None, typer.Option(help="Where the image shows nothing; -1024 for CT, else the smallest value.")
     ] = None,
     ras: Annotated[bool, typer.Option("--ras", help="Points of a CSV or VTK file are RAS; LPS by default.")] = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    messages: JsonMessages,
 ) -> None:
     """Bring an image or points through one or several transforms.
 
@@ -81,8 +82,7 @@ def apply_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
     Several transforms: the first one named is applied to the points of the fixed image first, the order of
     antsApplyTransforms. Images get the grid of --reference, or else that of the field that comes first.
     """
-    with sentences(debug=debug, advice=ADVICE):
-        show_log(quiet=quiet, verbose=False)
+    with messages.spoken(ADVICE):
         check_not_read(output, [source, reference, *transforms])
         chain = read(transforms, inverse=inverse)
         from semreg import transforms as library
@@ -95,16 +95,17 @@ def apply_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
         sides = ("fixed", "moving") if library.is_point_file(source) != inverse else ("moving", "fixed")
         record |= {"transforms": [str(path) for path in transforms], "from": sides[0], "to": sides[1]}
         rows = [("direction", f"from the {sides[0]} to the {sides[1]} image"), *rows_of(record), ("file", str(output))]
-        show(record | {"files": [str(output)]}, rows, as_json=as_json, quiet=quiet)
+        show(record | {"files": [str(output)]}, rows, messages)
 
 
+@grouped
 def convert_command(
+    *,
     transform: Transform,
     output: Annotated[Path, typer.Argument(help="File to write; its name says the format.")],
     reference: Reference = None,
     as_format: AsFormat = None,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    messages: Messages,
 ) -> None:
     """Write a transform as another tool reads it, in the same direction, fixed to moving.
 
@@ -112,44 +113,42 @@ def convert_command(
     a field for ANTs; other .nii.gz, .nrrd or .mha a displacement field; TransformParameters*.txt for elastix.
     --reference is the fixed image: it is needed where a grid is and the transform has none.
     """
-    with sentences(debug=debug, advice=ADVICE):
-        show_log(quiet=quiet, verbose=False)
-        write((transform,), output, reference, as_format, quiet=quiet)
+    with messages.spoken(ADVICE):
+        write((transform,), output, reference, as_format, messages)
 
 
+@grouped
 def compose_command(
+    *,
     transforms: Transforms,
     output: OutputFile,
     reference: Reference = None,
     as_format: AsFormat = None,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    messages: Messages,
 ) -> None:
     """Join transforms into one: the first named is applied to the points of the fixed image first.
 
     A .h5 file keeps the parts; with --reference, the fixed image, and in all files that hold one field they become one.
     """
-    with sentences(debug=debug, advice=ADVICE):
-        show_log(quiet=quiet, verbose=False)
-        write(transforms, output, reference, as_format, quiet=quiet)
+    with messages.spoken(ADVICE):
+        write(transforms, output, reference, as_format, messages)
 
 
-def invert_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
+@grouped
+def invert_command(
+    *,
     transform: Transform,
     output: OutputFile,
     reference: Reference = None,
     as_format: AsFormat = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    messages: JsonMessages,
 ) -> None:
     """Write the inverse of a transform, moving to fixed, and say how exact it is in mm.
 
     Linear parts are inverted exactly, fields numerically on their own grid, or the whole as one field on the grid of
     --reference, the moving image.
     """
-    with sentences(debug=debug, advice=ADVICE):
-        show_log(quiet=quiet, verbose=False)
+    with messages.spoken(ADVICE):
         check_name(output, as_format)
         check_not_read(output, [transform, reference])
         chain, grid = read([transform]), grid_of(reference)
@@ -168,24 +167,23 @@ def invert_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
             ("without an origin", f"{100 * quality['without_origin']:.2f} % of the voxels"),
             ("files", ", ".join(record["files"])),
         ]
-        show(record, rows, as_json=as_json, quiet=quiet)
+        show(record, rows, messages)
 
 
-def jacobian_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
+@grouped
+def jacobian_command(
+    *,
     transform: Transform,
     output: OutputFile,
     reference: Reference = None,
     log: Annotated[bool, typer.Option("--log", help="Write the natural logarithm: 0 keeps the volume.")] = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    messages: JsonMessages,
 ) -> None:
     """Write the Jacobian determinant of a transform as an image: 1 keeps the volume, 0 and less is folded.
 
     On the grid of --reference, the fixed image, or else of the field itself.
     """
-    with sentences(debug=debug, advice=ADVICE):
-        show_log(quiet=quiet, verbose=False)
+    with messages.spoken(ADVICE):
         check_image_name(output)
         check_not_read(output, [transform, reference])
         chain, grid = read([transform]), grid_of(reference)
@@ -205,7 +203,7 @@ def jacobian_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
             ("folded", f"{100 * summary.folded_share:.3g} % of the voxels"),
             ("file", str(output)),
         ]
-        show(record, rows, as_json=as_json, quiet=quiet)
+        show(record, rows, messages)
 
 
 def read(paths: Sequence[Path], *, inverse: bool = False) -> Chain:
@@ -217,7 +215,7 @@ def read(paths: Sequence[Path], *, inverse: bool = False) -> Chain:
 
 
 def write(
-    paths: Sequence[Path], output: Path, reference: Path | None, as_format: Format | None, *, quiet: bool
+    paths: Sequence[Path], output: Path, reference: Path | None, as_format: Format | None, messages: Messages
 ) -> None:
     """Read, join, write, and show what was written."""
     check_name(output, as_format)
@@ -227,7 +225,7 @@ def write(
 
     files = write_chain(chain, output, grid, kind=kind_for(as_format))
     rows = [("direction", "points of the fixed image to the moving image"), ("files", ", ".join(map(str, files)))]
-    show({}, rows, as_json=False, quiet=quiet)
+    show({}, rows, messages)
 
 
 def apply_to_points(chain: Chain, source: Path, output: Path, *, ras: bool) -> dict[str, Any]:
@@ -314,9 +312,9 @@ def check_folder_of(output: Path) -> None:
         raise OutputError(f"expected the name of a file in a folder that exists, got {output}: make the folder first")
 
 
-def show(record: dict[str, Any], rows: Iterable[tuple[str, str]], *, as_json: bool, quiet: bool) -> None:
+def show(record: dict[str, Any], rows: Iterable[tuple[str, str]], messages: Messages) -> None:
     """The end of a run: the record, or a few rows."""
-    if as_json:
+    if messages.as_json:
         print_json(record)
-    elif not quiet:
+    elif not messages.quiet:
         show_rows(list(rows))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from semreg.cohort.pairs import Pair
+from semreg.digests import sha256_of
 from semreg.errors import ImageError
 
 SETTINGS_FILE = "settings.toml"
@@ -158,14 +159,10 @@ class Digests:
 
 def file_digest(path: Path) -> str:
     """SHA-256 of the bytes of a file (ImageError)."""
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        return sha256_of(path)
     except OSError as error:
         raise ImageError(f"expected a file that can be read, got {path}: {error.strerror or error}") from error
-    return digest.hexdigest()
 
 
 def _model_files(settings: Mapping[str, Any], folders: tuple[Path, ...]) -> list[Path]:

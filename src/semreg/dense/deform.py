@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from semreg.config import RegistrationConfig
+from semreg.config import RefineConfig, RegistrationConfig
 from semreg.dense.balance import for_refinement, for_search
 from semreg.dense.bspline import SplineLattice
 from semreg.dense.coarse import coarse
 from semreg.dense.disagreement import Disagreement, between_mm, together_mm
 from semreg.dense.match import Renewal, distance_at
-from semreg.dense.refine import LevelReport, lattice_of, refine
+from semreg.dense.refine import LevelReport, Refined, lattice_of, refine
 from semreg.dense.stiffness import stiffened
 from semreg.dense.terms import Term, device_of
 from semreg.events import Clock
@@ -51,14 +51,13 @@ def deform(
     ``stiffness`` is a map (1, *S) in the space of the fixed image, on any grid, that weighs the regularity from
     place to place: 1 is the usual weight, see ``checked_stiffness``, which has checked it.
     """
-    grid, there = grids
+    grid = grids[0]
     if stiffness is not None:
         stiffness = Volume(stiffness.data.to(device_of(terms)), stiffness.grid)
     found = Field.zeros(grid, device=device_of(terms))
     before = distance_at(terms, found)
     spread: tuple[float, ...] = ()
     opposed: list[Volume] = []
-    refinements: Volume | None = None
     if config.coarse.enabled:
         with clock.stage("coarse"):
             weighed, spread = for_search(terms, grid, found, config.coarse)
@@ -74,24 +73,37 @@ def deform(
         return Deformed(lattice, coefficients, similarity, spreads=spread, disagreement=disagreement)
     with clock.stage("refine"):
         weighed = for_refinement(terms, found, config.refine)
-        directions, levels = 2 if config.refine.symmetric else 1, config.refine.levels
-        hook = clock.counting(levels, directions, done=0)
+        hook = clock.counting(config.refine.levels, 2 if config.refine.symmetric else 1, done=0)
         refined = refine(weighed, grid, found, config.refine, hook, renewal, stiffness)
-        lattice, coefficients, reports = refined.lattice, refined.coefficients, refined.levels
-        found = lattice.field(coefficients, grid)
+        apart: Volume | None = None
         if config.refine.symmetric:
-            start = found.inverse(there, iterations=INVERSE_ITERATIONS)
-            hook = clock.counting(levels, directions, done=1)
-            carried = None if stiffness is None else warp(stiffness, start, outside=1.0)
-            swapped = [term.swapped() for term in weighed]
-            back = refine(swapped, there, start, config.refine, hook, stiffness=carried)
-            other = back.lattice.field(back.coefficients, there).inverse(grid, iterations=INVERSE_ITERATIONS)
-            refinements = between_mm(found, other)
-            coefficients = lattice.fit(Field((found.vox + other.vox) / 2, grid))
-            if stiffness is not None:
-                coefficients = stiffened(lattice, coefficients, stiffness)
-            found = lattice.field(coefficients, grid)
-            reports += back.levels
+            refined, apart = _both_ways(refined, weighed, grids, config.refine, clock, stiffness)
+        found = refined.lattice.field(refined.coefficients, grid)
     similarity = {"before": before, "after": distance_at(terms, found)}
-    disagreement = Disagreement(together_mm(opposed), refinements)
-    return Deformed(lattice, coefficients, similarity, reports, spread, disagreement)
+    disagreement = Disagreement(together_mm(opposed), apart)
+    return Deformed(refined.lattice, refined.coefficients, similarity, refined.levels, spread, disagreement)
+
+
+def _both_ways(
+    refined: Refined,
+    terms: Sequence[Term],
+    grids: tuple[Grid, Grid],
+    config: RefineConfig,
+    clock: Clock,
+    stiffness: Volume | None,
+) -> tuple[Refined, Volume]:
+    """Refine the other way too, from the inverse of what was found; the mean of both, and how far they were apart."""
+    grid, there = grids
+    lattice = refined.lattice
+    found = lattice.field(refined.coefficients, grid)
+    start = found.inverse(there, iterations=INVERSE_ITERATIONS)
+    hook = clock.counting(config.levels, 2, done=1)
+    carried = None if stiffness is None else warp(stiffness, start, outside=1.0)
+    swapped = [term.swapped() for term in terms]
+    back = refine(swapped, there, start, config, hook, stiffness=carried)
+    other = back.lattice.field(back.coefficients, there).inverse(grid, iterations=INVERSE_ITERATIONS)
+    coefficients = lattice.fit(Field((found.vox + other.vox) / 2, grid))
+    if stiffness is not None:
+        coefficients = stiffened(lattice, coefficients, stiffness)
+    mean = replace(refined, coefficients=coefficients, levels=refined.levels + back.levels)
+    return mean, between_mm(found, other)

@@ -5,7 +5,6 @@ Knows nothing of grids and tiles. Only the named file is read; a pickle is never
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,6 +14,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from semreg.digests import sha256_of_open
 from semreg.errors import ConfigError, ModelContractError, ModelError, ModelNotFoundError
 from semreg.features import exported, torchscript
 from semreg.features.agreement import FAILURES, is_memory
@@ -45,16 +45,14 @@ def load_network(
     place = device_of(device)
     try:
         with path.open("rb") as file, torch.inference_mode(mode=False):
-            checksum = hashlib.sha256()
-            while block := file.read(1 << 20):
-                checksum.update(block)
-            _check_sum(path, checksum.hexdigest(), spec.sha256)
+            checksum = sha256_of_open(file)
+            _check_sum(path, checksum, spec.sha256)
             model = _read(path, file, place)
     except OSError as error:
         raise ModelError(f"expected to read a model from {path}: {error.strerror or error}") from error
     if isinstance(model, exported.ExportedModel):
         spec = _with_shape(spec, model)
-    return LoadedNetwork(spec, place, model, checksum.hexdigest())
+    return LoadedNetwork(spec, place, model, checksum)
 
 
 def read_spec(path: str | Path) -> ModelSpec:

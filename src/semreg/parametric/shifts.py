@@ -47,7 +47,6 @@ class ShiftSearch:
         self.fixed = describe_picture(fixed, describe)
         self.spacing = min(self.fixed.grid.spacing)
         self.moving, self.describe, self.minimum_overlap = moving, describe, minimum_overlap
-        self.centre_fixed = fixed.image.grid.corners_xyz().mean(0)
         self.centre_moving = moving.image.grid.corners_xyz().mean(0)
         self.most = min(float(fixed.content.data.sum()), float(moving.content.data.sum()))
         self._transformed: dict[tuple[int, ...], list[Tensor]] = {}

@@ -1,0 +1,63 @@
+"""The door to other people's images: SimpleITK, itk, nibabel and numpy objects ⇄ Volume and Field.
+
+Knows nothing of files and of registration.
+"""
+
+from semreg.itk_bridge.common import (
+    PIECE_POINTS,
+    PIXEL_TYPES,
+    check_scalar_image,
+    grid_of_header,
+    piece_on,
+    pixel_type_name,
+    quantised_mm,
+    to_pixels,
+)
+from semreg.itk_bridge.images import LoadedImage, to_volume
+from semreg.itk_bridge.itk import (
+    field_of_itk,
+    import_itk,
+    itk_field,
+    itk_image,
+    itk_transform,
+    with_itk_header,
+)
+from semreg.itk_bridge.simpleitk import (
+    field_of_displacements,
+    field_of_transform,
+    is_linear,
+    matrix_of,
+    sitk_field,
+    sitk_image,
+    sitk_transform,
+    transform_of,
+    with_sitk_header,
+)
+
+__all__ = [
+    "PIECE_POINTS",
+    "PIXEL_TYPES",
+    "LoadedImage",
+    "check_scalar_image",
+    "field_of_displacements",
+    "field_of_itk",
+    "field_of_transform",
+    "grid_of_header",
+    "import_itk",
+    "is_linear",
+    "itk_field",
+    "itk_image",
+    "itk_transform",
+    "matrix_of",
+    "piece_on",
+    "pixel_type_name",
+    "quantised_mm",
+    "sitk_field",
+    "sitk_image",
+    "sitk_transform",
+    "to_pixels",
+    "to_volume",
+    "transform_of",
+    "with_itk_header",
+    "with_sitk_header",
+]

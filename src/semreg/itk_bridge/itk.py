@@ -1,0 +1,126 @@
+"""itk's images and transforms ⇄ Volume and Field. itk takes seconds to load: only who has or wants its objects does."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+import torch
+
+from semreg.errors import GeometryError, ImageError
+from semreg.fields import Field, Volume
+from semreg.geometry import Grid
+from semreg.itk_bridge import common
+from semreg.itk_bridge.common import check_scalar_image, grid_of_header, interleaved, tensor_of, to_pixels
+from semreg.sampling import slabs
+
+
+def import_itk() -> Any:
+    """The package ``itk``, or ImageError with what to install."""
+    try:
+        import itk
+    except ImportError as error:
+        raise ImageError("expected the package itk to be installed, it is not: pip install itk") from error
+    return itk
+
+
+def volume_of_itk(image: Any) -> Volume:
+    """An ``itk.Image`` as a Volume (ImageError as ``to_volume``)."""
+    itk = sys.modules["itk"]
+    _check_filled(image)
+    size = tuple(int(n) for n in image.GetLargestPossibleRegion().GetSize())
+    check_scalar_image(size, image.GetNumberOfComponentsPerPixel(), type(image).__name__)
+    return Volume(tensor_of(itk.array_view_from_image(image))[None], _itk_grid(image))
+
+
+def _check_filled(image: Any) -> None:
+    """Refuse an itk image that no filter fills and that has no voxels in memory (ImageError)."""
+    if image.GetSource():
+        return
+    allocated = not hasattr(image, "GetBufferPointer") or image.GetBufferPointer() is not None
+    if not allocated or not image.GetBufferedRegion().GetNumberOfPixels():
+        raise ImageError(
+            f"expected an image with voxels, got an empty {type(image).__name__}: read one with itk.imread, or set its "
+            "regions and allocate it, first"
+        )
+
+
+def _itk_grid(image: Any) -> Grid:
+    """Where the voxels of an itk image lie."""
+    region = image.GetLargestPossibleRegion()
+    size = tuple(int(n) for n in region.GetSize())
+    if len(size) not in (2, 3):
+        raise ImageError(f"expected an image of 2 or 3 axes, got {len(size)}: extract one frame first")
+    origin = image.TransformIndexToPhysicalPoint(region.GetIndex())  # a region need not start at index 0
+    direction = sys.modules["itk"].array_from_matrix(image.GetDirection())
+    return grid_of_header(size, tuple(image.GetSpacing()), tuple(origin), direction)
+
+
+def field_of_itk(obj: Any) -> Field:
+    """An ``itk.Image`` of vectors (x, y(, z) in mm, fixed → moving) as a Field, on its own grid.
+
+    ``obj`` may be an ``itk.DisplacementFieldTransform`` too. Raises ImageError for anything else, GeometryError for
+    vectors of another dimension and for values that are not finite.
+    """
+    image = obj.GetDisplacementField() if hasattr(obj, "GetDisplacementField") else obj
+    if image is None or not hasattr(image, "GetLargestPossibleRegion"):
+        raise ImageError(
+            "expected an itk.Image of vectors or an itk.DisplacementFieldTransform with a field as a displacement "
+            f"field, got {type(obj).__name__}{' without one' if image is None and obj is not None else ''}: make one "
+            "with itk.TransformToDisplacementFieldFilter"
+        )
+    _check_filled(image)
+    grid = _itk_grid(image)
+    components = int(image.GetNumberOfComponentsPerPixel())
+    if components != grid.dimension:
+        raise GeometryError(
+            f"expected displacements of {grid.dimension} components for a field in {grid.dimension}-D, got "
+            f"{components}: use itk.Image[itk.Vector[itk.F, {grid.dimension}], {grid.dimension}]"
+        )
+    mm = np.moveaxis(sys.modules["itk"].array_view_from_image(image), -1, 0).astype(np.float64)
+    if not np.isfinite(mm).all():
+        raise GeometryError("expected finite displacements in the initial field, got NaN or infinity: check its source")
+    return Field(Field.from_mm(torch.from_numpy(mm), grid).vox.float(), grid)
+
+
+def itk_image(volume: Volume) -> Any:
+    """The image as an ``itk.Image`` of float32; needs the package ``itk``."""
+    itk = import_itk()
+    return with_itk_header(itk.image_from_array(to_pixels(volume.data[0], "float32")), volume.grid)
+
+
+def itk_field(field: Field) -> Any:
+    """The displacements as an ``itk.Image`` of ``itk.Vector[itk.F, D]``, components x, y(, z) in mm, LPS."""
+    return _itk_vectors(field, "F")
+
+
+def itk_transform(field: Field) -> Any:
+    """The field as an ``itk.DisplacementFieldTransform[itk.D, D]``: fixed points → moving points."""
+    itk = import_itk()
+    transform = itk.DisplacementFieldTransform[itk.D, field.grid.dimension].New()
+    transform.SetDisplacementField(_itk_vectors(field, "D"))
+    return transform
+
+
+def _itk_vectors(field: Field, kind: str) -> Any:
+    itk = import_itk()
+    grid = field.grid
+    image = itk.Image[itk.Vector[getattr(itk, kind), grid.dimension], grid.dimension].New()
+    region = itk.ImageRegion[grid.dimension]()
+    region.SetSize(grid.size_xyz)
+    image.SetRegions(region)
+    image.Allocate()
+    voxels = itk.array_view_from_image(image)
+    for part in slabs(grid.shape, common.PIECE_POINTS):
+        voxels[part] = interleaved(field, part, voxels.dtype)
+    return with_itk_header(image, grid)
+
+
+def with_itk_header(image: Any, grid: Grid) -> Any:
+    """An itk image with the geometry of ``grid``."""
+    itk = import_itk()
+    image.SetSpacing(grid.spacing_xyz)
+    image.SetOrigin(grid.origin_xyz)
+    image.SetDirection(itk.matrix_from_array(np.asarray(grid.direction)))
+    return image
