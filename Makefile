@@ -5,6 +5,7 @@
 #   make lint     ruff and mypy
 #   make native   build semreg-itkv4, through which a Python metric drives ITK's registration, with ITK's headers from
 #                 the folder ITK_INCLUDE_DIR or, where that is not set, from Debian's package (see native/README.md)
+#   make docs     the documentation, as a site in the folder site that needs no network
 #   make bench    the benchmarks, see benchmarks/README.md
 #   make clean    remove what the targets above have made
 #
@@ -18,7 +19,7 @@ BIN := $(VENV)/bin
 NATIVE := $(wildcard native/*.py native/*.toml native/CMakeLists.txt native/src/* native/semreg_itkv4/*.py)
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_FLAGS) -c constraints.txt
 
-.PHONY: demo test lint native bench clean
+.PHONY: demo test lint native docs bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.run
@@ -34,11 +35,14 @@ lint: $(VENV)/.dev
 
 native: $(VENV)/.native
 
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict --quiet
+
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/compare.py
 
 clean:
-	rm -rf $(VENV) demo-out dist build native/headers .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo-out site dist build native/headers .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # Stamps: a target runs again only when the project's metadata or the pinned versions have changed.
 # torch goes first and by its pinned version, so that nothing else decides which build of it is taken.
@@ -58,4 +62,9 @@ $(VENV)/.native: $(VENV)/.run $(NATIVE)
 $(VENV)/.dev: $(VENV)/.run $(VENV)/.native
 	@echo "installing what tests and checks need into $(VENV)"
 	$(INSTALL) -e '.[dev]'
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.dev
+	@echo "installing what the documentation is built with into $(VENV)"
+	$(INSTALL) -e '.[docs]'
 	touch $@

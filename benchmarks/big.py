@@ -34,7 +34,7 @@ def main() -> None:
         ["CPU s", report.number(usage.cpu_seconds, 1), ""],
         ["wall s", report.number(usage.wall_seconds, 1), ""],
     ]
-    for name, value in scoring.score(output, pair).items():
+    for name, value in scoring.score_phantom(output, pair).items():
         rows.append([name, report.number(value), f"{before[name]:.3f} before" if name in before else ""])
     print(report.bullets(report.machine(given.threads)))
     print(report.markdown_table([f"{given.size}³ voxels", "semreg", "bar"], rows))

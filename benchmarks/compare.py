@@ -33,14 +33,16 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[128, 192], help="voxels an axis")
     parser.add_argument("--runs", type=int, default=3, help="runs of each tool, of which the median counts")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--venv", type=Path, default=tools.REFERENCE_VENV, help="convexAdam's, made if absent")
+    parser.add_argument(
+        "--venv", type=Path, default=tools.default_venv("convexadam"), help="convexAdam's, made if absent"
+    )
     parser.add_argument("--results", type=Path, default=tools.RESULTS, help="folder for compare.md and compare.json")
     given = parser.parse_args()
-    pythons = {"semreg": Path(sys.executable), "convexAdam": tools.reference_python(given.venv)}
+    pythons = {"semreg": Path(sys.executable), "convexAdam": tools.peer_python("convexadam", given.venv)}
     facts = report.machine(given.threads) | {
         "runs": f"{given.runs} of each tool in turn, medians",
         "semreg": report.versions_line(tools.semreg_versions()),
-        "convexAdam": report.versions_line(tools.reference_versions(pythons["convexAdam"])),
+        "convexAdam": report.versions_line(tools.peer_versions("convexadam", pythons["convexAdam"])),
     }
     torch = {tool: torch_alone(python, given.runs, given.threads) for tool, python in pythons.items()}
     tables, kept = [], []
@@ -83,7 +85,7 @@ def run_size(
     folders = {tool: tools.OUT / "compare" / f"{size}-{tool}" for tool in TOOLS}
     commands = {
         "semreg": tools.semreg_command(fixed, moving, folders["semreg"], given.threads),
-        "convexAdam": tools.reference_command(python, fixed, moving, folders["convexAdam"], given.threads),
+        "convexAdam": tools.peer_command("convexadam", python, fixed, moving, folders["convexAdam"], given.threads),
     }
     runs: dict[str, list[Usage]] = {tool: [] for tool in TOOLS}
     for i in range(given.runs):
@@ -92,7 +94,7 @@ def run_size(
             log = tools.OUT / "compare" / f"{size}-{tool}.txt"
             runs[tool].append(measure(commands[tool], threads=given.threads, log=log))
             print(f"{size}: run {i + 1}, {tool}: {runs[tool][-1].cpu_seconds:.1f} CPU s", file=sys.stderr, flush=True)
-    scores = {tool: scoring.score(folders[tool], pair) for tool in TOOLS}
+    scores = {tool: scoring.score_phantom(folders[tool], pair) for tool in TOOLS}
     return runs, scores | {"before": scoring.score_before(pair)}
 
 

@@ -7,7 +7,9 @@ started by a small Python process that has imported next to nothing: this file, 
 from __future__ import annotations
 
 import json
+import math
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -32,16 +34,40 @@ class Usage:
     """Largest resident memory."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a process ended, and what it took."""
+
+    exit_code: int
+    """Negative: the number of the signal that ended it."""
+    usage: Usage
+
+
 def measure(command: Sequence[str | Path], *, threads: int | None, log: Path) -> Usage:
     """Run ``command`` with ``threads`` threads (all if None); its output goes to ``log``. RuntimeError if it fails."""
+    outcome = attempt(command, threads=threads, log=log)
+    if outcome.exit_code:
+        raise RuntimeError("\n".join([f"failed: {' '.join(map(str, command))}", *last_lines(log)]))
+    return outcome.usage
+
+
+def attempt(
+    command: Sequence[str | Path], *, threads: int | None, log: Path, cpu_limit: float | None = None
+) -> Outcome:
+    """The same with failures as results. A process that takes more than ``cpu_limit`` CPU seconds is ended."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    words = [str(word) for word in command]
-    starter = [sys.executable, "-I", "-S", str(Path(__file__).resolve()), str(log), *words]
+    limit = "" if cpu_limit is None else str(math.ceil(cpu_limit))
+    starter = [sys.executable, "-I", "-S", str(Path(__file__).resolve()), str(log), limit, *map(str, command)]
     done = subprocess.run(starter, capture_output=True, text=True, check=False, env=environment(threads))
     if done.returncode:
-        tail = log.read_text(errors="replace").strip().splitlines()[-5:] if log.exists() else []
-        raise RuntimeError("\n".join([f"failed: {' '.join(words)}", *tail, done.stderr.strip()]))
-    return Usage(**json.loads(done.stdout))
+        raise RuntimeError(f"could not start: {' '.join(map(str, command))}\n{done.stderr.strip()}")
+    figures = json.loads(done.stdout)
+    return Outcome(exit_code=figures.pop("exit_code"), usage=Usage(**figures))
+
+
+def last_lines(log: Path, count: int = 5) -> list[str]:
+    """The end of what a process said."""
+    return log.read_text(errors="replace").strip().splitlines()[-count:] if log.exists() else []
 
 
 def environment(threads: int | None) -> dict[str, str]:
@@ -64,20 +90,23 @@ def median(usages: Sequence[Usage]) -> Usage:
 
 
 def start() -> None:
-    """As a script: run the command of the arguments, print its usage as JSON, leave with its exit code."""
-    with Path(sys.argv[1]).open("w") as log:
+    """As a script: run the command of the arguments, print as JSON how it ended and what it took."""
+    log, limit, *command = sys.argv[1:]
+    if limit:  # the started process inherits it
+        resource.setrlimit(resource.RLIMIT_CPU, (int(limit), int(limit) + 5))
+    with Path(log).open("w") as said:
         begun = time.perf_counter()
-        process = subprocess.Popen(sys.argv[2:], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT)
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - begun
     process.returncode = os.waitstatus_to_exitcode(status)
     figures = {
+        "exit_code": process.returncode,
         "cpu_seconds": usage.ru_utime + usage.ru_stime,
         "wall_seconds": wall,
         "peak_bytes": usage.ru_maxrss * RSS_UNIT,
     }
     sys.stdout.write(json.dumps(figures))
-    sys.exit(0 if process.returncode == 0 else 1)
 
 
 if __name__ == "__main__":

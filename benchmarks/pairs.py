@@ -1,8 +1,9 @@
 """Registers every 3-D pair of a list of real images with the defaults and sets the scores beside convexAdam's.
 
-    python pairs.py [PAIRS.toml] [RESULTS] [--only NAME ...] [--reference-venv VENV]
+    python pairs.py [PAIRS.toml] [RESULTS] [--only NAME ...]
 
-Every pair is one process ``semreg register``, with one and the same configuration. Leaves with 1 if a bar is missed.
+Every pair is one process ``semreg register``, with one and the same configuration. convexAdam's scores are
+those that ``benchmarks/run --report`` has written. Leaves with 1 if a bar is missed.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from statistics import fmean
 from typing import Any
 
 import report
-import SimpleITK as sitk
 import tools
 from measure import measure
+from pictures import dimension
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -45,9 +46,7 @@ def main() -> None:
         return
     root, score = given.pairs.parent, load_scorer(given.scorer)
     pairs = chosen(given, root)
-    reference = reference_scores(given, pairs, score)
-    if given.reference_only:
-        return
+    reference = reference_scores(given.reference)
     rows: dict[str, dict[str, Any]] = {}
     for pair in pairs:
         folder = given.results / pair["name"]
@@ -83,9 +82,7 @@ def arguments() -> argparse.Namespace:
     add("--threads", type=int, default=1)
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="try a setting; the bars are for the defaults")
     add("--score-only", action="store_true", help="score the results that are there")
-    add("--reference-venv", type=Path, help="run convexAdam live; its environment, made if absent")
-    add("--reference", type=Path, default=tools.RESULTS / "pairs-convexadam.json", help="its scores of an earlier run")
-    add("--reference-only", action="store_true", help="run convexAdam alone")
+    add("--reference", type=Path, default=tools.RESULTS / "peers.json", help="runs of convexAdam")
     add("--report", type=Path, help="write the tables to this Markdown file too")
     return parser.parse_args()
 
@@ -111,32 +108,13 @@ def chosen(given: argparse.Namespace, root: Path) -> list[dict[str, Any]]:
     return [pair for pair in pairs if pair["name"] not in given.exclude and dimension(root / pair["fixed"]) == 3]
 
 
-def dimension(path: Path) -> int:
-    """Number of axes of an image, from its header."""
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
-    return int(reader.GetDimension())
-
-
-def reference_scores(given: argparse.Namespace, pairs: Sequence[Mapping[str, Any]], score: Any) -> dict[str, Any]:
-    """Scores of convexAdam by pair: run now where its environment is given, and kept; else those of an earlier run."""
-    kept = json.loads(given.reference.read_text(encoding="utf-8")) if given.reference.exists() else {"pairs": {}}
-    if given.reference_venv is None:
-        if not kept["pairs"]:
-            print("no figures of convexAdam: give --reference-venv once")
-        return dict(kept["pairs"])
-    root, python = given.pairs.parent, tools.reference_python(given.reference_venv)
-    kept |= report.machine(given.threads) | {"versions": tools.reference_versions(python)}
-    for pair in pairs:
-        folder = given.results.parent / "pairs-convexadam" / pair["name"]
-        command = tools.reference_command(python, root / pair["fixed"], root / pair["moving"], folder, given.threads)
-        run_pair(command, folder, given.threads)
-        kept["pairs"][pair["name"]] = score(pair, root, folder)
-        print(f"{pair['name']}: convexAdam done", flush=True)
-    given.reference.parent.mkdir(parents=True, exist_ok=True)
-    given.reference.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
-    return dict(kept["pairs"])
+def reference_scores(path: Path) -> dict[str, Any]:
+    """Scores of convexAdam by pair."""
+    runs = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else []
+    found = {run["pair"]: run["scores"] for run in runs if run["tool"] == "convexadam" and run["status"] == "ok"}
+    if not found:
+        print("no figures of convexAdam: benchmarks/run --tools convexadam --report writes them")
+    return found
 
 
 def run_pair(command: Sequence[str | Path], folder: Path, threads: int | None) -> None:

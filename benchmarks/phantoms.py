@@ -1,8 +1,9 @@
-"""Writes the phantom pair of a size: CT-like and MR-like on one isotropic grid, with landmarks.
+"""Writes the phantom pair of a size: CT-like and MR-like on one isotropic grid, with landmarks, and a list of it.
 
     python phantoms.py SIZE FOLDER
 
-FOLDER gets fixed.nii.gz, moving.nii.gz, fixed_landmarks.csv and moving_landmarks.csv (x,y,z in mm, LPS).
+FOLDER gets fixed.nii.gz, moving.nii.gz, fixed_landmarks.csv and moving_landmarks.csv (x,y,z in mm, LPS), and pairs.toml
+for ``benchmarks/run``.
 """
 
 from __future__ import annotations
@@ -16,6 +17,15 @@ from tools import OUT
 
 DISPLACEMENT_MM = 11.0
 """The largest displacement of the pair."""
+LIST = """\
+[[pair]]
+name = "phantom_{size}"
+what = "CT-like and MR-like phantom of one body"
+fixed = "fixed.nii.gz"
+moving = "moving.nii.gz"
+fixed_landmarks = ["fixed_landmarks.csv"]
+moving_landmarks = ["moving_landmarks.csv"]
+"""
 
 
 def phantom_pair(size: int) -> Path:
@@ -44,6 +54,7 @@ def main() -> None:
     for name, points in (("fixed", pair.fixed_points), ("moving", pair.moving_points)):
         path = given.folder / f"{name}_landmarks.csv"
         np.savetxt(path, points.numpy(), delimiter=",", header="x,y,z", comments="", fmt="%.6f")
+    (given.folder / "pairs.toml").write_text(LIST.format(size=given.size), encoding="utf-8")
 
 
 if __name__ == "__main__":

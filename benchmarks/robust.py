@@ -25,7 +25,8 @@ import tools
 from measure import Usage, measure, median
 from motions import drawn_motion, move_all
 from pairs import figure_of, load_scorer, run_pair, tomllib, usage_of
-from undoing import consistency, read_points, round_trip, write_points
+from pictures import in_mm
+from undoing import consistency, read_points, round_trip
 
 FAR = ("abdomen_mr_ct", "histology_lesion")
 MOVED = "spine_t2_t1"
@@ -139,7 +140,7 @@ def summary(found: Mapping[str, dict[str, Any]], threads: int) -> tuple[str, boo
 def far_pairs(bench: Bench) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """The pairs that lie apart, with and without an alignment."""
     for name in filter(bench.wanted, FAR):
-        pair, unit = in_mm(bench, bench.pairs[name])
+        pair, unit = in_mm(bench.pairs[name], bench.root, bench.folder("landmarks"))
         for label, flags in ((name, ()), (f"{name}, --align none", ("--align", "none"))):
             row = tried(bench, pair, bench.folder(label.replace(", --", "-").replace(" ", "-")), *flags)
             if row["figure"] == "mm":
@@ -200,22 +201,6 @@ def landmarks(bench: Bench, pair: Mapping[str, Any]) -> np.ndarray:
     shapes = sitk.LabelShapeStatisticsImageFilter()
     shapes.Execute(sitk.ReadImage(str(bench.root / pair["fixed_labels"]), sitk.sitkUInt16))
     return np.array([shapes.GetCentroid(label) for label in shapes.GetLabels()])
-
-
-def in_mm(bench: Bench, pair: dict[str, Any]) -> tuple[dict[str, Any], float]:
-    """The pair with its landmarks in mm, and how many mm a unit of theirs was: those of pictures are pixels."""
-    header = sitk.ImageFileReader()
-    scaled, unit = dict(pair), 1.0
-    for role in ("moving", "fixed"):
-        header.SetFileName(str(bench.root / pair[role]))
-        header.ReadImageInformation()
-        if header.GetDimension() == 3:
-            return pair, 1.0
-        path = bench.folder("landmarks", f"{pair['name']}-{role}.csv").absolute()
-        pixels = read_points(*(bench.root / path for path in pair[f"{role}_landmarks"]))
-        write_points(path, pixels * header.GetSpacing() + header.GetOrigin())
-        scaled[f"{role}_landmarks"], unit = [str(path)], header.GetSpacing()[0]
-    return scaled, unit
 
 
 if __name__ == "__main__":

@@ -26,8 +26,7 @@ from typing import Any
 import itk
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from mind_network import Mind
 
 if find_spec("semreg"):
     import_module("semreg.itk_api")
@@ -37,31 +36,6 @@ PATCH = 7
 MARGIN = 8
 """Voxels between the points and the border, so that all of them count at every transform."""
 LONG_SECONDS = 20.0
-
-
-class Mind(nn.Module):
-    """MIND-SSC: how unlike the six neighbours of a place are to each other, for the 12 pairs that are √2 apart."""
-
-    def __init__(self) -> None:
-        """Make the differences of neighbours."""
-        super().__init__()
-        near = [(0, 1, 1), (1, 1, 0), (1, 0, 1), (1, 1, 2), (2, 1, 1), (1, 2, 1)]
-        pairs = [
-            (a, b) for i, a in enumerate(near) for b in near[:i]
-            if sum((p - q) ** 2 for p, q in zip(a, b, strict=True)) == 2
-        ]  # fmt: skip
-        kernel = torch.zeros(len(pairs), 1, 3, 3, 3)
-        for number, (a, b) in enumerate(pairs):
-            kernel[(number, 0, *a)] = 1.0
-            kernel[(number, 0, *b)] = -1.0
-        self.register_buffer("kernel", kernel)
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """(N, 1, z, y, x) → one layer (N, 12, z, y, x)."""
-        difference = F.conv3d(F.pad(x, [1, 1, 1, 1, 1, 1], mode="replicate"), self.kernel)
-        unlike = F.avg_pool3d(F.pad(difference.square(), [1, 1, 1, 1, 1, 1], mode="replicate"), 3, stride=1)
-        unlike = unlike - unlike.amin(1, keepdim=True)
-        return [torch.exp(-unlike / unlike.mean(1, keepdim=True).clamp(min=1e-6))]
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The two tools that are compared: their commands, their versions, and convexAdam's own virtual environment."""
+"""The tools that are compared: how each is installed and run, and in what configuration. All on the CPU."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -13,15 +14,82 @@ OUT = ROOT / "benchmarks" / "out"
 RESULTS = ROOT / "benchmarks" / "results"
 SHARED = ROOT.parent / "shared"
 """Where pairs of real images and their scorer may lie, beside the repository."""
-REFERENCE_VENV = OUT / "convexadam-venv"
-REFERENCE = "convexAdam==0.2.0"
-REFERENCE_PACKAGES = ("convexAdam", "torch", "SimpleITK", "numpy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peer:
+    """A tool with an environment of its own."""
+
+    title: str
+    script: str
+    """What registers one pair: ``script FIXED MOVING -o OUT``, with the other flags of ``command``."""
+    requirements: tuple[str, ...]
+    """Installed one after the other, within ``constraints.txt`` if ``constrained``."""
+    check: str
+    """A line of Python that runs where the tool is installed."""
+    packages: tuple[str, ...]
+    """Whose versions are told; the first one is the tool."""
+    configuration: str
+    constrained: bool = True
+    dimensions: tuple[int, ...] = (2, 3)
+    takes_threads: bool = False
+    """Whether the script has ``--threads``; the others read ITK's number from the environment."""
+    network: bool = False
+    """Whether it needs a descriptor as a network."""
+
+
+PEERS = {
+    "convexadam": Peer(
+        title="convexAdam",
+        script="run_convexadam.py",
+        requirements=("torch", "convexAdam==0.2.0"),  # the pinned torch first: else convexAdam brings any
+        check="import convexAdam",
+        packages=("convexAdam", "torch", "SimpleITK", "numpy"),
+        configuration="`convex_adam_pt` at its defaults (MIND-SSC), on an isotropic grid over the fixed image with its "
+        "smallest spacing, made by the package's own functions",
+        dimensions=(3,),
+        takes_threads=True,
+    ),
+    "ants": Peer(
+        title="ANTs SyN",
+        script="run_ants.py",
+        requirements=("antspyx==0.6.3",),
+        check="import ants",
+        packages=("antspyx", "numpy"),
+        configuration="antspyx, `ants.registration` with `type_of_transform='SyN'`, its default: centres of mass, "
+        "affine, SyN, mutual information; none of its steps is at full resolution, which is its default too",
+        constrained=False,
+    ),
+    "elastix": Peer(
+        title="elastix",
+        script="run_elastix.py",
+        requirements=("itk-elastix==0.25.4",),
+        check="import itk; itk.ElastixRegistrationMethod",
+        packages=("itk-elastix", "itk-core", "numpy"),
+        configuration="itk-elastix, `itk.elastix_registration_method` without parameters: translation, affine and "
+        "B-spline, four resolutions each, mutual information on 2048 random samples an iteration",
+        constrained=False,
+    ),
+    "impact": Peer(
+        title="itk-impact",
+        script="run_impact.py",
+        requirements=("torch==2.12.*", "itk-impact==0.1.6", "itk>=5.4,<5.5"),
+        check="import torch, itk; itk.ImpactFineRegistration",
+        packages=("itk-impact", "torch", "itk-core", "numpy"),
+        configuration="the two stages of its `ImpactConvexAdamExample`, coarse and fine at their defaults, features of "
+        "one network at 2 mm: MIND-SSC with a dilation of 2, made by `mind_network.py`; "
+        "in 2-D the same with 4 channels",
+        constrained=False,
+        takes_threads=True,
+        network=True,
+    ),
+}
 
 
 def semreg_command(
     fixed: Path, moving: Path, output: Path, threads: int | None, settings: Sequence[str] = ()
 ) -> list[str | Path]:
-    """What registers one pair with semreg on the CPU; ``settings`` as ``name=value``, none by default."""
+    """What registers one pair with semreg; ``settings`` as ``name=value``, none by default."""
     changed = [word for setting in settings for word in ("--set", setting)]
     given = [*changed, *_threads(threads), "--device", "cpu", "--quiet"]
     return [sys.executable, "-m", "semreg", "register", fixed, moving, "-o", output, *given]
@@ -33,29 +101,37 @@ def semreg_versions() -> dict[str, str]:
     return dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
 
 
-def reference_python(venv: Path) -> Path:
-    """The Python of convexAdam's environment ``venv``, which is made if it is absent."""
-    python = venv.absolute() / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+def default_venv(name: str) -> Path:
+    """Where the environment of a peer is made if nothing else is said."""
+    return OUT / f"{PEERS[name].packages[0].lower()}-venv"
+
+
+def peer_python(name: str, venv: Path) -> Path:
+    """The Python of a peer's environment, which is made if it is absent. CalledProcessError if pip fails."""
+    peer, python = PEERS[name], venv.absolute() / "bin" / "python"
     if not python.exists():
-        print(f"making {venv} with {REFERENCE}", flush=True)
+        print(f"making {venv} with {' '.join(peer.requirements)}", flush=True)
         subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-    if subprocess.run([python, "-c", "import convexAdam"], capture_output=True, check=False).returncode:
-        pip: list[str | Path] = [python, "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt"]
-        for requirement in ("torch", REFERENCE):  # the pinned torch first: else convexAdam brings any
-            subprocess.run([*pip, requirement], check=True)
+    if subprocess.run([python, "-c", peer.check], capture_output=True, check=False).returncode:
+        limits: list[str | Path] = ["--constraint", ROOT / "constraints.txt"] if peer.constrained else []
+        for requirement in peer.requirements:
+            subprocess.run([python, "-m", "pip", "install", "--quiet", *limits, requirement], check=True)
+        subprocess.run([python, "-c", peer.check], check=True)
     return python
 
 
-def reference_command(python: Path, fixed: Path, moving: Path, output: Path, threads: int | None) -> list[str | Path]:
-    """What registers one pair with convexAdam."""
-    script = ROOT / "benchmarks" / "run_convexadam.py"
-    return [python, script, fixed, moving, "-o", output, *_threads(threads)]
+def peer_command(
+    name: str, python: Path, fixed: Path, moving: Path, output: Path, threads: int | None
+) -> list[str | Path]:
+    """What registers one pair with a peer."""
+    flags = _threads(threads) if PEERS[name].takes_threads else []
+    return [python, ROOT / "benchmarks" / PEERS[name].script, fixed, moving, "-o", output, *flags]
 
 
-def reference_versions(python: Path) -> dict[str, str]:
-    """Versions of convexAdam and of what it builds on."""
+def peer_versions(name: str, python: Path) -> dict[str, str]:
+    """Versions of a peer and of what it builds on."""
     code = "import importlib.metadata as m, json, sys; print(json.dumps({n: m.version(n) for n in sys.argv[1:]}))"
-    done = subprocess.run([python, "-c", code, *REFERENCE_PACKAGES], capture_output=True, text=True, check=True)
+    done = subprocess.run([python, "-c", code, *PEERS[name].packages], capture_output=True, text=True, check=True)
     return dict(json.loads(done.stdout))
 
 

@@ -16,10 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from report import holds, machine, markdown_table, number
-from tools import OUT, RESULTS, ROOT
+from tools import RESULTS, ROOT, default_venv, peer_python
 
-PEER = "itk-impact==0.1.6"
-PEER_TORCH = "torch==2.12.*"
 BARS = {"Static": 20.0, "Jacobian": 5.0}
 """How many times faster an evaluation is to be."""
 CASES = [(mode, distance) for mode in BARS for distance in ("L2", "NCC")]
@@ -33,9 +31,9 @@ def main() -> int:
     """Measure in turn, print, keep; 1 if a bar is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=3, help="of each, in turn; medians are taken")
-    parser.add_argument("--venv", type=Path, default=OUT / "itk-impact-venv", help="the environment of itk-impact")
+    parser.add_argument("--venv", type=Path, default=default_venv("impact"), help="the environment of itk-impact")
     given = parser.parse_args()
-    peer = peer_python(given.venv)
+    peer = peer_python("impact", given.venv)
     own = Path(sys.executable)
     theirs, ours, built_in = [], [], []
     for turn in range(given.runs):
@@ -101,17 +99,6 @@ def report(figures: Sequence[Sequence[float]], memory: Sequence[int], peer: dict
         peak,
         markdown_table(["bar", "figure", ""], bars),
     ])  # fmt: skip
-
-
-def peer_python(venv: Path) -> Path:
-    """The Python of itk-impact's environment, which is made if it is absent; needs the torch it is tied to."""
-    python = venv.absolute() / "bin" / "python"
-    if not python.exists():
-        print(f"making {venv} with {PEER}", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-        pip: list[str | Path] = [python, "-m", "pip", "install", "--quiet"]
-        subprocess.run([*pip, PEER_TORCH, PEER, "itk>=5.4,<5.5"], check=True)
-    return python
 
 
 if __name__ == "__main__":

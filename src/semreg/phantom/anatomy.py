@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
+from semreg.phantom.painting import (
+    Ellipsoid,
+    Region,
+    Tissue,
+    Tubes,
+    depth_in,
+    ellipsoid_depth,
+    is_near,
+    number,
+    paint,
+)
 from semreg.phantom.waves import Array, Waves, random_waves
-
-Contrast: TypeAlias = Literal["ct", "mr"]
 
 CENTRE_MM = (12.0, -37.0, 84.0)
 """Where the middle of the body is (LPS): off the origin, so that a forgotten one shows."""
@@ -17,8 +27,8 @@ CENTRE_MM = (12.0, -37.0, 84.0)
 BODY_MM = (88.0, 66.0, 135.0)
 """Half axes of the body; along z it leaves both images, as a patient does."""
 
-EDGE_MM = 1.2
-"""Width of the edges of organs."""
+REGION = Region(CENTRE_MM, BODY_MM, (*BODY_MM[:2], 65.0))
+"""Where the body is, and what of it the images show."""
 
 RIBS_EVERY_MM = 25.0
 DISCS_EVERY_MM = 33.0
@@ -26,44 +36,25 @@ DISCS_EVERY_MM = 33.0
 SLICE_MM = 8.0
 """The slice of the body that is shown in 2-D, along z."""
 
-FADED_MM = 5.0
-"""Where an edge has faded so much that nothing is to be seen of it."""
-
-
-class Tissue(NamedTuple):
-    """What a tissue looks like: CT in HU, MR in its own units; ``grain`` is the texture as a share of the contrast."""
-
-    ct: float
-    mr: float
-    grain: float = 1.0
-
+LABELS = {1: "liver", 2: "spleen", 3: "kidneys", 4: "spine and ribs"}
 
 AIR = Tissue(-1000, 25, 0.0)
 FAT = Tissue(-100, 880)
 MUSCLE = Tissue(55, 290)
-LIVER = Tissue(115, 370, 1.5)
-SPLEEN = Tissue(125, 560)
-KIDNEY = Tissue(190, 480)
-PELVIS = Tissue(15, 900, 0.3)
+LIVER = Tissue(115, 370, 1.5, label=1)
+SPLEEN = Tissue(125, 560, label=2)
+KIDNEY = Tissue(190, 480, label=3)
+PELVIS = Tissue(15, 900, 0.3, label=None)
 STOMACH = Tissue(20, 780, 0.5)
 GAS = Tissue(-800, 10, 0.0)
-CORTEX = Tissue(750, 60, 0.3)
-MARROW = Tissue(260, 640)
-DISC = Tissue(95, 330, 0.5)
-CORD = Tissue(35, 700, 0.3)
-VESSEL = Tissue(230, 95, 0.3)
-LESION = Tissue(60, 720)
+CORTEX = Tissue(750, 60, 0.3, label=4)
+MARROW = Tissue(260, 640, label=4)
+DISC = Tissue(95, 330, 0.5, label=None)
+CORD = Tissue(35, 700, 0.3, label=None)
+VESSEL = Tissue(230, 95, 0.3, label=None)
+LESION = Tissue(60, 720, label=None)
 BOWEL = Tissue(40, 430)
-
-
-class Ellipsoid(NamedTuple):
-    """A piece of tissue: ``centre`` and half ``axes`` in mm relative to the body, turned about z by ``degrees``."""
-
-    tissue: Tissue
-    centre: tuple[float, float, float]
-    axes: tuple[float, float, float]
-    degrees: float = 0.0
-
+"""CT in HU, MR in its own units."""
 
 ORGANS = (
     Ellipsoid(LIVER, (-36, -8, 26), (42, 40, 46), 20),
@@ -88,14 +79,6 @@ ORGANS = (
 """Painted in this order, the later over the earlier."""
 
 
-class Tubes(NamedTuple):
-    """Straight pieces of vessels relative to the body, in mm: ``start`` and ``end`` (S, 3), ``radius`` (S)."""
-
-    start: Array
-    end: Array
-    radius: Array
-
-
 @dataclass(frozen=True)
 class Anatomy:
     """The made-up body: what is where, relative to ``CENTRE_MM``, whichever image shows it."""
@@ -103,6 +86,47 @@ class Anatomy:
     organs: tuple[Ellipsoid, ...]
     vessels: Tubes
     grain: Waves
+
+    region = REGION
+    contrasts = ("ct", "mr")
+    label_names = LABELS
+    steepest = 60.0
+    """HU."""
+
+    def intensity(self, points: Array, contrast: str) -> Array:
+        """What the body looks like at ``points`` (D, N) in mm in ``ct`` or ``mr`` → (N), float32."""
+        place = _place(points)
+        grain = self.grain.at(place) / len(self.grain.phases) ** 0.5
+
+        def colour(tissue: Tissue) -> Array:
+            if contrast == "ct":
+                return np.asarray(tissue.first + (10.0 * tissue.grain) * grain)
+            return np.asarray(tissue.second - (0.10 * tissue.grain * tissue.second) * grain)
+
+        return paint(self._layers(place), colour, place.shape[1])
+
+    def labels(self, points: Array) -> npt.NDArray[np.int16]:
+        """The organs at ``points`` (D, N) in mm, numbers of ``label_names``, 0 where there is none; (N)."""
+        place = _place(points)
+        return number(self._layers(place), place.shape[1])
+
+    def _layers(self, place: Array) -> Iterator[tuple[Tissue, Array]]:
+        """What is where at ``place`` (3, N), relative to the body; the later over the earlier."""
+        yield MUSCLE, ellipsoid_depth(place, BODY_MM)
+        yield FAT, -ellipsoid_depth(place, (BODY_MM[0] - 9, BODY_MM[1] - 8, BODY_MM[2]))
+        yield FAT, ellipsoid_depth(place, (BODY_MM[0] - 22, BODY_MM[1] - 18, BODY_MM[2])) - 2.0
+        low, high = place.min(1), place.max(1)
+        for organ in self.organs:
+            if is_near(organ, low, high):
+                yield organ.tissue, depth_in(organ, place)
+        vessels = self.vessels.near(low, high)
+        if len(vessels.radius):
+            yield VESSEL, vessels.depth(place)
+        yield DISC, _disc_depth(place)
+        ribs = _rib_depth(place)
+        yield CORTEX, ribs
+        yield MARROW, ribs - 2.0
+        yield AIR, -ellipsoid_depth(place, BODY_MM)
 
 
 def make_anatomy(seed: int = 0) -> Anatomy:
@@ -121,85 +145,17 @@ def make_anatomy(seed: int = 0) -> Anatomy:
     return Anatomy((*bowel, *ORGANS), _vessels(random), grain)
 
 
-def intensity(anatomy: Anatomy, points: Array, contrast: Contrast) -> Array:
-    """What the body looks like at ``points`` (D, N) in mm of the anatomy → (N), float32; in 2-D a slice of it."""
+def share_of_body(points: Array) -> Array:
+    """How far out in the body ``points`` (D, N) in mm are, 1 at its surface; (N)."""
+    return REGION.share(points)
+
+
+def _place(points: Array) -> Array:
+    """``points`` (D, N) in mm relative to the body, (3, N); in 2-D those of a slice of it."""
     n, count = points.shape
     place = np.full((3, count), SLICE_MM, dtype=np.float32)
     place[:n] = points - np.array(CENTRE_MM[:n])[:, None]
-    paint = _Painter(contrast, anatomy.grain.at(place) / len(anatomy.grain.phases) ** 0.5)
-    paint(MUSCLE, _depth(place, BODY_MM))
-    paint(FAT, -_depth(place, (BODY_MM[0] - 9, BODY_MM[1] - 8, BODY_MM[2])))
-    paint(FAT, _depth(place, (BODY_MM[0] - 22, BODY_MM[1] - 18, BODY_MM[2])) - 2.0)
-    low, high = place.min(1), place.max(1)
-    for organ in anatomy.organs:
-        if _is_near(organ, low, high):
-            paint(organ.tissue, _depth(_turned(place, organ), organ.axes))
-    vessels = _tubes_near(anatomy.vessels, low, high)
-    if len(vessels.radius):
-        paint(VESSEL, _tube_depth(place, vessels))
-    paint(DISC, _disc_depth(place))
-    ribs = _rib_depth(place)
-    paint(CORTEX, ribs)
-    paint(MARROW, ribs - 2.0)
-    paint(AIR, -_depth(place, BODY_MM))
-    return paint.values
-
-
-def share_of_body(points: Array) -> Array:
-    """How far out in the body ``points`` (D, N) in mm are, 1 at its surface; (N)."""
-    n = len(points)
-    middle, half = (np.array(values[:n])[:, None] for values in (CENTRE_MM, BODY_MM))
-    return np.asarray(np.linalg.norm((points - middle) / half, axis=0))
-
-
-class _Painter:
-    """Lays tissues over each other at some points, in one contrast, with a soft edge and texture."""
-
-    def __init__(self, contrast: Contrast, grain: Array) -> None:
-        self.values = np.zeros_like(grain)
-        self._contrast = contrast
-        self._grain = grain
-
-    def __call__(self, tissue: Tissue, depth: Array) -> None:
-        """Paint where ``depth`` (N), in mm below the surface, is positive."""
-        cover = 0.5 + 0.5 * np.tanh(depth * (2 / EDGE_MM))
-        self.values += cover * (self._colour(tissue) - self.values)
-
-    def _colour(self, tissue: Tissue) -> Array:
-        if self._contrast == "ct":
-            return tissue.ct + (10.0 * tissue.grain) * self._grain
-        return tissue.mr - (0.10 * tissue.grain * tissue.mr) * self._grain
-
-
-def _depth(place: Array, axes: tuple[float, ...]) -> Array:
-    """About how many mm ``place`` (3, N) lies below the surface of an ellipsoid around the origin; (N)."""
-    x, y, z = place
-    away = np.sqrt((x / axes[0]) ** 2 + (y / axes[1]) ** 2 + (z / axes[2]) ** 2)
-    return np.asarray((1 - away) * min(axes))
-
-
-def _is_near(organ: Ellipsoid, low: Array, high: Array) -> bool:
-    """Whether anything of the organ is to be seen in the box from ``low`` to ``high`` (3)."""
-    widest = max(organ.axes[:2])
-    reach = np.array([widest, widest, organ.axes[2]]) * (1 + FADED_MM / min(organ.axes))
-    centre = np.array(organ.centre)
-    return bool(((centre + reach > low) & (centre - reach < high)).all())
-
-
-def _tubes_near(tubes: Tubes, low: Array, high: Array) -> Tubes:
-    """The tubes of which anything is to be seen in the box from ``low`` to ``high`` (3)."""
-    reach = tubes.radius[:, None] + FADED_MM
-    upper, lower = np.maximum(tubes.start, tubes.end) + reach, np.minimum(tubes.start, tubes.end) - reach
-    near = ((upper > low) & (lower < high)).all(1)
-    return Tubes(tubes.start[near], tubes.end[near], tubes.radius[near])
-
-
-def _turned(place: Array, organ: Ellipsoid) -> Array:
-    """``place`` (3, N) in the frame of the organ."""
-    angle = np.deg2rad(organ.degrees)
-    cosine, sine = float(np.cos(angle)), float(np.sin(angle))
-    x, y, z = (row - middle for row, middle in zip(place, organ.centre, strict=True))
-    return np.stack([cosine * x + sine * y, cosine * y - sine * x, z])
+    return place
 
 
 def _rib_depth(place: Array) -> Array:
@@ -218,18 +174,6 @@ def _disc_depth(place: Array) -> Array:
     along = z / DISCS_EVERY_MM - 0.3
     across = 3.5 - np.abs(along - np.rint(along)) * DISCS_EVERY_MM
     return np.asarray(np.minimum(across, (1 - np.hypot(x / 20.0, (y - 38) / 16.0)) * 16.0))
-
-
-def _tube_depth(place: Array, tubes: Tubes) -> Array:
-    """How many mm ``place`` (3, N) lies below the surface of the nearest tube; (N)."""
-    depth: Array = np.full_like(place[0], -np.inf)
-    for start, end, radius in zip(tubes.start, tubes.end, tubes.radius.tolist(), strict=True):
-        along = end - start
-        away = place - start[:, None]
-        share = np.tensordot(along / (along @ along), away, 1)
-        away -= along[:, None] * np.clip(share, 0, 1)
-        np.maximum(depth, radius - np.sqrt((away**2).sum(0)), out=depth)
-    return depth
 
 
 def _vessels(random: np.random.Generator) -> Tubes:

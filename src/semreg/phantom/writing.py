@@ -1,0 +1,49 @@
+"""Writes a pair as a user has it: images, label maps and landmarks in files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from semreg.fields import Volume
+from semreg.files import OutputFolder, write_image
+from semreg.phantom.pair import PhantomPair
+
+
+def write_pair(pair: PhantomPair, path: str | Path, *, suffix: str = ".nii.gz") -> list[Path]:
+    """Write ``fixed`` and ``moving``, ``fixed_labels`` and ``moving_labels``, and the landmarks of both as CSV.
+
+    ``suffix``: the format of the images, ``.png`` and the like for slides alone. The points are in mm (LPS), one a line
+    under a header, and in a picture whose pixel is 1 mm that is in pixels. ``labels.csv`` names the labels. Returns the
+    files. Raises OutputError.
+    """
+    with OutputFolder(path) as folder:
+        images = {
+            "fixed": pair.fixed,
+            "moving": pair.moving,
+            "fixed_labels": pair.fixed_labels(),
+            "moving_labels": pair.moving_labels(),
+        }
+        for name, volume in images.items():
+            write_image(volume, folder.stage(name + suffix), _type_of(volume))
+        write_points(pair.fixed_points, folder.stage("fixed_points.csv"))
+        write_points(pair.moving_points, folder.stage("moving_points.csv"))
+        rows = [f"{number},{name}\n" for number, name in pair.label_names.items()]
+        folder.stage("labels.csv").write_text("".join(["label,name\n", *rows]), encoding="utf-8")
+    return folder.files
+
+
+def write_points(points: Tensor, path: Path) -> None:
+    """Points (N, D) in mm, LPS, one a line under a header."""
+    names = ",".join("xyz"[: points.shape[1]])
+    np.savetxt(path, points.numpy(), fmt="%.4f", delimiter=",", header=names, comments="")
+
+
+def _type_of(volume: Volume) -> str:
+    """The smallest of the types that scanners write in which the whole numbers fit."""
+    low, high = float(volume.data.min()), float(volume.data.max())
+    if low < 0:
+        return "int16"
+    return "uint8" if high <= np.iinfo(np.uint8).max else "uint16"

@@ -1,0 +1,120 @@
+"""The documentation in a browser, opened from a disk: no error, no request, no sideways scroll, a search that finds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+
+import pytest
+
+from site_build import built
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium, which drives the browser, is not installed")
+for needed in ("mkdocs", "material", "mkdocstrings"):
+    pytest.importorskip(needed, reason="what builds the documentation is not installed: pip install '.[docs]'")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium and chromedriver are not installed")
+
+WIDTHS = (1440, 400)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The folder of the site."""
+    return built(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """One browser for all tests, without a network, whose log of the console and of the network is kept."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1440,1000"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    driver.execute_cdp_cmd("Network.enable", {})
+    driver.execute_cdp_cmd(
+        "Network.emulateNetworkConditions",
+        {"offline": True, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1},
+    )
+    yield driver
+    driver.quit()
+
+
+def show(driver, path, width):
+    """Open a page anew at a width; what it wrote to the console and what it asked for."""
+    size = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    driver.get_log("browser")
+    driver.get_log("performance")
+    driver.get(path.as_uri())
+    wait(driver, "return document.readyState === 'complete'")
+    events = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
+    asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+    return driver.get_log("browser"), asked
+
+
+def wait(driver, script, seconds=20.0):
+    """Wait until a script returns something true; what it returned."""
+    end = time.monotonic() + seconds
+    while not (found := driver.execute_script(script)):
+        assert time.monotonic() < end, f"waited in vain for {script}"
+        time.sleep(0.03)
+    return found
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_all_pages(browser, site, width):
+    """No page writes an error, asks for anything but files of the site, or is wider than the window."""
+    pages = sorted(path for path in site.rglob("*.html") if path.name != "404.html")
+    wrong = []
+    for path in pages:
+        log, asked = show(browser, path, width)
+        wrong += [(path.name, entry["message"]) for entry in log]
+        wrong += [(path.name, url) for url in asked if not url.startswith((site.as_uri(), "data:"))]
+        wide = browser.execute_script("return document.documentElement.scrollWidth")
+        wrong += [(path.name, wide)] if wide > width else []
+        assert asked
+    assert len(pages) > 50
+    assert wrong == []
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_pictures_are_there_and_sharp(browser, site, width):
+    """Every picture is loaded, fits its column, and has a pixel for each that is shown."""
+    for path in sorted(path for path in site.rglob("*.html") if "<img" in path.read_text(encoding="utf-8")):
+        show(browser, path, width)
+        browser.execute_script("document.querySelectorAll('img').forEach(function (i) { i.loading = 'eager'; })")
+        for source, natural, shown, right in browser.execute_script(
+            "return Array.from(document.querySelectorAll('article img')).map(function (i) {"
+            "return [i.src, i.naturalWidth, i.width, i.getBoundingClientRect().right]; })"
+        ):
+            assert natural > 0, source
+            assert right <= width, source
+            assert source.endswith(".svg") or shown <= natural, source
+
+
+@pytest.mark.parametrize(("word", "page"), [("diffeomorphic", "command_line.html"), ("telemetry", "installation.html")])
+def test_search_finds(browser, site, word, page):
+    """From a disk, without a network and without a worker, the search finds a word and leads to its page."""
+    show(browser, site / "conventions.html", 1440)
+    browser.find_element("css selector", "input[data-md-component=search-query]").send_keys(word)
+    found = wait(
+        browser,
+        "return Array.from(document.querySelectorAll('.md-search-result__link')).map(function (a) { return a.href; })",
+    )
+    assert any(page in link for link in found)
+
+
+def test_dark_and_light(browser, site):
+    """The button in the head changes the colours from light to dark or back."""
+    show(browser, site / "concepts" / "transforms.html", 1440)
+    grounds = []
+    for _ in range(2):
+        script = "return getComputedStyle(document.body, null).backgroundColor"
+        grounds.append(browser.execute_script(script))
+        browser.find_element("css selector", "label[for^=__palette]:not([hidden])").click()
+    assert grounds[0] != grounds[1]
