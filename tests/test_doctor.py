@@ -90,13 +90,13 @@ def test_a_broken_environment(tmp_path):
     assert {name for name, finding in found.items() if finding["state"] == "broken"} == {
         "torch", "itk", "semreg-itkv4", "models",
     }  # fmt: skip
-    assert found["itk"]["advice"] == "expected 5.4 or later, below 5.5, got 4.13.1: pip install 'itk>=5.4,<5.5'"
+    assert found["itk"]["advice"] == "expected 5.4.3 or later, below 5.5, got 4.13.1: pip install 'itk>=5.4.3,<5.5'"
     assert "OSError: libtorch.so: no such file" in found["torch"]["advice"]
     assert found["semreg-itkv4"]["advice"] == "expected itk 5.4.x, got 4.13.1"
     lines = done.stderr.splitlines()
     assert len(lines) == 4
     assert (
-        "broken: itk, for images of the itk package, and ITK's own registration: expected 5.4 or later" in done.stderr
+        "broken: itk, for images of the itk package, and ITK's own registration: expected 5.4.3 or later" in done.stderr
     )
 
 
@@ -142,7 +142,7 @@ def test_what_is_not_installed(monkeypatch, tmp_path):
     assert examine_bridge(1.0).state == "missing"
     findings = {package.name: examine_package(package) for package in PACKAGES}
     assert findings["torch"].state == "broken"
-    assert findings["torch"].advice == "pip install 'torch>=2.4,<3'"
+    assert findings["torch"].advice == "pip install 'torch>=2.6,<3'"
     assert findings["nibabel"].state == "missing"
     assert findings["nibabel"].advice == "pip install 'nibabel>=5'"
 

@@ -294,8 +294,10 @@ def test_state_dict_and_module_are_refused(tmp_path: Path) -> None:
             load_network(tmp_path / name)
 
 
-def replaced(path: Path, target: Path, part: str, change) -> Path:
-    """A copy of an archive in which the one file whose name ends with ``part`` is changed."""
+def replaced(path: Path, target: Path, part: str | tuple[str, ...], change) -> Path:
+    """A copy of an archive in which the one file whose name ends with ``part`` (or one of these) is changed."""
+    with zipfile.ZipFile(path) as source:
+        assert len([name for name in source.namelist() if name.endswith(part)]) == 1
     with zipfile.ZipFile(path) as source, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as copy:
         for name in source.namelist():
             data = source.read(name)
@@ -308,8 +310,9 @@ def test_pickles_in_an_exported_program_are_not_opened(program: torch.export.Exp
     path, touched = tmp_path / "fine.pt2", tmp_path / "touched"
     torch.export.save(program, path)
     hostile = pickles(Touch(touched))["torch.save"]
-    changed = replaced(path, tmp_path / "hostile.pt2", "sample_inputs/model.pt", lambda _: hostile)
-    with pytest.raises(ModelError, match=r"tensors only.*sample_inputs"):
+    part = ("sample_inputs/model.pt", "serialized_example_inputs.pt")  # the latter in older versions of torch
+    changed = replaced(path, tmp_path / "hostile.pt2", part, lambda _: hostile)
+    with pytest.raises(ModelError, match=r"tensors only.*(sample|example)_inputs"):
         load_network(changed)
     assert not touched.exists()
 
@@ -317,9 +320,10 @@ def test_pickles_in_an_exported_program_are_not_opened(program: torch.export.Exp
 def test_pickled_weights_in_an_exported_program_are_not_opened(
     program: torch.export.ExportedProgram, tmp_path: Path
 ) -> None:
-    """The same for weights that the archive declares as pickles."""
+    """The same for weights that the archive declares as pickles, as all of them are in older versions of torch."""
     path, touched = tmp_path / "fine.pt2", tmp_path / "touched"
     torch.export.save(program, path)
+    older = not any(name.endswith("weights_config.json") for name in zipfile.ZipFile(path).namelist())
 
     def declare(data: bytes) -> bytes:
         config = json.loads(data)
@@ -327,9 +331,11 @@ def test_pickled_weights_in_an_exported_program_are_not_opened(
         return json.dumps(config).encode()
 
     hostile = pickles(Touch(touched))["torch.save"]
-    changed = replaced(path, tmp_path / "declared.pt2", "weights_config.json", declare)
-    changed = replaced(changed, tmp_path / "hostile.pt2", "weights/weight_0", lambda _: hostile)
-    with pytest.raises(ModelError, match=r"tensors only.*weight_0"):
+    if not older:
+        path = replaced(path, tmp_path / "declared.pt2", "weights_config.json", declare)
+    part = "serialized_state_dict.pt" if older else "weights/weight_0"
+    changed = replaced(path, tmp_path / "hostile.pt2", part, lambda _: hostile)
+    with pytest.raises(ModelError, match=rf"tensors only.*{part}"):
         load_network(changed)
     assert not touched.exists()
 
@@ -346,7 +352,8 @@ def test_calls_in_the_sizes_of_an_exported_program_are_not_made(tmp_path: Path) 
     def inject(data: bytes) -> bytes:
         return re.sub(rb'"expr_str": ?"[^"]*"', f'"expr_str": "{call}"'.encode(), data)
 
-    changed = replaced(path, tmp_path / "hostile.pt2", "models/model.json", inject)
+    part = ("models/model.json", "serialized_exported_program.json")  # the latter in older versions of torch
+    changed = replaced(path, tmp_path / "hostile.pt2", part, inject)
     with pytest.raises(ModelError, match="expected sizes"):
         load_network(changed, spec=ModelSpec(dimension=2))
     assert not touched.exists()

@@ -7,14 +7,17 @@
 from __future__ import annotations
 
 import importlib
+import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 SUPPORTED = "5.4"
 """The series of ITK whose virtual functions lie where this module expects them."""
+LEAST = 3
+"""The first of that series; before it ITK's transforms had fewer virtual functions, and no names of spaces."""
 
-__all__ = ["SUPPORTED", "check", "load"]
+__all__ = ["LEAST", "SUPPORTED", "check", "load"]
 
 
 def check() -> None:
@@ -28,12 +31,17 @@ def load() -> Any:
         installed = version("itk-core")
     except PackageNotFoundError:
         raise ImportError(
-            f"expected the package itk {SUPPORTED} for v4 metrics, got none: pip install 'itk>=5.4,<5.5'"
+            f"expected the package itk {SUPPORTED} for v4 metrics, got none: pip install 'itk>=5.4.3,<5.5'"
         ) from None
     if installed.split(".")[:2] != SUPPORTED.split("."):
         raise ImportError(
             f"expected itk {SUPPORTED}.x, which semreg-itkv4 is built for, got itk {installed}: "
-            "pip install 'itk>=5.4,<5.5', or build semreg-itkv4 for that version"
+            "pip install 'itk>=5.4.3,<5.5', or build semreg-itkv4 for that version"
+        )
+    if int(re.findall(r"\d+", f"{installed}.0")[2]) < LEAST:
+        raise ImportError(
+            f"expected itk {SUPPORTED}.{LEAST} or later for v4 metrics, got itk {installed}: "
+            "pip install 'itk>=5.4.3,<5.5'"
         )
     import itk
 
