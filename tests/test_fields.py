@@ -33,7 +33,7 @@ from conftest import (
 )
 from semreg import fields, sampling
 from semreg.errors import GeometryError
-from semreg.fields import Field, Volume, jacobian_determinant, restore_order, warp
+from semreg.fields import Field, Layer, Volume, jacobian_determinant, restore_order, warp
 from semreg.geometry import AxisOrder, Grid, canonical_order, covering_grid, index_map, reorder
 from semreg.sampling import inside, transform_index
 
@@ -249,6 +249,46 @@ def test_point_map_reads_the_field_at_its_samples() -> None:
     torch.testing.assert_close(moved, (points + field.mm()).flatten(1), rtol=0, atol=ROUNDING_MM)
 
 
+def test_point_map_computes_in_double_precision() -> None:
+    """A float32 field moves points as the same vectors in float64 do, and float32 points lose their own rounding only.
+
+    The grid lies a metre off with small voxels and steep vectors: indices in float32 would be off by 1e-3 voxels.
+    """
+    grid = grid_at((1000.0, -900.0, 800.0), (7, 6, 5), (0.1, 0.2, 0.15), rotation(3))
+    field = Field.from_mm(10.0 * noise(3, *grid.shape), grid)
+    single = Field(field.vox.float(), grid)
+    points = points_of(grid).flatten(1).float()
+    exact = Field(single.vox.double(), grid).point_map()(points.double())
+    torch.testing.assert_close(single.point_map()(points.double()), exact, rtol=0, atol=1e-9)  # mm
+    moved = single.point_map()(points)
+    assert moved.dtype == torch.float32
+    torch.testing.assert_close(moved.double(), exact, rtol=0, atol=2e-4)  # mm: float32 at a metre
+
+
+def test_inverse_point_map_computes_in_double_precision() -> None:
+    """Where the field contracts to a tenth a metre off, the origins of float32 points are those of float64 ones."""
+    grid = grid_at((1000.0, -900.0, 800.0), (7, 6, 5), (0.1, 0.2, 0.15), rotation(3))
+    middle = torch.as_tensor(centre(grid))[:, None]
+    field = Field.from_mm(-0.9 * (points_of(grid) - middle.reshape(3, 1, 1, 1)), grid)
+    points = (middle + 0.1 * (points_of(grid)[:, 1:-1, 1:-1, 1:-1].flatten(1) - middle)).float()
+    expected = middle + 10.0 * (points.double() - middle)
+    origins = field.inverse_point_map()(points)
+    torch.testing.assert_close(origins.double(), expected, rtol=0, atol=2e-4)  # mm: float32 at a metre
+
+
+@pytest.mark.parametrize("dimension", [2, 3])
+def test_inverse_point_map_undoes_points_of_either_precision(dimension: int) -> None:
+    """Points moved by the field come back, float32 ones as float32 and to its rounding."""
+    grid = oblique_grid(dimension)
+    field = smooth_field(grid, 0.4)
+    points = points_of(grid)[(slice(None), *[slice(1, -1)] * dimension)].flatten(1)
+    moved = field.point_map()(points)
+    torch.testing.assert_close(field.inverse_point_map()(moved), points, rtol=0, atol=1e-6)  # mm
+    single = field.inverse_point_map()(moved.float())
+    assert single.dtype == torch.float32
+    torch.testing.assert_close(single.double(), points, rtol=0, atol=1e-4)  # mm: float32 at about 100 mm
+
+
 @pytest.mark.parametrize("dimension", [2, 3])
 def test_then_is_itks_composite(dimension: int) -> None:
     """First one field, then the other, on another grid: the points of SimpleITK's composite transform."""
@@ -293,6 +333,29 @@ def test_inverse_undoes(dimension: int) -> None:
     bends = [inverse.mm().diff(n=2, dim=axis + 1).abs().max() for axis in range(dimension)]
     error = field.then(inverse).mm().abs().max()
     assert error < sum(float(bend) for bend in bends) / 4  # mm: reading a function with a kink between two samples
+
+
+@pytest.mark.parametrize("dimension", [2, 3])
+def test_an_inverse_on_another_grid_undoes_at_its_points(dimension: int) -> None:
+    """Asked for on another grid the inverse lies there: each of its points, moved back and forth, is where it was."""
+    field = smooth_field(oblique_grid(dimension), 0.5)
+    inner = inner_grid(field.grid)
+    inverse = field.inverse(inner)
+    assert inverse.grid == inner
+    points = points_of(inner).flatten(1)
+    origins = points + inverse.mm().flatten(1)
+    torch.testing.assert_close(field.point_map()(origins), points, rtol=0, atol=1e-6)  # mm
+    start = field.inverse(inner, iterations=0)
+    assert (start.mm() - inverse.mm()).abs().max() > 1e-3  # mm: without a step there is only what it starts from
+
+
+@pytest.mark.parametrize("dimension", [2, 3])
+def test_index_is_where_samples_are_found(dimension: int) -> None:
+    """The index of a sample plus its displacement, of all samples or of a slab of them."""
+    field = smooth_field(oblique_grid(dimension))
+    expected = sampling.base_index(field.grid.shape, like=field.vox) + field.vox
+    assert torch.equal(field.index(), expected)
+    assert torch.equal(field.index(slice(2, 4)), expected[:, 2:4])
 
 
 def test_inverse_of_a_linear_field_is_exact() -> None:
@@ -401,6 +464,37 @@ def test_a_volume_on_a_covering_grid_is_whole() -> None:
     cover = covering_grid(frame, volume.grid, frame.spacing)
     index = transform_index(index_map(volume.grid, cover), sampling.base_index(volume.grid.shape, like=volume.data))
     assert inside(index, cover.shape).all()
+
+
+META = torch.device("meta")
+"""A device with shapes and no numbers: what meets a tensor of another device there is an error, as on a GPU."""
+
+
+def test_everything_stays_on_its_device() -> None:
+    """What is computed from tensors of a device lies on that device; nothing is made on the CPU to meet them there."""
+    fixed = oblique_grid(3)
+    there = moving_grid(fixed)
+    moving = Volume(torch.zeros(2, *there.shape, device=META), there)
+    field, other = Field.zeros(fixed, device=META), Field.zeros(there, device=META)
+    points = torch.zeros(3, 50, dtype=torch.float64, device=META)
+    axes = AxisOrder((1, 0, 2), (0,))
+    index = torch.zeros(3, 50, device=META, requires_grad=True)
+    read = sampling.SampleTable(moving.data).sample(index)
+    layer = Layer(moving, Volume(moving.data[:1], there)).pooled(2)
+    assert layer.weight is not None
+    for found in (
+        *(warp(moving, field, mode=mode, outside=0.0).data for mode in ("linear", "nearest")),
+        *(moving.on(fixed, outside=outside).data for outside in (None, 1.0)),
+        moving.averaged_on(there.pooled(2)).data,
+        moving.reordered(axes).data,
+        *(layer.features.data, layer.weight.data),
+        *(field.vox, field.mm(), field.then(other).vox, field.on(there).vox, Field.from_mm(field.vox, fixed).vox),
+        *(field.reordered(axes).vox, restore_order(field.reordered(axes), axes, fixed).vox),
+        *(field.point_map()(points), jacobian_determinant(field)),
+        *(sampling.pool(moving.data, 2), sampling.smooth(moving.data), inside(index, fixed.shape)),
+        *(read, *torch.autograd.grad(read.sum(), index)),
+    ):
+        assert found.device == META
 
 
 def test_wrong_shapes_are_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import Any
 
@@ -267,6 +268,33 @@ def test_boxes_that_only_an_edge_separates() -> None:
         assert boxes_overlap(flat, other) is expected
 
 
+def test_boxes_that_only_a_face_separates() -> None:
+    """A box whose corner nearly stands on the face of another, no two edges parallel, is beside it; or just within."""
+    flat = make_grid((10, 10, 10), (1, 1, 1), (-4.5, -4.5, -4.5), np.eye(3))
+    turned = rotation(3, 40.0) @ rotation(3, 25.0)[::-1]
+    for axis, sign in itertools.product(range(3), (-1.0, 1.0)):
+        face = np.eye(3)[axis] * sign
+        corner = -5 * turned @ np.sign(turned.T @ face)  # of the other box, from its centre
+        for factor, expected in ((1.001, False), (0.999, True)):
+            other = grid_at(face * 5 * factor - corner, (10, 10, 10), (1, 1, 1), turned)
+            assert boxes_overlap(flat, other) is expected
+            assert boxes_overlap(other, flat) is expected
+
+
+@pytest.mark.parametrize("dimension", [2, 3])
+def test_boxes_that_touch_share_no_volume(dimension: int) -> None:
+    """Two boxes side by side have a face in common and no volume, in either order and along each axis."""
+    size = (4, 8, 2)[:dimension]
+    here = make_grid(size, (1,) * dimension, (0,) * dimension, np.eye(dimension))
+    for axis in range(dimension):
+        beside = here.part(
+            *(np.eye(dimension)[axis] * here.shape + np.array(c) for c in ((0,) * dimension, here.shape))
+        )
+        assert not boxes_overlap(here, beside)
+        assert not boxes_overlap(beside, here)
+    assert boxes_overlap(here, here)
+
+
 def test_nearest_rotation_repairs() -> None:
     """A rounded or sheared direction becomes the nearest orthonormal one; one that is orthonormal stays."""
     exact = rotation(3) @ ORIENTATIONS[5]
@@ -305,7 +333,10 @@ EYE = ((1.0, 0.0), (0.0, 1.0))
         (((3, 4), (1, np.nan), (0, 0), EYE), "positive spacing in mm"),
         (((3, 4), (1, 1), (0, np.inf), EYE), "finite origin and direction, got (0.0, inf)"),
         (((3, 4), (1, 1), (0, 0), ((1.0, np.nan), (0.0, 1.0))), "finite origin and direction"),
-        (((3, 4), (1, 1), (0, 0), ((1.0, 0.1), (0.0, 1.0))), "repair it with semreg.geometry.nearest_rotation"),
+        (
+            ((3, 4), (1, 1), (0, 0), ((1.0, 0.1), (0.0, 1.0))),
+            "columns, got [[1.0, 0.1], [0.0, 1.0]]: repair it with semreg.geometry.nearest_rotation",
+        ),
     ],
 )
 def test_impossible_grids_are_refused(arguments: Any, message: str) -> None:
@@ -378,11 +409,27 @@ def test_oriented_order_of_pictures(axes: str) -> None:
             assert np.asarray(turned.direction)[:, ::-1][:, axis] @ DIRECTIONS[letter][:2] > 0.7
 
 
-@pytest.mark.parametrize("axes", ["SP", "SPLR", "SSL", "SPX", "spl", ""])
+@pytest.mark.parametrize("axes", ["SP", "SPLR", "SSL", "SPX", "SXL", "XPL", "spl", ""])
 def test_directions_that_are_none_are_refused(axes: str) -> None:
     """Letters that do not name each axis once are refused with an example."""
     with pytest.raises(GeometryError, match="3 directions such as SPL, one for each axis, got"):
         oriented_order(oblique_grid(3), axes)
+
+
+@pytest.mark.parametrize("axes", ["SP", "PP", "L", "XL"])
+def test_directions_that_no_picture_has_are_refused(axes: str) -> None:
+    """In 2-D the example is one for two axes."""
+    with pytest.raises(GeometryError, match=f"2 directions such as PL, one for each axis, got '{axes}'"):
+        oriented_order(oblique_grid(2), axes)
+
+
+def test_of_equally_near_orders_the_stored_one_is_taken() -> None:
+    """An image turned by exactly 45° is as near to either order of axes; it keeps that in which it is stored."""
+    half = np.sqrt(0.5)
+    grid = make_grid((7, 6), (0.8, 1.3), (0, 0), [[half, -half], [half, half]])
+    assert canonical_order(grid) == AxisOrder((0, 1), ())
+    about_z = make_grid((7, 6, 5), (1, 1, 1), (0, 0, 0), [[half, -half, 0], [half, half, 0], [0, 0, 1]])
+    assert canonical_order(about_z) == AxisOrder((0, 1, 2), ())
 
 
 @pytest.mark.parametrize("number", range(48))
@@ -400,3 +447,19 @@ def test_an_order_and_its_inverse_cancel(number: int) -> None:
     again = np.flip(there.transpose(axes.inverse.order), axes.inverse.flips)
     assert (again == array).all()
     assert axes.inverse.inverse == axes
+
+
+def test_a_part_lies_where_its_samples_lay() -> None:
+    """The samples from ``start`` to before ``stop`` keep their points, also where they lie before or after the grid."""
+    grid = oblique_grid(3, ORIENTATIONS[29])
+    start, stop = (1, -2, 3), (4, 3, 9)
+    part = grid.part(start, stop)
+    assert part.shape == (3, 5, 6)
+    assert part.spacing == grid.spacing
+    assert part.direction == grid.direction
+    first = grid.index_to_point() @ np.array([*start, 1.0])
+    last = grid.index_to_point() @ np.array([*(n - 1 for n in stop), 1.0])
+    np.testing.assert_allclose(part.origin_xyz, first[:-1], atol=ROUNDING_MM)
+    index = np.array([*(n - 1 for n in part.shape), 1.0])
+    np.testing.assert_allclose((part.index_to_point() @ index)[:-1], last[:-1], atol=ROUNDING_MM)
+    assert grid.part((0, 0, 0), grid.shape) == grid

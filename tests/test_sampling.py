@@ -42,7 +42,7 @@ EXACT = 1e-12
 """float64 rounding of values of about 1."""
 
 SHAPES = [(4, 5), (5, 3, 4)]
-THIN = [(1, 5), (4, 1), (1, 1), (1, 4, 3), (4, 1, 3), (4, 3, 1), (1, 1, 3), (1, 1, 1)]
+THIN = [(1, 5), (4, 1), (1, 1), (2, 2), (1, 4, 3), (4, 1, 3), (4, 3, 1), (1, 1, 3), (1, 1, 1), (2, 3, 2), (3, 2, 1)]
 
 
 def random_indices(shape: tuple[int, ...], count: int = 300, seed: int = 0) -> Tensor:
@@ -150,15 +150,19 @@ def test_shapes_and_outside(shape: tuple[int, ...]) -> None:
     assert torch.equal(sample(x, index.reshape(-1, 3, 4), outside=4.0), flat.reshape(2, 3, 4))
     assert torch.equal(flat[0] == 4.0, ~inside(index, shape))
     assert not (sample(x, index) == 4.0).any()
+    assert set(sample(x, index, outside=0.1)[0, ~inside(index, shape)].tolist()) == {0.1}  # to the last digit
     for mode in ("linear", "nearest"):
         assert sample(x, index[:, :0], mode=mode, outside=1.0).shape == (2, 0)
     assert sample(x, index.reshape(-1, 3, 4)[:, :, :0]).shape == (2, 3, 0)
     assert SampleTable(x).sample(index[:, :0]).shape == (0, 2)
 
 
-def test_many_points_are_few_points() -> None:
-    """Dealing points to threads changes no value and no order."""
-    x, index = noise(2, 5, 3, 4), random_indices((5, 3, 4), 4999)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("count", [4998, 4999, 5000])
+def test_many_points_are_few_points(shape: tuple[int, ...], count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dealing points to three threads changes no value and no order, whether or not they come out even."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)  # threads themselves do not survive a fork
+    x, index = noise(2, *shape), random_indices(shape, count)
     one_by_one = torch.cat([sample(x, part) for part in index.split(1000, dim=1)], dim=1)
     assert torch.equal(sample(x, index), one_by_one)
 
@@ -169,7 +173,7 @@ def test_axis_by_axis_is_the_general_way(mode: sampling.Mode, outside: float | N
     """Resampling that keeps the axes gives the same values computed axis by axis, flipped and thin axes included."""
     target = oblique_grid(3)
     flip = np.diag([1.0, -1.0, 1.0])
-    for size, spacing in [((6, 9, 8), (1.1, 0.7, 1.7)), ((1, 4, 20), (3.0, 1.3, 0.5))]:
+    for size, spacing in [((6, 9, 8), (1.1, 0.7, 1.7)), ((1, 4, 20), (3.0, 1.3, 0.5)), ((7, 6, 5), (0.8, 1.2, 2.1))]:
         volume = noise_volume(
             grid_at((-28.3, 13.9, 80.2), size, spacing, np.asarray(target.direction) @ flip), channels=2
         )
@@ -189,9 +193,19 @@ def test_the_same_grid_is_exact(dtype: torch.dtype) -> None:
     volume = Volume(noise(2, 5, 6, 7, dtype=dtype), oblique_grid(3))
     grid = volume.grid
     assert torch.equal(volume.on(grid, outside=-9.0).data, volume.data)
+    assert volume.on(grid, outside=-9.0).data.data_ptr() == volume.data.data_ptr()  # nothing is copied
     start = (grid.index_to_point() @ np.array([1.0, 2.0, 3.0, 1.0]))[:3]
     crop = make_grid((4, 3, 3), grid.spacing_xyz, start, grid.direction)
     assert torch.equal(volume.on(crop, outside=-9.0).data, volume.data[:, 1:4, 2:5, 3:7])
+
+
+def test_a_crop_takes_over_nothing_from_beside() -> None:
+    """Voxels that are read at their centres keep their values, whatever is beside them: no NaN spreads."""
+    volume = noise_volume(oblique_grid(3))
+    volume.data[:, ::2, 1::2, :] = torch.nan
+    volume.data[:, 1::2, :, 2] = torch.inf
+    crop = volume.grid.part((0, 1, 2), (3, 5, 6))
+    torch.testing.assert_close(volume.on(crop).data, volume.data[:, 0:3, 1:5, 2:6], equal_nan=True, rtol=0, atol=0)
 
 
 def test_slabs_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,6 +219,15 @@ def test_slabs_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     covered = [i for part in slabs((7, 9, 9), 200) for i in range(part.start, part.stop)]
     assert covered == list(range(7))
     assert len(slabs((7, 9, 9), 1)) == 7
+
+
+@pytest.mark.parametrize(
+    ("shape", "points", "expected"),
+    [((10, 1), 4, [4, 4, 2]), ((5, 2, 3), 12, [2, 2, 1]), ((3, 5), 4, [1, 1, 1]), ((4, 0), 8, [4]), ((6,), 6, [6])],
+)
+def test_slabs_hold_as_many_points_as_are_allowed(shape: tuple[int, ...], points: int, expected: list[int]) -> None:
+    """A slab is as thick as the number of points allows and never thinner than one sample."""
+    assert [part.stop - part.start for part in slabs(shape, points)] == expected
 
 
 @pytest.mark.parametrize("factor", [2, 3, (1, 2, 3), (3, 1, 1), 9])
@@ -262,6 +285,13 @@ def test_smooth_is_the_loop(shape: tuple[int, ...], radius: int) -> None:
         torch.testing.assert_close(means[(slice(None), *at)], box.mean(1), rtol=0, atol=EXACT)
 
 
+def test_smoothing_is_once_over_three_voxels() -> None:
+    """Unless something else is asked for, the box has three voxels along each axis and is applied once."""
+    x = noise(2, 5, 6, 7)
+    assert torch.equal(smooth(x), smooth(x, radius=1, passes=1))
+    torch.testing.assert_close(smooth(x)[:, 2, 3, 4], x[:, 1:4, 2:5, 3:6].mean((1, 2, 3)), rtol=0, atol=EXACT)
+
+
 def test_smoothing_leaves_its_input_alone() -> None:
     """Smoothing and pooling are pure functions with gradients."""
     x = noise(1, 3, 4)
@@ -315,3 +345,12 @@ def test_single_precision_is_close() -> None:
     rounded = index.float()
     for values in (sample(x.float(), rounded), SampleTable(x.float()).sample(rounded).T):
         assert (values.double() - exact).abs().max() < 2e-4 * (x.max() - x.min())
+
+
+def test_values_keep_the_type_of_the_samples() -> None:
+    """An index of another precision is rounded to that of the samples, and the values have their type."""
+    x, index = noise(2, 5, 3, 4), random_indices((5, 3, 4), 50)
+    single = sample(x.float(), index)
+    assert single.dtype == torch.float32
+    assert torch.equal(single, sample(x.float(), index.float()))
+    assert sample(x, index.float(), outside=1.0).dtype == torch.float64
