@@ -1,7 +1,7 @@
 # Everything a developer or a curious user runs. Each target makes what it needs, the virtual environment included.
 #
 #   make demo     register the built-in phantom pair; the files go to demo-out
-#   make test     all tests
+#   make test     all tests, as many at once as processors and memory allow
 #   make lint     ruff and mypy
 #   make native   build semreg-itkv4, through which a Python metric drives ITK's registration, with ITK's headers from
 #                 the folder ITK_INCLUDE_DIR or, where that is not set, from Debian's package (see native/README.md)
@@ -26,7 +26,7 @@ demo: $(VENV)/.run
 	$(BIN)/semreg demo --output demo-out
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_FLAGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check
@@ -35,8 +35,8 @@ lint: $(VENV)/.dev
 
 native: $(VENV)/.native
 
-docs: $(VENV)/.docs
-	$(BIN)/mkdocs build --strict --quiet
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/compare.py
@@ -62,9 +62,4 @@ $(VENV)/.native: $(VENV)/.run $(NATIVE)
 $(VENV)/.dev: $(VENV)/.run $(VENV)/.native
 	@echo "installing what tests and checks need into $(VENV)"
 	$(INSTALL) -e '.[dev]'
-	touch $@
-
-$(VENV)/.docs: $(VENV)/.dev
-	@echo "installing what the documentation is built with into $(VENV)"
-	$(INSTALL) -e '.[docs]'
 	touch $@

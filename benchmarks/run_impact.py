@@ -9,6 +9,7 @@ on the CPU. OUT/field.mha is the displacement field on the fixed grid: fixed to 
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,9 @@ def main() -> None:
     given = parser.parse_args()
     if given.threads:
         torch.set_num_threads(given.threads)
+    given.fixed, given.moving, given.model = (path.resolve() for path in (given.fixed, given.moving, given.model))
     given.output.mkdir(parents=True, exist_ok=True)
+    os.chdir(given.output)  # it leaves a deformationField.nii wherever it runs
     fixed, moving = (itk.imread(str(path), itk.F) for path in (given.fixed, given.moving))
     kinds = (type(fixed), type(moving))
     coarse = prepared(itk.ImpactCoarseRegistration[kinds].New(), fixed, moving, given.model)
@@ -38,7 +41,7 @@ def main() -> None:
     fine = prepared(itk.ImpactFineRegistration[kinds].New(), fixed, moving, given.model)
     fine.SetInitialDisplacementField(coarse.GetDisplacementField())
     fine.Update()
-    itk.imwrite(fine.GetDisplacementField(), str(given.output / "field.mha"))
+    itk.imwrite(fine.GetDisplacementField(), "field.mha")
 
 
 def prepared(stage: Any, fixed: Any, moving: Any, model: Path) -> Any:

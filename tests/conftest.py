@@ -7,6 +7,7 @@ direction or a forgotten rescale cannot cancel. The twins are built from the hea
 from __future__ import annotations
 
 import itertools
+import os
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -21,11 +22,21 @@ from torch import Tensor
 
 from semreg.fields import Field, Volume
 from semreg.geometry import Grid
+from semreg.memory import available_bytes
 from semreg.sampling import base_index, transform_index
 
 torch.set_num_threads(1)  # small problems: threads that wait for each other cost more than they give
 
 Array = npt.NDArray[np.float64]
+
+WORKER_BYTES = 3e9
+"""What a process that runs tests may come to hold, with itk, torch and a registration that it starts."""
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist, which need not be there
+def pytest_xdist_auto_num_workers() -> int:
+    """As many processes as there are processors, and memory for."""
+    return max(1, min(os.cpu_count() or 1, int(available_bytes() / WORKER_BYTES)))
 
 
 @pytest.fixture
