@@ -12,8 +12,9 @@ import SimpleITK as sitk
 
 from conftest import oblique_grid, smooth_field
 from semreg.errors import ConfigError, GeometryError, ImageError
+from semreg.itk_bridge import matrix_of
 from semreg.transforms import Chain, invert, move_points, read_points, read_transform
-from semreg.transforms.chain import map_points, matrix_of
+from semreg.transforms.chain import map_points
 
 BOX = [1.5, -2.0, 3.25]
 

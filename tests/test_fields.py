@@ -486,6 +486,7 @@ def test_everything_stays_on_its_device() -> None:
         *(warp(moving, field, mode=mode, outside=0.0).data for mode in ("linear", "nearest")),
         *(moving.on(fixed, outside=outside).data for outside in (None, 1.0)),
         moving.averaged_on(there.pooled(2)).data,
+        moving.on(there.lattice((-1.0, 1.0, 0.3), (1.0, 1.0, 0.7), (4, 3, 9)), outside=1.0).data,
         moving.reordered(axes).data,
         *(layer.features.data, layer.weight.data),
         *(field.vox, field.mm(), field.then(other).vox, field.on(there).vox, Field.from_mm(field.vox, fixed).vox),

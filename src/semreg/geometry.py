@@ -259,13 +259,12 @@ def covering_grid(frame: Grid, covered: Grid, spacing_mm: tuple[float, ...]) -> 
 
     Its box is centred on the box it covers, so nothing depends on which corner was counted from.
     """
-    n = frame.dimension
     axes = np.asarray(frame.direction)[:, ::-1]  # columns in tensor order
     along = covered.corners_xyz() @ axes
     low, high = along.min(0), along.max(0)
     counts = [max(1, int(np.ceil((b - a) / s - 1e-4))) for a, b, s in zip(low, high, spacing_mm, strict=True)]
     first = (low + high) / 2 - (np.array(counts) - 1) / 2 * np.asarray(spacing_mm)
-    return Grid(tuple(counts)[::-1], tuple(spacing_mm)[::-1], tuple((axes @ first)[:n]), frame.direction)
+    return Grid(tuple(counts)[::-1], tuple(spacing_mm)[::-1], tuple(axes @ first), frame.direction)
 
 
 def boxes_overlap(a: Grid, b: Grid) -> bool:

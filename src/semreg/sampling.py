@@ -123,15 +123,15 @@ def _resample_axes(
         if mode == "nearest":
             position = np.floor(position + 0.5)
         position = np.clip(position, 0, count - 1)
-        low = np.minimum(position.astype(np.int64), max(count - 2, 0))
-        weight = torch.as_tensor(position - low, dtype=x.dtype, device=x.device)
-        low_index = torch.as_tensor(low, device=x.device)
+        low = position.astype(np.int64)
         if target == count and np.array_equal(position, np.arange(count)):
             pass
-        elif bool((weight == 0).all()):
-            x = x.index_select(axis + 1, low_index)
+        elif np.array_equal(position, low):  # no neighbour has a say, not even one that is not a number
+            x = x.index_select(axis + 1, torch.as_tensor(low, device=x.device))
         else:
+            weight = torch.as_tensor(position - low, dtype=x.dtype, device=x.device)
             column = weight.reshape([-1 if a == axis + 1 else 1 for a in range(x.ndim)])
+            low_index = torch.as_tensor(low, device=x.device)
             upper = x.index_select(axis + 1, torch.clamp(low_index + 1, max=count - 1))
             x = torch.lerp(x.index_select(axis + 1, low_index), upper, column)
         if outside is not None and beyond.any():

@@ -142,12 +142,17 @@ def is_linear(transform: Any) -> bool:
 
 
 def matrix_of(transform: Any) -> Matrix:
-    """The homogeneous matrix of a linear SimpleITK transform, points fixed → moving in mm."""
+    """The homogeneous (E, E) matrix of a linear SimpleITK transform, points fixed → moving in mm.
+
+    Raises GeometryError where a number of it is not finite.
+    """
     n = transform.GetDimension()
     origin = np.array(transform.TransformPoint([0.0] * n))
     result = np.eye(n + 1)
     result[:n, n] = origin
     result[:n, :n] = np.array([np.array(transform.TransformPoint(list(row))) - origin for row in np.eye(n)]).T
+    if not np.isfinite(result).all():
+        raise GeometryError("expected a transform with finite parameters, got NaN or infinity: check its file")
     return result
 
 

@@ -15,8 +15,8 @@ import torch
 
 from semreg.errors import GeometryError
 from semreg.fields import Field
-from semreg.geometry import Grid, Matrix
-from semreg.itk_bridge import field_of_transform, grid_of_header, sitk_transform
+from semreg.geometry import Grid
+from semreg.itk_bridge import field_of_transform, grid_of_header, matrix_of, sitk_transform, transform_of
 from semreg.sampling import base_index, slabs, transform_index
 from semreg.transforms.pointwise import PIECE, Distances, Points, invert_field, invert_points
 
@@ -49,7 +49,7 @@ class Link:
         matrix = matrix_of(self.transform)
         if abs(np.linalg.det(matrix)) < 1e-12:
             raise GeometryError("expected a transform that can be inverted, got a singular matrix: check its file")
-        return Link(affine_transform(np.asarray(np.linalg.inv(matrix), dtype=np.float64)))
+        return Link(transform_of(np.asarray(np.linalg.inv(matrix), dtype=np.float64)))
 
     def map(self, points: Points, *, continued: bool = False) -> tuple[Points, Distances]:
         """The points (D, N) after this link, and the residual of the inversion in mm, (N,): 0 if there was none.
@@ -140,7 +140,7 @@ class Chain:
         matrix = np.eye(self.dimension + 1)
         for link in self.links:
             matrix = matrix_of(link.transform) @ matrix
-        return affine_transform(matrix)
+        return transform_of(matrix)
 
     def sitk(self) -> Any:
         """The whole as a SimpleITK transform, a composite of several links (GeometryError if one is ``inverted``)."""
@@ -194,27 +194,6 @@ def map_points(transform: Any, points: Points) -> Points:
     return result
 
 
-def matrix_of(transform: Any) -> Matrix:
-    """The homogeneous (E, E) matrix of a linear SimpleITK transform, points x y(, z) in mm."""
-    n = transform.GetDimension()
-    matrix = np.eye(n + 1)
-    matrix[:n, n] = transform.TransformPoint([0.0] * n)
-    for axis in range(n):
-        unit = [float(axis == other) for other in range(n)]
-        matrix[:n, axis] = np.asarray(transform.TransformPoint(unit)) - matrix[:n, n]
-    if not np.isfinite(matrix).all():
-        raise GeometryError("expected a transform with finite parameters, got NaN or infinity: check its file")
-    return matrix
-
-
-def affine_transform(matrix: Matrix) -> Any:
-    """A ``SimpleITK.AffineTransform`` from a homogeneous matrix, with the centre at the origin."""
-    import SimpleITK as sitk
-
-    n = len(matrix) - 1
-    return sitk.AffineTransform(matrix[:n, :n].ravel().tolist(), matrix[:n, n].tolist(), [0.0] * n)
-
-
 def voxel_points(grid: Grid, part: slice | None = None) -> Points:
     """The centres of all voxels (of a slab), (D, N) in mm, x y(, z), in the order of the tensor."""
     part = part or slice(0, grid.shape[0])
@@ -235,7 +214,7 @@ def _parts(obj: Any) -> Iterator[Any]:
     if not isinstance(obj, sitk.CompositeTransform):
         yield obj
     elif obj.IsLinear():  # ITK's MatrixOffsetTransformBase is a composite of itself, without end
-        yield affine_transform(matrix_of(obj))
+        yield transform_of(matrix_of(obj))
     else:
         yield from _parts_of_composite(obj)
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from semreg.errors import GeometryError
 from semreg.geometry import Grid
-from semreg.transforms.chain import matrix_of
+from semreg.itk_bridge import matrix_of
 
 Parameters: TypeAlias = dict[str, list[str]]
 """The values of each parameter, as they are written, without their quotes."""

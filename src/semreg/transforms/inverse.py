@@ -9,7 +9,8 @@ import numpy as np
 from semreg import consistency
 from semreg.errors import ConfigError, GeometryError
 from semreg.geometry import Grid
-from semreg.transforms.chain import Chain, Link, matrix_of, voxel_points
+from semreg.itk_bridge import matrix_of
+from semreg.transforms.chain import Chain, Link, voxel_points
 from semreg.transforms.pointwise import Distances
 
 MOST_CHECKED = 1 << 18

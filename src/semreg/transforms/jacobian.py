@@ -10,7 +10,8 @@ from torch import Tensor
 
 from semreg.fields import Field, Volume, jacobian_determinant
 from semreg.geometry import Grid
-from semreg.transforms.chain import Chain, matrix_of
+from semreg.itk_bridge import matrix_of
+from semreg.transforms.chain import Chain
 from semreg.transforms.formats import field_of
 
 PERCENTILES = (1.0, 50.0, 99.0)
