@@ -27,7 +27,7 @@ from report import bullets, machine, markdown_table, versions_line
 
 from semreg.fields import Field, Volume
 from semreg.files import read_image, write_transform
-from semreg.gates import Evidence, Verdict, collect, judge
+from semreg.gates import Evidence, Verdict, collect_evidence, judge
 from semreg.geometry import Grid
 from semreg.itk_bridge import field_of_transform
 from semreg.phantom import make_pair
@@ -214,7 +214,7 @@ def wrong_cases(images: dict[str, tuple[Volume, Volume]], results: Path) -> Iter
 def judged(case: Case) -> tuple[Evidence, Verdict, float]:
     """The verdict with what the record tells, as the command has it, and its CPU seconds."""
     started = time.process_time()
-    evidence = collect(case.fixed, case.moving, case.field)
+    evidence = collect_evidence(case.fixed, case.moving, case.field)
     known = {} if case.record is None else {"uncertainty": case.record["uncertainty"], "record": case.record}
     return evidence, judge(evidence, **known), time.process_time() - started
 
@@ -233,7 +233,7 @@ def spoiled(cases: list[Case]) -> Iterator[tuple[str, str, Verdict]]:
     for case in cases:
         for way, spoil in bad_ways(case.fixed.grid.dimension).items():
             moving, field = spoil(case)
-            yield way, case.name, judge(collect(case.fixed, moving, field))
+            yield way, case.name, judge(collect_evidence(case.fixed, moving, field))
 
 
 def tables(pairs: Path, results: Path) -> tuple[str, bool]:

@@ -24,7 +24,7 @@ import torch
 from scipy import ndimage
 from surface_distance import metrics
 
-from semreg.evaluation import EvaluationSettings, evaluate, label_overlap, read_landmarks
+from semreg.evaluation import EvaluationConfig, evaluate, label_overlap, read_landmarks
 from semreg.evaluation.deformation import jacobian_statistics
 from semreg.fields import Field
 from semreg.files import read_image
@@ -118,8 +118,8 @@ def real_pair(pair: Mapping[str, Any], given: argparse.Namespace) -> Differences
             *[[root / name for name in pair[f"{side}_landmarks"]] for side in ("fixed", "moving")]
         )
     maps = [root / pair[f"{side}_labels"] for side in ("fixed", "moving")] if "fixed_labels" in pair else None
-    settings = EvaluationSettings(tolerance_mm=TOLERANCE_MM, similarity=False)
-    result = evaluate(folder / "transform.h5", fixed=fixed, landmarks=landmarks, labels=maps, settings=settings)
+    config = EvaluationConfig(tolerance_mm=TOLERANCE_MM, similarity=False)
+    result = evaluate(folder / "transform.h5", fixed=fixed, landmarks=landmarks, labels=maps, config=config)
     found: Differences = {name: [] for name in MEASURES}
     compare_jacobian(found, result.jacobian, transform, reference_image(read_image(fixed).volume.grid))
     if landmarks is not None:

@@ -96,7 +96,7 @@ def weighed(folder: Path, fixed: Volume, moving: Volume) -> tuple[int, float]:
         moving_labels=labels[1],
     )  # fmt: skip
     started = time.process_time()
-    write_report(folder / "page.html", case)
+    write_report(case, folder / "page.html")
     return (folder / "page.html").stat().st_size, time.process_time() - started
 
 

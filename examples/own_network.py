@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import semreg
-from semreg.config import ModelConfig
 from semreg.phantom import PhantomPair, make_pair
 
 REACH = 2
@@ -46,7 +45,7 @@ def main() -> None:
         channels, *size = layer.features.data.shape
         print(f"{channels} channels, {size} samples, {min(layer.grid.spacing):.2f} mm apart at least")
 
-    models = (ModelConfig(weight=(1.0, 0.5)),)  # the second layer counts half as much as the first
+    models = (semreg.ModelConfig(weight=(1.0, 0.5)),)  # the second layer counts half as much as the first
     result = semreg.register(pair.fixed, pair.moving, model=network, config=semreg.RegistrationConfig(models=models))
     found = result.field.point_map()(pair.fixed_points.T).T
     print(f"landmark error before: {landmark_error(pair, pair.fixed_points):.2f} mm")

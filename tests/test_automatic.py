@@ -182,7 +182,7 @@ def test_every_line_is_a_sentence_with_numbers_in_mm():
     [
         ("features.spacing_mm", "2.75", "2.75 mm: as set"),
         ("features.pooling", "3", "3 mm: as set"),
-        ("coarse.reach_mm", "17", "(as set)"),
+        ("coarse.reach_mm", "17", "17 mm along each axis as set, rounded up to whole nodes: "),
         ("refine.symmetric", "true", "in both directions (as set)"),
         ("coarse.enabled", "false", "no search, as set"),
         ("align.transform", "none", "no alignment, as set"),

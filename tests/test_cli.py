@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import resource
 import signal
 import subprocess
@@ -18,7 +19,8 @@ import typer
 
 import semreg
 from conftest import centre, grid_at, make_grid, rotation
-from semreg.cli import main, sentences
+from semreg.cli import app, main
+from semreg.cli.common import sentences
 from semreg.config import RegistrationConfig
 from semreg.fields import Volume
 from semreg.files import write_image
@@ -484,6 +486,32 @@ def test_interruption_leaves_nothing(pair, tmp_path, number, code):
     assert process.returncode == code, err
     assert "Traceback" not in err
     assert not (tmp_path / "deep").exists()
+
+
+def test_help_has_sections():
+    """The help of a long command says what belongs together, in plain words, and each flag once."""
+    command = typer.main.get_command(app).commands["register"]
+    with typer.Context(command, info_name="semreg register") as context:
+        text = command.get_help(context)
+    titles = ["Arguments", "Input", "Output", "Settings", "Models", "Alignment", "Deformation", "Proof", "Machine"]
+    assert re.findall(r"^(\w+):$", text, re.MULTILINE) == [*titles, "Messages"]
+    assert "Usage: semreg register [OPTIONS] FIXED MOVING\n" in text
+    assert "--initial-landmarks FIXED MOVING" in text
+    assert "list[" not in text
+    assert "<path>" not in text
+    flags = re.findall(r"^  (?:-\w, )?(--[\w-]+)", text[text.index("Arguments:") :], re.MULTILINE)
+    assert len(flags) == len(set(flags))
+    options = [each for each in command.params if each.param_type_name == "option"]
+    assert set(flags) == {next(name for name in each.opts if name.startswith("--")) for each in options} | {"--help"}
+
+
+@pytest.mark.parametrize("wanted", [["--images-only"], []])
+def test_demo_of_another_kind(run, tmp_path, wanted):
+    """The demo makes the pair it is asked for, and says which files it wrote."""
+    code, text, err = run("demo", "--kind", "slides", "--size", "40", "-o", tmp_path / "demo", *wanted)
+    assert code == 0, err
+    assert str(tmp_path / "demo" / "moving_labels.png") in text
+    assert (tmp_path / "demo" / "report.html").exists() != bool(wanted)
 
 
 def test_demo(run, tmp_path):

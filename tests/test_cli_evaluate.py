@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import logging
+import re
 import signal
 
 import numpy as np
@@ -26,8 +27,9 @@ from conftest import (
     smooth_field,
 )
 from semreg.cli import main
+from semreg.cli.evaluate_table import table_of
 from semreg.errors import ImageError
-from semreg.evaluation import evaluate, read_label_names, read_landmarks, read_result
+from semreg.evaluation import Evaluation, evaluate, read_label_names, read_landmarks, read_result
 from semreg.evaluation.reading import point_names
 from semreg.fields import Field, Volume
 from semreg.files import checksum, write_field, write_image, write_transform
@@ -125,13 +127,13 @@ def test_folder_of_a_registration(run, folder):
     data, out = folder / "data", folder / "out"
     code, text, error = run(
         out, "--fixed-landmarks", data / "fixed.csv", "--moving-landmarks", data / "moving.csv",
-        "--labels", data / "fixed_labels.nii.gz", data / "moving_labels.nii.gz", "--tolerance", "1.5",
+        "--labels", data / "fixed_labels.nii.gz", data / "moving_labels.nii.gz", "--tolerance", "1.5", "--all",
     )  # fmt: skip
     assert (code, error) == (0, "")
     written = json.loads((out / "evaluation.json").read_text())
     wanted = evaluate(
-        out / "transform.h5", fixed=data / "fixed.nrrd", moving=data / "moving.nrrd", mask=data / "mask.nii.gz",
-        inverse=out / "inverse.h5", landmarks=(points(), moved()), labels=labels(),
+        out / "transform.h5", fixed=data / "fixed.nrrd", moving=data / "moving.nrrd",
+        fixed_mask=data / "mask.nii.gz", inverse=out / "inverse.h5", landmarks=(points(), moved()), labels=labels(),
     ).to_dict()  # fmt: skip
     for name in ("jacobian", "displacement", "overlap", "similarity", "consistency"):
         assert written[name] == json.loads(json.dumps(wanted[name])), name
@@ -251,10 +253,35 @@ def test_names_of_labels(run, folder):
         assert read_label_names(folder / name) == {2: "liver", 5: "left kidney"}
         code, text, _ = run(folder / "out" / "transform.h5", "--labels", *maps, "--names", folder / name)
         assert code == 0
+        assert re.search(r"^left kidney, Dice and HD95\t[\d.]+, [\d.]+ mm\t[\d.]+, [\d.]+ mm$", text, re.MULTILINE)
+        assert text.count("left kidney") == 1
+        assert "--all" in text
+        code, text, _ = run(folder / "out" / "transform.h5", "--labels", *maps, "--names", folder / name, "--all")
+        assert code == 0
+        assert text.count("left kidney") == 4
         assert "left kidney, HD95\t" in text
+        assert "--all" not in text
     (folder / "bad.csv").write_text("label,name\ntwo,liver\n")
     with pytest.raises(ImageError, match="whole number and a name in line 2"):
         read_label_names(folder / "bad.csv")
+
+
+def test_of_many_labels_the_worst_are_shown():
+    """More than 12 labels: the mean and the three of lowest Dice, the worst first; one without a measure is none."""
+    sides = [{"dice": None if n == 4 else 0.3 + 0.05 * ((7 * n) % 13), "hd95_mm": 2.0 + n} for n in range(13)]
+    each = [{"label": n, "name": f"part {n}", "before": side, "after": side} for n, side in enumerate(sides)]
+    table = {"tolerance_mm": 2.0, "each": each, "mean": {"before": sides[0], "after": sides[0]}}
+    shown = table_of(Evaluation(labels=table))
+    worst = [line for line in shown if line[0].startswith("worst")]
+    assert [line[0] for line in worst] == [
+        "worst 1 of 13: part 0, Dice and HD95", "worst 2 of 13: part 2, Dice and HD95",
+        "worst 3 of 13: part 6, Dice and HD95",
+    ]  # fmt: skip
+    assert worst[1][2] == "0.350, 4.00 mm"
+    assert sum("part" in line[0] for line in shown) == 3
+    few = table_of(Evaluation(labels={**table, "each": each[1:]}))
+    assert ("part 4, Dice and HD95", "-, 6.00 mm", "-, 6.00 mm") in few
+    assert sum("part" in line[0] for line in few) == 12
 
 
 @pytest.mark.parametrize(

@@ -84,11 +84,11 @@ def test_points_go_to_the_moving_image_and_back(run, folder):
         paths = [folder / name for name in transforms]
         code, out, err = run("apply", *paths, "--input", folder / "points.csv", "-o", moving)
         assert code == 0, err
-        assert "from the fixed to the moving image" in out
+        assert "points of the side that the transform starts from, to the side that it leads to" in out
         np.testing.assert_allclose(rows(moving), both(inner()), atol=1e-3)
         code, out, err = run("apply", *paths, "--inverse", "--input", moving, "-o", folder / "back.csv")
         assert code == 0, err
-        assert "from the moving to the fixed image" in out
+        assert "points of the side that the transform leads to, to the side that it starts from" in out
         np.testing.assert_allclose(rows(folder / "back.csv"), inner(), atol=1e-3)
 
 
@@ -96,7 +96,7 @@ def test_the_moving_image_comes_onto_the_fixed_grid(run, folder):
     """Without --inverse the moving image gets the grid of the field; SimpleITK makes the same image."""
     code, out, err = run("apply", folder / "both.h5", "-i", folder / "moving.nrrd", "-o", folder / "warped.nii.gz")
     assert code == 0, err
-    assert "from the moving to the fixed image" in out
+    assert "the image of the side that the transform leads to, onto the grid of the field on the side that it st" in out
     got = sitk.ReadImage(str(folder / "warped.nii.gz"))
     assert (got.GetSize(), got.GetPixelID()) == (FIXED.size_xyz, sitk.sitkInt16)
     moving = sitk.ReadImage(str(folder / "moving.nrrd"))
@@ -127,6 +127,8 @@ def test_the_fixed_image_goes_onto_the_moving_grid(run, folder):
             checked += 1
             assert value == fixed.GetPixel([int(i) for i in np.rint(index)])
     assert checked > 100
+    out = run("apply", folder / "both.h5", "--inverse", *arguments[:-1])[1]
+    assert "direction: the image of the side that the transform starts from, onto the grid of moving.nrrd on" in out
 
 
 @pytest.mark.parametrize("output", ["out.h5", "out.nii.gz", "out1Warp.nii.gz", "TransformParameters.0.txt"])

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from semreg.demo import run
+from semreg.demo import KINDS, run, write_images
+from semreg.errors import ConfigError
 
 SIZE = 72
 
@@ -67,3 +68,34 @@ def test_nothing_is_left_when_it_is_interrupted(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "out", size=24, on_step=stop)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [("abdomen", ".nii.gz"), ("brain", ".nii.gz"), ("slides", ".png")])
+def test_the_images_alone(kind, suffix, tmp_path):
+    """Images, labels and landmarks of each kind, about as large as asked for, and nothing that a registration makes."""
+    files = write_images(tmp_path / "out", kind=kind, size=24)
+    assert {path.name for path in files} == {
+        *[f"{side}{what}{suffix}" for side in ("fixed", "moving") for what in ("", "_labels")],
+        "fixed_points.csv", "moving_points.csv", "labels.csv",
+    }  # fmt: skip
+    assert set(files) == set((tmp_path / "out").iterdir())
+    assert 16 <= max(sitk.ReadImage(str(tmp_path / "out" / f"fixed{suffix}")).GetSize()) <= 32
+
+
+def test_a_pair_that_there_is_not(tmp_path):
+    """A kind that is none is a sentence that names those there are; the command line offers the same ones."""
+    from semreg.cli.demo import Kind
+
+    with pytest.raises(ConfigError, match="abdomen, brain, slides, got 'knee'"):
+        run(tmp_path / "out", kind="knee")
+    assert not list(tmp_path.iterdir())
+    assert {kind.value for kind in Kind} == set(KINDS)
+
+
+def test_slides_are_registered_too(tmp_path):
+    """The whole demo of another kind says what it shows, and its page knows the files by their names."""
+    lines = run(tmp_path / "out", kind="slides", size=64)
+    assert "landmarks on two stained slides" in lines[0]
+    before, after = (float(re.search(r"mean ([\d.]+) mm", line)[1]) for line in lines[1:3])
+    assert after < 0.6 * before
+    assert "fixed.png" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")

@@ -224,10 +224,10 @@ def test_several_series_are_listed(tmp_path):
 def test_series_is_chosen(wanted, tmp_path):
     """A part of the description, the whole of it or the UID choose the series, for images, grids, masks, checksums."""
     two_series(tmp_path)
-    image = read_image(tmp_path, wanted)
+    image = read_image(tmp_path, series=wanted)
     assert image.volume.grid.size_xyz == (9, 8, 3)
     assert read_grid(tmp_path, wanted) == image.volume.grid
-    assert read_mask(tmp_path, wanted).grid == image.volume.grid
+    assert read_mask(tmp_path, series=wanted).grid == image.volume.grid
     assert checksum(tmp_path, wanted) == image.sha256 != checksum(tmp_path, "thin")
 
 
@@ -236,7 +236,7 @@ def test_whole_description_goes_before_a_part(tmp_path):
     for number, text in ((1, "Thorax"), (2, "Thorax lung")):
         extra = {0x0008103E: ("LO", text), 0x00200011: ("IS", number)}
         write_stack(tmp_path, positions([0, 3, 6][: number + 1]), uid=f"{UID}.{number}", extra=extra)
-    assert read_image(tmp_path, "thorax").volume.grid.size_xyz == (9, 8, 2)
+    assert read_image(tmp_path, series="thorax").volume.grid.size_xyz == (9, 8, 2)
 
 
 def test_type_holds_all_slices(tmp_path):
@@ -252,14 +252,14 @@ def test_unclear_choice_is_refused(wanted, count, tmp_path):
     """A description that fits none or several series is refused with the list of what it could be."""
     two_series(tmp_path)
     with pytest.raises(ImageError, match=f"that {wanted!r} describes, got {count}: .*thin.*; .*Thick"):
-        read_image(tmp_path, wanted)
+        read_image(tmp_path, series=wanted)
 
 
 def test_series_of_a_file_is_refused(tmp_path):
     """A series can be chosen in a folder only."""
     write_stack(tmp_path, positions([0]))
     with pytest.raises(ImageError, match="expected a DICOM folder to choose the series 'a' from"):
-        read_image(tmp_path / f"{UID}_0.dcm", "a")
+        read_image(tmp_path / f"{UID}_0.dcm", series="a")
 
 
 def test_folders_below_are_searched_where_there_is_no_series(tmp_path):

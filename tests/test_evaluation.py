@@ -28,7 +28,7 @@ from conftest import (
 )
 from semreg.consistency import inverse_consistency, invert
 from semreg.errors import ConfigError, GeometryError, ImageError
-from semreg.evaluation import EvaluationSettings, evaluate, prepare, write_evaluation
+from semreg.evaluation import EvaluationConfig, evaluate, prepare, write_evaluation
 from semreg.evaluation import subject as subject_module
 from semreg.evaluation.deformation import displacement_statistics, jacobian_statistics
 from semreg.evaluation.likeness import correlation, mind_distances, mutual_information
@@ -41,7 +41,7 @@ from semreg.transforms import Chain
 
 GRID = make_grid((13, 12, 11), (1.1, 1.4, 1.9), (-31.0, 12.5, 77.0), rotation(3))
 TURN = sitk.Euler3DTransform((-25.0, 20.0, 86.0), 0.05, -0.08, 0.1, (0.4, -0.5, 0.6))
-QUIET = EvaluationSettings(similarity=False)
+QUIET = EvaluationConfig(similarity=False)
 
 
 def random_field(grid, voxels=0.6, seed=0):
@@ -144,7 +144,7 @@ def test_points_outside_of_an_image_are_counted():
     moving = fixed.copy()
     moving[:2] += 500.0
     image = noise_volume(GRID)
-    notes = evaluate(TURN, fixed=image, moving=image, landmarks=(fixed, moving), settings=QUIET).notes
+    notes = evaluate(TURN, fixed=image, moving=image, landmarks=(fixed, moving), config=QUIET).notes
     assert notes == ("2 of 20 moving landmarks lie outside of the moving image.",)
 
 
@@ -191,7 +191,7 @@ def test_jacobian_is_that_of_itk():
         found = evaluate(
             field,
             fixed=noise_volume(GRID),
-            mask=None if region is None else (region.astype(np.float32), GRID),
+            fixed_mask=None if region is None else (region.astype(np.float32), GRID),
         ).jacobian
         assert found["voxels"] == values.size
         assert found["minimum"] == pytest.approx(values.min(), abs=1e-3)
@@ -227,7 +227,7 @@ def test_displacements_are_in_mm():
     mask = np.random.default_rng(1).random(GRID.shape) > 0.5
     points = points_of(GRID).flatten(1).numpy().T[mask.ravel()].tolist()
     lengths = [np.linalg.norm(np.subtract(TURN.TransformPoint(chain[0].TransformPoint(p)), p)) for p in points]
-    found = evaluate(chain, fixed=noise_volume(GRID), mask=(mask.astype(np.float32), GRID)).displacement
+    found = evaluate(chain, fixed=noise_volume(GRID), fixed_mask=(mask.astype(np.float32), GRID)).displacement
     assert found == pytest.approx(
         {
             "mean_mm": np.mean(lengths), "median_mm": np.median(lengths),
@@ -243,7 +243,7 @@ def test_overlap_is_what_comes_to_lie_inside():
     mask = np.random.default_rng(1).random(GRID.shape) > 0.5
     shift = sitk.TranslationTransform(3, (4.0, -7.0, 2.0))
     found = evaluate(
-        shift, fixed=noise_volume(GRID), moving=moving, mask=(mask.astype(np.float32), GRID), settings=QUIET
+        shift, fixed=noise_volume(GRID), moving=moving, fixed_mask=(mask.astype(np.float32), GRID), config=QUIET
     ).overlap
     points = points_of(GRID).flatten(1).numpy().T[mask.ravel()]
     for side, moved in (("before", points), ("after", np.add(points, (4.0, -7.0, 2.0)))):
@@ -334,7 +334,7 @@ def test_similarity_before_is_with_the_initial_transform_and_in_the_mask():
     mask = np.random.default_rng(1).random(GRID.shape) > 0.4
     start = sitk.TranslationTransform(3, (0.7, -0.4, 0.9))
     found = evaluate(
-        TURN, fixed=fixed, moving=moving, initial=start, mask=(mask.astype(np.float32), GRID)
+        TURN, fixed=fixed, moving=moving, initial=start, fixed_mask=(mask.astype(np.float32), GRID)
     )  # fmt: skip
     reads = [sitk_resample(moving, GRID, each, outside=np.nan) for each in (start, TURN)]
     counts = mask & np.isfinite(reads[0]) & np.isfinite(reads[1])
@@ -430,9 +430,9 @@ def test_a_transform_is_put_on_the_grid_in_pieces(monkeypatch):
         ({"fixed": noise_volume(oblique_grid(2))}, GeometryError, "fixed image in 3-D"),
         ({"moving": noise_volume(oblique_grid(2))}, GeometryError, "moving image in 3-D"),
         ({"initial": sitk.TranslationTransform(2)}, GeometryError, "initial transform in 3-D, got one in 2-D"),
-        ({"mask": noise_volume(GRID)}, ConfigError, "fixed image together with its mask"),
-        ({"fixed": noise_volume(GRID), "mask": noise_volume(oblique_grid(2))}, GeometryError, "mask in 3-D"),
-        ({"fixed": noise_volume(GRID), "mask": (np.zeros(GRID.shape), GRID)}, ImageError, "mask with voxels"),
+        ({"fixed_mask": noise_volume(GRID)}, ConfigError, "fixed image together with its mask"),
+        ({"fixed": noise_volume(GRID), "fixed_mask": noise_volume(oblique_grid(2))}, GeometryError, "mask in 3-D"),
+        ({"fixed": noise_volume(GRID), "fixed_mask": (np.zeros(GRID.shape), GRID)}, ImageError, "mask with voxels"),
         ({"inverse": TURN}, ConfigError, "the moving image, on whose grid"),
         ({"fixed": "nothing.nrrd"}, ImageError, "nothing.nrrd: there is no such file"),
     ],
@@ -448,7 +448,7 @@ def test_what_does_not_fit_is_said_in_one_sentence(options, error, said):
 def test_settings_are_checked(settings):
     """A tolerance below 0 and a histogram of one class are refused."""
     with pytest.raises(ConfigError):
-        EvaluationSettings(**settings)
+        EvaluationConfig(**settings)
 
 
 def test_no_transform_is_refused():

@@ -14,7 +14,7 @@ from conftest import centre, grid_at, make_grid, noise, oblique_grid, points_of,
 from semreg.config import GateConfig, RegistrationConfig
 from semreg.errors import ConfigError, GeometryError, ImageError
 from semreg.fields import Field, Layer, Volume, warp
-from semreg.gates import Evidence, collect, judge
+from semreg.gates import Evidence, collect_evidence, judge
 from semreg.gates.evidence import match_of
 from semreg.gates.probes import seen, try_shifts
 from semreg.gates.residual import search_again
@@ -99,7 +99,7 @@ def test_each_gate_stops_alone(change, name, level):
 def test_thresholds_are_the_settings_in_the_units_of_the_value():
     """A gate shows the thresholds of the settings beside its value, those in working voxels as mm."""
     config = GateConfig(residual=(0.5, 3.0), folding=(0.0, 50.0))
-    verdict = judge(replace(FINE, residual_mm=2.5, folded_share=0.4), config)
+    verdict = judge(replace(FINE, residual_mm=2.5, folded_share=0.4), config=config)
     assert (gate(verdict, "residual").look, gate(verdict, "residual").fail) == (2.0, 12.0)
     assert gate(verdict, "residual").unit == "mm"
     assert gate(verdict, "residual").level == "LOOK"
@@ -191,6 +191,9 @@ def test_uncertainty_and_consistency_count_where_they_are_known():
     assert gate(judge(FINE, record=record), "consistency").level == "PASS"
     assert gate(judge(FINE, evaluation=known, record=record), "consistency").level == "FAIL"
     assert gate(judge(FINE, uncertainty={"median_mm": 9.0}), "uncertainty").level == "LOOK"
+    of_record = {"uncertainty": {"median_mm": 9.0}}
+    assert gate(judge(FINE, record=of_record), "uncertainty").level == "LOOK"
+    assert gate(judge(FINE, record=of_record, uncertainty={"median_mm": 0.5}), "uncertainty").level == "PASS"
     assert gate(judge(FINE, uncertainty={"median_mm": 0.5}), "uncertainty").level == "PASS"
 
 
@@ -247,7 +250,7 @@ def test_a_turn_is_no_deformation(degrees):
     grid = grid_at([3.0, -8.0, 21.0], (19, 17, 15), (2.0, 2.3, 2.7), rotation(3))
     image = textured(grid)
     field = field_of_matrix(affine(grid, 2 * rotation(3, degrees), [2.0, 1.0, -3.0]), grid)
-    found = collect(image, image, field)
+    found = collect_evidence(image, image, field)
     assert (found.folded_share, found.tear_share, found.volume_share) == (0.0, 0.0, 0.0)
     assert found.bending_mm < 2.0  # mm; beyond the outer centres vectors continue unchanged
     assert found.scale == pytest.approx(2.0, abs=0.01)
@@ -258,12 +261,12 @@ def test_tears_and_folds_are_counted_exactly():
     grid = make_grid((16, 14, 12), (1.0, 1.4, 2.1), (4.0, -9.0, 33.0), rotation(3))
     vox = torch.zeros(3, *grid.shape)
     vox[2, :, 7:] = 4.0  # 4 mm along x between rows 1.4 mm apart
-    found = collect(textured(grid), textured(grid), Field(vox, grid))
+    found = collect_evidence(textured(grid), textured(grid), Field(vox, grid))
     assert found.tear_share == pytest.approx(1 / 14)
     assert found.folded_share == 0.0
     vox = torch.zeros(3, *grid.shape)
     vox[1, :, 6:] = -4.0
-    found = collect(textured(grid), textured(grid), Field(vox, grid))
+    found = collect_evidence(textured(grid), textured(grid), Field(vox, grid))
     assert found.folded_share == pytest.approx(2 / 12)  # rows 5 and 6 of the 12 that are not at the border
     assert found.volume_share == pytest.approx(2 / 12)
     assert found.jacobian_minimum == pytest.approx(-1.0)
@@ -272,7 +275,7 @@ def test_tears_and_folds_are_counted_exactly():
 def test_given_determinants_are_used():
     """Determinants that are known are not computed again."""
     grid = make_grid((12, 11, 10), (1.0, 1.4, 2.1), (4.0, -9.0, 33.0), rotation(3))
-    found = collect(textured(grid), textured(grid), Field.zeros(grid), jacobian=torch.full(grid.shape, -1.0))
+    found = collect_evidence(textured(grid), textured(grid), Field.zeros(grid), jacobian=torch.full(grid.shape, -1.0))
     assert found.folded_share == 1.0
 
 
@@ -280,11 +283,13 @@ def test_overlap_is_the_share_that_both_show():
     """Of images without background the overlap is the share of points inside the other box, whichever way is more."""
     fixed = make_grid((30, 20, 16), (1.0, 1.5, 2.0), (0.0, 0.0, 0.0), np.eye(3))
     moving = make_grid((30, 20, 16), (1.0, 1.5, 2.0), (12.0, 0.0, 0.0), np.eye(3))
-    found = collect(textured(fixed), textured(moving, 1), Field.zeros(fixed))
+    found = collect_evidence(textured(fixed), textured(moving, 1), Field.zeros(fixed))
     assert found.overlap == pytest.approx(0.6, abs=0.04)
     small = make_grid((10, 10, 8), (1.0, 1.5, 2.0), (4.0, 3.0, 4.0), np.eye(3))
-    assert collect(textured(fixed), textured(small, 1), Field.zeros(fixed)).overlap == pytest.approx(1.0, abs=0.05)
-    assert collect(textured(small), textured(fixed, 1), Field.zeros(small)).overlap == pytest.approx(1.0, abs=0.05)
+    found = collect_evidence(textured(fixed), textured(small, 1), Field.zeros(fixed))
+    assert found.overlap == pytest.approx(1.0, abs=0.05)
+    found = collect_evidence(textured(small), textured(fixed, 1), Field.zeros(small))
+    assert found.overlap == pytest.approx(1.0, abs=0.05)
 
 
 @pytest.mark.parametrize("dimension", [2, 3])
@@ -379,8 +384,8 @@ def test_the_order_of_the_axes_changes_nothing():
     field = smooth_field(grid, 3.0)
     field = Field(field.vox.float(), grid)
     turned = AxisOrder((1, 2, 0), (0,))
-    here = collect(image, other, field)
-    there = collect(image.reordered(turned), other.reordered(turned), field.reordered(turned))
+    here = collect_evidence(image, other, field)
+    there = collect_evidence(image.reordered(turned), other.reordered(turned), field.reordered(turned))
     for name in ("overlap", "scale", "bending_mm", "match", "residual_mm", "mismatch", "tear_share"):
         assert getattr(there, name) == pytest.approx(getattr(here, name), rel=0.05, abs=0.02), name
 
@@ -393,7 +398,7 @@ def test_a_field_with_nan_fails():
     grid = oblique_grid(3)
     field = Field.zeros(grid)
     field.vox[1, 2] = torch.nan
-    verdict = judge(collect(textured(grid), textured(grid, 1), field))
+    verdict = judge(collect_evidence(textured(grid), textured(grid, 1), field))
     assert verdict.level == "FAIL"
     assert gate(verdict, "finite").value == pytest.approx(100 / 5)
     assert "NaN" in verdict.reasons[0]
@@ -407,19 +412,19 @@ def test_missing_voxels_are_counted_and_left_out():
     image = textured(grid)
     holed = Volume(image.data.clone(), grid)
     holed.data[:, :12] = torch.nan
-    found = collect(image, holed, Field.zeros(grid))
+    found = collect_evidence(image, holed, Field.zeros(grid))
     assert found.missing == pytest.approx(12 / 18)
     assert found.match == pytest.approx(1.0, abs=0.05)
     assert gate(judge(found), "missing").level == "LOOK"
     with pytest.raises(ImageError, match="check the file"):
-        collect(image, Volume(torch.full_like(image.data, torch.nan), grid), Field.zeros(grid))
+        collect_evidence(image, Volume(torch.full_like(image.data, torch.nan), grid), Field.zeros(grid))
 
 
 def test_images_apart_fail():
     """Where nothing overlaps the verdict is FAIL by the overlap, and what needs both images is not measured."""
     grid = oblique_grid(3)
     away = Field.from_mm(torch.full((3, *grid.shape), 900.0), grid)
-    verdict = judge(collect(textured(grid), textured(grid, 1), away))
+    verdict = judge(collect_evidence(textured(grid), textured(grid, 1), away))
     assert gate(verdict, "overlap").value == 0.0
     assert gate(verdict, "overlap").level == verdict.level == "FAIL"
     assert gate(verdict, "match").level is None
@@ -429,7 +434,7 @@ def test_a_field_of_another_dimension_is_refused():
     """A field in 2-D for images in 3-D is an error in one sentence, not a verdict."""
     grid = oblique_grid(3)
     with pytest.raises(GeometryError, match="got one in 2-D"):
-        collect(textured(grid), textured(grid), Field.zeros(oblique_grid(2)))
+        collect_evidence(textured(grid), textured(grid), Field.zeros(oblique_grid(2)))
 
 
 @pytest.mark.parametrize("size", [(24, 20, 1), (1, 20, 24), (6, 5, 4)])
@@ -437,4 +442,4 @@ def test_thin_and_tiny_images_have_a_verdict(size):
     """Slices and images of a few voxels are judged without an error, and equal ones are not failed."""
     grid = make_grid(size, (1.0, 1.5, 4.0), (4.0, -9.0, 33.0), rotation(3))
     image = textured(grid, radius=1)
-    assert judge(collect(image, image, Field.zeros(grid))).level != "FAIL"
+    assert judge(collect_evidence(image, image, Field.zeros(grid))).level != "FAIL"

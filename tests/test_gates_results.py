@@ -6,6 +6,7 @@ The seeds are others than those that the thresholds were set on (11 to 14).
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,9 +18,10 @@ from conftest import centre, points_of, rotation
 from semreg.config import RegistrationConfig
 from semreg.fields import Field, Volume
 from semreg.files import read_image
-from semreg.gates import collect, collect_pair, judge
+from semreg.gates import collect_evidence, collect_pair, judge
 from semreg.gates.sight import field_of_matrix
 from semreg.intake import take_in
+from semreg.itk_bridge import sitk_image
 from semreg.phantom import make_pair
 from semreg.registration import register
 from semreg.sampling import smooth
@@ -40,7 +42,7 @@ def phantom(dimension, seed, displacement_mm=11.0):
 def level_of(fixed, moving, field, record=None):
     """The level of a result and the gates that it did not pass; ``record``: of its registration."""
     known = {} if record is None else {"uncertainty": record["uncertainty"], "record": record}
-    verdict = judge(collect(fixed, moving, field), **known)
+    verdict = judge(collect_evidence(fixed, moving, field), **known)
     return verdict.level, [gate.name for gate in verdict.gates if gate.level in ("LOOK", "FAIL")]
 
 
@@ -246,18 +248,31 @@ def test_a_mask_limits_what_is_judged():
     spoiled = Field(wrong, field.grid)
     mask = torch.zeros_like(fixed.data)
     mask[..., : half - 14] = 1
-    whole = collect(fixed, moving, spoiled)
-    part = collect(fixed, moving, spoiled, masks=(Volume(mask, fixed.grid), None))
+    whole = collect_evidence(fixed, moving, spoiled)
+    part = collect_evidence(fixed, moving, spoiled, fixed_mask=Volume(mask, fixed.grid))
     assert whole.mismatch > 0.15
     assert part.mismatch < 0.1
     assert part.residual_mm < whole.residual_mm
 
 
+def test_images_and_masks_come_as_users_have_them():
+    """Images and masks of SimpleITK give what Volumes give, and each mask counts on its own image."""
+    fixed, moving, field = phantom(2, 36)
+    mask = Volume(torch.zeros_like(moving.data), moving.grid)
+    mask.data[..., : mask.data.shape[-1] // 2] = 1
+    whole, part = collect_evidence(fixed, moving, field), collect_evidence(fixed, moving, field, moving_mask=mask)
+    others = [sitk_image(each) for each in (fixed, moving, mask)]
+    assert collect_evidence(*others[:2], field, moving_mask=others[2]) == part
+    assert part.seen_voxels < whole.seen_voxels
+    pair = take_in(fixed, moving, None, mask, RegistrationConfig())
+    assert replace(part, missing=None) == collect_pair(pair, field)
+
+
 def test_a_registration_hands_its_images_over():
-    """``collect_pair`` on images that are treated already sees what ``collect`` sees, but for missing voxels."""
+    """``collect_pair`` on images that are treated already sees the same, but for missing voxels."""
     fixed, moving, field = phantom(2, 36)
     pair = take_in(fixed, moving, None, None, RegistrationConfig())
-    whole, part = collect(fixed, moving, field).to_dict(), collect_pair(pair, field).to_dict()
+    whole, part = collect_evidence(fixed, moving, field).to_dict(), collect_pair(pair, field).to_dict()
     assert whole.pop("missing") == 0.0
     assert part.pop("missing") is None
     assert part == whole
@@ -268,5 +283,5 @@ def test_looking_costs_little():
     pair = make_pair(size=64, seed=31)
     field = pair.true_field()
     started = time.process_time()
-    collect(pair.fixed, pair.moving, field)
+    collect_evidence(pair.fixed, pair.moving, field)
     assert time.process_time() - started < 1.5

@@ -92,4 +92,4 @@ def test_estimate_of_the_memory_follows_the_settings():
     assert amounts == sorted(amounts, reverse=True)
     assert amounts[0] > 2 * amounts[1]
     assert needed(spacing_mm=8.0) > output_bytes(fixed) > 0.6 * needed(spacing_mm=8.0) - 330e6
-    assert plan(fixed, fixed, RegistrationConfig()).memory_bytes == needed()
+    assert plan(fixed, fixed).memory_bytes == needed()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,10 +13,11 @@ from typer.testing import CliRunner
 from conftest import grid_at, rotation
 from semreg.automatic import Machine, Sight, decide
 from semreg.cli.presets import app
+from semreg.cli.register_flags import SettingFlags, load_config
 from semreg.config import RegistrationConfig
 from semreg.errors import ConfigError
 from semreg.phantom import make_pair, render
-from semreg.presets import effort_names, layered, load_preset, preset_names, read_toml
+from semreg.presets import configure, effort_names, layered, load_preset, preset_names, read_toml
 from semreg.registration import register
 from semreg.settings import to_dict
 
@@ -122,6 +124,31 @@ def test_layers_replace_single_settings_and_whole_lists():
         layered({"refine": {"iteration": 5}})
     with pytest.raises(ConfigError, match="table of settings"):
         layered({"refine": {"iterations": 5}}, {"refine": 3})
+
+
+def test_python_layers_settings_as_the_command_line_does(tmp_path):
+    """``configure`` gives what the flags of the same names give, from the preset up to the last assignment."""
+    path = tmp_path / "mine.toml"
+    path.write_text("[refine]\ndiffusion = 2\niterations = 99\n[coarse]\nreach_mm = 70\n", encoding="utf-8")
+    said = "refine.levels=3", "refine.levels=1", "models.weight=2"
+    flags = SettingFlags(preset="lung-ct", config=path, fast=True, assignments=said)
+    found = configure(*said, preset="lung-ct", file=str(path), effort="fast")
+    assert found == load_config(flags) != load_config(replace(flags, fast=False))
+    assert (found.refine.diffusion, found.coarse.reach_mm, found.refine.levels) == (2.0, 70.0, 1)
+    assert found.refine.iterations == load_preset("fast").settings["refine"]["iterations"]
+    assert configure() == RegistrationConfig()
+
+
+def test_settings_that_are_none_are_refused(tmp_path):
+    """``configure`` names what it does not know and the nearest that it knows."""
+    with pytest.raises(ConfigError, match=r"did you mean 'refine\.diffusion'"):
+        configure("refine.difusion=1")
+    with pytest.raises(ConfigError, match="did you mean lung-ct"):
+        configure(preset="lungs-ct")
+    with pytest.raises(ConfigError, match="effort of fast or quality, got 'lung-ct'"):
+        configure(effort="lung-ct")
+    with pytest.raises(ConfigError, match="No such file"):
+        configure(file=tmp_path / "missing.toml")
 
 
 def test_a_file_of_settings_may_say_why(tmp_path):

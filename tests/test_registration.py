@@ -440,7 +440,7 @@ def test_steps_are_told_in_the_order_of_the_stages(result):
 
 def test_plan_is_in_sentences_and_mm():
     """The plan says in sentences, in mm, what will be done, and follows the settings."""
-    told = plan(FIXED, MOVING, RegistrationConfig())
+    told = plan(FIXED, MOVING)
     assert all(line.endswith(".") and line[0].isupper() for line in told.lines)
     assert sum(" mm" in line for line in told.lines) >= 4
     assert told.memory_bytes > 1e8
@@ -449,7 +449,7 @@ def test_plan_is_in_sentences_and_mm():
         coarse=CoarseConfig(enabled=False),
         refine=RefineConfig(distance="ncc", control_mm=11.0),
     )
-    other = plan(FIXED, MOVING, config)
+    other = plan(FIXED, MOVING, config=config)
     text = "\n".join(other.lines)
     assert "2.75 mm" in text
     assert "ncc" in text
@@ -457,7 +457,7 @@ def test_plan_is_in_sentences_and_mm():
     assert "Coarse" not in text
     assert "Coarse" in "\n".join(told.lines)
     large = Grid(tuple(4 * n for n in FIXED.size_xyz), FIXED.spacing_xyz, FIXED.origin_xyz, FIXED.direction)
-    assert plan(large, MOVING, RegistrationConfig()).memory_bytes > 1.2 * told.memory_bytes
+    assert plan(large, MOVING).memory_bytes > 1.2 * told.memory_bytes
 
 
 def test_plan_says_the_memory():
@@ -468,7 +468,7 @@ def test_plan_says_the_memory():
         "torch.set_num_threads(2)\n"
         "pair = make_pair(size=100, landmarks=1)\n"
         "config = semreg.RegistrationConfig()\n"
-        "plan = semreg.plan(pair.fixed.grid, pair.moving.grid, config)\n"
+        "plan = semreg.plan(pair.fixed.grid, pair.moving.grid, config=config)\n"
         "found = semreg.register(pair.fixed, pair.moving, config=config, device='cpu')\n"
         "print(json.dumps([plan.memory_bytes, found.record['peak_memory_bytes']['process']]))\n"
     )

@@ -44,7 +44,7 @@ def stacks():
 def page(tmp_path_factory):
     """The page as a file."""
     path = tmp_path_factory.mktemp("page") / "report.html"
-    write_report(path, folded_case())
+    write_report(folded_case(), path)
     return path
 
 
@@ -357,7 +357,7 @@ def test_reduced_slices_say_where_they_are(browser, tmp_path, monkeypatch):
     monkeypatch.setattr("semreg.reports.stacks.GREY_VOXELS", 3000)
     case = folded_case()
     small = make_stacks(case)
-    write_report(tmp_path / "report.html", case)
+    write_report(case, tmp_path / "report.html")
     browser.get((tmp_path / "report.html").as_uri())
     wait(browser, "return document.getElementById('viewer').dataset.ready === 'true'")
     _, _, cursor = drawn(browser)
@@ -378,7 +378,7 @@ def test_pictures_begin_on_the_first_screen(browser, tmp_path):
     """At 1440 × 900 the pictures begin within the first screen, even below a verdict with many reasons."""
     sentence = "One more search would move the image by another 20 mm (median): it is not in place."
     gates = [{"title": "Remaining displacement", "level": "FAIL", "value": 19.8, "unit": "mm", "sentence": sentence}]
-    write_report(tmp_path / "report.html", make_case(verdict={"level": "FAIL", "gates": gates * 8}))
+    write_report(make_case(verdict={"level": "FAIL", "gates": gates * 8}), tmp_path / "report.html")
     resize(browser, 1440, 900)
     browser.get((tmp_path / "report.html").as_uri())
     wait(browser, "return document.getElementById('viewer').dataset.ready === 'true'")

@@ -469,7 +469,7 @@ def test_case_refuses_what_does_not_fit():
 def test_unwritable_place_is_an_output_error(tmp_path):
     """A page that cannot be written raises OutputError and leaves nothing."""
     with pytest.raises(OutputError, match="writable"):
-        write_report(tmp_path / "missing" / "report.html", make_case())
+        write_report(make_case(), tmp_path / "missing" / "report.html")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -18,9 +18,13 @@ from typer.testing import CliRunner
 from report_case import EVALUATION, ORIGIN, RECORD, SHIFT, VERDICT, make_case
 from semreg.cli.report import report_command
 from semreg.errors import ConfigError, GeometryError, ImageError, OutputError
+from semreg.evaluation import evaluate
 from semreg.fields import Volume
-from semreg.files import write_image, write_transform
+from semreg.files import read_image, write_image, write_transform
+from semreg.gates import collect_evidence, judge
+from semreg.itk_bridge import sitk_image
 from semreg.phantom import make_pair
+from semreg.registration import register
 from semreg.reports import Case, write_figures
 
 app = typer.Typer()
@@ -208,6 +212,31 @@ def test_outlines_are_those_that_were_evaluated(folder):
     assert other.fixed_labels.grid == other.moving_labels.grid
 
 
+def test_a_case_of_a_result(tmp_path):
+    """``Case.of`` takes a result and its images as they are, and says what the folder of the same run says."""
+    pair = make_pair(size=24, dimension=2)
+    for name in ("fixed", "moving"):
+        write_image(getattr(pair, name), tmp_path / f"{name}.nii.gz")
+    images = read_image(tmp_path / "fixed.nii.gz"), read_image(tmp_path / "moving.nii.gz")
+    result = register(*images)
+    evaluation, verdict = evaluate(result), judge(collect_evidence(*images, result.field))
+    case = Case.of(result, *images, evaluation=evaluation, verdict=verdict, fixed_labels=sitk_image(pair.fixed))
+    assert case.title == "moving.nii.gz onto fixed.nii.gz"
+    assert case.names == {"fixed": "fixed.nii.gz", "moving": "moving.nii.gz"}
+    for volume, image in zip((case.fixed, case.moving), images, strict=True):
+        assert torch.equal(volume.data, image.volume.data)
+    assert case.field is result.field
+    assert case.warped is result.warped
+    assert case.uncertainty is result.uncertainty
+    assert (case.evaluation, case.verdict) == (evaluation.to_dict(), verdict.to_dict())
+    assert (case.background, case.record) == (result.record["background"], result.record)
+    assert case.fixed_labels.grid.shape == pair.fixed.grid.shape
+    other = Case.of(result, sitk_image(pair.fixed), pair.moving, verdict={"level": "LOOK"}, title="Mine", record={})
+    assert (other.title, other.names, dict(other.record), other.verdict["level"]) == ("Mine", {}, {}, "LOOK")
+    with pytest.raises(GeometryError, match="give the fixed image that was registered"):
+        Case.of(result, pair.moving, pair.moving)
+
+
 def test_verb_ends_with_one_sentence(tmp_path):
     """A folder without a record ends with one line on the standard error and exit code 2."""
     result = CliRunner().invoke(app, [str(tmp_path)])
@@ -221,7 +250,7 @@ NAMES = ["before_after", "checkerboard", "convergence", "grid", "jacobian", "lan
 
 def test_figures_are_sharp_enough_for_print(tmp_path):
     """All figures are written, at 300 dpi two columns wide 2100 pixels and marked as 300 dpi."""
-    files = write_figures(tmp_path / "figures", make_case(), dpi=300)
+    files = write_figures(make_case(), tmp_path / "figures", dpi=300)
     assert [file.stem for file in files] == NAMES
     picture = Image.open(tmp_path / "figures" / "before_after.png")
     assert picture.width == 2100
@@ -235,14 +264,14 @@ def test_figures_are_sharp_enough_for_print(tmp_path):
 def test_figures_of_little(tmp_path):
     """Without record, evaluation and uncertainty the four figures of the field are written."""
     case = make_case()
-    files = write_figures(tmp_path, Case(fixed=case.fixed, moving=case.moving, field=case.field), dpi=50)
+    files = write_figures(Case(fixed=case.fixed, moving=case.moving, field=case.field), tmp_path, dpi=50)
     assert [file.stem for file in files] == ["before_after", "checkerboard", "grid", "jacobian"]
 
 
 def test_figures_in_two_dimensions(tmp_path):
     """A pair in 2-D has the figures of its one plane."""
     pair = make_pair(size=40, dimension=2)
-    files = write_figures(tmp_path, Case(fixed=pair.fixed, moving=pair.moving, field=pair.true_field()), dpi=50)
+    files = write_figures(Case(fixed=pair.fixed, moving=pair.moving, field=pair.true_field()), tmp_path, dpi=50)
     assert [file.stem for file in files] == ["before_after", "checkerboard", "grid", "jacobian"]
     for file in files:
         with Image.open(file) as picture:
@@ -253,7 +282,7 @@ def test_figures_in_two_dimensions(tmp_path):
 def test_odd_resolutions_are_refused(tmp_path, dpi):
     """A resolution that is no use is refused before anything is written."""
     with pytest.raises(ConfigError, match=r"expected dpi in 50\.\.1200"):
-        write_figures(tmp_path / "figures", make_case(), dpi=dpi)
+        write_figures(make_case(), tmp_path / "figures", dpi=dpi)
     assert not (tmp_path / "figures").exists()
 
 
@@ -261,7 +290,7 @@ def test_figures_into_a_file_are_an_output_error(tmp_path):
     """A folder that cannot be made raises OutputError."""
     (tmp_path / "figures").write_text("I am a file", encoding="utf-8")
     with pytest.raises(OutputError):
-        write_figures(tmp_path / "figures", make_case(), dpi=50)
+        write_figures(make_case(), tmp_path / "figures", dpi=50)
 
 
 CHECK = """
@@ -269,10 +298,10 @@ import sys
 sys.path.insert(0, {tests!r})
 from report_case import make_case
 from semreg.reports import write_report, write_figures
-write_report({out!r} + "/report.html", make_case())
+write_report(make_case(), {out!r} + "/report.html")
 assert "matplotlib" not in sys.modules, "the page needs no matplotlib"
 assert "SimpleITK" not in sys.modules, "nor SimpleITK"
-write_figures({out!r} + "/figures", make_case(), dpi=50)
+write_figures(make_case(), {out!r} + "/figures", dpi=50)
 assert "matplotlib.pyplot" not in sys.modules, "figures leave pyplot alone"
 """
 

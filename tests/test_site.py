@@ -17,7 +17,7 @@ import typer
 import semreg
 from semreg import config
 from semreg.cli import app
-from semreg.phantom import make_pair
+from semreg.phantom import make_pair, write_pair
 from site_build import ROOT, built, taken
 from test_readme import blocks
 
@@ -160,13 +160,9 @@ def test_commands_parse(page):
 
 def test_the_first_five_minutes(tmp_path, monkeypatch, capsys):
     """The start page as it stands: its commands run on a phantom pair in ``demo``, then its Python."""
-    from semreg.demo import write_pair
-    from semreg.files import OutputFolder
-
     page = (DOCS / "index.md").read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    with OutputFolder(tmp_path / "demo") as folder:
-        write_pair(make_pair(size=16), folder)
+    write_pair(make_pair(size=16), tmp_path / "demo")
     shutil.copy("demo/moving.nii.gz", "labels.nii.gz")
     ran = [line for line in commands_of("docs/index.md") if not line.startswith("semreg demo")]
     assert [shlex.split(line)[1] for line in ran] == ["register", "apply", "evaluate"]

@@ -12,6 +12,7 @@ from mkdocs.structure.files import Files
 from mkdocs.structure.pages import Page
 
 from semreg.cli import app
+from semreg.cli.panels import sections
 
 PAGE = "reference/command_line.md"
 MARK = "<!-- filled from the commands -->"
@@ -53,17 +54,15 @@ def section(name: str, command: Any) -> list[str]:
     """One verb."""
     with command.context_class(command, info_name=name) as context:
         usage = command.get_usage(context).removeprefix("Usage: ")
-        rows = {"arguments": [], "options": []}
-        for parameter in command.get_params(context):
-            record = parameter.get_help_record(context)
-            if record is not None and record[0] != "--help":
-                kind = "options" if record[0].startswith("-") else "arguments"
-                rows[kind].append(row(*record))
+        found = sections(command, context)
     lines = [f"## {name} {{ #{anchor(name)} }}", "", first_line(command), ""]
     lines += [*rest(command), f"```text\n{' '.join(usage.split())}\n```", ""]
-    for kind, found in rows.items():
-        if found:
-            lines += [f"| {kind[:-1]} | what it is | default, limits |", "|---|---|---|", *found, ""]
+    for title, records in found.items():
+        rows = [row(*record) for record in records if record[0] != "--help"]
+        if rows:
+            kind = "argument" if title == "Arguments" else "option"
+            named = [] if title in ("Arguments", "Options") else [f"**{title}**", ""]
+            lines += [*named, f"| {kind} | what it is | default, limits |", "|---|---|---|", *rows, ""]
     return lines
 
 

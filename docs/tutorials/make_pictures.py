@@ -32,9 +32,9 @@ def main() -> None:
 def draw(name: str, pair: PhantomPair) -> None:
     """Register the pair and keep the picture of before and after."""
     result = semreg.register(pair.fixed, pair.moving)
-    case = semreg.Case(fixed=pair.fixed, moving=pair.moving, field=result.field, record=result.record)
+    case = semreg.Case.of(result, pair.fixed, pair.moving)
     with tempfile.TemporaryDirectory() as folder:
-        semreg.write_figures(folder, case, dpi=DPI)
+        semreg.write_figures(case, folder, dpi=DPI)
         PICTURES.mkdir(exist_ok=True)
         with Image.open(Path(folder) / "before_after.png") as image:
             keep(image, PICTURES / f"{name}.png")

@@ -11,8 +11,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from semreg.alignment import Aligned as Aligned
     from semreg.alignment import align as align
+    from semreg.config import AlignConfig as AlignConfig
+    from semreg.config import CoarseConfig as CoarseConfig
+    from semreg.config import FeatureConfig as FeatureConfig
+    from semreg.config import GateConfig as GateConfig
+    from semreg.config import IntensityConfig as IntensityConfig
     from semreg.config import ModelConfig as ModelConfig
+    from semreg.config import RefineConfig as RefineConfig
     from semreg.config import RegistrationConfig as RegistrationConfig
+    from semreg.config import UncertaintyConfig as UncertaintyConfig
     from semreg.consistency import Inverse as Inverse
     from semreg.consistency import inverse_consistency as inverse_consistency
     from semreg.consistency import invert as invert
@@ -27,7 +34,7 @@ if TYPE_CHECKING:
     from semreg.errors import OutputError as OutputError
     from semreg.errors import SemregError as SemregError
     from semreg.evaluation import Evaluation as Evaluation
-    from semreg.evaluation import EvaluationSettings as EvaluationSettings
+    from semreg.evaluation import EvaluationConfig as EvaluationConfig
     from semreg.evaluation import evaluate as evaluate
     from semreg.events import Step as Step
     from semreg.features.contract import ModelSpec as ModelSpec
@@ -45,7 +52,7 @@ if TYPE_CHECKING:
     from semreg.files import write_transform as write_transform
     from semreg.gates import Evidence as Evidence
     from semreg.gates import Verdict as Verdict
-    from semreg.gates import collect as collect
+    from semreg.gates import collect_evidence as collect_evidence
     from semreg.gates import judge as judge
     from semreg.geometry import Grid as Grid
     from semreg.inference import extract as extract
@@ -55,6 +62,7 @@ if TYPE_CHECKING:
     from semreg.itk_tensor import image_to_tensor as image_to_tensor
     from semreg.itk_tensor import tensor_to_image as tensor_to_image
     from semreg.planning import plan as plan
+    from semreg.presets import configure as configure
     from semreg.registration import Registration as Registration
     from semreg.registration import register as register
     from semreg.reports import Case as Case
@@ -62,21 +70,26 @@ if TYPE_CHECKING:
     from semreg.reports import write_report as write_report
     from semreg.transforms import read_transform as read_transform
 
-__version__ = "0.1.0"
+    __version__: str
 
 _HOMES = {
+    "AlignConfig": "config",
     "Aligned": "alignment",
     "Case": "reports",
+    "CoarseConfig": "config",
     "ConfigError": "errors",
     "DeviceError": "errors",
     "DivergedError": "errors",
     "Evaluation": "evaluation",
-    "EvaluationSettings": "evaluation",
+    "EvaluationConfig": "evaluation",
     "Evidence": "gates",
+    "FeatureConfig": "config",
     "Field": "fields",
+    "GateConfig": "config",
     "GeometryError": "errors",
     "Grid": "geometry",
     "ImageError": "errors",
+    "IntensityConfig": "config",
     "Inverse": "consistency",
     "Layer": "fields",
     "LoadedImage": "itk_bridge",
@@ -88,14 +101,17 @@ _HOMES = {
     "Normalisation": "features.contract",
     "OutputError": "errors",
     "OutputFolder": "files",
+    "RefineConfig": "config",
     "Registration": "registration",
     "RegistrationConfig": "config",
     "SemregError": "errors",
     "Step": "events",
+    "UncertaintyConfig": "config",
     "Verdict": "gates",
     "Volume": "fields",
     "align": "alignment",
-    "collect": "gates",
+    "collect_evidence": "gates",
+    "configure": "presets",
     "evaluate": "evaluation",
     "extract": "inference",
     "image_to_tensor": "itk_tensor",
@@ -124,9 +140,21 @@ __all__ = ["__version__", *_HOMES]  # noqa: PLE0604 - the names of a dict are st
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name in _HOMES:
         return getattr(import_module(f"semreg.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'semreg' has no attribute {name!r}")
+
+
+def _version() -> str:
+    """The version that was built, from the tag it was built at; ``0+unknown`` where nothing was built or installed."""
+    from importlib.metadata import PackageNotFoundError, version  # costs more than all else here
+
+    try:
+        return version("semreg")
+    except PackageNotFoundError:
+        return "0+unknown"
 
 
 def __dir__() -> list[str]:

@@ -1,45 +1,71 @@
-"""Registers the built-in phantom pair, writes all files and says how far landmarks are off, in mm.
+"""Makes one of the built-in pairs, registers it, writes all files and says how far landmarks are off, in mm.
 
 Does nothing that a user could not do with the public names. Knows nothing of the terminal.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
-from torch import Tensor
-
+from semreg.errors import ConfigError
 from semreg.evaluation import evaluate, stage_evaluation
 from semreg.events import OnStep
 from semreg.files import OutputFolder, write_field, write_image, write_transform
-from semreg.gates import collect, judge
-from semreg.phantom import PhantomPair, make_pair
+from semreg.gates import collect_evidence, judge
+from semreg.phantom import PhantomPair, make_brains, make_pair, make_slides
+from semreg.phantom.writing import pixel_type_of, stage_pair, write_pair
 from semreg.record import stable_json, versions
 from semreg.registration import register
 from semreg.reports import Case, write_report
 
-FIXED_TYPE, MOVING_TYPE = "int16", "uint16"
+
+class Kind(NamedTuple):
+    """One of the built-in pairs."""
+
+    make: Callable[..., PhantomPair]
+    size: int
+    """About how many voxels an axis has where nothing is said."""
+    shows: str
+    suffix: str = ".nii.gz"
 
 
-def run(out: Path, *, size: int = 120, on_step: OnStep | None = None) -> list[str]:
-    """Register a phantom of about ``size`` voxels an axis, write everything to ``out`` and return what to print.
+KINDS = {
+    "abdomen": Kind(make_pair, 120, "a CT-like and an MR-like image"),
+    "brain": Kind(make_brains, 96, "two brains in MR"),
+    "slides": Kind(make_slides, 256, "two stained slides", ".png"),
+}
+"""By what the command line calls them."""
 
-    Raises OutputError if ``out`` cannot be written; then nothing is left there.
+
+def write_images(out: Path, *, kind: str = "abdomen", size: int | None = None) -> list[Path]:
+    """Write the images, labels and landmarks of a built-in pair to ``out`` alone; the files.
+
+    ``size``: about how many voxels an axis. Raises ConfigError for a kind or size that is none, OutputError.
     """
-    pair = make_pair(size=size)
+    each = kind_called(kind)
+    return write_pair(each.make(size=size or each.size), out, suffix=each.suffix)
+
+
+def run(out: Path, *, kind: str = "abdomen", size: int | None = None, on_step: OnStep | None = None) -> list[str]:
+    """Register a built-in pair of about ``size`` voxels an axis, write everything to ``out``, return what to print.
+
+    Raises ConfigError for a kind or size that is none, OutputError if ``out`` cannot be written; then nothing is left
+    there.
+    """
+    each = kind_called(kind)
+    pair = each.make(size=size or each.size)
     with OutputFolder(out) as folder:
-        write_pair(pair, folder)
+        stage_pair(pair, folder, suffix=each.suffix)
         result = register(pair.fixed, pair.moving, on_step=on_step)
         points = (pair.fixed_points.numpy(), pair.moving_points.numpy())
         evaluation = evaluate(result, fixed=pair.fixed, moving=pair.moving, landmarks=points)
         measured = evaluation.to_dict()
-        evidence = collect(pair.fixed, pair.moving, result.field)
+        evidence = collect_evidence(pair.fixed, pair.moving, result.field)
         known = {"evaluation": measured, "uncertainty": result.record["uncertainty"], "record": result.record}
         verdict = judge(evidence, **known).to_dict()
-        write_image(result.warped, folder.stage("warped.nii.gz"), MOVING_TYPE)
+        write_image(result.warped, folder.stage("warped.nii.gz"), pixel_type_of(pair.moving))
         write_field(result.field, folder.stage("field.nii.gz"))
         write_transform(result.field, folder.stage("transform.h5"))
         record = {**result.record, "landmarks": landmark_summary(measured), "verdict": verdict, "versions": versions()}
@@ -48,16 +74,16 @@ def run(out: Path, *, size: int = 120, on_step: OnStep | None = None) -> list[st
         case = Case(
             fixed=pair.fixed, moving=pair.moving, field=result.field, warped=result.warped,
             uncertainty=result.uncertainty, evaluation=measured, verdict=verdict, record=record,
-            names={"fixed": "fixed.nii.gz", "moving": "moving.nii.gz"}, title="The built-in phantoms",
+            names={name: name + each.suffix for name in ("fixed", "moving")}, title="The built-in phantoms",
         )  # fmt: skip
-        write_report(folder.stage("report.html"), case)
+        write_report(case, folder.stage("report.html"))
     jacobian = record["jacobian"]
     before, after = (
-        f"mean {each['mean_mm']:.2f} mm, 95th percentile {each['p95_mm']:.2f} mm"
-        for each in record["landmarks"].values()
+        f"mean {error['mean_mm']:.2f} mm, 95th percentile {error['p95_mm']:.2f} mm"
+        for error in record["landmarks"].values()
     )
     return [
-        f"{len(pair.fixed_points)} landmarks on a CT-like and an MR-like image with a known deformation",
+        f"{len(pair.fixed_points)} landmarks on {each.shows} with a known deformation",
         f"landmark error before: {before}",
         f"landmark error after:  {after}",
         f"smallest Jacobian: {jacobian['minimum']:.3f}",
@@ -75,15 +101,8 @@ def landmark_summary(measured: Mapping[str, Any]) -> dict[str, dict[str, float]]
     }
 
 
-def write_pair(pair: PhantomPair, folder: OutputFolder) -> None:
-    """Write the images as a scanner stores them, and the landmarks."""
-    write_image(pair.fixed, folder.stage("fixed.nii.gz"), FIXED_TYPE)
-    write_image(pair.moving, folder.stage("moving.nii.gz"), MOVING_TYPE)
-    _write_points(pair.fixed_points, folder.stage("fixed_points.csv"))
-    _write_points(pair.moving_points, folder.stage("moving_points.csv"))
-
-
-def _write_points(points: Tensor, path: Path) -> None:
-    """Points (N, D) in mm, LPS, one a line under a header."""
-    names = ",".join("xyz"[: points.shape[1]])
-    np.savetxt(path, points.numpy(), fmt="%.4f", delimiter=",", header=names, comments="")
+def kind_called(name: str) -> Kind:
+    """The pair of a name (ConfigError)."""
+    if name not in KINDS:
+        raise ConfigError(f"expected a built-in pair of {', '.join(KINDS)}, got {name!r}: choose one of them")
+    return KINDS[name]

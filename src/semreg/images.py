@@ -39,7 +39,7 @@ COUNTER = re.compile(r"%0?\d*[diu]")
 """What stands for the number of a file in a pattern."""
 
 
-def read_image(path: str | Path, series: str | None = None) -> LoadedImage:
+def read_image(path: str | Path, *, series: str | None = None) -> LoadedImage:
     """Read an image: a 2-D or 3-D file that SimpleITK reads, or a DICOM series in a folder.
 
     ``series``: the UID of one of several series, or its description or a part of it, whatever the case. Colours (three
@@ -86,12 +86,12 @@ def read_grid(path: str | Path, series: str | None = None) -> Grid:
     return grid
 
 
-def read_mask(path: str | Path, series: str | None = None) -> Volume:
+def read_mask(path: str | Path, *, series: str | None = None) -> Volume:
     """Read a mask, float32 (1, z, y, x): 0 is excluded, 1 and above is included, between is a weight; NaN is excluded.
 
     Raises as ``read_image`` does.
     """
-    volume = read_image(path, series).volume
+    volume = read_image(path, series=series).volume
     return Volume(volume.data.nan_to_num(nan=0.0).clamp(0.0, 1.0), volume.grid)
 
 

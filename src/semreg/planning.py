@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
 
 import torch
 
 from semreg.config import RefineConfig, RegistrationConfig
 from semreg.dense.coarse import Level, memory_bytes, plan_levels
 from semreg.dense.refine import lattice_of
+from semreg.devices import choose_device
 from semreg.errors import ConfigError
 from semreg.features.extract import Extractor
 from semreg.features.inputs import frame_of
@@ -45,21 +46,23 @@ class Plan:
 def plan(  # noqa: PLR0913 - what is registered, how and where
     fixed: Grid,
     moving: Grid,
-    config: RegistrationConfig,
-    device: torch.device | str = "cpu",
     *,
+    config: RegistrationConfig | None = None,
+    device: str | torch.device = "auto",
     initial: bool = False,
     pairings: Sequence[Pairing] | None = None,
-    folders: Sequence[Any] = (),
+    models: Sequence[str | Path] | str | Path = (),
 ) -> Plan:
     """Decide grids, levels and reach from the two grids and the settings; computes nothing on images.
 
-    Networks that the settings name are loaded (``pairings`` holds them if they are already), to know their channels.
+    ``initial``: whether a start is given, so that the headers need not bring the images together. Networks that the
+    settings name are loaded, to know their channels, unless ``pairings`` holds them already; ``models`` are folders
+    with fetched ones. Raises GeometryError, ConfigError, ModelError or DeviceError.
     """
-    config = resolve(config, fixed)
+    device = device if isinstance(device, torch.device) else choose_device(device)
+    config = resolve(config or RegistrationConfig(), fixed)
     if pairings is None:
-        given = Given(folders=folders_of(folders))
-        pairings = resolve_models(config, fixed.dimension, torch.device(device), given)
+        pairings = resolve_models(config, fixed.dimension, device, Given(folders=folders_of(models)))
     frame, levels = layout(fixed, moving, config, initial=initial)
     coarse_config, refine_config, features = config.coarse, config.refine, config.features
     grid = frame.fixed.pooled(features.pooling or 1)

@@ -224,7 +224,7 @@ def _placed(pair: Pair, found: _Searched, run: _Run) -> _Placed:
 def _record(pair: Pair, found: _Searched, placed: _Placed, run: _Run) -> dict[str, Any]:
     """What was done, ready for JSON."""
     config, deformed, started = run.config, found.deformed, found.start is not None
-    planned = plan(*pair.grids, config, run.device, initial=started, pairings=found.pairings)
+    planned = plan(*pair.grids, config=config, device=run.device, initial=started, pairings=found.pairings)
     return {
         "device": str(run.device),
         "threads": torch.get_num_threads(),

@@ -177,7 +177,7 @@ def summary_rows(record: Mapping[str, Any], files: list[str]) -> list[tuple[str,
         ("smallest Jacobian", _number(jacobian["minimum"])),
         ("folded voxels", f"{_number(100 * jacobian['folded_share'])} %"),
         *([("there and back", _there_and_back(back))] if back else []),
-        *([("uncertainty", f"{_number(uncertainty['median_mm'])} mm in the median")] if uncertainty else []),
+        *([("uncertainty", _estimated(uncertainty))] if uncertainty else []),
         ("files", ", ".join(files)),
     ]
 
@@ -199,6 +199,14 @@ def alignment_rows(alignment: Mapping[str, Any] | None) -> list[tuple[str, str]]
         return [("alignment", applied)]
     match = f"match {_number(alignment['match'])}, {_number(100 * alignment['overlap'])} % of the content in both"
     return [("alignment", f"{applied}; {match}"), *[("doubtful", doubt) for doubt in alignment["doubts"]]]
+
+
+def _estimated(uncertainty: Mapping[str, Any]) -> str:
+    """The median of the map of uncertainty, and that it is a scale and no error that was measured."""
+    median = _number(uncertainty["median_mm"])
+    return (
+        f"{median} mm in the median, to compare places of this pair by; no measured error, large where images are flat"
+    )
 
 
 def _there_and_back(inverse: Mapping[str, Any]) -> str:

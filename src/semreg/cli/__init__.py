@@ -8,7 +8,6 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -16,11 +15,13 @@ import typer
 import semreg
 from semreg.cli.align import align_command
 from semreg.cli.batch import batch_command
-from semreg.cli.common import EXIT_TERMINATED, Debug, sentences
+from semreg.cli.common import EXIT_TERMINATED
+from semreg.cli.demo import demo_command
 from semreg.cli.doctor import doctor_command
 from semreg.cli.evaluate import evaluate_command
 from semreg.cli.infer import features_command, infer_command
 from semreg.cli.models import app as models_app
+from semreg.cli.panels import SectionedCommand
 from semreg.cli.presets import app as presets_app
 from semreg.cli.register import register_command
 from semreg.cli.report import report_command
@@ -31,7 +32,6 @@ from semreg.cli.transforms import (
     invert_command,
     jacobian_command,
 )
-from semreg.terminal import Progress, show_log
 
 app = typer.Typer(
     name="semreg",
@@ -60,7 +60,7 @@ def root(
         raise typer.Exit
 
 
-@app.command("version")
+@app.command("version", cls=SectionedCommand)
 def version_command() -> None:
     """Print the versions of semreg and of what it builds on."""
     from semreg.record import versions
@@ -69,37 +69,24 @@ def version_command() -> None:
         typer.echo(f"{name} {number}")
 
 
-app.command("register")(register_command)
-app.command("align")(align_command)
-app.command("evaluate")(evaluate_command)
-app.command("report")(report_command)
-app.command("batch")(batch_command)
-app.command("apply")(apply_command)
-app.command("convert")(convert_command)
-app.command("compose")(compose_command)
-app.command("invert")(invert_command)
-app.command("jacobian")(jacobian_command)
-app.command("infer")(infer_command)
-app.command("features")(features_command)
-app.command("doctor")(doctor_command)
+app.command("register", cls=SectionedCommand)(register_command)
+app.command("align", cls=SectionedCommand)(align_command)
+app.command("evaluate", cls=SectionedCommand)(evaluate_command)
+app.command("report", cls=SectionedCommand)(report_command)
+app.command("batch", cls=SectionedCommand)(batch_command)
+app.command("apply", cls=SectionedCommand)(apply_command)
+app.command("convert", cls=SectionedCommand)(convert_command)
+app.command("compose", cls=SectionedCommand)(compose_command)
+app.command("invert", cls=SectionedCommand)(invert_command)
+app.command("jacobian", cls=SectionedCommand)(jacobian_command)
+app.command("infer", cls=SectionedCommand)(infer_command)
+app.command("features", cls=SectionedCommand)(features_command)
+app.command("doctor", cls=SectionedCommand)(doctor_command)
 app.add_typer(models_app, name="models")
 app.add_typer(presets_app, name="presets")
 
 
-@app.command("demo")
-def demo_command(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path("demo"),
-    debug: Debug = False,
-) -> None:
-    """Register a built-in pair of phantoms with a known deformation and print the landmark error in mm."""
-    with sentences(debug=debug):
-        show_log(quiet=False, verbose=False)
-        from semreg.demo import run
-
-        with Progress(quiet=False) as progress:
-            lines = run(output, on_step=progress)
-        for line in lines:
-            typer.echo(line)
+app.command("demo", cls=SectionedCommand)(demo_command)
 
 
 def _terminate(number: int, frame: object) -> NoReturn:

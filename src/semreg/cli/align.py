@@ -10,6 +10,7 @@ import typer
 
 from semreg.cli.common import Device, ImageFiles, Threads, VerboseMessages, check_dtype, command_of, print_json
 from semreg.cli.grouping import grouped
+from semreg.cli.panels import ALIGNMENT
 from semreg.cli.proof import ProofFlags
 from semreg.cli.register import check_together, read_beside, read_images
 from semreg.cli.register_files import check_outputs, describe_inputs, remove_stale, write_texts, written_before
@@ -33,9 +34,15 @@ class AlignFlags:
     """What ``semreg align`` is asked for."""
 
     pair: PairFlags
-    transform: Annotated[Alignment | None, typer.Option("--transform", help="What is looked for; auto by default.")] = (
-        None
-    )
+    transform: Annotated[
+        Alignment | None,
+        typer.Option(
+            "--transform",
+            help="What is looked for: auto by default, none, translation, rigid, similarity, affine.",
+            metavar="KIND",
+            rich_help_panel=ALIGNMENT,
+        ),
+    ] = None
     body_mask: BodyMask = None
     config: Config = None
     assignments: Assignments = ()

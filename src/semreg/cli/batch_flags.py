@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from semreg.cli.common import Device, Folders, ImageFiles, ImageFormat, JsonMessages, Threads
+from semreg.cli.panels import INPUT, MACHINE, MESSAGES, OUTPUT
 from semreg.cli.register_flags import Inverse, Jacobian, SettingFlags
 
 
@@ -16,7 +17,12 @@ from semreg.cli.register_flags import Inverse, Jacobian, SettingFlags
 class BatchImages(ImageFiles):
     """How the images of all pairs are written."""
 
-    dtype: Annotated[str | None, typer.Option(help="Voxel type of the warped images; else the moving one's.")] = None
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="Voxel type of the warped images; else the moving one's.", metavar="TYPE", rich_help_panel=OUTPUT
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +30,10 @@ class BatchMessages(JsonMessages):
     """What a batch says."""
 
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print what became of the pairs as JSON and nothing else.")
+        bool,
+        typer.Option(
+            "--json", help="Print what became of the pairs as JSON and nothing else.", rich_help_panel=MESSAGES
+        ),
     ] = False
 
 
@@ -32,22 +41,60 @@ class BatchMessages(JsonMessages):
 class BatchFlags:
     """What ``semreg batch`` is asked for."""
 
-    source: Annotated[Path, typer.Argument(help="Table of pairs, .csv or .toml, or the folder of a BIDS data set.")]
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results, one folder a pair.")]
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Pairs at once on this machine.")] = 1
+    source: Annotated[
+        Path, typer.Argument(help="Table of pairs, .csv or .toml, or the folder of a BIDS data set.", metavar="SOURCE")
+    ]
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder for the results, one folder a pair.",
+            metavar="FOLDER",
+            rich_help_panel=OUTPUT,
+        ),
+    ]
+    jobs: Annotated[
+        int,
+        typer.Option(
+            "--jobs", "-j", min=1, help="Pairs at once on this machine.", metavar="N", rich_help_panel=MACHINE
+        ),
+    ] = 1
     scheduler: Annotated[
-        str | None, typer.Option("--scheduler", help="Dask scheduler to run on, such as tcp://host:8786.")
+        str | None,
+        typer.Option(
+            "--scheduler",
+            help="Dask scheduler to run on, such as tcp://host:8786.",
+            metavar="ADDRESS",
+            rich_help_panel=MACHINE,
+        ),
     ] = None
     fixed: Annotated[
         str | None,
-        typer.Option("--fixed", help="BIDS: which images are fixed, such as suffix=T1w,session=01; or a file."),
+        typer.Option(
+            "--fixed",
+            help="BIDS: which images are fixed, such as suffix=T1w,session=01; or a file.",
+            metavar="ENTITIES|FILE",
+            rich_help_panel=INPUT,
+        ),
     ] = None
     moving: Annotated[
-        str | None, typer.Option("--moving", help="BIDS: which images are moving, such as suffix=T2w.")
+        str | None,
+        typer.Option(
+            "--moving",
+            help="BIDS: which images are moving, such as suffix=T2w.",
+            metavar="ENTITIES",
+            rich_help_panel=INPUT,
+        ),
     ] = None
-    across: Annotated[bool, typer.Option("--across", help="BIDS: one fixed image for all subjects.")] = False
+    across: Annotated[
+        bool, typer.Option("--across", help="BIDS: one fixed image for all subjects.", rich_help_panel=INPUT)
+    ] = False
     only: Annotated[
-        tuple[str, ...], typer.Option("--only", help="Run this pair and leave the others; repeatable.")
+        tuple[str, ...],
+        typer.Option(
+            "--only", help="Run this pair and leave the others; repeatable.", metavar="NAME", rich_help_panel=INPUT
+        ),
     ] = ()
     settings: SettingFlags = field(default_factory=SettingFlags)
     inverse: Inverse = False
@@ -56,7 +103,9 @@ class BatchFlags:
     folders: Folders = ()
     device: Device = "auto"
     threads: Threads = None
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all pairs and print what would be run.")] = False
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check all pairs and print what would be run.", rich_help_panel=MESSAGES)
+    ] = False
     messages: BatchMessages = field(default_factory=BatchMessages)
     command: tuple[str, ...] = ()
     """The words of the command line."""

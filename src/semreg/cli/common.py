@@ -16,6 +16,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from semreg.cli.panels import MACHINE, MESSAGES, MODELS, OUTPUT
 from semreg.errors import ConfigError, OutputError, SemregError
 from semreg.memory import is_out_of_memory
 from semreg.terminal import show_log
@@ -27,22 +28,56 @@ EXIT_TERMINATED = 143
 REGISTER_ADVICE = "--dry-run says what it takes; use --device cpu, coarser settings or a smaller image"
 MODEL_ADVICE = "set --memory to what there is, keep fewer --layers, use --device cpu or a smaller image"
 
-Model = Annotated[str, typer.Option("--model", "-m", help="File of a network, or a name: see semreg models list.")]
-Layers = Annotated[str | None, typer.Option(help="Outputs to keep, such as 0,2 or -1: the last. All by default.")]
-Memory = Annotated[str | None, typer.Option(help="Limit of memory for the whole process, such as 3GB.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:n or mps.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="Threads of the CPU; all by default.")]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="File of a network, or a name: see semreg models list.",
+        metavar="FILE|NAME",
+        rich_help_panel=MODELS,
+    ),
+]
+Layers = Annotated[
+    str | None,
+    typer.Option(
+        help="Outputs to keep, such as 0,2 or -1: the last. All by default.", metavar="N,N", rich_help_panel=MODELS
+    ),
+]
+Memory = Annotated[
+    str | None,
+    typer.Option(help="Limit of memory for the whole process, such as 3GB.", metavar="SIZE", rich_help_panel=MACHINE),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:n or mps.", metavar="NAME", rich_help_panel=MACHINE)]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Threads of the CPU; all by default.", metavar="N", rich_help_panel=MACHINE)
+]
 Spec = Annotated[
     tuple[str, ...],
-    typer.Option("--spec", help="Name=value: what the model's description is to say instead; repeatable."),
+    typer.Option(
+        "--spec",
+        help="Name=value: what the model's description is to say instead; repeatable.",
+        metavar="NAME=VALUE",
+        rich_help_panel=MODELS,
+    ),
 ]
 Folders = Annotated[
-    tuple[Path, ...], typer.Option("--models", help="Folder with fetched models, before the default; repeatable.")
+    tuple[Path, ...],
+    typer.Option(
+        "--models",
+        help="Folder with fetched models, before the default; repeatable.",
+        metavar="FOLDER",
+        rich_help_panel=MODELS,
+    ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the record as JSON and nothing else.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the trace of an error.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what is done in detail.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors.", rich_help_panel=MESSAGES)]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print the record as JSON and nothing else.", rich_help_panel=MESSAGES)
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the trace of an error.", rich_help_panel=MESSAGES)]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Show what is done in detail.", rich_help_panel=MESSAGES)
+]
 
 
 class ImageFormat(str, Enum):
@@ -54,8 +89,11 @@ class ImageFormat(str, Enum):
     MHA = "mha"
 
 
-Dtype = Annotated[str | None, typer.Option(help="Voxel type of the warped image; else the moving one's.")]
-Ending = Annotated[ImageFormat, typer.Option("--format", help="Of the images written.")]
+Dtype = Annotated[
+    str | None,
+    typer.Option(help="Voxel type of the warped image; else the moving one's.", metavar="TYPE", rich_help_panel=OUTPUT),
+]
+Ending = Annotated[ImageFormat, typer.Option("--format", help="Of the images written.", rich_help_panel=OUTPUT)]
 
 
 @dataclass(frozen=True, kw_only=True)

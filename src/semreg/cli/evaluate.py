@@ -11,10 +11,10 @@ import typer
 
 from semreg.cli.common import check_not_read, command_of, print_json
 from semreg.cli.evaluate_flags import EvaluateFlags, LandmarkUnit
+from semreg.cli.evaluate_table import show
 from semreg.cli.grouping import grouped
 from semreg.cli.proof import PAGE, ProofFlags, verdict_on, write_proof
 from semreg.errors import ConfigError
-from semreg.terminal import show_rows, show_sentences, show_table, verdict_rows
 
 if TYPE_CHECKING:
     from semreg.config import RegistrationConfig
@@ -77,14 +77,14 @@ def evaluate_command(context: typer.Context, flags: EvaluateFlags) -> None:
         elif flags.as_csv:
             typer.echo(found.evaluation.csv(), nl=False)
         elif not messages.quiet:
-            show(found.evaluation, verdict, files)
+            show(found.evaluation, verdict, files, everything=flags.everything)
 
 
 def evaluated(flags: EvaluateFlags) -> Evaluated:
     """Read all that is named and measure it; writes nothing."""
-    from semreg.evaluation import EvaluationSettings, measure, prepare, read_label_names, read_landmarks
+    from semreg.evaluation import EvaluationConfig, measure, prepare, read_label_names, read_landmarks
 
-    settings = EvaluationSettings(tolerance_mm=flags.tolerance, similarity=flags.similarity)
+    config = EvaluationConfig(tolerance_mm=flags.tolerance, similarity=flags.similarity)
     result = folder_of(flags)
     output = flags.output or (None if result is None else flags.sources[0])
     paths = paths_of(flags, result)
@@ -108,12 +108,12 @@ def evaluated(flags: EvaluateFlags) -> Evaluated:
         paths["transform"],
         fixed=images.get("fixed"),
         moving=images.get("moving"),
-        mask=next(iter(paths["mask"]), None),
+        fixed_mask=next(iter(paths["mask"]), None),
         initial=paths["initial"] or None,
         inverse=next(iter(paths["inverse"]), None),
         grid=None if labels is None else labels[0].grid,
     )
-    evaluation = measure(subject, landmarks=landmarks, labels=labels, label_names=names, settings=settings)
+    evaluation = measure(subject, landmarks=landmarks, labels=labels, label_names=names, config=config)
     evaluation = replace(evaluation, notes=(*notes, *evaluation.notes))
     from semreg.files import read_mask
 
@@ -298,12 +298,3 @@ def write_evaluated(found: Evaluated, more: Mapping[str, Any], proof: ProofFlags
         if case is not None:
             write_proof(case, folder, proof)
     return folder.files
-
-
-def show(evaluation: Evaluation, verdict: Mapping[str, Any] | None, files: list[Path]) -> None:
-    """The table on the standard output, the verdict, what must be known of the measures, and the files."""
-    show_table(("measure", "before", "after"), evaluation.table())
-    show_rows(verdict_rows(verdict))
-    lines = [*evaluation.notes, *([f"Files: {', '.join(map(str, files))}"] if files else [])]
-    if lines:
-        show_sentences(lines)

@@ -16,10 +16,11 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
     """``command`` for typer: a parameter a flag in place of each dataclass; ValueError for a name given twice."""
-    hints = get_type_hints(command, include_extras=True)
-    hints.pop("return", None)
+    # not get_type_hints, which in Python 3.10 puts Optional around a flag whose default is None, and so hides it
+    given_by = signature(command, eval_str=True).parameters
+    hints = {name: parameter.annotation for name, parameter in given_by.items()}
     parameters: list[Parameter] = []
-    for name, parameter in signature(command).parameters.items():
+    for name, parameter in given_by.items():
         group = is_dataclass(hints[name])
         parameters += _parameters(hints[name]) if group else [_parameter(name, hints[name], parameter.default)]
 

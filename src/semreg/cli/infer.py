@@ -49,7 +49,7 @@ SUFFIXES = tuple(f".{each.value}" for each in ImageFormat)
 class Job:
     """What ``semreg infer`` and ``semreg features`` are asked for."""
 
-    image: Annotated[Path, typer.Argument(help="Image: a file, or the folder of a DICOM series.")]
+    image: Annotated[Path, typer.Argument(help="Image: a file, or the folder of a DICOM series.", metavar="IMAGE")]
     output: Path
     model: Model
     layers: Layers = None
@@ -74,18 +74,28 @@ class Job:
 class InferJob(Job):
     """What ``semreg infer`` is asked for."""
 
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write: .nii.gz, .nii, .nrrd or .mha.")]
-    layers: Annotated[str | None, typer.Option(help="The output to write, -1 or by default: the last.")] = None
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="File to write: .nii.gz, .nii, .nrrd or .mha.", metavar="FILE")
+    ]
+    layers: Annotated[
+        str | None, typer.Option(help="The output to write, -1 or by default: the last.", metavar="N")
+    ] = None
     argmax: Annotated[bool, typer.Option("--argmax", help="Write labels: the index of the largest channel.")] = False
-    dtype: Annotated[str | None, typer.Option(help="Voxel type; float32, or the smallest one for labels.")] = None
+    dtype: Annotated[
+        str | None, typer.Option(help="Voxel type; float32, or the smallest one for labels.", metavar="TYPE")
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeaturesJob(Job):
     """What ``semreg features`` is asked for."""
 
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the layers and the record.")]
-    mask: Annotated[Path | None, typer.Option(help="Mask of the image; what is 0 counts nowhere.")] = None
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the layers and the record.", metavar="FOLDER")
+    ]
+    mask: Annotated[Path | None, typer.Option(help="Mask of the image; what is 0 counts nowhere.", metavar="FILE")] = (
+        None
+    )
     image_format: Ending = ImageFormat.NIFTI
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from semreg.cli.panels import MODELS
 from semreg.config import ModelConfig
 from semreg.errors import ConfigError
 
@@ -18,21 +19,48 @@ class ModelFlags:
 
     model: Annotated[
         tuple[str, ...],
-        typer.Option("--model", "-m", help="Feature model: mind, a name, or a file; repeatable, they add up."),
+        typer.Option(
+            "--model",
+            "-m",
+            help="Feature model: mind, a name, or a file; repeatable, they add up.",
+            metavar="FILE|NAME",
+            rich_help_panel=MODELS,
+        ),
     ] = ()
     moving_model: Annotated[
-        tuple[str, ...], typer.Option("--moving-model", help="Another one for the moving image.")
+        tuple[str, ...],
+        typer.Option(
+            "--moving-model", help="Another one for the moving image.", metavar="FILE|NAME", rich_help_panel=MODELS
+        ),
     ] = ()
     layers: Annotated[
-        tuple[str, ...], typer.Option("--layers", help="Its outputs that are compared, such as 0,2.")
+        tuple[str, ...],
+        typer.Option(
+            "--layers", help="Its outputs that are compared, such as 0,2.", metavar="N,N", rich_help_panel=MODELS
+        ),
     ] = ()
     distance: Annotated[
-        tuple[str, ...], typer.Option("--distance", help="How: l2, ncc, cosine, ...; l1,l2 by layer.")
+        tuple[str, ...],
+        typer.Option(
+            "--distance", help="How: l2, ncc, cosine, ...; l1,l2 by layer.", metavar="NAME", rich_help_panel=MODELS
+        ),
     ] = ()
-    weight: Annotated[tuple[str, ...], typer.Option("--weight", help="How much it counts; 1,0.5 by layer.")] = ()
-    pca: Annotated[tuple[str, ...], typer.Option("--pca", help="Principal components that are kept, 0: all.")] = ()
+    weight: Annotated[
+        tuple[str, ...],
+        typer.Option("--weight", help="How much it counts; 1,0.5 by layer.", metavar="X", rich_help_panel=MODELS),
+    ] = ()
+    pca: Annotated[
+        tuple[str, ...],
+        typer.Option("--pca", help="Principal components that are kept, 0: all.", metavar="N", rich_help_panel=MODELS),
+    ] = ()
     spec: Annotated[
-        tuple[str, ...], typer.Option("--spec", help="Name=value: what its description is to say instead.")
+        tuple[str, ...],
+        typer.Option(
+            "--spec",
+            help="Name=value: what its description is to say instead.",
+            metavar="NAME=VALUE",
+            rich_help_panel=MODELS,
+        ),
     ] = ()
 
 

@@ -21,6 +21,7 @@ from semreg.cli.common import (
     sentences,
 )
 from semreg.cli.grouping import grouped
+from semreg.cli.panels import SectionedCommand
 from semreg.terminal import Download, show_log, show_rows, show_table
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ app = typer.Typer(help="List, describe, fetch and inspect pretrained networks.",
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 
-@app.command("list")
+@app.command("list", cls=SectionedCommand)
 @grouped
 def list_command(
     everything: Annotated[bool, typer.Option("--all", help="Also files of earlier layouts of the zoo.")] = False,
@@ -57,10 +58,10 @@ def list_command(
         show_table(["name", "dimension", "licence", "file", "what for"], built_in + table)
 
 
-@app.command("show")
+@app.command("show", cls=SectionedCommand)
 @grouped
 def show_command(
-    name: Annotated[str, typer.Argument(help="Name from semreg models list, or a file.")],
+    name: Annotated[str, typer.Argument(help="Name from semreg models list, or a file.", metavar="NAME|FILE")],
     models: Folders = (),
     as_json: AsJson = False,
     debug: Debug = False,
@@ -86,14 +87,20 @@ def show_command(
             typer.echo(to_toml(describe_model(name)), nl=False)
 
 
-@app.command("fetch")
+@app.command("fetch", cls=SectionedCommand)
 @grouped
 def fetch_command(
     *,
-    name: Annotated[str, typer.Argument(help="Name from semreg models list.")],
-    folder: Annotated[Path | None, typer.Option(help="Where to; the default is ~/.cache/semreg/models.")] = None,
-    mirror: Annotated[str | None, typer.Option(help="Address to ask in place of https://huggingface.co.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Commit, branch or tag; else the catalogue's.")] = None,
+    name: Annotated[str, typer.Argument(help="Name from semreg models list.", metavar="NAME")],
+    folder: Annotated[
+        Path | None, typer.Option(help="Where to; the default is ~/.cache/semreg/models.", metavar="FOLDER")
+    ] = None,
+    mirror: Annotated[
+        str | None, typer.Option(help="Address to ask in place of https://huggingface.co.", metavar="URL")
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Commit, branch or tag; else the catalogue's.", metavar="NAME")
+    ] = None,
     messages: JsonMessages,
 ) -> None:
     """Fetch the file of a model, once, and print where it is, its SHA-256 and the revision it is from."""
@@ -120,10 +127,12 @@ def fetch_command(
             show_rows([*rows, ("licence", spec.licence)], "" if got.transferred else "it was there already")
 
 
-@app.command("inspect")
+@app.command("inspect", cls=SectionedCommand)
 @grouped
 def inspect_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
-    model: Annotated[str, typer.Argument(help="File of a network, or a name from semreg models list.")],
+    model: Annotated[
+        str, typer.Argument(help="File of a network, or a name from semreg models list.", metavar="FILE|NAME")
+    ],
     layers: Layers = None,
     device: Device = "auto",
     spec: Spec = (),

@@ -10,12 +10,13 @@ from typing import Annotated
 import typer
 
 from semreg.cli.common import Debug, print_json, sentences
+from semreg.cli.panels import SectionedCommand
 from semreg.terminal import show_log, show_table
 
 app = typer.Typer(name="presets", help="Settings for common pairs, and why.", no_args_is_help=True)
 
 
-@app.command("list")
+@app.command("list", cls=SectionedCommand)
 def list_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
     debug: Debug = False,
@@ -36,9 +37,9 @@ def list_command(
             show_table(["preset", "flag", "what for"], rows)
 
 
-@app.command("show")
+@app.command("show", cls=SectionedCommand)
 def show_command(
-    name: Annotated[str, typer.Argument(help="One of semreg presets list.")],
+    name: Annotated[str, typer.Argument(help="One of semreg presets list.", metavar="NAME")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
     debug: Debug = False,
 ) -> None:

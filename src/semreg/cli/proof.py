@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from semreg.cli.panels import PROOF
+
 if TYPE_CHECKING:
     from semreg.config import RegistrationConfig
     from semreg.fields import Field, Volume
@@ -25,11 +27,19 @@ FIGURES = "figures"
 class ProofFlags:
     """What is written to be looked at."""
 
-    report: Annotated[bool, typer.Option("--report/--no-report", help="Write a page that shows the result.")] = True
-    figures: Annotated[bool, typer.Option("--figures", help="Write its main pictures as PNG files for papers too.")] = (
-        False
-    )
-    dpi: Annotated[int, typer.Option(min=50, max=1200, help="Dots per inch of these pictures: 300 for print.")] = 150
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Write a page that shows the result.", rich_help_panel=PROOF)
+    ] = True
+    figures: Annotated[
+        bool,
+        typer.Option("--figures", help="Write its main pictures as PNG files for papers too.", rich_help_panel=PROOF),
+    ] = False
+    dpi: Annotated[
+        int,
+        typer.Option(
+            min=50, max=1200, help="Dots per inch of these pictures: 300 for print.", metavar="N", rich_help_panel=PROOF
+        ),
+    ] = 150
 
     @property
     def wanted(self) -> bool:
@@ -48,10 +58,10 @@ def verdict_on(
     """The verdict, ready for JSON; None where the settings do not want one. ``known``: arguments of ``judge``."""
     if not config.gates.enabled:
         return None
-    from semreg.gates import collect, judge
+    from semreg.gates import collect_evidence, judge
 
-    evidence = collect(*images, field, masks=masks, config=config)
-    return judge(evidence, config.gates, **known).to_dict()
+    evidence = collect_evidence(*images, field, fixed_mask=masks[0], moving_mask=masks[1], config=config)
+    return judge(evidence, config=config.gates, **known).to_dict()
 
 
 def write_proof(case: Case, folder: OutputFolder, flags: ProofFlags) -> list[str]:
@@ -60,9 +70,9 @@ def write_proof(case: Case, folder: OutputFolder, flags: ProofFlags) -> list[str
 
     names = []
     if flags.report:
-        write_report(folder.stage(PAGE), case)
+        write_report(case, folder.stage(PAGE))
         names.append(PAGE)
     if flags.figures:
-        drawn = write_figures(folder.stage(FIGURES), case, dpi=flags.dpi)
+        drawn = write_figures(case, folder.stage(FIGURES), dpi=flags.dpi)
         names += [f"{FIGURES}/{path.name}" for path in drawn]
     return names

@@ -70,7 +70,7 @@ def run_plan(flags: RegisterFlags) -> None:
             show_sentences(decision.lines)
         return
     grids = read_grid(flags.pair.fixed), read_grid(flags.pair.moving)
-    planned = plan(*grids, config, device, initial=flags.pair.started, folders=flags.folders)
+    planned = plan(*grids, config=config, device=device, initial=flags.pair.started, models=flags.folders)
     if flags.messages.as_json:
         print_json({"lines": list(planned.lines), "memory_bytes": planned.memory_bytes})
     elif not flags.messages.quiet:
@@ -202,17 +202,5 @@ def prove(
         return []
     from semreg.reports import Case
 
-    names = {name: image.path.name for name, image in images.items()}
-    case = Case(
-        fixed=images["fixed"].volume,
-        moving=images["moving"].volume,
-        field=result.field,
-        warped=result.warped,
-        background=record["background"],
-        uncertainty=result.uncertainty,
-        verdict=record["verdict"],
-        record=record,
-        names=names,
-        title=f"{names['moving']} onto {names['fixed']}",
-    )
+    case = Case.of(result, images["fixed"], images["moving"], verdict=record["verdict"], record=record)
     return write_proof(case, folder, flags.proof)

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from semreg.cli.common import Device, Folders, ImageFiles, Threads, VerboseMessages
 from semreg.cli.model_flags import ModelFlags, model_configs
+from semreg.cli.panels import ALIGNMENT, DEFORMATION, INPUT, MESSAGES, OUTPUT, SETTINGS
 from semreg.cli.proof import PAGE, ProofFlags
 from semreg.errors import ConfigError
 
@@ -30,37 +31,86 @@ class Alignment(str, Enum):
     AFFINE = "affine"
 
 
-Align = Annotated[Alignment | None, typer.Option("--align", help="Alignment before the deformation.")]
-BodyMask = Annotated[
-    bool | None, typer.Option("--body-mask/--no-body-mask", help="Leave out table and air; else for CT only.")
+Align = Annotated[
+    Alignment | None,
+    typer.Option(
+        "--align",
+        help="Before the deformation: auto, none, translation, rigid, similarity or affine.",
+        metavar="KIND",
+        rich_help_panel=ALIGNMENT,
+    ),
 ]
-Seed = Annotated[int | None, typer.Option(min=0, help="Seed of all random numbers; same as --set seed=N.")]
-Config = Annotated[Path | None, typer.Option(help="Settings in TOML, such as the config.toml of a run.")]
-Assignments = Annotated[tuple[str, ...], typer.Option("--set", help="A setting as name=value; repeatable.")]
-Inverse = Annotated[bool, typer.Option("--inverse", help="Write the way back too, moving to fixed.")]
-Jacobian = Annotated[bool, typer.Option("--jacobian", help="Write the map of the local volume change too.")]
-Explain = Annotated[bool, typer.Option("--explain", help="Say what was decided and why, before it is done.")]
+BodyMask = Annotated[
+    bool | None,
+    typer.Option(
+        "--body-mask/--no-body-mask", help="Leave out table and air; else for CT only.", rich_help_panel=ALIGNMENT
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        min=0, help="Seed of all random numbers; same as --set seed=N.", metavar="N", rich_help_panel=SETTINGS
+    ),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(help="Settings in TOML, such as the config.toml of a run.", metavar="FILE", rich_help_panel=SETTINGS),
+]
+Assignments = Annotated[
+    tuple[str, ...],
+    typer.Option("--set", help="A setting as name=value; repeatable.", metavar="NAME=VALUE", rich_help_panel=SETTINGS),
+]
+Inverse = Annotated[
+    bool, typer.Option("--inverse", help="Write the way back too, moving to fixed.", rich_help_panel=OUTPUT)
+]
+Jacobian = Annotated[
+    bool, typer.Option("--jacobian", help="Write the map of the local volume change too.", rich_help_panel=OUTPUT)
+]
+Explain = Annotated[
+    bool, typer.Option("--explain", help="Say what was decided and why, before it is done.", rich_help_panel=MESSAGES)
+]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairFlags:
     """Two images, what counts of them, where to start from, and where the results go."""
 
-    fixed: Annotated[Path, typer.Argument(help="Fixed image: a file, or the folder of a DICOM series.")]
-    moving: Annotated[Path, typer.Argument(help="Moving image, brought onto the fixed one.")]
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")]
-    fixed_mask: Annotated[Path | None, typer.Option(help="Mask of the fixed image; what is 0 counts nowhere.")] = None
-    moving_mask: Annotated[Path | None, typer.Option(help="Mask of the moving image.")] = None
-    fixed_series: Annotated[str | None, typer.Option(help="Series of a folder of fixed DICOM: description or UID.")] = (
-        None
-    )
-    moving_series: Annotated[str | None, typer.Option(help="The same for the moving image.")] = None
-    initial: Annotated[Path | None, typer.Option(help="Transform to start from, fixed to moving; ANTs .mat too.")] = (
-        None
-    )
+    fixed: Annotated[
+        Path, typer.Argument(help="Fixed image: a file, or the folder of a DICOM series.", metavar="FIXED")
+    ]
+    moving: Annotated[Path, typer.Argument(help="Moving image, brought onto the fixed one.", metavar="MOVING")]
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the results.", metavar="FOLDER", rich_help_panel=OUTPUT)
+    ]
+    fixed_mask: Annotated[
+        Path | None,
+        typer.Option(help="Mask of the fixed image; what is 0 counts nowhere.", metavar="FILE", rich_help_panel=INPUT),
+    ] = None
+    moving_mask: Annotated[
+        Path | None, typer.Option(help="Mask of the moving image.", metavar="FILE", rich_help_panel=INPUT)
+    ] = None
+    fixed_series: Annotated[
+        str | None,
+        typer.Option(
+            help="Series of a folder of fixed DICOM: description or UID.", metavar="SERIES", rich_help_panel=INPUT
+        ),
+    ] = None
+    moving_series: Annotated[
+        str | None, typer.Option(help="The same for the moving image.", metavar="SERIES", rich_help_panel=INPUT)
+    ] = None
+    initial: Annotated[
+        Path | None,
+        typer.Option(
+            help="Transform to start from, fixed to moving; ANTs .mat too.", metavar="FILE", rich_help_panel=INPUT
+        ),
+    ] = None
     initial_landmarks: Annotated[
         tuple[Path, Path] | None,
-        typer.Option(help="Start from two files of points, the fixed and the moving ones."),
+        typer.Option(
+            help="Start from two files of points, the fixed and the moving ones.",
+            metavar="FIXED MOVING",
+            rich_help_panel=INPUT,
+        ),
     ] = None
 
     @property
@@ -80,21 +130,34 @@ class SettingFlags:
     """All flags that are settings, from the weakest to the strongest."""
 
     preset: Annotated[
-        str | None, typer.Option("--preset", help="Settings for common pairs: see semreg presets list.")
+        str | None,
+        typer.Option(
+            "--preset",
+            help="Settings for common pairs: see semreg presets list.",
+            metavar="NAME",
+            rich_help_panel=SETTINGS,
+        ),
     ] = None
     config: Config = None
-    fast: Annotated[bool, typer.Option("--fast", help="Less time, less accurate.")] = False
-    quality: Annotated[bool, typer.Option("--quality", help="More time, more accurate.")] = False
+    fast: Annotated[bool, typer.Option("--fast", help="Less time, less accurate.", rich_help_panel=SETTINGS)] = False
+    quality: Annotated[bool, typer.Option("--quality", help="More time, more accurate.", rich_help_panel=SETTINGS)] = (
+        False
+    )
     models: ModelFlags = field(default_factory=ModelFlags)
     assignments: Assignments = ()
     align: Align = None
     body_mask: BodyMask = None
-    symmetric: Annotated[bool | None, typer.Option("--symmetric/--no-symmetric", help="Refine in both directions.")] = (
-        None
-    )
+    symmetric: Annotated[
+        bool | None,
+        typer.Option("--symmetric/--no-symmetric", help="Refine in both directions.", rich_help_panel=DEFORMATION),
+    ] = None
     diffeomorphic: Annotated[
         bool | None,
-        typer.Option("--diffeomorphic/--no-diffeomorphic", help="A displacement that can be undone anywhere."),
+        typer.Option(
+            "--diffeomorphic/--no-diffeomorphic",
+            help="A displacement that can be undone anywhere.",
+            rich_help_panel=DEFORMATION,
+        ),
     ] = None
     seed: Seed = None
 
@@ -105,11 +168,19 @@ class RegisterFlags:
 
     pair: PairFlags
     settings: SettingFlags = field(default_factory=SettingFlags)
-    stiffness: Annotated[Path | None, typer.Option(help="Image of how stiff each place is, 1 as usual.")] = None
+    stiffness: Annotated[
+        Path | None,
+        typer.Option(help="Image of how stiff each place is, 1 as usual.", metavar="FILE", rich_help_panel=DEFORMATION),
+    ] = None
     inverse: Inverse = False
     jacobian: Jacobian = False
     uncertainty: Annotated[
-        bool, typer.Option("--uncertainty", help="Write the map of how far the displacement may be off too, in mm.")
+        bool,
+        typer.Option(
+            "--uncertainty",
+            help="Write the map of how far the displacement may be off too, in mm.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = False
     proof: ProofFlags = field(default_factory=ProofFlags)
     images: ImageFiles = field(default_factory=ImageFiles)
@@ -117,7 +188,9 @@ class RegisterFlags:
     device: Device = "auto"
     threads: Threads = None
     explain: Explain = False
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and the memory it takes.")] = False
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and the memory it takes.", rich_help_panel=MESSAGES)
+    ] = False
     messages: VerboseMessages = field(default_factory=VerboseMessages)
     command: tuple[str, ...] = ()
     """The words of the command line."""
@@ -160,17 +233,13 @@ def load_config(flags: SettingFlags) -> RegistrationConfig:
     The defaults, ``--preset``, ``--config``, ``--fast`` or ``--quality``, the flags of models, each ``--set``, and at
     last the flags of single settings such as ``--align`` and ``--seed``.
     """
-    from semreg.presets import layered, load_preset, read_toml
+    from semreg.presets import configure
     from semreg.settings import override
 
-    layers: list[dict[str, Any]] = [] if flags.preset is None else [load_preset(flags.preset).settings]
-    if flags.config is not None:
-        layers.append(read_toml(flags.config))
     if flags.fast and flags.quality:
         raise ConfigError("expected --fast or --quality, got both: leave one out")
-    if flags.fast or flags.quality:
-        layers.append(load_preset("fast" if flags.fast else "quality").settings)
-    config = layered(*layers)
+    effort: Literal["fast", "quality"] | None = "fast" if flags.fast else "quality" if flags.quality else None
+    config = configure(preset=flags.preset, file=flags.config, effort=effort)
     config = replace(config, models=model_configs(config.models, flags.models))
     for assignment in (*flags.assignments, *_single_settings(flags)):
         config = override(config, assignment)

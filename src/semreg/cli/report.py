@@ -17,19 +17,27 @@ ENDINGS = (".html", ".htm")
 @grouped
 def report_command(  # noqa: PLR0913 - one parameter a flag
     *,
-    folder: Annotated[Path, typer.Argument(help="Output folder of semreg register.")],
+    folder: Annotated[Path, typer.Argument(help="Output folder of semreg register.", metavar="FOLDER")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Page, .html; FOLDER/report.html by default.")
+        Path | None, typer.Option("--output", "-o", help="Page, .html; FOLDER/report.html by default.", metavar="FILE")
     ] = None,
-    title: Annotated[str | None, typer.Option(help="Headline of the page.")] = None,
-    fixed: Annotated[Path | None, typer.Option(help="Fixed image, where it is no longer at its old place.")] = None,
-    moving: Annotated[Path | None, typer.Option(help="Moving image, the same.")] = None,
-    fixed_labels: Annotated[Path | None, typer.Option(help="Labels of the fixed image, drawn as outlines.")] = None,
-    moving_labels: Annotated[Path | None, typer.Option(help="Labels of the moving image, drawn as outlines.")] = None,
+    title: Annotated[str | None, typer.Option(help="Headline of the page.", metavar="TEXT")] = None,
+    fixed: Annotated[
+        Path | None, typer.Option(help="Fixed image, where it is no longer at its old place.", metavar="FILE")
+    ] = None,
+    moving: Annotated[Path | None, typer.Option(help="Moving image, the same.", metavar="FILE")] = None,
+    fixed_labels: Annotated[
+        Path | None, typer.Option(help="Labels of the fixed image, drawn as outlines.", metavar="FILE")
+    ] = None,
+    moving_labels: Annotated[
+        Path | None, typer.Option(help="Labels of the moving image, drawn as outlines.", metavar="FILE")
+    ] = None,
     figures: Annotated[
         bool, typer.Option("--figures", help="Write PNG files for papers to figures, beside the page.")
     ] = False,
-    dpi: Annotated[int, typer.Option(min=50, max=1200, help="Dots per inch of the figures: 300 for print.")] = 150,
+    dpi: Annotated[
+        int, typer.Option(min=50, max=1200, help="Dots per inch of the figures: 300 for print.", metavar="N")
+    ] = 150,
     messages: Messages,
 ) -> None:
     """Write the page of a registration anew, with the evaluation if there is one; see docs/report.md."""
@@ -45,10 +53,10 @@ def report_command(  # noqa: PLR0913 - one parameter a flag
             folder, fixed=fixed, moving=moving, title=title, fixed_labels=fixed_labels, moving_labels=moving_labels
         )
         check_not_read(page, [fixed, moving, fixed_labels, moving_labels, *recorded(case, folder)])
-        write_report(page, case)
+        write_report(case, page)
         written = [page]
         if figures:
-            written += write_figures(page.parent / "figures", case, dpi=dpi)
+            written += write_figures(case, page.parent / "figures", dpi=dpi)
         if not messages.quiet:
             typer.echo("\n".join(map(str, written)))
 

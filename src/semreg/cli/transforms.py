@@ -25,9 +25,15 @@ Transforms = Annotated[
     list[Path],
     typer.Argument(metavar="TRANSFORM...", help="Files, fixed to moving; the first is applied to fixed points first."),
 ]
-Transform = Annotated[Path, typer.Argument(help="File of ITK, ANTs, 3D Slicer or elastix, or a displacement field.")]
-Reference = Annotated[Path | None, typer.Option("--reference", "-r", help="Image whose grid the result gets.")]
-OutputFile = Annotated[Path, typer.Option("--output", "-o", help="File to write; its name says the format.")]
+Transform = Annotated[
+    Path, typer.Argument(help="File of ITK, ANTs, 3D Slicer or elastix, or a displacement field.", metavar="TRANSFORM")
+]
+Reference = Annotated[
+    Path | None, typer.Option("--reference", "-r", help="Image whose grid the result gets.", metavar="FILE")
+]
+OutputFile = Annotated[
+    Path, typer.Option("--output", "-o", help="File to write; its name says the format.", metavar="FILE")
+]
 
 
 class Reading(str, Enum):
@@ -61,14 +67,16 @@ def apply_command(  # noqa: PLR0913 - one parameter a flag
     *,
     transforms: Transforms,
     source: Annotated[
-        Path, typer.Option("--input", "-i", help="Image, labels, or points: csv, fcsv, mrk.json, vtk, vtp.")
+        Path,
+        typer.Option("--input", "-i", help="Image, labels, or points: csv, fcsv, mrk.json, vtk, vtp.", metavar="FILE"),
     ],
     output: OutputFile,
     reference: Reference = None,
     inverse: Annotated[bool, typer.Option("--inverse", help="Go the other way: see above.")] = False,
     interpolation: Annotated[Reading, typer.Option(help="Of images; label keeps labels, smoothly.")] = Reading.LINEAR,
     background: Annotated[
-        float | None, typer.Option(help="Where the image shows nothing; -1024 for CT, else the smallest value.")
+        float | None,
+        typer.Option(help="Where the image shows nothing; -1024 for CT, else the smallest value.", metavar="VALUE"),
     ] = None,
     ras: Annotated[bool, typer.Option("--ras", help="Points of a CSV or VTK file are RAS; LPS by default.")] = False,
     messages: JsonMessages,
@@ -77,7 +85,8 @@ def apply_command(  # noqa: PLR0913 - one parameter a flag
 
     A transform leads from points of the fixed image to the moving image. An image of the moving side is brought onto
     the fixed one; points of the fixed side are brought to the moving one. With --inverse an image of the fixed side
-    is brought onto the moving one (the --reference), and points of the moving side to the fixed one.
+    is brought onto the moving one (the --reference), and points of the moving side to the fixed one. With a transform
+    that was written for the other way, such as inverse.h5, the sides change places.
 
     Several transforms: the first one named is applied to the points of the fixed image first, the order of
     antsApplyTransforms. Images get the grid of --reference, or else that of the field that comes first.
@@ -92,9 +101,11 @@ def apply_command(  # noqa: PLR0913 - one parameter a flag
         else:
             grid = grid_for_images(chain, reference)
             record = apply_to_image(chain, grid, (source, output), interpolation.value, background)
-        sides = ("fixed", "moving") if library.is_point_file(source) != inverse else ("moving", "fixed")
+        points = library.is_point_file(source)
+        sides = ("fixed", "moving") if points != inverse else ("moving", "fixed")
         record |= {"transforms": [str(path) for path in transforms], "from": sides[0], "to": sides[1]}
-        rows = [("direction", f"from the {sides[0]} to the {sides[1]} image"), *rows_of(record), ("file", str(output))]
+        what = went(points=points, inverse=inverse, reference=reference)
+        rows = [("direction", what), *rows_of(record), ("file", str(output))]
         show(record | {"files": [str(output)]}, rows, messages)
 
 
@@ -102,7 +113,7 @@ def apply_command(  # noqa: PLR0913 - one parameter a flag
 def convert_command(
     *,
     transform: Transform,
-    output: Annotated[Path, typer.Argument(help="File to write; its name says the format.")],
+    output: Annotated[Path, typer.Argument(help="File to write; its name says the format.", metavar="OUTPUT")],
     reference: Reference = None,
     as_format: AsFormat = None,
     messages: Messages,
@@ -263,6 +274,15 @@ def rows_of(record: dict[str, Any]) -> list[tuple[str, str]]:
     if record["lost"]:
         rows.append(("without an origin", f"{record['lost']}: outside of what the transform reaches, a guess"))
     return rows
+
+
+def went(*, points: bool, inverse: bool, reference: Path | None) -> str:
+    """From where to where; a file says from which side it starts, and not which image its maker called fixed."""
+    start, end = ("leads to", "starts from") if inverse else ("starts from", "leads to")
+    if points:
+        return f"points of the side that the transform {start}, to the side that it {end}"
+    grid = f"the grid of {reference.name}" if reference is not None else "the grid of the field"
+    return f"the image of the side that the transform {end}, onto {grid} on the side that it {start}"
 
 
 def grid_for_images(chain: Chain, reference: Path | None) -> Grid:

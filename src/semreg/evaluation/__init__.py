@@ -1,15 +1,15 @@
 """Says how good a transform is: landmarks, labels, deformation, similarity, way back. Knows not how it was found."""
 
+from semreg.evaluation.config import EvaluationConfig
 from semreg.evaluation.measuring import evaluate, measure
 from semreg.evaluation.overlap import label_overlap
 from semreg.evaluation.reading import Result, locate, of_pixels, read_label_names, read_landmarks, read_result
 from semreg.evaluation.result import Evaluation, stage_evaluation, write_evaluation
-from semreg.evaluation.settings import EvaluationSettings
 from semreg.evaluation.subject import Subject, prepare
 
 __all__ = [
     "Evaluation",
-    "EvaluationSettings",
+    "EvaluationConfig",
     "Result",
     "Subject",
     "evaluate",

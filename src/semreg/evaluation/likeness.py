@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from semreg.evaluation.settings import EvaluationSettings
+from semreg.evaluation.config import EvaluationConfig
 from semreg.features.contract import FeatureMap, IntensityStats
 from semreg.features.descriptors import MindSSC
 from semreg.features.inputs import stats_of
@@ -27,7 +27,7 @@ TAILS = (0.5, 99.5)
 
 
 def similarity_table(
-    fixed: Volume, moving: Volume, fields: tuple[Field | None, Field], mask: Tensor | None, settings: EvaluationSettings
+    fixed: Volume, moving: Volume, fields: tuple[Field | None, Field], mask: Tensor | None, config: EvaluationConfig
 ) -> dict[str, Any] | None:
     """The three measures before and after the two ``fields`` (None: the identity), ready for JSON.
 
@@ -54,7 +54,7 @@ def similarity_table(
         name: {"before": None, "after": None, "better": b} for name, b in BETTER.items()
     }
     for side, read in sides.items():
-        found["mutual_information"][side] = mutual_information(values, read[0][counts], edges, settings.bins)
+        found["mutual_information"][side] = mutual_information(values, read[0][counts], edges, config.bins)
         found["correlation"][side] = correlation(values, read[0][counts])
     distances = mind_distances(fixed.data, list(sides.values()), counts, stats)
     found["mind"] |= dict(zip(sides, distances, strict=True))

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from semreg.errors import ConfigError
+from semreg.evaluation.config import EvaluationConfig
 from semreg.evaluation.deformation import consistency, displacement_statistics, jacobian_statistics, share_inside
 from semreg.evaluation.landmarks import outside, table_of_landmarks
 from semreg.evaluation.likeness import similarity_table
 from semreg.evaluation.overlap import notes_on_labels, table_of_labels
 from semreg.evaluation.result import Evaluation
-from semreg.evaluation.settings import EvaluationSettings
 from semreg.evaluation.subject import Subject, check_dimension, image_of, prepare
 from semreg.fields import Field, Volume
 from semreg.geometry import Grid
@@ -24,30 +24,30 @@ def evaluate(  # noqa: PLR0913 - a transform and all that it can be held against
     moving: Any | None = None,
     landmarks: Sequence[Any] | None = None,
     labels: Sequence[Any] | None = None,
-    mask: Any | None = None,
+    fixed_mask: Any | None = None,
     initial: Any | None = None,
     inverse: Any | None = None,
     label_names: Mapping[int, str] | None = None,
-    settings: EvaluationSettings | None = None,
+    config: EvaluationConfig | None = None,
 ) -> Evaluation:
     """Measure how good ``transform`` is, fixed → moving in mm, before (``initial``) and after, side by side.
 
     ``transform``: a SimpleITK transform, a Field, a result of ``register`` or ``align``, a file of any tool, or a list
     of these, the first applied first. ``initial``: the same, what to compare with; None is the identity. ``inverse``:
-    the way back; that of a result of ``register`` by default. Images, ``mask`` and label maps: anything
+    the way back; that of a result of ``register`` by default. Images, ``fixed_mask`` and label maps: anything
     ``semreg.to_volume`` takes, or files. ``landmarks``: fixed and moving points (N, D) in mm, LPS, the n-th ones
     corresponding, and their names if they have any. ``labels``: the label maps of both images. ``label_names``: label →
-    name. ``mask``: the voxels of the fixed image that count for the deformation and the similarity.
+    name. ``fixed_mask``: the voxels of the fixed image that count for the deformation and the similarity.
 
     Raises ImageError, GeometryError or ConfigError, each with what to do. Measures and sources: ``docs/measures.md``.
     """
     maps = None if labels is None else _two(labels, "label maps")
     volumes = None if maps is None else (image_of(maps[0]), image_of(maps[1]))
     subject = prepare(
-        transform, fixed=fixed, moving=moving, mask=mask, initial=initial, inverse=inverse,
+        transform, fixed=fixed, moving=moving, fixed_mask=fixed_mask, initial=initial, inverse=inverse,
         grid=None if volumes is None else volumes[0].grid,
     )  # fmt: skip
-    return measure(subject, landmarks=landmarks, labels=volumes, label_names=label_names, settings=settings)
+    return measure(subject, landmarks=landmarks, labels=volumes, label_names=label_names, config=config)
 
 
 def measure(
@@ -56,10 +56,10 @@ def measure(
     landmarks: Sequence[Any] | None = None,
     labels: tuple[Volume, Volume] | None = None,
     label_names: Mapping[int, str] | None = None,
-    settings: EvaluationSettings | None = None,
+    config: EvaluationConfig | None = None,
 ) -> Evaluation:
     """The measures of what ``prepare`` returned; see ``evaluate``."""
-    settings = settings or EvaluationSettings()
+    config = config or EvaluationConfig()
     field, counted = subject.field, subject.counted
     notes: list[str] = []
     points = None if landmarks is None else _landmarks(subject, landmarks, notes)
@@ -68,7 +68,7 @@ def measure(
         for volume, name in zip(labels, ("fixed", "moving"), strict=True):
             check_dimension(subject.way, volume.grid, f"{name} label map")
         overlaps = table_of_labels(
-            *labels, _fields_on(subject, labels[0].grid), names=label_names, tolerance_mm=settings.tolerance_mm
+            *labels, _fields_on(subject, labels[0].grid), names=label_names, tolerance_mm=config.tolerance_mm
         )
         notes += notes_on_labels(overlaps)
     shares = None
@@ -78,8 +78,8 @@ def measure(
             for name, each in (("before", subject.before), ("after", field))
         }
     likeness = None
-    if settings.similarity and field is not None and subject.fixed is not None and subject.moving is not None:
-        likeness = similarity_table(subject.fixed, subject.moving, (subject.before, field), counted, settings)
+    if config.similarity and field is not None and subject.fixed is not None and subject.moving is not None:
+        likeness = similarity_table(subject.fixed, subject.moving, (subject.before, field), counted, config)
         if likeness is None:
             notes.append("The moving image shows nothing of what counts of the fixed image after the transform.")
     return Evaluation(

@@ -101,7 +101,7 @@ def prepare(  # noqa: PLR0913 - what a user has
     *,
     fixed: Any | None = None,
     moving: Any | None = None,
-    mask: Any | None = None,
+    fixed_mask: Any | None = None,
     initial: Any | None = None,
     inverse: Any | None = None,
     grid: Grid | None = None,
@@ -121,7 +121,7 @@ def prepare(  # noqa: PLR0913 - what a user has
     if start is not None and start.dimension != way.dimension:
         raise GeometryError(f"expected an initial transform in {way.dimension}-D, got one in {start.dimension}-D")
     target = images["fixed"].grid if images["fixed"] is not None else grid or way.grid
-    if mask is not None and target is None:
+    if fixed_mask is not None and target is None:
         raise ConfigError("expected the fixed image together with its mask, got the mask alone: give the image too")
     back = inverse if inverse is not None else getattr(transform, "inverse", None)
     return Subject(
@@ -131,7 +131,7 @@ def prepare(  # noqa: PLR0913 - what a user has
         before=None if start is None or target is None else start.on(target),
         fixed=images["fixed"],
         moving=images["moving"],
-        mask=None if mask is None or target is None else _mask_on(mask, target),
+        mask=None if fixed_mask is None or target is None else _mask_on(fixed_mask, target),
         inverse=None if back is None or callable(back) else _inverse_field(back, images["moving"], way),
     )
 

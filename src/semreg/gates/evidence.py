@@ -20,6 +20,7 @@ from semreg.gates.residual import search_again
 from semreg.gates.sight import SIDE, Shown, features_of, field_of_matrix, linear_part, show, working_grid
 from semreg.geometry import Matrix
 from semreg.intake import Cleaned, Pair, take_in
+from semreg.itk_bridge import to_volume
 from semreg.parametric.overlap import unrelated
 from semreg.sampling import SLAB_POINTS, slabs
 
@@ -87,23 +88,26 @@ class Evidence:
         return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
 
 
-def collect(
-    fixed: Volume,
-    moving: Volume,
+def collect_evidence(  # noqa: PLR0913 - two images, two masks and what is between them
+    fixed: Any,
+    moving: Any,
     field: Field,
     *,
-    masks: tuple[Volume | None, Volume | None] = (None, None),
+    fixed_mask: Any | None = None,
+    moving_mask: Any | None = None,
     config: RegistrationConfig | None = None,
     jacobian: Tensor | None = None,
 ) -> Evidence:
     """Measure what speaks for and against ``field`` (fixed → moving, on any grid) as the map between two images.
 
-    Images (1, *S) in 2-D or 3-D, masks (1, *S) in [0, 1]; ``jacobian`` (*S) where the determinants of the field on its
-    grid are known already. Intensities are treated as ``config`` says, as a registration does. Raises ImageError for
-    an image without finite voxels or structure, GeometryError for a field of another dimension.
+    Images in 2-D or 3-D and masks, in [0, 1]: anything ``semreg.to_volume`` takes. ``jacobian`` (*S) where the
+    determinants of the field on its grid are known already. Intensities are treated as ``config`` says, as a
+    registration does. Raises ImageError for an image without finite voxels or structure, GeometryError for a field of
+    another dimension.
     """
-    missing = max(_missing(fixed), _missing(moving))
-    pair = take_in(fixed, moving, *masks, config or RegistrationConfig())
+    images = to_volume(fixed), to_volume(moving)
+    pair = take_in(*images, fixed_mask, moving_mask, config or RegistrationConfig())
+    missing = max(map(_missing, images))
     return replace(collect_pair(pair, field, jacobian=jacobian), missing=missing)
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from semreg.config import GateConfig
 from semreg.gates.evidence import Evidence
 from semreg.gates.sentences import sentence_of, title_of
+
+if TYPE_CHECKING:
+    from semreg.evaluation import Evaluation
 
 Level: TypeAlias = Literal["PASS", "LOOK", "FAIL"]
 Known: TypeAlias = Mapping[str, Any] | None
@@ -67,18 +70,22 @@ class Verdict:
 
 def judge(
     evidence: Evidence,
-    config: GateConfig | None = None,
     *,
-    evaluation: Known = None,
+    config: GateConfig | None = None,
+    evaluation: Evaluation | Known = None,
     uncertainty: Known = None,
     record: Known = None,
 ) -> Verdict:
     """The verdict on a result from what was measured of it, and from what else is known.
 
-    ``evaluation`` is ``Evaluation.to_dict()``, ``uncertainty`` a summary of it, ``record`` that of a registration;
-    what is not there has gates that are not measured.
+    ``config`` has the thresholds; ``evaluation`` is what ``evaluate`` returned, or its dict; ``record`` that of a
+    registration; ``uncertainty`` a summary of it, by default that of the record. What is not there has gates that are
+    not measured.
     """
     config = config or GateConfig()
+    if evaluation is not None and not isinstance(evaluation, Mapping):
+        evaluation = evaluation.to_dict()
+    uncertainty = _part(record, "uncertainty") if uncertainty is None else uncertainty
     values = _measured(evidence) | _known(evidence, evaluation, uncertainty, record)
     gates = [_finite(evidence)]
     for name, value in values.items():

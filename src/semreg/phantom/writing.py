@@ -20,19 +20,24 @@ def write_pair(pair: PhantomPair, path: str | Path, *, suffix: str = ".nii.gz") 
     files. Raises OutputError.
     """
     with OutputFolder(path) as folder:
-        images = {
-            "fixed": pair.fixed,
-            "moving": pair.moving,
-            "fixed_labels": pair.fixed_labels(),
-            "moving_labels": pair.moving_labels(),
-        }
-        for name, volume in images.items():
-            write_image(volume, folder.stage(name + suffix), _type_of(volume))
-        write_points(pair.fixed_points, folder.stage("fixed_points.csv"))
-        write_points(pair.moving_points, folder.stage("moving_points.csv"))
-        rows = [f"{number},{name}\n" for number, name in pair.label_names.items()]
-        folder.stage("labels.csv").write_text("".join(["label,name\n", *rows]), encoding="utf-8")
+        stage_pair(pair, folder, suffix=suffix)
     return folder.files
+
+
+def stage_pair(pair: PhantomPair, folder: OutputFolder, *, suffix: str = ".nii.gz") -> None:
+    """The same into a folder that gets other files too."""
+    images = {
+        "fixed": pair.fixed,
+        "moving": pair.moving,
+        "fixed_labels": pair.fixed_labels(),
+        "moving_labels": pair.moving_labels(),
+    }
+    for name, volume in images.items():
+        write_image(volume, folder.stage(name + suffix), pixel_type_of(volume))
+    write_points(pair.fixed_points, folder.stage("fixed_points.csv"))
+    write_points(pair.moving_points, folder.stage("moving_points.csv"))
+    rows = [f"{number},{name}\n" for number, name in pair.label_names.items()]
+    folder.stage("labels.csv").write_text("".join(["label,name\n", *rows]), encoding="utf-8")
 
 
 def write_points(points: Tensor, path: Path) -> None:
@@ -41,7 +46,7 @@ def write_points(points: Tensor, path: Path) -> None:
     np.savetxt(path, points.numpy(), fmt="%.4f", delimiter=",", header=names, comments="")
 
 
-def _type_of(volume: Volume) -> str:
+def pixel_type_of(volume: Volume) -> str:
     """The smallest of the types that scanners write in which the whole numbers fit."""
     low, high = float(volume.data.min()), float(volume.data.max())
     if low < 0:

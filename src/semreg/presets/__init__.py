@@ -4,6 +4,6 @@ A file holds a ``description`` and a ``why`` beside the settings; the settings a
 ``RegistrationConfig`` and replace its defaults one by one. Imports nothing heavy.
 """
 
-from semreg.presets.load import Preset, effort_names, layered, load_preset, preset_names, read_toml
+from semreg.presets.load import Preset, configure, effort_names, layered, load_preset, preset_names, read_toml
 
-__all__ = ["Preset", "effort_names", "layered", "load_preset", "preset_names", "read_toml"]
+__all__ = ["Preset", "configure", "effort_names", "layered", "load_preset", "preset_names", "read_toml"]

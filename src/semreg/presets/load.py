@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from functools import reduce
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from semreg.config import RegistrationConfig
 from semreg.errors import ConfigError
-from semreg.settings import from_dict
+from semreg.settings import from_dict, override
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -80,6 +80,30 @@ def read_toml(path: Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"expected settings in TOML in {path}, got: {error}") from error
     return {name: value for name, value in table.items() if name not in WORDS}
+
+
+def configure(
+    *assignments: str,
+    preset: str | None = None,
+    file: str | Path | None = None,
+    effort: Literal["fast", "quality"] | None = None,
+) -> RegistrationConfig:
+    """The settings that the command line would make: each of the following over those before it.
+
+    The defaults, the ``preset`` (``semreg presets list``), a TOML ``file`` such as the ``config.toml`` of a run,
+    ``effort``, and the ``assignments``, each a ``"name=value"`` as after ``--set``, the later over the earlier. Raises
+    ConfigError for an unknown name, with the nearest known one, and for a value of the wrong type or range.
+    """
+    layers: list[dict[str, Any]] = [] if preset is None else [load_preset(preset).settings]
+    if file is not None:
+        layers.append(read_toml(Path(file)))
+    if effort is not None:
+        if effort not in EFFORTS:
+            raise ConfigError(
+                f"expected effort of {' or '.join(EFFORTS)}, got {effort!r}: leave it out for the default"
+            )
+        layers.append(load_preset(effort).settings)
+    return reduce(override, assignments, layered(*layers))
 
 
 def layered(*layers: Mapping[str, Any]) -> RegistrationConfig:

@@ -5,10 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from semreg.errors import GeometryError
 from semreg.fields import Field, Volume
+from semreg.itk_bridge import LoadedImage, to_volume
+
+if TYPE_CHECKING:
+    from semreg.evaluation import Evaluation
+    from semreg.gates import Verdict
+    from semreg.registration import Registration
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,6 +74,46 @@ class Case:
                 )
 
     @classmethod
+    def of(  # noqa: PLR0913 - a result, its images and what is known of it
+        cls,
+        result: Registration,
+        fixed: Any,
+        moving: Any,
+        *,
+        evaluation: Evaluation | Mapping[str, Any] | None = None,
+        verdict: Verdict | Mapping[str, Any] | None = None,
+        record: Mapping[str, Any] | None = None,
+        title: str | None = None,
+        fixed_labels: Any | None = None,
+        moving_labels: Any | None = None,
+    ) -> Case:
+        """A result of ``register`` and the two images that it is of: anything ``semreg.to_volume`` takes, labels too.
+
+        ``evaluation`` and ``verdict``: what ``evaluate`` and ``judge`` returned. ``record`` stands for the result's own
+        where more is known. Images that were read from files give their names, and the title unless there is one.
+        Raises ImageError or GeometryError.
+        """
+        record = result.record if record is None else record
+        read = {"fixed": fixed, "moving": moving}
+        names = {name: image.path.name for name, image in read.items() if isinstance(image, LoadedImage)}
+        known = f"{names['moving']} onto {names['fixed']}" if len(names) == 2 else cls.title
+        return cls(
+            fixed=to_volume(fixed),
+            moving=to_volume(moving),
+            field=result.field,
+            title=known if title is None else title,
+            warped=result.warped,
+            background=record.get("background"),
+            uncertainty=result.uncertainty,
+            evaluation=_told(evaluation),
+            verdict=_told(verdict),
+            record=record,
+            fixed_labels=None if fixed_labels is None else to_volume(fixed_labels),
+            moving_labels=None if moving_labels is None else to_volume(moving_labels),
+            names=names,
+        )
+
+    @classmethod
     def from_folder(
         cls,
         folder: str | Path,
@@ -92,3 +138,8 @@ class Case:
             fixed_labels=case.fixed_labels if fixed_labels is None else read_labels(fixed_labels),
             moving_labels=case.moving_labels if moving_labels is None else read_labels(moving_labels),
         )
+
+
+def _told(found: Evaluation | Verdict | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """As it stands in files."""
+    return found if found is None or isinstance(found, Mapping) else found.to_dict()

@@ -29,7 +29,7 @@ LINES = 24
 """Lines of the deformed grid along the longer side."""
 
 
-def write_figures(folder: str | Path, case: Case, *, dpi: int = 150) -> list[Path]:
+def write_figures(case: Case, folder: str | Path, *, dpi: int = 150) -> list[Path]:
     """Write the figures that the case has data for and return their paths, sorted by name.
 
     before_after, checkerboard, grid and jacobian always; uncertainty, convergence and landmarks where they are known.

@@ -32,7 +32,7 @@ HEADLINES = {
 }
 
 
-def write_report(path: str | Path, case: Case) -> None:
+def write_report(case: Case, path: str | Path) -> None:
     """Write the page of a case to ``path``, a self-contained HTML file below 15 MB.
 
     Raises OutputError if it cannot be written; then nothing is left there.

@@ -9,7 +9,7 @@ from semreg.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationSettings:
+class EvaluationConfig:
     """What may be chosen of the measures."""
 
     tolerance_mm: float = 2.0

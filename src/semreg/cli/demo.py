@@ -1,0 +1,53 @@
+"""``semreg demo``: a built-in pair of images, registered, or its files alone to try the other commands with."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from semreg.cli.common import Debug, sentences
+from semreg.cli.grouping import grouped
+from semreg.terminal import Progress, show_log
+
+
+class Kind(str, Enum):
+    """The built-in pairs."""
+
+    ABDOMEN = "abdomen"
+    BRAIN = "brain"
+    SLIDES = "slides"
+
+
+@grouped
+def demo_command(
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for the results.")] = Path(
+        "demo"
+    ),
+    kind: Annotated[
+        Kind, typer.Option("--kind", help="CT and MR of an abdomen, two brains in MR, or two stained slides in 2-D.")
+    ] = Kind.ABDOMEN,
+    size: Annotated[
+        int | None,
+        typer.Option("--size", min=8, metavar="N", help="About N voxels an axis; 120, 96, or 256 pixels by default."),
+    ] = None,
+    images_only: Annotated[
+        bool, typer.Option("--images-only", help="Write images, labels and landmarks; register nothing.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Register a built-in pair of phantoms with a known deformation and print the landmark error in mm."""
+    with sentences(debug=debug):
+        show_log(quiet=False, verbose=False)
+        from semreg.demo import run, write_images
+
+        if images_only:
+            lines = [str(path) for path in write_images(output, kind=kind.value, size=size)]
+        else:
+            with Progress(quiet=False) as progress:
+                lines = run(output, kind=kind.value, size=size, on_step=progress)
+        for line in lines:
+            typer.echo(line)
