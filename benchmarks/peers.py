@@ -196,10 +196,8 @@ def facts(given: argparse.Namespace, ready: Sequence[Tool], absent: Mapping[str,
         told[tool.name] = {"versions": dict(tool.versions), "configuration": tool.configuration}
     for name, reason in absent.items():
         told[name] = {"versions": {}, "configuration": tools.PEERS[name].configuration, "absent": reason}
-    command = ["git", "-C", str(tools.ROOT), "describe", "--always", "--dirty"]
-    commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    machine = report.machine(given.threads) | {"memory": f"{memory:.0f} GiB", "commit": commit}
+    machine = report.machine(given.threads) | {"memory": f"{memory:.0f} GiB", "commit": tools.commit()}
     return {"machine": machine | {"limit": f"{given.timeout:g} CPU seconds a run"}, "tools": told}
 
 
@@ -210,7 +208,12 @@ def collected(results: Path, order: Sequence[str]) -> dict[str, Any]:
         sys.exit(f"expected runs in {results}, found none")
     told = read(results / "facts.json")
     versions = {name: tool["versions"] for name, tool in told["tools"].items()}
-    runs = [run for run in found if run["tool"] == BEFORE or run["setting"]["versions"] == versions.get(run["tool"])]
+    threads = str(told["machine"]["threads"])
+    runs = [
+        run for run in found
+        if run["tool"] == BEFORE
+        or (run["setting"]["versions"] == versions.get(run["tool"]) and str(run["setting"]["threads"]) == threads)
+    ]  # fmt: skip
     return told | {"runs": runs}
 
 

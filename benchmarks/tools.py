@@ -98,7 +98,14 @@ def semreg_command(
 def semreg_versions() -> dict[str, str]:
     """Versions of semreg and of what it builds on."""
     done = subprocess.run([sys.executable, "-m", "semreg", "version"], capture_output=True, text=True, check=True)
-    return dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    versions = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    return versions | {"semreg": f"{versions['semreg']} ({commit()})"}
+
+
+def commit() -> str:
+    """Which state of the project this is, as git names it."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
 
 
 def default_venv(name: str) -> Path:

@@ -38,12 +38,7 @@ def installed(version: str) -> None:
 
 def pair(folder: Path) -> tuple[str, str]:
     """Two small images of the phantom, as files."""
-    from semreg.demo import write_pair
-    from semreg.files import OutputFolder
-    from semreg.phantom import make_pair
-
-    with OutputFolder(folder) as output:
-        write_pair(make_pair(size=24), output)
+    command("demo", "-o", str(folder), "--images-only", "--size", "24")
     return str(folder / "fixed.nii.gz"), str(folder / "moving.nii.gz")
 
 
@@ -88,7 +83,7 @@ def main() -> None:
     registers(*images)
     if find_spec("itk"):
         drives_itk(*images)
-    command("demo", "-o", "demo")
+    command("demo", "-o", "demo", "--size", "48")
     assert Path("demo/report.html").is_file()
 
 

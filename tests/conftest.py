@@ -35,8 +35,9 @@ WORKER_BYTES = 3e9
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist, which need not be there
 def pytest_xdist_auto_num_workers() -> int:
-    """As many processes as there are processors, and memory for."""
-    return max(1, min(os.cpu_count() or 1, int(available_bytes() / WORKER_BYTES)))
+    """As many processes as this one has processors, and memory for."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(processors, int(available_bytes() / WORKER_BYTES)))
 
 
 @pytest.fixture

@@ -98,7 +98,8 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
     fetched ones. ``device`` is auto, cpu, cuda, cuda:n or mps. ``on_step`` receives ``Step`` events.
 
     Raises ImageError, GeometryError, ConfigError, ModelError, DeviceError or DivergedError, each with what to do.
-    Method: Siebert, Hansen, Heinrich: ConvexAdam, 2024, on MIND-SSC features (Heinrich et al., 2013) by default.
+    Method: Siebert, Großbröhmer, Hansen, Heinrich: ConvexAdam, 2024, on MIND-SSC features (Heinrich et al., 2013)
+    by default.
     """
     run = _Run(config or RegistrationConfig(), choose_device(device), Clock(on_step))
     torch.manual_seed(run.config.seed)

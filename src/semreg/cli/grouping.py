@@ -52,14 +52,14 @@ def _parameters(group: Any) -> Iterator[Parameter]:
 
 
 def _parameter(name: str, hint: Any, default: Any) -> Parameter:
-    """One flag as typer has it: of a repeated one a list, or None where nothing was given."""
+    """One flag as typer has it: of a repeated one a list, or None where nothing is the default."""
     if _repeats(hint):
         kind, *details = get_args(hint)
         several = list.__class_getitem__(get_args(kind)[0])
         required = default is Parameter.empty
         arguments = (several if required else several | None, *details)
         annotated: Any = Annotated
-        hint, default = annotated[arguments], default if required else None
+        hint, default = annotated[arguments], default if required else list(default) or None
     return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=hint)
 
 

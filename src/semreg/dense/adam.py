@@ -1,6 +1,7 @@
 """Adam: steps of about one length for each control point by itself, whatever the size of its gradient.
 
-Method: Kingma, Ba: Adam, ICLR 2015; for the refinement of displacements Siebert, Hansen, Heinrich: ConvexAdam, 2024.
+Method: Kingma, Ba: Adam, ICLR 2015; for the refinement of displacements Siebert, Großbröhmer, Hansen, Heinrich:
+ConvexAdam, 2024.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Coarse stage: discrete search in dense windows, coupled-convex regularisation, inverse consistency.
 
-Method: Siebert, Hansen, Heinrich: ConvexAdam. IEEE Transactions on Medical Imaging, 2024. The windows of several
-levels add up to the search range, so memory grows with its logarithm and not with its cube: the coarsest level sees
-far, each finer one corrects what is left. Knows nothing of feature models.
+Method: Siebert, Großbröhmer, Hansen, Heinrich: ConvexAdam. IEEE Transactions on Medical Imaging, 2024. The windows of
+several levels add up to the search range, so memory grows with its logarithm and not with its cube: the coarsest level
+sees far, each finer one corrects what is left. Knows nothing of feature models.
 """
 
 from __future__ import annotations

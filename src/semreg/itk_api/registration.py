@@ -36,7 +36,8 @@ class ImpactCoarseRegistration(DenseRegistration):
     One level of nodes ``GridSpacing`` voxels apart and windows of ± ``DisplacementHalfWidth`` nodes, with the costs,
     the coupled-convex regularisation and the inverse consistency of ``semreg.register``; then a smooth displacement
     through the nodes that folds nowhere. Without a model the standardised intensities are compared, which must mean the
-    same in both images. Method: Siebert, Hansen, Heinrich: ConvexAdam. IEEE Transactions on Medical Imaging, 2024.
+    same in both images. Method: Siebert, Großbröhmer, Hansen, Heinrich: ConvexAdam. IEEE Transactions on Medical
+    Imaging, 2024.
     """
 
     OPTIONS: ClassVar[tuple[Option, ...]] = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 
 from semreg.errors import ConfigError
@@ -30,6 +32,8 @@ def make_pair(
         raise ConfigError(
             f"expected a phantom in 2-D or 3-D of 8 voxels or more, got {dimension}-D and {size}; choose others"
         )
+    if frames not in get_args(Frames):
+        raise ConfigError(f"expected frames of {' or '.join(get_args(Frames))}, got {frames}; choose one of them")
     recipe = Recipe(("ct", "mr"), displacement_mm, landmarks, seed)
     return pair_of(make_anatomy(seed), abdomen_grids(frames, size, dimension), recipe)
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from semreg import pictures
 from semreg.fields import Volume
 from semreg.files import OutputFolder, write_image
+from semreg.geometry import Grid
 from semreg.phantom.pair import PhantomPair
 
 
@@ -16,7 +19,7 @@ def write_pair(pair: PhantomPair, path: str | Path, *, suffix: str = ".nii.gz") 
     """Write ``fixed`` and ``moving``, ``fixed_labels`` and ``moving_labels``, and the landmarks of both as CSV.
 
     ``suffix``: the format of the images, ``.png`` and the like for slides alone. The points are in mm (LPS), one a line
-    under a header, and in a picture whose pixel is 1 mm that is in pixels. ``labels.csv`` names the labels. Returns the
+    under a header; of pictures in pixels, 0 the centre of the first one. ``labels.csv`` names the labels. Returns the
     files. Raises OutputError.
     """
     with OutputFolder(path) as folder:
@@ -34,8 +37,12 @@ def stage_pair(pair: PhantomPair, folder: OutputFolder, *, suffix: str = ".nii.g
     }
     for name, volume in images.items():
         write_image(volume, folder.stage(name + suffix), pixel_type_of(volume))
-    write_points(pair.fixed_points, folder.stage("fixed_points.csv"))
-    write_points(pair.moving_points, folder.stage("moving_points.csv"))
+    for name, points, grid in (
+        ("fixed", pair.fixed_points, pair.fixed.grid),
+        ("moving", pair.moving_points, pair.moving.grid),
+    ):
+        shown = in_pixels(points, grid) if suffix in pictures.ENDINGS else points
+        write_points(shown, folder.stage(f"{name}_points.csv"))
     rows = [f"{number},{name}\n" for number, name in pair.label_names.items()]
     folder.stage("labels.csv").write_text("".join(["label,name\n", *rows]), encoding="utf-8")
 
@@ -44,6 +51,13 @@ def write_points(points: Tensor, path: Path) -> None:
     """Points (N, D) in mm, LPS, one a line under a header."""
     names = ",".join("xyz"[: points.shape[1]])
     np.savetxt(path, points.numpy(), fmt="%.4f", delimiter=",", header=names, comments="")
+
+
+def in_pixels(points: Tensor, grid: Grid) -> Tensor:
+    """Indices (N, D), x first, of points (N, D) in mm."""
+    matrix = grid.point_to_index()  # to indices in the order of the tensor, x last
+    index = points.numpy() @ matrix[:-1, :-1].T + matrix[:-1, -1]
+    return torch.as_tensor(index[:, ::-1].copy())
 
 
 def pixel_type_of(volume: Volume) -> str:
