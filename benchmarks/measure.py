@@ -67,7 +67,7 @@ def attempt(
 
 def last_lines(log: Path, count: int = 5) -> list[str]:
     """The end of what a process said."""
-    return log.read_text(errors="replace").strip().splitlines()[-count:] if log.exists() else []
+    return log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-count:] if log.exists() else []
 
 
 def environment(threads: int | None) -> dict[str, str]:
@@ -94,7 +94,7 @@ def start() -> None:
     log, limit, *command = sys.argv[1:]
     if limit:  # the started process inherits it
         resource.setrlimit(resource.RLIMIT_CPU, (int(limit), int(limit) + 5))
-    with Path(log).open("w") as said:
+    with Path(log).open("w", encoding="utf-8") as said:
         begun = time.perf_counter()
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT)
         _, status, usage = os.wait4(process.pid, 0)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import peer_plots
 import report
 import tools
@@ -149,11 +150,14 @@ def folded_part(made: Board) -> str:
 def costs_part(found: Mapping[str, Any], made: Board) -> str:
     """Seconds and memory."""
     names = [name for name in made.tools if name != BEFORE]
-    loads = [run["load before"] for run in found["runs"] if "load before" in run]
-    load = "" if not loads else (
-        f"The machine's load was {min(loads):.1f} to {max(loads):.1f} at the start of the runs. Other work raises CPU\n"
-        "seconds, by how much is not known, and makes seconds on the clock worthless: the JSON has them, with the load."
-    )  # fmt: skip
+    each = {name: [run["load before"] for run in found["runs"] if run["tool"] == name and "load before" in run]
+            for name in names}  # fmt: skip
+    loads = ", ".join(f"{TITLES[name]} {np.median(load):.1f} ({min(load):.1f} to {max(load):.1f})"
+                      for name, load in each.items() if load)  # fmt: skip
+    load = (
+        f"The machine's load at the start of the runs, median (least to most): {loads}. Other work\n"
+        "raises CPU seconds, by how much is not known, and makes seconds on the clock worthless; the JSON has both."
+    )
     text = f"## Cost\n\n{COSTS.format(load=load)}"
     for figure, digits, title in ((CPU, 1, "CPU seconds"), (PEAK, 2, "Peak memory, GB")):
         rows = [[pair, *row_of(made, [pair], figure, digits)] for pair in made.pairs]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,14 +13,24 @@ import SimpleITK as sitk
 from semreg.demo import KINDS, run, write_images
 from semreg.errors import ConfigError
 
-SIZE = 72
+README = Path(__file__).parents[1] / "README.md"
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """A small demo: its lines and its folder."""
+    """The demo as it is: its lines and its folder."""
     folder = tmp_path_factory.mktemp("demo") / "out"
-    return run(folder, size=SIZE), folder
+    return run(folder), folder
+
+
+def test_the_readme_says_what_is_printed(demo):
+    """The landmark errors that the README gives for ``make demo`` are those of the demo, to 0.05 mm."""
+    printed = [float(x) for line in demo[0][1:3] for x in re.findall(r"\d+\.\d+", line)]
+    said = re.search(
+        r"(\d\.\d\d) mm before \(95th\s+percentile (\d\.\d\d)\) and (\d\.\d\d) mm after \((\d\.\d\d)\)",
+        README.read_text(encoding="utf-8"),
+    )
+    assert [float(figure) for figure in said.groups()] == pytest.approx(printed, abs=0.05)
 
 
 def test_landmarks_come_closer(demo):
