@@ -175,3 +175,7 @@ def test_impossible_phantoms_are_refused():
         make_brains(size=3)
     with pytest.raises(ConfigError, match="expected slides"):
         make_slides(size=3)
+    with pytest.raises(ConfigError, match="expected frames of oblique or isotropic"):
+        make_pair(size=9, frames="straight")
+    with pytest.raises(ConfigError, match="one landmark or more"):
+        make_slides(size=24, landmarks=0)

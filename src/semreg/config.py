@@ -8,13 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from semreg.errors import ConfigError
-
-
-def _require(condition: bool, expected: str, got: object) -> None:
-    if not condition:
-        raise ConfigError(f"expected {expected}, got {got}")
-
+from semreg.settings import require
 
 DistanceName = Literal["l1", "l2", "ncc", "lncc", "cosine", "l1cosine", "dotproduct", "dice"]
 """How features are compared; ``semreg.similarity`` has the formulas."""
@@ -48,11 +42,11 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Check the values (ConfigError)."""
-        _require(bool(self.model), "models.model: mind, intensity, a file or a name", repr(self.model))
+        require(bool(self.model), "models.model: mind, intensity, a file or a name", repr(self.model))
         weights = self.weight and all(0 <= w < float("inf") for w in self.weight) and sum(self.weight) > 0
-        _require(bool(weights), "models.weight >= 0 and finite, not all 0", self.weight)
-        _require(self.pca >= 0, "models.pca >= 0 components", self.pca)
-        _require(self.subset >= 0, "models.subset >= 0 channels", self.subset)
+        require(bool(weights), "models.weight >= 0 and finite, not all 0", self.weight)
+        require(self.pca >= 0, "models.pca >= 0 components", self.pca)
+        require(self.subset >= 0, "models.subset >= 0 channels", self.subset)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +66,7 @@ class IntensityConfig:
     def __post_init__(self) -> None:
         """Check the values (ConfigError)."""
         both = len(self.percentiles) == 2 and 0 <= self.percentiles[0] < self.percentiles[1] <= 100
-        _require(both, "intensities.percentiles, two ascending ones in 0..100", self.percentiles)
+        require(both, "intensities.percentiles, two ascending ones in 0..100", self.percentiles)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,11 +90,11 @@ class AlignConfig:
     def __post_init__(self) -> None:
         """Check the values (ConfigError)."""
         turn = self.rotation_deg is None or 0 <= self.rotation_deg <= 180
-        _require(turn, "align.rotation_deg in 0..180", self.rotation_deg)
-        _require(0 < self.minimum_overlap <= 1, "align.minimum_overlap above 0 and up to 1", self.minimum_overlap)
-        _require(self.spacing_mm is None or self.spacing_mm > 0, "align.spacing_mm > 0", self.spacing_mm)
-        _require(self.levels is None or 1 <= self.levels <= 6, "align.levels between 1 and 6", self.levels)
-        _require(self.iterations >= 1, "align.iterations >= 1", self.iterations)
+        require(turn, "align.rotation_deg in 0..180", self.rotation_deg)
+        require(0 < self.minimum_overlap <= 1, "align.minimum_overlap above 0 and up to 1", self.minimum_overlap)
+        require(self.spacing_mm is None or self.spacing_mm > 0, "align.spacing_mm > 0", self.spacing_mm)
+        require(self.levels is None or 1 <= self.levels <= 6, "align.levels between 1 and 6", self.levels)
+        require(self.iterations >= 1, "align.iterations >= 1", self.iterations)
 
     def largest_rotation_deg(self, dimension: int) -> float:
         """The largest rotation that is searched in 2-D or 3-D."""
@@ -127,11 +121,11 @@ class FeatureConfig:
 
     def __post_init__(self) -> None:
         """Check the values (ConfigError)."""
-        _require(self.radius >= 0, "features.radius >= 0 voxels", self.radius)
-        _require(self.dilation >= 1, "features.dilation >= 1 voxel", self.dilation)
-        _require(self.spacing_mm is None or self.spacing_mm > 0, "features.spacing_mm > 0", self.spacing_mm)
-        _require(0 < self.coarseness < float("inf"), "features.coarseness > 0", self.coarseness)
-        _require(self.pooling is None or 1 <= self.pooling <= 8, "features.pooling in 1..8 voxels", self.pooling)
+        require(self.radius >= 0, "features.radius >= 0 voxels", self.radius)
+        require(self.dilation >= 1, "features.dilation >= 1 voxel", self.dilation)
+        require(self.spacing_mm is None or self.spacing_mm > 0, "features.spacing_mm > 0", self.spacing_mm)
+        require(0 < self.coarseness < float("inf"), "features.coarseness > 0", self.coarseness)
+        require(self.pooling is None or 1 <= self.pooling <= 8, "features.pooling in 1..8 voxels", self.pooling)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,12 +154,12 @@ class CoarseConfig:
 
     def __post_init__(self) -> None:
         """Check the values (ConfigError)."""
-        _require(self.reach_mm is None or self.reach_mm > 0, "coarse.reach_mm > 0", self.reach_mm)
-        _require(self.spacing_mm is None or self.spacing_mm > 0, "coarse.spacing_mm > 0", self.spacing_mm)
+        require(self.reach_mm is None or self.reach_mm > 0, "coarse.reach_mm > 0", self.reach_mm)
+        require(self.spacing_mm is None or self.spacing_mm > 0, "coarse.spacing_mm > 0", self.spacing_mm)
         most = 8 if self.levels is None else 64
-        _require(1 <= self.half_width <= most, f"coarse.half_width between 1 and {most} nodes", self.half_width)
-        _require(self.levels is None or 1 <= self.levels <= 8, "coarse.levels between 1 and 8", self.levels)
-        _require(self.smoothing >= 0, "coarse.smoothing >= 0", self.smoothing)
+        require(1 <= self.half_width <= most, f"coarse.half_width between 1 and {most} nodes", self.half_width)
+        require(self.levels is None or 1 <= self.levels <= 8, "coarse.levels between 1 and 8", self.levels)
+        require(self.smoothing >= 0, "coarse.smoothing >= 0", self.smoothing)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,27 +219,27 @@ class RefineConfig:
 
     def __post_init__(self) -> None:
         """Check the values (ConfigError)."""
-        _require(self.update_every >= 0, "refine.update_every >= 0 steps", self.update_every)
+        require(self.update_every >= 0, "refine.update_every >= 0 steps", self.update_every)
         once = self.mode == "static" or self.update_every == 0
-        _require(
+        require(
             once, "refine.update_every=0 in the mode jacobian, which runs the network in each step", self.update_every
         )
-        _require(1 <= self.levels <= 6, "refine.levels between 1 and 6", self.levels)
-        _require(self.iterations >= 1, "refine.iterations >= 1", self.iterations)
-        _require(self.control_mm is None or self.control_mm > 0, "refine.control_mm > 0", self.control_mm)
-        _require(self.step_mm is None or self.step_mm > 0, "refine.step_mm > 0", self.step_mm)
-        _require(0 <= self.beta1 < 1, "refine.beta1 in 0..1", self.beta1)
-        _require(0 <= self.beta2 < 1, "refine.beta2 in 0..1", self.beta2)
-        _require(0 < self.epsilon < float("inf"), "refine.epsilon > 0", self.epsilon)
-        _require(0 < self.sampling <= 1, "refine.sampling above 0 and up to 1", self.sampling)
+        require(1 <= self.levels <= 6, "refine.levels between 1 and 6", self.levels)
+        require(self.iterations >= 1, "refine.iterations >= 1", self.iterations)
+        require(self.control_mm is None or self.control_mm > 0, "refine.control_mm > 0", self.control_mm)
+        require(self.step_mm is None or self.step_mm > 0, "refine.step_mm > 0", self.step_mm)
+        require(0 <= self.beta1 < 1, "refine.beta1 in 0..1", self.beta1)
+        require(0 <= self.beta2 < 1, "refine.beta2 in 0..1", self.beta2)
+        require(0 < self.epsilon < float("inf"), "refine.epsilon > 0", self.epsilon)
+        require(0 < self.sampling <= 1, "refine.sampling above 0 and up to 1", self.sampling)
         drawn = self.sampling == 1 or (self.optimizer == "adam" and self.mode == "static")
-        _require(drawn, "refine.sampling=1 where not adam in the mode static draws voxels", self.sampling)
-        _require(self.smoothing >= 0, "refine.smoothing >= 0", self.smoothing)
-        _require(self.window >= 3 and self.window % 2 == 1, "refine.window an odd number of voxels >= 3", self.window)
-        _require(self.diffusion >= 0, "refine.diffusion >= 0", self.diffusion)
-        _require(self.folding >= 0, "refine.folding >= 0", self.folding)
-        _require(0 <= self.minimum_jacobian < 1, "refine.minimum_jacobian in 0..1", self.minimum_jacobian)
-        _require(self.tolerance >= 0, "refine.tolerance >= 0", self.tolerance)
+        require(drawn, "refine.sampling=1 where not adam in the mode static draws voxels", self.sampling)
+        require(self.smoothing >= 0, "refine.smoothing >= 0", self.smoothing)
+        require(self.window >= 3 and self.window % 2 == 1, "refine.window an odd number of voxels >= 3", self.window)
+        require(self.diffusion >= 0, "refine.diffusion >= 0", self.diffusion)
+        require(self.folding >= 0, "refine.folding >= 0", self.folding)
+        require(0 <= self.minimum_jacobian < 1, "refine.minimum_jacobian in 0..1", self.minimum_jacobian)
+        require(self.tolerance >= 0, "refine.tolerance >= 0", self.tolerance)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,7 +253,7 @@ class UncertaintyConfig:
 
     def __post_init__(self) -> None:
         """Check the values (ConfigError)."""
-        _require(0 <= self.repeats <= 100, "uncertainty.repeats between 0 and 100", self.repeats)
+        require(0 <= self.repeats <= 100, "uncertainty.repeats between 0 and 100", self.repeats)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -321,7 +315,7 @@ class GateConfig:
             known = all(abs(v) < float("inf") for v in value)
             ordered = look >= fail if name in falling else look <= fail
             way = "not below" if name in falling else "not above"
-            _require(known and ordered, f"gates.{name}: two finite numbers, look {way} fail", value)
+            require(known and ordered, f"gates.{name}: two finite numbers, look {way} fail", value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -344,8 +338,8 @@ class RegistrationConfig:
 
     def __post_init__(self) -> None:
         """Check the values (ConfigError)."""
-        _require(self.seed >= 0, "seed >= 0", self.seed)
-        _require(len(self.models) >= 1, "at least one model", len(self.models))
+        require(self.seed >= 0, "seed >= 0", self.seed)
+        require(len(self.models) >= 1, "at least one model", len(self.models))
         named = {name for model in self.models for name in model.distance or (self.refine.distance,)}
         whole = self.refine.sampling == 1 or "lncc" not in named
-        _require(whole, "refine.sampling=1 for lncc, which compares neighbouring voxels", self.refine.sampling)
+        require(whole, "refine.sampling=1 for lncc, which compares neighbouring voxels", self.refine.sampling)

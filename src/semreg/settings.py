@@ -18,6 +18,13 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from semreg.errors import ConfigError
 
+
+def require(condition: bool, expected: str, got: object) -> None:
+    """ConfigError where a setting is not what is expected: both are named."""
+    if not condition:
+        raise ConfigError(f"expected {expected}, got {got}")
+
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:

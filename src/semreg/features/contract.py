@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from semreg.errors import ConfigError
+from semreg.settings import require
 
 LARGEST = 1e6
 """Voxels or mm beyond which a number in a description is a mistake."""
@@ -77,14 +77,14 @@ class Normalisation:
 
     def __post_init__(self) -> None:
         """Check the values (ConfigError)."""
-        _require(
+        require(
             self.kind != "window" or (self.window is not None and self.window[0] < self.window[1]),
             "normalisation.window with low < high for the kind window",
             self.window,
         )
         low, high = self.percentiles
-        _require(0 <= low < high <= 100, "normalisation.percentiles as 0 <= low < high <= 100", self.percentiles)
-        _require(self.to[0] < self.to[1], "normalisation.to with low < high", self.to)
+        require(0 <= low < high <= 100, "normalisation.percentiles as 0 <= low < high <= 100", self.percentiles)
+        require(self.to[0] < self.to[1], "normalisation.to with low < high", self.to)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,17 +135,17 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         """Check the values (ConfigError)."""
-        _require(self.channels >= 1, "channels >= 1", self.channels)
+        require(self.channels >= 1, "channels >= 1", self.channels)
         for name in ("spacing_mm", "patch", "receptive_field"):
             value = getattr(self, name)
             lowest = 0 if name == "receptive_field" else 1e-9
             fits = value is None or (len(value) in (1, self.dimension) and lowest <= min(value) <= max(value) < LARGEST)
-            _require(fits, f"{name} with one positive number or {self.dimension} of them", value)
+            require(fits, f"{name} with one positive number or {self.dimension} of them", value)
         if self.axes is not None:
             fits = any(_is_orientation(self.axes, n) for n in {self.dimension, 3})
-            _require(fits, "axes such as SPL or LIA", self.axes)
-        _require(0 <= self.overlap < 1, "overlap in 0..1", self.overlap)
-        _require(self.multiple is None or self.multiple >= 1, "multiple >= 1 voxel", self.multiple)
+            require(fits, "axes such as SPL or LIA", self.axes)
+        require(0 <= self.overlap < 1, "overlap in 0..1", self.overlap)
+        require(self.multiple is None or self.multiple >= 1, "multiple >= 1 voxel", self.multiple)
 
 
 @runtime_checkable
@@ -168,8 +168,3 @@ def _is_orientation(axes: str, dimension: int) -> bool:
     if dimension == 2:
         return len(axes) == 2 and re.fullmatch("[LRAPIS]{2}", axes) is not None
     return len(axes) == 3 and all(sum(letter in pair for letter in axes) == 1 for pair in ("LR", "AP", "IS"))
-
-
-def _require(condition: bool, expected: str, got: object) -> None:
-    if not condition:
-        raise ConfigError(f"expected {expected}, got {got}")

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from semreg.errors import ConfigError
 from semreg.fields import Field, PointMap, Volume
 from semreg.geometry import Grid
 from semreg.phantom.couplings import make_map
@@ -87,6 +88,10 @@ class Recipe:
     seed: int
     motion: npt.NDArray[np.float64] | None = None
     """Where the deformed body then lies: a rigid motion, homogeneous (D + 1, D + 1), mm."""
+
+    def __post_init__(self) -> None:
+        if self.landmarks < 1:
+            raise ConfigError(f"expected one landmark or more, got {self.landmarks}; choose another number")
 
 
 def pair_of(body: Body, grids: tuple[Grid, Grid], recipe: Recipe) -> PhantomPair:

@@ -6,12 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from semreg.config import FeatureConfig, ModelConfig
-from semreg.errors import ConfigError
-
-
-def _require(condition: bool, expected: str, got: object) -> None:
-    if not condition:
-        raise ConfigError(f"expected {expected}, got {got}")
+from semreg.settings import require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +29,9 @@ class SampledConfig:
 
     def __post_init__(self) -> None:
         """Check the values (ConfigError)."""
-        _require(self.mode in ("static", "jacobian"), "the mode static or jacobian", repr(self.mode))
-        _require(len(self.models) >= 1, "at least one model", len(self.models))
-        _require(self.seed >= 0, "seed >= 0", self.seed)
-        _require(self.batch_size >= 1, "batch_size >= 1 patch", self.batch_size)
+        require(self.mode in ("static", "jacobian"), "the mode static or jacobian", repr(self.mode))
+        require(len(self.models) >= 1, "at least one model", len(self.models))
+        require(self.seed >= 0, "seed >= 0", self.seed)
+        require(self.batch_size >= 1, "batch_size >= 1 patch", self.batch_size)
         redrawn = any(model.redraw for model in self.models)
-        _require(not redrawn, "models.redraw=false: a value at points is a function of the points alone", "true")
+        require(not redrawn, "models.redraw=false: a value at points is a function of the points alone", "true")
