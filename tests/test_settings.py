@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Literal, get_args, get_type_hints
 
@@ -250,3 +251,19 @@ def test_tables_are_listed_and_written_as_toml_writes_them():
     assert "parts.weight" in names(Settings)
     assert "parts" not in names(Settings)
     assert to_toml(Settings(parts=(Part(), Part()))).count('[[parts]]\nname = "part"') == 2
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        "align.rotation_deg=200", "align.minimum_overlap=0", "align.spacing_mm=-1", "align.levels=9",
+        "align.iterations=0", "features.radius=-1", "features.dilation=0", "features.spacing_mm=0",
+        "features.coarseness=0", "features.pooling=9", "coarse.reach_mm=-3", "coarse.spacing_mm=0",
+        "coarse.half_width=0", "coarse.levels=20",
+    ],
+)  # fmt: skip
+def test_numbers_out_of_range_are_refused_by_name(assignment):
+    """A number that means nothing is refused in one sentence that begins with the setting it belongs to."""
+    name, _, value = assignment.partition("=")
+    with pytest.raises(ConfigError, match=rf"^expected {re.escape(name)}\b.*, got {re.escape(value)}"):
+        override(RegistrationConfig(), assignment)
