@@ -9,8 +9,9 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-from collections.abc import Iterator
-from typing import Any
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,10 @@ from semreg.sampling import base_index, transform_index
 torch.set_num_threads(1)  # small problems: threads that wait for each other cost more than they give
 
 Array = npt.NDArray[np.float64]
+T = TypeVar("T")
+
+PATIENCE_SECONDS = 600.0
+"""How long a test waits for what must come: a test that hangs ends, and no slow machine reaches it."""
 
 WORKER_BYTES = 3e9
 """What a process that runs tests may come to hold, with itk, torch and a registration that it starts."""
@@ -46,6 +51,15 @@ def interruptible() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+def eventually(condition: Callable[[], T]) -> T:
+    """Wait until ``condition`` returns something true, and return that."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not (found := condition()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.005)
+    return found
 
 
 def rotation(dimension: int, degrees: float = 17.0) -> Array:

@@ -182,6 +182,17 @@ def test_copied_file_is_taken_over_or_left_alone(hub, tmp_path):
         assert (tmp_path / PATH).read_bytes() == OTHER
 
 
+@pytest.fixture
+def at_once(monkeypatch):
+    """Nobody waits before trying again: a sleep in this process is an error."""
+
+    def sleep(seconds):
+        raise AssertionError(f"waited {seconds} s")
+
+    monkeypatch.setattr(time, "sleep", sleep)
+
+
+@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize(
     ("status", "sentence"),
     [
@@ -195,7 +206,6 @@ def test_copied_file_is_taken_over_or_left_alone(hub, tmp_path):
 def test_refusals_say_what_to_do(hub, tmp_path, status, sentence):
     """One sentence: which file of which revision, from where, why not, and where to copy it by hand. No waiting."""
     hub.status = status
-    start = time.perf_counter()
     with pytest.raises(ModelNotFoundError) as caught:
         fetch(NAME, tmp_path, mirror=hub.address)
     message = str(caught.value)
@@ -203,7 +213,6 @@ def test_refusals_say_what_to_do(hub, tmp_path, status, sentence):
     assert f"expected {PATH} of {find(NAME).repository} at {PINNED[:12]} from {hub.address}, got" in message
     assert str(tmp_path / PATH) in message
     assert "\n" not in message
-    assert time.perf_counter() - start < 2
     assert files_in(tmp_path) == set()
 
 
@@ -213,15 +222,14 @@ def test_missing_revision_is_named(hub, tmp_path):
         fetch(NAME, tmp_path, mirror=hub.address, revision="v9")
 
 
+@pytest.mark.usefixtures("at_once")
 def test_unreachable_hub_is_said_at_once(tmp_path):
-    """Where nobody answers, the message comes within two seconds and says what was tried and what to do."""
+    """Where nobody answers, the message comes without waiting and says what was tried and what to do."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
         address = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        start = time.perf_counter()
         with pytest.raises(ModelNotFoundError) as caught:
             fetch(NAME, tmp_path, mirror=address)
-    assert time.perf_counter() - start < 2
     assert address in str(caught.value)
     assert f"copy the file to {tmp_path / PATH} by hand, or give a mirror" in str(caught.value)
     assert files_in(tmp_path) == set()

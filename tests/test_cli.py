@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import re
-import resource
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -18,7 +16,7 @@ import torch
 import typer
 
 import semreg
-from conftest import centre, grid_at, make_grid, rotation
+from conftest import centre, eventually, grid_at, make_grid, rotation
 from semreg.cli import app, main
 from semreg.cli.common import sentences
 from semreg.config import RegistrationConfig
@@ -81,23 +79,6 @@ def pair(tmp_path):
 
 def listed(folder):
     return sorted(path.name for path in folder.iterdir())
-
-
-def test_help_is_quick():
-    """The help takes less than half a second of CPU time beyond Python's own start, sub-commands included."""
-
-    def seconds(*command):
-        spent = []
-        for _ in range(3):
-            before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            subprocess.run([sys.executable, *command], check=True, capture_output=True)
-            after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        return min(spent)
-
-    bare = seconds("-c", "pass")
-    assert seconds("-m", "semreg", "--help") - bare < 0.5
-    assert seconds("-m", "semreg", "register", "--help") - bare < 0.5
 
 
 def test_help_imports_nothing_heavy():
@@ -478,11 +459,9 @@ def test_interruption_leaves_nothing(pair, tmp_path, number, code):
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - a shell may have it ignored
     )
-    deadline = time.monotonic() + 60
-    while not (out.exists() and listed(out)) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
+    eventually(lambda: (out.exists() and listed(out)) or process.poll() is not None)
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate()
     assert process.returncode == code, err
     assert "Traceback" not in err
     assert not (tmp_path / "deep").exists()

@@ -10,13 +10,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import SimpleITK as sitk
 
 from cohort_cases import image_pair, log_of, names_of, write_table
-from conftest import Array
+from conftest import Array, eventually
 from semreg.cli import main
 
 QUICK = (
@@ -47,7 +46,7 @@ def start(*arguments):
 def batch(*arguments):
     """Run the command to its end: exit code, standard output, standard error."""
     process = start(*arguments)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate()
     return process.returncode, out, err
 
 
@@ -147,12 +146,12 @@ def start_and_wait(output, table, *names):
     """The command on some pairs, once the last of them runs."""
     only = [part for name in names for part in ("--only", name)]
     process = start(table, "-o", output, *QUICK, *only)
-    deadline = time.monotonic() + 90
-    while not (output / "batch.log").exists() or names[-1] not in names_of(output, "started"):
-        assert time.monotonic() < deadline
+
+    def running():
         assert process.poll() is None
-        time.sleep(0.05)
-    time.sleep(0.5)
+        return (output / "batch.log").exists() and names[-1] in names_of(output, "started")
+
+    eventually(running)
     return process
 
 
@@ -161,7 +160,7 @@ def test_killed_in_the_middle_and_resumed_gives_the_same(done, table, tmp_path):
     reference, output = done[0], tmp_path / "out"
     process = start_and_wait(output, table, "one", "two")
     os.killpg(process.pid, signal.SIGKILL)
-    process.communicate(timeout=30)
+    process.communicate()
     assert not (output / "two").exists()
     code, _, err = batch(table, "-o", output, *QUICK, "--only", "one", "--only", "two")
     assert code == 0, err
@@ -176,7 +175,7 @@ def test_a_polite_end_leaves_nothing_behind(table, tmp_path, number, code):
     output = tmp_path / "out"
     process = start_and_wait(output, table, "two")
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate()
     assert process.returncode == code, err
     assert not (output / "two").exists()
     assert not (output / ".work").exists()

@@ -8,7 +8,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ import SimpleITK as sitk
 import torch
 
 import semreg
-from conftest import make_grid, noise_volume, rotation
+from conftest import eventually, make_grid, noise_volume, rotation
 from semreg.cli.common import parse_layers
 from semreg.errors import ConfigError
 from semreg.fields import Volume
@@ -277,11 +276,9 @@ def test_interruption_leaves_nothing(image, tmp_path, number, code):
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - a shell may have it ignored
     )
-    deadline = time.monotonic() + 60
-    while not (out.exists() and listed(out)) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
+    eventually(lambda: (out.exists() and listed(out)) or process.poll() is not None)
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate()
     assert process.returncode == code, err
     assert "Traceback" not in err
     assert not (tmp_path / "deep").exists()

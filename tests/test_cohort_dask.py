@@ -7,12 +7,12 @@ import os
 import signal
 import sys
 import threading
-import time
 from dataclasses import replace
 
 import pytest
 
 from cohort_cases import image_pair, jobs_of, log_of, names_of, text_pairs
+from conftest import eventually
 from semreg.cohort import BatchOptions, DaskScheduler, LocalScheduler, Pair, run_batch
 from semreg.cohort import cluster as clusters
 from semreg.cohort.attempt import Task
@@ -110,10 +110,7 @@ def test_an_interruption_stops_the_workers(cluster, pairs, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(jobs_of(pairs, config=config()), output, DaskScheduler(cluster.scheduler_address), on_event=interrupt)
     assert not any((output / name).exists() for name in ("one", "two", ".work"))
-    deadline = time.monotonic() + 12
-    while any(children(process) for process in workers):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    eventually(lambda: not any(children(process) for process in workers))
     result = run(jobs_of(pairs[:1], config=config()), output, DaskScheduler(cluster.scheduler_address))
     assert result.finished == ("one",)
 

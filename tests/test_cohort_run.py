@@ -12,13 +12,14 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
 
 import semreg
 from cohort_cases import jobs_of, log_of, names_of, stand_in, text_pairs
+from conftest import eventually
 from semreg.cohort import BatchOptions, LocalScheduler, plan_batch, run_batch, threads_of
 from semreg.cohort import attempt as attempts
 from semreg.cohort.batch import publish
@@ -322,13 +323,15 @@ def test_jobs_run_at_once_and_no_more(tmp_path):
     jobs = jobs_of(pairs)
     thread = threading.Thread(target=run, args=(jobs, output, 3))
     thread.start()
-    wait_for(lambda: (output / "batch.log").exists() and len(names_of(output, "started")) == 3)
-    time.sleep(0.2)
-    assert len(names_of(output, "started")) == 3
+    eventually(lambda: (output / "batch.log").exists() and len(names_of(output, "started")) == 3)
     for pair in pairs:
         pair.moving.write_text("go", encoding="utf-8")
-    thread.join(20)
+    thread.join()
+    *_, last = [line for line in log_of(output) if line["event"] == "started"]
+    others = set("abcd") - {last["pair"]}
+    ended = min(json.loads((output / name / "record.json").read_text())["time"] for name in others)
     assert len(names_of(output, "started")) == 4
+    assert datetime.fromisoformat(last["time"]).timestamp() > ended - 0.001  # the log has whole milliseconds
 
 
 def test_a_scheduler_can_be_used_again(tmp_path):
@@ -336,14 +339,6 @@ def test_a_scheduler_can_be_used_again(tmp_path):
     jobs, scheduler = jobs_of(text_pairs(tmp_path / "in", {"a": ""})), LocalScheduler(2)
     for output in (tmp_path / "one", tmp_path / "two"):
         assert run_batch(jobs, output, scheduler, BatchOptions(threads=1)).finished == ("a",)
-
-
-def wait_for(condition, seconds=20.0):
-    """Wait until something holds."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come"
-        time.sleep(0.02)
 
 
 @pytest.mark.usefixtures("interruptible")

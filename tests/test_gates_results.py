@@ -5,7 +5,6 @@ The seeds are others than those that the thresholds were set on (11 to 14).
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -276,12 +275,3 @@ def test_a_registration_hands_its_images_over():
     assert whole.pop("missing") == 0.0
     assert part.pop("missing") is None
     assert part == whole
-
-
-def test_looking_costs_little():
-    """Measuring costs less CPU than 1.5 s for images of 64 voxels an axis."""
-    pair = make_pair(size=64, seed=31)
-    field = pair.true_field()
-    started = time.process_time()
-    collect_evidence(pair.fixed, pair.moving, field)
-    assert time.process_time() - started < 1.5

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
+import signal
 import subprocess
 import sys
 import textwrap
-import time
 import weakref
 from pathlib import Path
 from typing import Any
@@ -524,10 +525,10 @@ def test_a_loop_of_registrations_does_not_grow() -> None:
             gc.collect()  # an exception holds its frames, in a cycle
         return resident()
 
-    before = repeat(3)
-    after = repeat(10)
-    # one lost set of points or images is 0.2 MB or more; 100 of them 20 MB
-    assert after - before < 8e6
+    held = [repeat(3) for _ in range(4)]
+    # one lost set of points or images is 0.2 MB or more, 30 of them 6 MB each time; what other parts of the process
+    # come to hold is held once
+    assert min(after - before for before, after in itertools.pairwise(held)) < 2e6
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="sends a signal as Linux does")
@@ -535,16 +536,16 @@ def test_control_c_stops_a_registration() -> None:
     """SIGINT in the middle of Update(): it ends at once with a RuntimeError that names KeyboardInterrupt."""
     script = textwrap.dedent(
         """
-        import sys, time
+        import sys
         sys.path.insert(0, sys.argv[1])
         from test_metricv4 import *
         class Slow(Quadratic):
             def evaluate(self, fixed_points, moving_points):
                 print("running", flush=True)
-                time.sleep(0.01)
+                sys.stdin.readline()
                 return super().evaluate(fixed_points, moving_points)
         metric = new(Slow)
-        optimiser = itk.GradientDescentOptimizerv4Template[itk.D].New(number_of_iterations=100000, learning_rate=1e-9)
+        optimiser = itk.GradientDescentOptimizerv4Template[itk.D].New(number_of_iterations=100, learning_rate=1e-9)
         optimiser.SetMinimumConvergenceValue(-1.0)
         try:
             registration(metric, optimiser).Update()
@@ -555,15 +556,13 @@ def test_control_c_stops_a_registration() -> None:
         """
     )
     command = [sys.executable, "-c", script, str(Path(__file__).parent)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "running\n"
-        child.send_signal(2)
-        sent = time.perf_counter()
-        rest, _ = child.communicate(timeout=30)
-    assert rest.splitlines()[-1] == "stopped"
+        child.send_signal(signal.SIGINT)  # while it waits for a line that never comes
+        rest, _ = child.communicate()
+    assert rest == "stopped\n"
     assert child.returncode == 0
-    assert time.perf_counter() - sent < 10  # it would run for a quarter of an hour
 
 
 def test_another_itk_is_refused(tmp_path: Path) -> None:

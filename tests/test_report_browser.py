@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import time
 
 import numpy as np
 import pytest
 import torch
 
+from conftest import eventually
 from report_case import fixed_grid, make_case
 from semreg.fields import Volume
 from semreg.reports import write_report
@@ -76,12 +76,9 @@ def resize(driver, width, height=1000):
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 
 
-def wait(driver, script, seconds=10.0):
+def wait(driver, script):
     """Wait until a script returns something true."""
-    end = time.monotonic() + seconds
-    while not driver.execute_script(script):
-        assert time.monotonic() < end, f"waited in vain for {script}"
-        time.sleep(0.03)
+    eventually(lambda: driver.execute_script(script))
 
 
 def drawn(driver):
@@ -440,7 +437,8 @@ def test_contrast(opened, theme):
     """Every text has a contrast of at least 4.5 to what is behind it, in light and in dark."""
     media = {"features": [{"name": "prefers-color-scheme", "value": theme}]}
     opened.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-    time.sleep(0.4)  # buttons fade
+    drawn(opened)
+    wait(opened, "return document.getAnimations().length === 0")  # buttons fade
     assert opened.execute_script(CONTRAST) == []
     opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 

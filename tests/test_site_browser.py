@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 
 import pytest
 
+from conftest import eventually
 from site_build import built
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium, which drives the browser, is not installed")
@@ -57,13 +57,9 @@ def show(driver, path, width):
     return driver.get_log("browser"), asked
 
 
-def wait(driver, script, seconds=20.0):
+def wait(driver, script):
     """Wait until a script returns something true; what it returned."""
-    end = time.monotonic() + seconds
-    while not (found := driver.execute_script(script)):
-        assert time.monotonic() < end, f"waited in vain for {script}"
-        time.sleep(0.03)
-    return found
+    return eventually(lambda: driver.execute_script(script))
 
 
 @pytest.mark.parametrize("width", WIDTHS)
