@@ -491,11 +491,3 @@ def test_demo_of_another_kind(run, tmp_path, wanted):
     assert code == 0, err
     assert str(tmp_path / "demo" / "moving_labels.png") in text
     assert (tmp_path / "demo" / "report.html").exists() != bool(wanted)
-
-
-def test_demo(run, tmp_path):
-    """The demo registers its own phantoms, prints the error before and after in mm, and writes where it is told."""
-    code, text, err = run("demo", "-o", tmp_path / "demo")
-    assert code == 0, err
-    assert "mm" in text
-    assert (tmp_path / "demo").is_dir()

@@ -239,17 +239,15 @@ BAD_MODELS = [
 
 
 @pytest.mark.parametrize(("kind", "sentence"), BAD_MODELS)
-def test_bad_models_are_one_sentence(image, model, tmp_path, kind, sentence):
-    """Through the command itself: a model that does not do is one sentence, exit code 2, and nothing is written."""
+def test_bad_models_are_one_sentence(run, image, model, tmp_path, kind, sentence):  # noqa: F811 - the fixture
+    """A model that does not do is one sentence, exit code 2, and nothing is written."""
     arguments = spoiled(kind, model, tmp_path)
-    command = ["infer", image, "-o", tmp_path / "deep" / "out.nii.gz", "--threads", "1", "--model", *arguments]
-    result = subprocess.run(
-        [sys.executable, "-m", "semreg", *map(str, command)], capture_output=True, text=True, check=False
+    code, out, err = run(
+        "infer", image, "-o", tmp_path / "deep" / "out.nii.gz", "--threads", "1", "--model", *arguments
     )
-    assert result.returncode == 2
-    assert (result.stdout, result.stderr.count("\n")) == ("", 1), result.stderr
-    assert result.stderr.startswith("error: expected ")
-    assert sentence in result.stderr
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert err.startswith("error: expected ")
+    assert sentence in err
     assert not (tmp_path / "deep").exists()
 
 

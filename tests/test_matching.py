@@ -68,7 +68,7 @@ def error_with(model=None, **settings):
 )
 def test_networks_find_the_deformation(model, entry):
     """A module or callable of one or two layers, whatever is done to its channels, brings 5.1 mm below 0.9 mm."""
-    error, record = error_with(model, models=(entry,))
+    error, record = error_with(model, models=(entry,), refine=RefineConfig(symmetric=False))
     assert error < 0.9
     assert record["jacobian"]["folded_share"] == 0
 

@@ -50,7 +50,7 @@ def error_of(pair: PhantomPair, field: Field) -> torch.Tensor:
     return torch.linalg.vector_norm(field.mm() - pair.true_field().mm(), dim=0)
 
 
-@pytest.mark.parametrize(("dimension", "size", "seed"), [(3, 36, 21), (2, 90, 22), (2, 90, 23), (2, 90, 24)])
+@pytest.mark.parametrize(("dimension", "size", "seed"), [(3, 36, 21), (2, 90, 22)])
 def test_larger_uncertainty_goes_with_larger_error(dimension: int, size: int, seed: int) -> None:
     """On phantoms that set no factor the rank correlation over the body and over landmarks is clear, in 2-D and 3-D."""
     pair = make_pair(size=size, seed=seed, dimension=dimension)
