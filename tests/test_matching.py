@@ -139,6 +139,21 @@ def test_gradient_through_the_network(distance):
     assert abs(along) > 1e-4
 
 
+@pytest.mark.parametrize("distance", ["l1", "l2", "ncc"])
+def test_gradient_where_the_samples_coincide(distance):
+    """At no displacement between equal grids, on voxel centres, the gradient is that of finite differences, to 1 %."""
+    fixed, moving = (Layer(Volume(noise(3, *FIXED.shape, seed=s, dtype=torch.float32), FIXED)) for s in (0, 1))
+    lattice = SplineLattice(FIXED, (4.0, 4.0, 4.0))
+    match = TermMatch(Term(fixed, moving, distance), lattice)
+    index = match.index(torch.zeros(3, *lattice.shape))
+    torch.testing.assert_close(index, index.round(), rtol=0, atol=1e-5)  # but for rounding
+    _, gradient = match.data(index)
+    ahead = gradient / gradient.abs().max()
+    step = 2e-3
+    values = [match.data(index + s * ahead)[0] for s in (step, -step)]
+    assert float((gradient * ahead).sum()) == pytest.approx((values[0] - values[1]) / (2 * step), rel=0.01)
+
+
 def test_renewed_features_of_no_displacement_are_those_of_the_image():
     """Extracting anew from the image warped by nothing gives the features that were there, where both are inside."""
     same = fixed_image()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from scipy import ndimage
 from torch import nn
 
 from conftest import make_grid, noise, rotation
@@ -20,43 +19,8 @@ from semreg.geometry import oriented_order, reorder
 from semreg.matching import Pairing
 from semreg.sampled import SampledConfig, SampledObjective, distances
 from semreg.sampled.patches import View, patch_shape
-from semreg.sampled.reading import Table, read_image
 from semreg.sampling import transform_index
 from semreg.similarity import DISTANCES
-
-
-@pytest.mark.parametrize("shape", [(7, 5), (1, 6), (6, 4, 5), (3, 1, 4)])
-def test_reading_is_linear_interpolation(shape):
-    """Both ways to read agree with scipy, border values beyond the edge and axes of one voxel included."""
-    data = noise(3, *shape)
-    index = noise(len(shape), 200, seed=1) * 2 + torch.tensor(shape).reshape(-1, 1) / 2
-    expected = [ndimage.map_coordinates(c, index.numpy(), order=1, mode="nearest") for c in data.numpy()]
-    np.testing.assert_allclose(Table(data).at(index).values().T, expected, atol=1e-12)
-    np.testing.assert_allclose(read_image(data[0], index)[0], expected[0], atol=1e-12)
-
-
-@pytest.mark.parametrize("shape", [(7, 5), (6, 4, 5), (3, 1, 4)])
-def test_derivative_of_reading(shape):
-    """It is the difference quotient of the interpolant, exactly, and 0 beyond the edge."""
-    data, index = noise(3, *shape), noise(len(shape), 300, seed=1) * 2 + torch.tensor(shape).reshape(-1, 1) / 2
-    index = index[:, ((index - index.round()).abs() > 0.01).all(0)]  # no kink within the step
-    table, weight, step = Table(data), noise(index.shape[1], 3, seed=2), 1e-4
-    pulled, (_, slopes) = table.at(index).pull(weight), read_image(data[0], index)
-    for axis in range(len(shape)):
-        shift = torch.zeros_like(index)
-        shift[axis] = step
-        change = table.at(index + shift).values() - table.at(index - shift).values()
-        torch.testing.assert_close(pulled[axis], (change * weight).sum(1) / (2 * step), atol=1e-8, rtol=1e-8)
-        torch.testing.assert_close(slopes[axis], change[:, 0] / (2 * step), atol=1e-8, rtol=1e-8)
-
-
-def test_small_steps_are_told_apart_in_a_large_image():
-    """At index 4000 a step of 1e-5 voxel changes single-precision features by what it should, to 1 %."""
-    ramp = torch.arange(5000, dtype=torch.float32).remainder(2).reshape(1, 1, -1)  # 0 1 0 1: a slope of 1
-    table, place = Table(ramp), torch.tensor([[0.0], [4000.001]], dtype=torch.float64)
-    step = torch.tensor([[0.0], [1e-5]], dtype=torch.float64)
-    change = table.at(place + step).values() - table.at(place).values()
-    assert float(change) == pytest.approx(1e-5, rel=0.01)
 
 
 @pytest.mark.parametrize("dimension", [2, 3])

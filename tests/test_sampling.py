@@ -25,7 +25,6 @@ from semreg.errors import GeometryError
 from semreg.fields import Volume
 from semreg.geometry import Grid, index_map
 from semreg.sampling import (
-    SampleTable,
     base_index,
     inside,
     pool,
@@ -35,6 +34,7 @@ from semreg.sampling import (
     smooth,
     transform_index,
 )
+from semreg.scattered import Table
 
 INTERPOLATION = 1e-6
 """float64 against ITK's linear interpolation, which rounds continuous indices to 2^-26 voxels; values are about 1."""
@@ -70,7 +70,6 @@ def test_linear_sampling_is_the_loop(shape: tuple[int, ...]) -> None:
     """Linear sampling is multilinear interpolation, axes of one voxel included, border values beyond the centres."""
     x, index = noise(2, *shape), random_indices(shape, 60)
     torch.testing.assert_close(sample(x, index), linear_by_loop(x, index), rtol=0, atol=EXACT)
-    torch.testing.assert_close(SampleTable(x).sample(index).T, linear_by_loop(x, index), rtol=0, atol=EXACT)
 
 
 @pytest.mark.parametrize("mode", ["linear", "nearest"])
@@ -154,7 +153,6 @@ def test_shapes_and_outside(shape: tuple[int, ...]) -> None:
     for mode in ("linear", "nearest"):
         assert sample(x, index[:, :0], mode=mode, outside=1.0).shape == (2, 0)
     assert sample(x, index.reshape(-1, 3, 4)[:, :, :0]).shape == (2, 3, 0)
-    assert SampleTable(x).sample(index[:, :0]).shape == (0, 2)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -301,40 +299,14 @@ def test_smoothing_leaves_its_input_alone() -> None:
     assert torch.autograd.gradcheck(lambda y: smooth(y, radius=1, passes=2), x.requires_grad_())
 
 
-@pytest.mark.parametrize("shape", [*SHAPES, *THIN])
-def test_table_has_the_gradient_of_grid_sample(shape: tuple[int, ...]) -> None:
-    """Values and gradients of a ``SampleTable`` are those of ``sample``; clamped indices get none."""
-    x, index = noise(3, *shape), random_indices(shape, 200).requires_grad_()
-    weights = noise(3, 200, seed=1)
-    of_table = torch.autograd.grad((SampleTable(x).sample(index).T * weights).sum(), index)[0]
-    of_sample = torch.autograd.grad((sample(x, index) * weights).sum(), index)[0]
-    torch.testing.assert_close(of_table, of_sample, rtol=0, atol=1e-10)  # values of about 1 per voxel
-    limit = torch.tensor(shape)[:, None] - 1
-    clamped = (index < 0) | (index > limit)
-    assert clamped.any()
-    assert (of_table[clamped] == 0).all()
-
-
 @pytest.mark.parametrize("shape", [(4, 5), (5, 3, 4), (4, 1, 3)])
 def test_gradients_are_derivatives(shape: tuple[int, ...]) -> None:
     """Gradients are those of differences (gradcheck, float64) in index and samples, in cells and beyond the border."""
     index = random_indices(shape, 12)
     index = (index.floor() + 0.2 + 0.6 * (index - index.floor())).requires_grad_()  # away from the kinks
     x = noise(2, *shape).requires_grad_()
-    assert torch.autograd.gradcheck(lambda i: SampleTable(x.detach()).sample(i), index)
     assert torch.autograd.gradcheck(sample, (x, index))
     assert torch.autograd.gradcheck(lambda y, i: sample(y, i, outside=2.0), (x, index))
-
-
-@pytest.mark.parametrize("shape", [(5, 4), (3, 5, 4), (3, 4, 5)])
-def test_table_shows_what_is_not_a_number(shape: tuple[int, ...]) -> None:
-    """An index that is not a number gives values that are not, rather than a crash or a value from somewhere."""
-    x = noise(2, *shape)
-    index = torch.full((len(shape), 2), float("nan"), dtype=x.dtype)
-    index[:, 1] = 1.0
-    values = SampleTable(x).sample(index)
-    assert values[0].isnan().all()
-    assert torch.equal(values[1], x[(slice(None), *[1] * len(shape))])
 
 
 def test_single_precision_is_close() -> None:
@@ -343,7 +315,7 @@ def test_single_precision_is_close() -> None:
     index = random_indices((3, 500, 400), 2000)
     exact = sample(x, index)
     rounded = index.float()
-    for values in (sample(x.float(), rounded), SampleTable(x.float()).sample(rounded).T):
+    for values in (sample(x.float(), rounded), Table(x.float()).at(rounded).values().T):
         assert (values.double() - exact).abs().max() < 2e-4 * (x.max() - x.min())
 
 

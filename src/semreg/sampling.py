@@ -1,4 +1,4 @@
-"""Reading samples between samples: the one place that interpolates, pools and smooths tensors. Knows nothing of mm.
+"""Whole images read between samples: the one place that resamples, pools and smooths tensors. Knows nothing of mm.
 
 Tensors are channel first, (C, z, y, x) or (C, y, x), without a batch axis; indices are (D, ...) in tensor order,
 fractional voxels, centres at integers.
@@ -6,7 +6,7 @@ fractional voxels, centres at integers.
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -183,76 +183,3 @@ def _box(x: Tensor, axis: int, radius: int) -> Tensor:
         result.narrow(axis, shift, n - shift).add_(x.narrow(axis, 0, n - shift))
         result.narrow(axis, 0, n - shift).add_(x.narrow(axis, shift, n - shift))
     return result
-
-
-class SampleTable:
-    """Features laid out for fast reading at many points: one row of channels a voxel.
-
-    Reading eight neighbours then touches eight rows instead of eight cache lines a channel.
-    """
-
-    def __init__(self, x: Tensor) -> None:
-        """Lay out ``x`` (C, *S)."""
-        self.shape = tuple(x.shape[1:])
-        self.rows = x.flatten(1).T.contiguous()
-
-    def sample(self, index: Tensor) -> Tensor:
-        """Linear interpolation at ``index`` (D, P), border values beyond the edge → (P, C).
-
-        Differentiable in ``index``; the gradient is that of the interpolant, 0 beyond the edge.
-        """
-        low, fraction, free = _cells(index.detach(), self.shape)
-        weights = _CornerWeights.apply(index, fraction, free)  # type: ignore[no-untyped-call]
-        return F.embedding_bag(_corner_rows(low, self.shape), self.rows, mode="sum", per_sample_weights=weights)
-
-
-class _CornerWeights(torch.autograd.Function):
-    """Index (D, P) → weights of the 2^D corners (P, 2^D), with a gradient that needs no graph of small products."""
-
-    @staticmethod
-    def forward(ctx: Any, index: Tensor, fraction: Tensor, free: Tensor) -> Tensor:  # noqa: ARG004 (has the gradient)
-        ctx.save_for_backward(fraction, free)
-        weights = torch.ones_like(fraction[:1])
-        for f in fraction:
-            weights = (weights[:, None] * torch.stack([1 - f, f])[None]).flatten(0, 1)
-        return weights.T.contiguous()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        fraction, free = ctx.saved_tensors
-        dimension, points = fraction.shape
-        cube = gradients[0].T.contiguous().reshape(*[2] * dimension, points)
-        result = torch.empty_like(fraction)
-        for axis in range(dimension):
-            part = cube.select(axis, 1) - cube.select(axis, 0)
-            for other in reversed([a for a in range(dimension) if a != axis]):
-                part = torch.lerp(part.select(-2, 0), part.select(-2, 1), fraction[other])
-            result[axis] = part
-        return result * free, None, None
-
-
-def _cells(index: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
-    """Lower corner (D, P) int, fraction (D, P) in 0..1, and where the index is free, not clamped (D, P).
-
-    Where the index is not a number the corner is a valid one and the fraction is not a number.
-    """
-    column = torch.tensor(shape, dtype=index.dtype, device=index.device).reshape(-1, 1)
-    clamped = torch.minimum(index.clamp_min(0), column - 1)
-    low = torch.minimum(clamped.floor(), (column - 2).clamp_min(0))
-    low = low.nan_to_num_()
-    return low.to(torch.int32), clamped - low, clamped == index
-
-
-def _corner_rows(low: Tensor, shape: tuple[int, ...]) -> Tensor:
-    row = low[0]
-    for axis in range(1, len(shape)):
-        row = row * shape[axis] + low[axis]
-    offsets = torch.zeros(1, dtype=low.dtype, device=low.device)
-    stride = 1
-    strides: list[int] = []
-    for n in reversed(shape):
-        strides.insert(0, stride if n > 1 else 0)
-        stride *= n
-    for step in strides:
-        offsets = (offsets[:, None] + torch.tensor([0, step], dtype=low.dtype, device=low.device)).flatten()
-    return row[:, None] + offsets

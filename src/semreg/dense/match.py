@@ -17,7 +17,8 @@ from semreg.dense.bspline import SplineLattice, product
 from semreg.dense.terms import Term
 from semreg.fields import Field, Layer, Volume
 from semreg.geometry import Grid, index_map
-from semreg.sampling import SampleTable, base_index, inside, sample, transform_index
+from semreg.sampling import base_index, inside, sample, transform_index
+from semreg.scattered import Table
 from semreg.similarity import SMALL, Slope
 
 CHUNK = 1 << 15
@@ -94,7 +95,7 @@ class TermMatch:
         self.distance, self.factor, self._term = term.measure, term.factor, term
         self.fixed = fixed.features.data.flatten(1).T.contiguous()
         self.fixed_weight = None if fixed.weight is None else fixed.weight.data.flatten()
-        self.table = SampleTable(moving.features.data)
+        self.table = Table(moving.features.data)
         self.index = SplineIndex(lattice, self.grid, moving.grid, device)
 
     def data(self, index: Tensor) -> tuple[float, Tensor]:
@@ -108,14 +109,13 @@ class TermMatch:
 
     def _joint(self, index: Tensor, weight: Tensor) -> tuple[float, Tensor]:
         """For a distance that sees all samples at once."""
-        chunks = [part.clone().requires_grad_() for part in torch.split(index, CHUNK, 1)]
-        warped = [self.table.sample(part) for part in chunks]
-        values = torch.cat([w.detach() for w in warped]).requires_grad_()
+        readings = [self.table.at(part) for part in torch.split(index, CHUNK, 1)]
+        values = torch.cat([reading.values() for reading in readings]).requires_grad_()
         distance = self.distance(self.fixed, values, weight, self.grid.shape)
         distance.backward()  # type: ignore[no-untyped-call]
         assert values.grad is not None  # noqa: S101  (for the type checker: backward has just filled it)
-        torch.autograd.backward(warped, torch.split(values.grad, CHUNK))
-        return float(distance.detach()), torch.cat([part.grad for part in chunks if part.grad is not None], 1)
+        pulled = [r.pull(part) for r, part in zip(readings, torch.split(values.grad, CHUNK), strict=True)]
+        return float(distance.detach()), torch.cat(pulled, 1)
 
     def _additive(self, index: Tensor, weight: Tensor, slope: Slope) -> tuple[float, Tensor]:
         """For a distance that is a weighted mean over samples: chunk by chunk, while it is in the cache."""
@@ -123,11 +123,10 @@ class TermMatch:
         share = weight / weight.sum().clamp(min=SMALL)
         for first in range(0, index.shape[1], CHUNK):
             part = slice(first, first + CHUNK)
-            where = index[:, part].clone().requires_grad_()
-            warped = self.table.sample(where)
-            value, pull = slope(self.fixed[part], warped.detach(), share[part])
+            reading = self.table.at(index[:, part])
+            value, pull = slope(self.fixed[part], reading.values(), share[part])
             total += value
-            (gradient[:, part],) = torch.autograd.grad(warped, where, pull)
+            gradient[:, part] = reading.pull(pull)
         return total, gradient
 
     def weight(self, index: Tensor) -> Tensor:
@@ -149,7 +148,7 @@ class TermMatch:
         order = torch.randperm(len(term.fixed.features.data), generator=generator)[: term.subset].sort().values
         order = order.to(self.fixed.device)
         self.fixed = term.fixed.features.data[order].flatten(1).T.contiguous()
-        self.table = SampleTable(term.moving.features.data[order])
+        self.table = Table(term.moving.features.data[order])
 
 
 class ImageMatch:
@@ -159,21 +158,22 @@ class ImageMatch:
         """``terms`` hold the fixed features; the moving image and the networks are those of ``renewal``."""
         self._terms, self._renewal = terms, renewal
         device = terms[0].fixed.features.data.device
-        self.table = SampleTable(renewal.image.data.to(device))
+        self.table = Table(renewal.image.data.to(device))
         self.index = SplineIndex(lattice, renewal.grid, renewal.image.grid, device)
 
     def data(self, index: Tensor) -> tuple[float, Tensor]:
         """The sum of all distances with the image read at ``index`` (D, P), and its gradient (D, P)."""
-        where = index.clone().requires_grad_()
-        warped = self.table.sample(where).T.reshape(1, *self._renewal.grid.shape)
+        reading = self.table.at(index)
+        warped = reading.values().requires_grad_()
+        image = warped.T.reshape(1, *self._renewal.grid.shape)
         total = index.new_zeros(())
-        for term, moving in zip(self._terms, self._renewal.features(warped), strict=True):
+        for term, moving in zip(self._terms, self._renewal.features(image), strict=True):
             fixed = term.fixed.features.data.flatten(1).T
             weight = self._sample_weight(term, index)
             distance = term.measure(fixed, moving.flatten(1).T.to(fixed), weight, term.fixed.grid.shape)
             total = total + term.factor * distance
-        (gradient,) = torch.autograd.grad(total, where)
-        return float(total.detach()), gradient
+        (gradient,) = torch.autograd.grad(total, warped)
+        return float(total.detach()), reading.pull(gradient)
 
     def _sample_weight(self, term: Term, index: Tensor) -> Tensor:
         """How much each sample of a layer counts: where its place in the image is read inside of the moving image."""
@@ -219,8 +219,8 @@ def distance_at(terms: Sequence[Term], field: Field) -> float:
                 weight = weight * (data.flatten() if where is None else sample(data, where, outside=0.0)[0])
         if not bool((weight > 0).any()):
             return math.nan
-        table = SampleTable(moving.features.data)
-        values = torch.cat([table.sample(part) for part in torch.split(index, CHUNK, 1)])
+        table = Table(moving.features.data)
+        values = torch.cat([table.at(part).values() for part in torch.split(index, CHUNK, 1)])
         rows = fixed.features.data.flatten(1).T
         total += term.factor * float(term.measure(rows, values, weight, fixed.grid.shape))
     return total

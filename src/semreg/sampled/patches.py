@@ -24,8 +24,8 @@ from semreg.features.slices import AXES, slice_axis
 from semreg.features.traits import Traits
 from semreg.fields import Volume
 from semreg.geometry import Grid, index_map, per_axis
-from semreg.sampled.reading import read_blocks, read_image
 from semreg.sampling import base_index, pool, transform_index
+from semreg.scattered import read_blocks, read_image
 
 LARGEST = 31
 """Voxels a side of a patch whose size is measured, at most."""

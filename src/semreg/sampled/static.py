@@ -20,8 +20,8 @@ from semreg.fields import Field, Layer, Volume
 from semreg.geometry import Grid, Matrix, index_map
 from semreg.matching import Images, Pairing
 from semreg.sampled.distances import Points
-from semreg.sampled.reading import Reading, Table
 from semreg.sampling import SLAB_POINTS, base_index, inside, slabs, smooth, transform_index
+from semreg.scattered import Reading, Table
 
 FILL = 4
 """Passes that continue features into what does not count: what an interpolation at the border can reach, and more."""
