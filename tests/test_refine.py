@@ -338,7 +338,7 @@ def test_drawn_samples():
     rows = drawn.rows
     assert len(rows) == len(set(rows.tolist())) == 42
     value, gradient = drawn.data(index)
-    expected = DISTANCES["l2"](whole.fixed[rows], whole.table.sample(index[:, rows]), whole.weight(index)[rows])
+    expected = DISTANCES["l2"](whole.fixed[rows], whole.table.at(index[:, rows]).values(), whole.weight(index)[rows])
     assert value == pytest.approx(term.factor * float(expected), rel=1e-5)
     others = torch.ones(168, dtype=torch.bool).index_fill(0, rows, value=False)
     assert float(gradient[:, others].abs().max()) == 0 < float(gradient[:, rows].abs().min(1).values.max())

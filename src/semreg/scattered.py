@@ -82,7 +82,7 @@ class Table:
 
     def at(self, index: Tensor) -> Reading:
         """What is at ``index`` (D, P), fractional voxels."""
-        return Reading(self, index)
+        return Reading(self, index.detach())  # its derivative is ``pull``, not that of a graph
 
 
 class Reading:
