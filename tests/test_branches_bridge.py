@@ -49,7 +49,7 @@ def test_an_affine_without_extent_is_refused() -> None:
     for wrong in (np.diag([1.0, 0.0, 1.0, 1.0]), np.diag([1.0, np.nan, 1.0, 1.0])):
         image = nibabel.Nifti1Image(np.zeros((3, 4, 5), np.float32), np.eye(4))
         image._affine = wrong  # as a damaged header gives it
-        with pytest.raises(GeometryError, match=r"expected an invertible affine, got .* \(LPS\): correct the header"):
+        with pytest.raises(GeometryError, match=r"expected an invertible direction matrix, .* \(LPS\): correct"):
             to_volume(image)
 
 

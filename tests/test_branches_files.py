@@ -13,10 +13,10 @@ from conftest import noise_volume, oblique_grid, smooth_field
 from semreg.config import RegistrationConfig
 from semreg.devices import choose_device
 from semreg.dicom import is_dicom
-from semreg.dicom_frames import read_frames, series_of_image
-from semreg.errors import ConfigError, DeviceError, GeometryError, ImageError, ModelError, OutputError
+from semreg.dicom_frames import is_image_or_unknown, read_frames
+from semreg.errors import ConfigError, DeviceError, ImageError, ModelError, OutputError
 from semreg.files import read_image, write_image, write_warp
-from semreg.nifti import is_cut_short, orthonormal_copy
+from semreg.nifti import is_cut_short
 from semreg.settings import from_dict
 from semreg.staging import OutputFolder
 
@@ -88,16 +88,6 @@ def test_a_file_that_ends_early_is_cut_short(kept: int, tmp_path: Path) -> None:
     assert not is_cut_short(tmp_path / "d.nii.gz")
 
 
-def test_axes_are_mended_where_there_are_axes(tmp_path: Path) -> None:
-    """A NIfTI file without an sform has no axes that could be mended."""
-    write_image(noise_volume(oblique_grid(3)), tmp_path / "a.nii", "float32")
-    data = bytearray((tmp_path / "a.nii").read_bytes())
-    data[254:256] = b"\0\0"
-    (tmp_path / "b.nii").write_bytes(data)
-    with pytest.raises(GeometryError, match=r"got a header that says otherwise in .*b.nii: correct it"):
-        orthonormal_copy(tmp_path / "b.nii", tmp_path / "c.nii")
-
-
 def test_warps_of_ants_are_nifti(tmp_path: Path) -> None:
     """ANTs reads warps in NIfTI alone."""
     with pytest.raises(OutputError, match=r"expected the name of a warp to end in .nii.gz or .nii, got .*w.nrrd"):
@@ -112,13 +102,12 @@ def test_what_is_neither_file_nor_folder_is_no_image(tmp_path: Path) -> None:
 
 
 def test_files_that_are_no_dicom(tmp_path: Path) -> None:
-    """What cannot be read or is damaged belongs to no series; asked for its frames it is named."""
+    """What is too damaged to say that it is no image may be one; asked for its frames it is named."""
     assert not is_dicom(tmp_path / "missing")
     (tmp_path / "broken.dcm").write_bytes(bytes(128) + b"DICM" + b"\x02\x00\x00\x00UL")
     assert is_dicom(tmp_path / "broken.dcm")
-    assert series_of_image(tmp_path / "broken.dcm") == ""
+    assert is_image_or_unknown(tmp_path / "broken.dcm")
     (tmp_path / "text.dcm").write_text("no DICOM")
-    assert series_of_image(tmp_path / "text.dcm") == ""
     with pytest.raises(
         ImageError, match=r"expected a DICOM file, got .*text.dcm: its header is damaged; copy it again"
     ):

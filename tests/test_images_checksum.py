@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from conftest import grid_at, noise_volume, rotation, sitk_image
 from semreg.errors import ImageError
 from semreg.files import checksum, read_image
-from semreg.images import data_files
+from semreg.image_files import data_files
 
 LISTED = ("list.mhd", "pattern.mhd", "list.nhdr", "pattern.nhdr")
 ENDINGS = ("one.mhd", "one.nhdr", "one.hdr", "one.img", *LISTED)

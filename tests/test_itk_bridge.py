@@ -268,18 +268,19 @@ def test_field_of_one_voxel_axes():
         np.testing.assert_allclose(values, field.mm().movedim(0, -1), atol=1e-3)
 
 
-def test_sheared_direction_is_repaired_with_a_warning(caplog):
-    """A direction that is not orthonormal becomes the nearest rotation, and the log says so; else it is silent."""
+def test_rounded_direction_is_repaired_with_a_warning(caplog):
+    """A direction that is orthonormal but for its digits becomes the nearest rotation, and the log says so."""
     image = sitk.Image((3, 4, 5), sitk.sitkInt16)
     assert to_volume(image).grid.direction == ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
     assert caplog.text == ""
-    image.SetDirection([value for row in SHEARED for value in row])
-    np.testing.assert_allclose(to_volume(image).grid.direction, nearest_rotation(SHEARED))
+    rounded = ((1.0, 0.005, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+    image.SetDirection([value for row in rounded for value in row])
+    np.testing.assert_allclose(to_volume(image).grid.direction, nearest_rotation(rounded), atol=1e-4)
     assert "not orthonormal" in caplog.text
 
 
-def test_sheared_affine_is_repaired_with_a_warning(caplog):
-    """The same for nibabel's affine; a singular one is an error."""
+def test_sheared_affine_is_resampled_with_a_warning(caplog):
+    """A sheared affine of nibabel gets orthonormal axes; a singular one is an error."""
     nibabel = pytest.importorskip("nibabel")
     affine = np.eye(4)
     affine[:3, :3] = np.array(SHEARED) * [1.0, 2.0, 3.0]

@@ -1,7 +1,8 @@
 """Which DICOM series a folder holds, and one of them as a volume. Knows nothing of registration.
 
 Headers and pixels are read by GDCM through SimpleITK, which scales each slice with its own slope and intercept. The
-positions of the frames of one multi-frame file, which SimpleITK does not show, are read with pydicom.
+positions of the frames of one multi-frame file, which SimpleITK does not show, are read with pydicom, and so are
+pixels that GDCM garbles.
 """
 
 from __future__ import annotations
@@ -14,8 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from semreg.dicom_frames import read_frames, scaled, series_of_image
+from semreg.dicom_frames import (
+    DOSE,
+    SEGMENTATIONS,
+    decoded,
+    facts_of,
+    is_garbled,
+    is_image_or_unknown,
+    name_pattern,
+    read_frames,
+    scaled,
+)
+from semreg.dicom_segments import read_segmentation, segmentation_grid
 from semreg.errors import GeometryError, ImageError
 from semreg.fields import Volume
 from semreg.geometry import Grid
@@ -41,7 +54,7 @@ class Series:
     size: tuple[int, ...]
     """Columns, rows and, of a multi-frame file, frames of the first file."""
     damaged: tuple[Path, ...] = ()
-    """Files of the series that say they hold an image but cannot be read."""
+    """Files beside those of the series that hold an image, or may, but cannot be read."""
 
     def __str__(self) -> str:
         """One line: number, description, modality, slices, size and UID."""
@@ -79,18 +92,23 @@ def list_series(folder: Path) -> tuple[Series, ...]:
             if found and place == folder:
                 break
     damaged = _damaged(places, {path for files in found.values() for path in files})
-    series = (_series(uid, files, damaged.get(uid, [])) for uid, files in found.items())
+    series = (_series(uid, files, damaged) for uid, files in found.items())
     return tuple(sorted(series, key=lambda each: (each.number.zfill(9), each.uid)))
 
 
-def _damaged(places: Sequence[Path], read: set[Path]) -> dict[str, list[Path]]:
-    """DICOM files that GDCM passed over in silence although they have rows of pixels, by the UID of their series."""
-    damaged: dict[str, list[Path]] = {}
-    for place in places:
-        for path in sorted(place.iterdir()):
-            if path not in read and path.is_file() and is_dicom(path) and (uid := series_of_image(path)):
-                damaged.setdefault(uid, []).append(path)
-    return damaged
+def _damaged(places: Sequence[Path], read: set[Path]) -> tuple[Path, ...]:
+    """Files that GDCM passed over in silence although they may be slices.
+
+    They begin as DICOM and hold rows of pixels or cannot be read; or they are no DICOM but have the name of a slice.
+    """
+    slices = {(path.parent, name_pattern(path)) for path in read}
+    return tuple(
+        path
+        for place in places
+        for path in sorted(place.iterdir())
+        if path not in read and path.is_file()
+        and (is_image_or_unknown(path) if is_dicom(path) else (place, name_pattern(path)) in slices)
+    )  # fmt: skip
 
 
 def choose_series(folder: Path, wanted: str | None) -> Series:
@@ -120,31 +138,36 @@ def choose_series(folder: Path, wanted: str | None) -> Series:
 def _refuse_damaged(series: Series) -> None:
     if series.damaged:
         raise ImageError(
-            f"expected a complete DICOM series, got {len(series.damaged)} damaged files such as {series.damaged[0]}: "
-            "copy the series again"
+            f"expected a complete DICOM series, got {len(series.damaged)} damaged "
+            f"{'file' if len(series.damaged) == 1 else 'files such as'} {series.damaged[0]}: copy the series again, or "
+            "move what does not belong to it elsewhere"
         )
 
 
 def series_grid(files: Sequence[Path], name: str) -> Grid:
     """The grid of the series in ``files``, from its headers. Raises as ``read_series`` does."""
     headers = _headers(files, name)
+    if len(headers) == 1 and headers[0].is_segmentation:
+        return segmentation_grid(headers[0].path)
     return _arranged(headers, name).grid if len(headers) > 1 else _only(headers[0], name)[0].grid
 
 
-def read_series(files: Sequence[Path], name: str) -> tuple[Volume, str]:
-    """The series in ``files``, in any order, as a volume float32 (1, z, y, x), and the type of its voxels.
+def read_series(files: Sequence[Path], name: str) -> tuple[Volume, str, dict[str, str]]:
+    """The series in ``files``, in any order, as a volume float32 (1, z, y, x), the type of its voxels, its segments.
 
     Slices are ordered by position along their common normal and each is scaled with its own slope and intercept.
     Uneven distances and tilt are resampled with a warning (``stack.arrange``); the second of identical copies is left
     out. Raises GeometryError where slices do not form one stack, ImageError for voxels that are not real numbers.
     """
     headers = _headers(files, name)
+    if len(headers) == 1 and headers[0].is_segmentation:
+        return read_segmentation(headers[0].path, headers[0].facts)
     if len(headers) == 1:
-        return _only(headers[0], name)
+        return *_only(headers[0], name), {}
     stack = _arranged(headers, name)
     kinds = {pixel_type_name(each.kind) for each in headers}
-    volume = fill(stack, lambda number: _pixels(headers[number].path).data.reshape(headers[number].size[1::-1]))
-    return volume, np.result_type(*kinds).name
+    volume = fill(stack, lambda number: _pixels(headers[number]).data.reshape(headers[number].size[1::-1]))
+    return volume, np.result_type(*kinds).name, {}
 
 
 @dataclass(frozen=True)
@@ -158,6 +181,12 @@ class _Header:
     instance: str
     position: str
     cosines: str
+    facts: Any
+
+    @property
+    def is_segmentation(self) -> bool:
+        """Whether its frames are segments."""
+        return self.facts.get("SOPClassUID") in SEGMENTATIONS
 
 
 def _headers(files: Sequence[Path], name: str) -> list[_Header]:
@@ -174,13 +203,14 @@ def _headers(files: Sequence[Path], name: str) -> list[_Header]:
 def _header(path: Path) -> _Header:
     import SimpleITK as sitk
 
-    reader = _reader(path)
+    reader, facts = _reader(path), facts_of(path)
     size, spacing = tuple(reader.GetSize()), tuple(reader.GetSpacing())
     kind = str(sitk.GetPixelIDValueAsString(reader.GetPixelIDValue()))
     components = reader.GetNumberOfComponents()
     check_scalar_image(size, 1 if is_colour(components, kind) else components, kind)
     instance, position, cosines = (_tag(reader, key) for key in ("0008|0018", "0020|0032", "0020|0037"))
-    return _Header(path, size, spacing, kind.removeprefix("vector of "), instance, position, cosines)
+    kind = "32-bit float" if facts.get("SOPClassUID") == DOSE else kind.removeprefix("vector of ")
+    return _Header(path, size, spacing, kind, instance, position, cosines, facts)
 
 
 def _arranged(headers: Sequence[_Header], name: str) -> Stack:
@@ -219,7 +249,9 @@ def _only(header: _Header, name: str) -> tuple[Volume, str]:
 
     Without positions the frames are slices as SimpleITK takes them.
     """
-    volume, kind = _pixels(header.path), pixel_type_name(header.kind)
+    if header.position and _floats(header.position, 3) is None:
+        raise GeometryError(f"expected a position of finite numbers in {header.path}, got {header.position!r}")
+    volume, kind = _pixels(header), pixel_type_name(header.kind)
     if volume.grid.dimension == 2 or volume.grid.shape[0] == 1:
         return volume, kind
     frames = read_frames(header.path)
@@ -236,18 +268,31 @@ def _only(header: _Header, name: str) -> tuple[Volume, str]:
     return fill(arrange(places, name), lambda number: scaled(volume.data[0, number], frames, number)), kind
 
 
-def _pixels(path: Path) -> Volume:
+def _pixels(header: _Header) -> Volume:
     """The samples of one file, colours as their luminance."""
     import SimpleITK as sitk
 
+    if is_garbled(header.facts):
+        return _pixels_of_pydicom(header)
     try:
-        image = _reader(path).Execute()
+        image = _reader(header.path).Execute()
     except RuntimeError as error:
-        raise ImageError(f"expected a DICOM file with pixels, got {path}: it is damaged; copy it again") from error
+        raise ImageError(
+            f"expected a DICOM file with pixels, got {header.path}: it is damaged; copy it again"
+        ) from error
     if image.GetNumberOfComponentsPerPixel() == 1:
         return to_volume(image)
     grid = grid_of_header(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
     return to_volume((grey(sitk.GetArrayViewFromImage(image)), grid))
+
+
+def _pixels_of_pydicom(header: _Header) -> Volume:
+    """The same, on the grid that GDCM reads in the header."""
+    reader = _reader(header.path)
+    grid = grid_of_header(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
+    values = decoded(header.path, header.facts)
+    data = values if values.ndim == 3 else torch.from_numpy(grey(values.numpy()))
+    return Volume(data.reshape(1, *grid.shape), grid)
 
 
 def _reader(path: Path) -> Any:
@@ -270,11 +315,13 @@ def _tag(reader: Any, key: str) -> str:
     return str(reader.GetMetaData(key)).strip(" \0") if reader.HasMetaDataKey(key) else ""
 
 
-def _series(uid: str, files: list[Path], damaged: list[Path]) -> Series:
+def _series(uid: str, files: list[Path], damaged: Sequence[Path]) -> Series:
     reader = _reader(files[0])
     description, number, modality = (_tag(reader, key) for key in ("0008|103e", "0020|0011", "0008|0060"))
     size = tuple(n for axis, n in enumerate(reader.GetSize()) if axis < 2 or n > 1)
-    return Series(uid, description, number, modality, tuple(files), size, tuple(damaged))
+    folders = {path.parent for path in files}
+    beside = tuple(path for path in damaged if path.parent in folders)
+    return Series(uid, description, number, modality, tuple(files), size, beside)
 
 
 def _matching(series: Sequence[Series], wanted: str) -> list[Series]:

@@ -1,18 +1,39 @@
-"""What SimpleITK does not show of DICOM files: where frames lie and how each is scaled, and files it cannot read.
+"""What SimpleITK does not show of DICOM files or shows wrong: what they are, where frames lie, values it garbles.
 
 pydicom is imported by the functions that need it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from semreg.errors import ImageError
+from semreg.errors import GeometryError, ImageError
+
+SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+"""SOP classes: Segmentation, Label Map Segmentation."""
+DOSE = "1.2.840.10008.5.1.4.1.1.481.2"
+SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
+"""VL Whole Slide Microscopy Image Storage."""
+TIMES = (0x00181063, 0x00181065)
+"""Frame increment pointers that say that frames are moments: FrameTime, FrameTimeVector."""
+NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99")
+BIG_ENDIAN = "1.2.840.10008.1.2.2"
+RUN_LENGTH = "1.2.840.10008.1.2.5"
+DECODED = ("MONOCHROME1", "MONOCHROME2", "RGB")
+"""Photometric interpretations that are taken from pydicom as they are."""
+FACTS = (
+    "SOPClassUID", "ImageType", "Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation",
+    "NumberOfFrames", "TotalPixelMatrixColumns", "TotalPixelMatrixRows", "FrameIncrementPointer", "RescaleSlope",
+    "RescaleIntercept", "DoseGridScaling", "PerFrameFunctionalGroupsSequence",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -22,33 +43,114 @@ class Frame:
     position: tuple[float, ...]
     cosines: tuple[float, ...]
     spacing_xy: tuple[float, float]
-    slope: float
-    intercept: float
+    slope: float = 1.0
+    intercept: float = 0.0
 
 
-def series_of_image(path: Path) -> str:
-    """The UID of the series a file belongs to, empty if it holds no image, or if not even that can be read."""
+def is_image_or_unknown(path: Path) -> bool:
+    """Whether a file that begins as DICOM holds an image, or is too damaged to say that it does not."""
     import pydicom
 
     try:
-        data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID", "Rows"])
-    except (pydicom.errors.InvalidDicomError, EOFError, ValueError, KeyError):
-        return ""
-    return str(data.get("SeriesInstanceUID") or "") if data.get("Rows") else ""
+        data = pydicom.dcmread(
+            path, stop_before_pixels=True, specific_tags=["SOPClassUID", "SeriesInstanceUID", "Rows"]
+        )
+    except (pydicom.errors.InvalidDicomError, EOFError, ValueError, KeyError, OSError):
+        return True
+    known = bool(data.get("SOPClassUID") and data.get("SeriesInstanceUID"))
+    return bool(data.get("Rows")) or not (known or is_directory(data))
+
+
+def is_directory(data: Any) -> bool:
+    """Whether it is a DICOMDIR, which has no series."""
+    return str(getattr(getattr(data, "file_meta", None), "MediaStorageSOPClassUID", "")) == "1.2.840.10008.1.3.10"
+
+
+def name_pattern(path: Path) -> str:
+    """The name of a file without its numbers: what files of one series have in common."""
+    return re.sub(r"\d+", "#", path.name.lower())
+
+
+def facts_of(path: Path) -> Any:
+    """What a file says of its kind and its pixels, a pydicom data set (ImageError).
+
+    Raises ImageError for kinds whose pixels are no slices: mosaics, tiles of slides, frames over time.
+    """
+    data = _read(path, stop_before_pixels=True, specific_tags=list(FACTS))
+    number = int(data.get("NumberOfFrames") or 1)
+    if "MOSAIC" in [str(word).upper() for word in _listed(data.get("ImageType"))]:
+        raise ImageError(
+            f"expected one slice in {path}, got a mosaic of Siemens, whose tiles are slices: convert the series "
+            "to NIfTI with dcm2niix"
+        )
+    whole = int(data.get("TotalPixelMatrixColumns") or 0), int(data.get("TotalPixelMatrixRows") or 0)
+    if data.get("SOPClassUID") == SLIDE and (number > 1 or whole > (int(data.Columns), int(data.Rows))):
+        raise ImageError(
+            f"expected slices or one picture in {path}, got {number} tiles of a whole slide of {whole[0]} × {whole[1]} "
+            "pixels: export one level of it as a picture, such as TIFF"
+        )
+    pointers = {int(each) for each in _listed(data.get("FrameIncrementPointer"))}
+    if number > 1 and pointers & set(TIMES) and not data.get("PerFrameFunctionalGroupsSequence"):
+        raise ImageError(f"expected slices in {path}, got {number} frames over time: export one of them")
+    return data
+
+
+def _listed(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return [value] if isinstance(value, (str, int)) else list(value)
+
+
+def is_garbled(facts: Any) -> bool:
+    """Whether GDCM is known to read the pixels wrong: pydicom reads them."""
+    syntax = str(facts.file_meta.TransferSyntaxUID)
+    bits = int(facts.get("BitsAllocated") or 0)
+    if facts.get("SOPClassUID") == DOSE or facts.get("PhotometricInterpretation") not in DECODED:
+        return bool(facts.get("SOPClassUID") == DOSE)
+    return syntax in (BIG_ENDIAN, RUN_LENGTH) or (syntax in NATIVE and (bits == 1 or bits > 16))
+
+
+def decoded(path: Path, facts: Any) -> Tensor:
+    """The stored values of all frames by pydicom, float32, scaled: (frame, y, x), and rgb as a last axis of colours."""
+    data = _read(path)
+    try:
+        pixels = np.asarray(data.pixel_array)
+    except (ValueError, AttributeError, NotImplementedError, RuntimeError, EOFError, IndexError) as error:
+        raise ImageError(f"expected a DICOM file with pixels, got {path}: it is damaged; copy it again") from error
+    samples = int(facts.get("SamplesPerPixel") or 1)
+    values = pixels.reshape(-1, int(data.Rows), int(data.Columns), *([samples] if samples > 1 else []))
+    scale = data.get("DoseGridScaling") if facts.get("SOPClassUID") == DOSE else data.get("RescaleSlope")
+    offset = None if facts.get("SOPClassUID") == DOSE else data.get("RescaleIntercept")
+    if scale is not None or offset is not None:
+        values = values * float(1 if scale is None else scale) + float(0 if offset is None else offset)
+    return torch.from_numpy(values.astype(np.float32))
 
 
 def read_frames(path: Path) -> list[Frame] | None:
     """The frames of a file in the order of its pixels, None if it does not give the position of each (ImageError)."""
-    import pydicom
-
-    try:
-        data = pydicom.dcmread(path, stop_before_pixels=True)
-    except (pydicom.errors.InvalidDicomError, EOFError) as error:
-        raise ImageError(f"expected a DICOM file, got {path}: its header is damaged; copy it again") from error
+    data = _read(path, stop_before_pixels=True)
+    if data.get("SOPClassUID") == DOSE:
+        return _planes_of_dose(data, path)
     shared = data.get("SharedFunctionalGroupsSequence") or [{}]
-    frames = [_frame(own, shared[0]) for own in data.get("PerFrameFunctionalGroupsSequence") or ()]
+    frames = [frame_of(own, shared[0]) for own in data.get("PerFrameFunctionalGroupsSequence") or ()]
     known = [frame for frame in frames if frame is not None]
     return known if known and len(known) == int(data.get("NumberOfFrames") or 1) else None
+
+
+def _planes_of_dose(data: Any, path: Path) -> list[Frame]:
+    """The planes of a dose: offsets in mm along the normal, from the first one or, in axial planes, of their z."""
+    offsets = [float(each) for each in data.get("GridFrameOffsetVector") or [0.0]]
+    if len(offsets) != int(data.get("NumberOfFrames") or 1) or not np.isfinite(offsets).all():
+        raise GeometryError(
+            f"expected the offset of each of the {data.get('NumberOfFrames')} planes of the dose in {path}, got "
+            f"{len(offsets)}: export it again"
+        )
+    cosines = [float(each) for each in data.ImageOrientationPatient]
+    start, normal = np.array([float(v) for v in data.ImagePositionPatient]), np.cross(cosines[:3], cosines[3:])
+    spacing = float(data.PixelSpacing[1]), float(data.PixelSpacing[0])
+    absolute = offsets[0] != 0
+    along = np.array([0.0, 0.0, 1.0]) if absolute else normal
+    return [Frame(tuple(start + along * (offset - offsets[0])), tuple(cosines), spacing) for offset in offsets]
 
 
 def scaled(pixels: Tensor, frames: Sequence[Frame], number: int) -> Tensor:
@@ -59,23 +161,24 @@ def scaled(pixels: Tensor, frames: Sequence[Frame], number: int) -> Tensor:
     return (pixels - first.intercept) / first.slope * own.slope + own.intercept
 
 
-def _frame(own: Any, shared: Any) -> Frame | None:
+def group_of(own: Any, shared: Any, group: str, name: str) -> Any:
+    """A value of the functional groups of a frame, or of those that all frames share; None if neither has it."""
+    for place in (own, shared):
+        items = place.get(group)
+        if items and items[0].get(name) is not None:
+            return items[0].get(name)
+    return None
+
+
+def frame_of(own: Any, shared: Any) -> Frame | None:
     """The frame of one item of the functional groups, None without position, direction and spacing."""
-
-    def find(group: str, name: str) -> Any:
-        for place in (own, shared):
-            items = place.get(group)
-            if items and items[0].get(name) is not None:
-                return items[0].get(name)
-        return None
-
-    position = find("PlanePositionSequence", "ImagePositionPatient")
-    cosines = find("PlaneOrientationSequence", "ImageOrientationPatient")
-    spacing = find("PixelMeasuresSequence", "PixelSpacing")
+    position = group_of(own, shared, "PlanePositionSequence", "ImagePositionPatient")
+    cosines = group_of(own, shared, "PlaneOrientationSequence", "ImageOrientationPatient")
+    spacing = group_of(own, shared, "PixelMeasuresSequence", "PixelSpacing")
     if position is None or cosines is None or spacing is None:
         return None
-    slope = find("PixelValueTransformationSequence", "RescaleSlope")
-    intercept = find("PixelValueTransformationSequence", "RescaleIntercept")
+    slope = group_of(own, shared, "PixelValueTransformationSequence", "RescaleSlope")
+    intercept = group_of(own, shared, "PixelValueTransformationSequence", "RescaleIntercept")
     return Frame(
         tuple(map(float, position)),
         tuple(map(float, cosines)),
@@ -83,3 +186,12 @@ def _frame(own: Any, shared: Any) -> Frame | None:
         1.0 if slope is None else float(slope),
         0.0 if intercept is None else float(intercept),
     )
+
+
+def _read(path: Path, **what: Any) -> Any:
+    import pydicom
+
+    try:
+        return pydicom.dcmread(path, **what)
+    except (pydicom.errors.InvalidDicomError, EOFError, ValueError, KeyError) as error:
+        raise ImageError(f"expected a DICOM file, got {path}: its header is damaged; copy it again") from error

@@ -18,7 +18,8 @@ import numpy.typing as npt
 from semreg.errors import GeometryError, OutputError
 from semreg.fields import Field, Volume
 from semreg.geometry import Grid
-from semreg.images import checksum, read_grid, read_image, read_mask, reason_of
+from semreg.image_files import checksum
+from semreg.images import in_one_unit, in_unit_of, read_grid, read_image, read_labels, read_mask, read_stored, reason_of
 from semreg.itk_bridge import (
     PIECE_POINTS,
     PIXEL_TYPES,
@@ -32,12 +33,12 @@ from semreg.itk_bridge import (
 )
 from semreg.memory import give_back_memory
 from semreg.nifti import (
-    HEADER_BYTES,
     INTENT_DISPLACEMENT,
     float_voxels,
     resized_header,
     write_chunks,
 )
+from semreg.nifti_header import HEADER_BYTES
 from semreg.sampling import slabs
 from semreg.staging import OutputFolder, atomic_file, check_output_folder, reserve
 
@@ -48,10 +49,14 @@ __all__ = [
     "atomic_file",
     "check_output_folder",
     "checksum",
+    "in_one_unit",
+    "in_unit_of",
     "limit_threads",
     "read_grid",
     "read_image",
+    "read_labels",
     "read_mask",
+    "read_stored",
     "read_transform",
     "write_field",
     "write_image",

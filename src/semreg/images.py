@@ -1,42 +1,39 @@
-"""Reads images and masks: files that SimpleITK reads and DICOM series. Knows nothing of registration.
+"""The door for images in files: whatever one is read for, it is read here. Knows nothing of registration.
 
-SimpleITK is imported by the functions that need it. What is repaired is said in the log.
+What is wanted of an image says the function: values as float32 (``read_image``), labels exact (``read_labels``), a
+mask (``read_mask``), all that is there (``read_stored``), or where it lies (``read_grid``). What is repaired is said in
+the log.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import re
 import tempfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
-from semreg.dicom import choose_series, is_dicom, read_series, series_grid
-from semreg.digests import sha256_of
+from semreg.dicom import is_dicom, read_series, series_grid
 from semreg.errors import GeometryError, ImageError
 from semreg.fields import Volume
 from semreg.geometry import Grid
-from semreg.headers import check_nifti
-from semreg.itk_bridge import LoadedImage, check_scalar_image, grid_of_header, pixel_type_name, to_volume
-from semreg.nifti import float_voxels, is_cut_short, orthonormal_copy
-from semreg.pictures import grey, is_colour, pixel_size_note
+from semreg.headers import lattice_of
+from semreg.image_files import digest_of, files_of
+from semreg.itk_bridge import LabelMap, Lattice, LoadedImage, check_scalar_image, pixel_type_name
+from semreg.nifti import float_voxels, is_cut_short, plain_copy
+from semreg.nifti_header import is_nifti_name
+from semreg.pictures import counts_in_pixels, in_pixels, is_colour, is_picture, pixel_size_note
+from semreg.segments import names_of
+from semreg.stored import Stored
 
 logger = logging.getLogger("semreg")
 
 T = TypeVar("T")
-
-SIBLINGS = ((".hdr", ".hdr.gz", ".img", ".img.gz"), (".spr", ".sdt"))
-"""Endings of files that belong together, headers first."""
-NRRD = (".nhdr", ".nrrd")
-VOXELS_AT = re.compile(rb"\s*(?:ElementDataFile\s*[=:]|data ?file:(?!=))\s*(.*?)\s*", re.IGNORECASE)
-"""The line of a MetaImage or NRRD header that says where the voxels are."""
-COUNTER = re.compile(r"%0?\d*[diu]")
-"""What stands for the number of a file in a pattern."""
 
 
 def read_image(path: str | Path, *, series: str | None = None) -> LoadedImage:
@@ -48,42 +45,26 @@ def read_image(path: str | Path, *, series: str | None = None) -> LoadedImage:
     Raises ImageError if there is no such image, GeometryError if its header cannot be used.
     """
     path = Path(path)
-    names = _files_of(path, series)
-    digest = _sha256(_hashed(path, names))
-    if path.is_dir() or is_dicom(path):
-        volume, kind = _reading(path, lambda: read_series(names, str(path)))
-        return LoadedImage(volume, kind, path, digest)
-    try:
-        volume, kind = _load(path, names[0])
-    except _RefusedAxesError:
-        with tempfile.TemporaryDirectory(prefix="semreg-") as folder:
-            mended = Path(folder) / "mended.nii"
-            error = _reading(path, lambda: orthonormal_copy(path, mended))
-            logger.warning(
-                "the axes in the header of %s are not orthonormal (by %.2g): the nearest rotation is used; "
-                "correct the header if positions matter",
-                path,
-                error,
-            )
-            volume, kind = _load(path, mended)
-    if note := pixel_size_note(path.name, volume.grid):
-        logger.info("%s: %s", path, note)
-    return LoadedImage(volume, kind, path, digest)
+    stored, digest = _stored(path, series, scalar=True)
+    return LoadedImage(_reading(path, stored.samples().volume), stored.pixel_type, path, digest)
 
 
-def read_grid(path: str | Path, series: str | None = None) -> Grid:
-    """The grid of an image, from its header alone where that says it. Raises as ``read_image`` does."""
+def read_labels(path: str | Path, *, series: str | None = None) -> LabelMap:
+    """Read a label map: whole numbers of any size, exact, and their names where the file has them.
+
+    Raises as ``read_image`` does, and ImageError for voxels that are no labels.
+    """
     path = Path(path)
-    names = _files_of(path, series)
-    if path.is_dir() or is_dicom(path):
-        return _reading(path, lambda: series_grid(names, str(path)))
-    try:
-        reader = _reader(path, names[0])
-    except _RefusedAxesError:
-        return read_image(path).volume.grid
-    grid = _reading(path, lambda: _grid_of(reader))
-    _reading(path, lambda: check_nifti(path, grid))
-    return grid
+    stored, _ = _stored(path, series, scalar=True)
+    return _reading(path, lambda: stored.samples().labels(path.name, names_of(stored.segments)))
+
+
+def read_stored(path: str | Path, *, series: str | None = None) -> Stored:
+    """Read an image as it is: the type of its voxels, any number of components, a series over time, its segments.
+
+    Raises as ``read_image`` does.
+    """
+    return _stored(Path(path), series, scalar=False)[0]
 
 
 def read_mask(path: str | Path, *, series: str | None = None) -> Volume:
@@ -95,121 +76,118 @@ def read_mask(path: str | Path, *, series: str | None = None) -> Volume:
     return Volume(volume.data.nan_to_num(nan=0.0).clamp(0.0, 1.0), volume.grid)
 
 
-def checksum(path: str | Path, series: str | None = None) -> str:
-    """SHA-256 of the bytes of a file, or of all files of the DICOM series in a folder, sorted by name (ImageError).
+def in_one_unit(images: Mapping[str, LoadedImage]) -> dict[str, LoadedImage]:
+    """Images that belong together; pictures of which one says no size of its pixels all count in pixels."""
+    pictures = {name: each for name, each in images.items() if is_picture(each.path.name, each.volume.grid)}
+    if not any(counts_in_pixels(each.volume.grid) for each in pictures.values()):
+        return dict(images)
+    return dict(images) | {
+        name: replace(each, volume=Volume(each.volume.data, _unsized(each.path, each.volume.grid)))
+        for name, each in pictures.items()
+    }
 
-    Of an image whose header stands apart from its voxels, those of all its ``data_files``.
-    """
+
+def in_unit_of(grid: Grid, path: str | Path, image: Grid) -> Grid:
+    """The ``grid`` of a picture (a mask, labels) in the unit of the image it belongs to; any other as it is."""
     path = Path(path)
-    return _sha256(_hashed(path, _files_of(path, series)))
+    if not is_picture(path.name, grid) or counts_in_pixels(grid) == counts_in_pixels(image):
+        return grid
+    if counts_in_pixels(image):
+        return _unsized(path, grid)
+    if grid.shape == image.shape:
+        logger.warning("%s says no size of its pixels: that of the image it belongs to counts", path)
+        return image
+    return grid
 
 
-def data_files(path: str | Path) -> tuple[Path, ...]:
-    """The files that hold an image: the file itself, and those with its voxels if they stand apart, header first.
+def _unsized(path: Path, grid: Grid) -> Grid:
+    if not counts_in_pixels(grid):
+        spacing = " × ".join(f"{s:.4g}" for s in grid.spacing_xyz)
+        logger.warning(
+            "%s says that its pixels are %s mm and what it belongs to says nothing: both count in pixels, 1 mm each",
+            path, spacing,
+        )  # fmt: skip
+    return in_pixels(grid)
 
-    Pairs of Analyze, NIfTI (.hdr and .img) and Stimulate (.spr and .sdt) are known by their names; MetaImage and NRRD
-    headers say where their voxels are, as one file, a list or a numbered pattern. Raises ImageError for a header that
-    cannot be read.
-    """
+
+def read_grid(path: str | Path, series: str | None = None) -> Grid:
+    """The grid of an image, from its header alone where that says it. Raises as ``read_image`` does."""
     path = Path(path)
-    name = path.name.lower()
-    for endings in SIBLINGS:
-        own = next((ending for ending in endings if name.endswith(ending)), None)
-        if own is not None:
-            beside = [path if ending == own else path.with_name(path.name[: -len(own)] + ending) for ending in endings]
-            return tuple(file for file in beside if file == path or file.is_file())
-    if name.endswith((".mhd", ".mha", *NRRD)):
-        return (path, *_named_in(path))
-    return (path,)
+    names = files_of(path, series)
+    if path.is_dir() or is_dicom(path):
+        return _reading(path, lambda: series_grid(names, str(path)))
+    with tempfile.TemporaryDirectory(prefix="semreg-") as folder:
+        reader = _reader(path, Path(folder))
+        _check_scalar(path, reader)
+        return _reading(path, lambda: lattice_of(reader, path, minc=_is_minc(path))[0].straight(str(path))[0])
 
 
-def _named_in(header: Path) -> list[Path]:
-    """The files of voxels that a MetaImage or NRRD header names; none where the voxels follow it."""
-    try:
-        texts = _names_in(header)
-        places = [place for text in texts if text.upper() != "LOCAL" for place in _places(header.parent, text)]
-        return [place for place in places if place.is_file() or not place.exists()]  # no device, which has no end
-    except OSError as error:
-        raise ImageError(f"expected an image file that can be read, got {header}: {error.strerror}") from error
-
-
-def _names_in(header: Path) -> list[str]:
-    with header.open("rb") as file:
-        for line in file:
-            if not line.strip() and header.name.lower().endswith(NRRD):
-                break  # voxels follow
-            if (found := VOXELS_AT.fullmatch(line)) is not None:
-                names = [each.strip() for each in file] if found[1].split()[:1] == [b"LIST"] else [found[1]]
-                return [os.fsdecode(name) for name in names if name and b"\0" not in name]
-    return []
-
-
-def _places(folder: Path, text: str) -> list[Path]:
-    """The files meant by a name of a header; of a pattern, as ``slice%03d.raw 1 40 1``, all that are there."""
-    if COUNTER.search(text) is None:
-        return [folder / text]
-    pattern = folder / text.split(maxsplit=1)[0]
-    parts = [re.escape(part) for part in COUNTER.split(pattern.name)]
-    name = re.compile(r"\s*\d+".join(parts))
-    return sorted(file for file in pattern.parent.glob("*") if name.fullmatch(file.name))
-
-
-def _files_of(path: Path, series: str | None) -> list[Path]:
-    """The files of an image: itself, or all of one DICOM series in a folder."""
-    if path.is_file():
-        if series is not None:
-            raise ImageError(f"expected a DICOM folder to choose the series {series!r} from, got the file {path}")
-        return [path]
-    if not path.exists():
-        raise ImageError(f"expected an image file or a DICOM folder, got {path}: there is no such file")
-    if not path.is_dir():
-        raise ImageError(f"expected an image file or a DICOM folder, got {path}: it is neither")
-    return list(choose_series(path, series).files)
-
-
-class _RefusedAxesError(GeometryError):
-    """ITK refuses a NIfTI header whose axes are not orthonormal; it can be mended."""
-
-
-def _load(path: Path, name: Path) -> tuple[Volume, str]:
-    """The image in the file ``name`` and the type it is stored with; messages speak of ``path``."""
-    reader = _reader(path, name)
-    grid = _reading(path, lambda: _grid_of(reader))
-    notes = _reading(path, lambda: check_nifti(name, grid))
-    if min(reader.GetSpacing()) < 0:
-        notes.append(
-            f"its spacing {reader.GetSpacing()} is negative along an axis, which is read as the other way round"
-        )
-    for note in notes:
-        logger.warning("%s: %s", path, note)
-    kind = pixel_type_name(_kind_of(reader))
-    if _is_nifti(name):
-        try:
-            voxels = float_voxels(name) if reader.GetNumberOfComponents() == 1 else None
-            damaged = voxels is None and is_cut_short(name)
-        except (EOFError, OSError, zlib.error):
-            voxels, damaged = None, True
-        if damaged:
-            raise ImageError(f"expected a complete image, got {path}: the file is cut short or damaged; copy it again")
-        if voxels is not None:
-            return to_volume((voxels.reshape(grid.shape), grid)), kind
-    image = _reading(path, reader.Execute)
-    if image.GetNumberOfComponentsPerPixel() > 1:
-        import SimpleITK as sitk
-
+def _stored(path: Path, series: str | None, *, scalar: bool) -> tuple[Stored, str]:
+    """What is in the files of an image, and their checksum; ``scalar``: one value a voxel, or colours, made grey."""
+    names = files_of(path, series)
+    digest = digest_of(path, names)
+    if path.is_dir() or is_dicom(path):
+        volume, kind, segments = _reading(path, lambda: read_series(names, str(path)))
+        return Stored(volume.data[0].numpy(), volume.grid, None, kind, segments=segments), digest
+    with tempfile.TemporaryDirectory(prefix="semreg-") as folder:
+        reader = _reader(path, Path(folder))
+        if scalar:
+            _check_scalar(path, reader)
+        lattice, notes = _reading(path, lambda: lattice_of(reader, path, minc=_is_minc(path)))
+        for note in notes:
+            logger.warning("%s: %s", path, note)
+        stored = _load(path, reader, lattice)
+    if note := pixel_size_note(path.name, stored.grid):
+        logger.info("%s: %s", path, note)
+    if scalar and stored.components > 1:
         logger.info("%s: its colours become their luminance", path)
-        return to_volume((grey(sitk.GetArrayViewFromImage(image)).reshape(grid.shape), grid)), kind
-    return _reading(path, lambda: to_volume(image)), kind
+        stored = stored.grey()
+    return stored, digest
 
 
-def _grid_of(reader: Any) -> Grid:
-    """The grid of a header SimpleITK has read; an axis of negative spacing runs the other way, as in ITK."""
-    size = reader.GetSize()
-    dimension = min(len(size), 3)
-    spacing = np.array(reader.GetSpacing()[:dimension])
-    direction = np.reshape(reader.GetDirection(), (len(size), len(size)))[:dimension, :dimension]
-    direction = direction * np.where(spacing < 0, -1.0, 1.0)
-    return grid_of_header(size[:dimension], tuple(np.abs(spacing)), reader.GetOrigin()[:dimension], direction)
+def _load(path: Path, reader: Any, lattice: Lattice) -> Stored:
+    """The voxels of an image whose header ``reader`` has read."""
+    import SimpleITK as sitk
+
+    grid, index = _reading(path, lambda: lattice.straight(str(path)))
+    size, components = reader.GetSize(), reader.GetNumberOfComponents()
+    kind = pixel_type_name(_kind_of(reader))
+    voxels = _exact_floats(path) if is_nifti_name(path) else None
+    if voxels is not None and components == 1:
+        array = voxels.reshape(size[::-1])
+        segments: dict[str, str] = {}
+    else:
+        image = _reading(path, reader.Execute)
+        array = sitk.GetArrayFromImage(image)
+        segments = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys() if key.startswith("Segment")}
+        if voxels is not None and voxels.size == array.size:  # the components of NIfTI are its last axis
+            exact = np.moveaxis(voxels.reshape(components, *size[::-1]), 0, -1)
+            array = np.where(np.isfinite(exact), array, exact.astype(array.dtype))
+    frames = None
+    if len(size) > 3:
+        if len(size) > 4 or size[3] == 1:
+            array = _without_single(path, array, size)
+        else:
+            frames = (float(reader.GetOrigin()[3]), float(reader.GetSpacing()[3]))
+    return Stored(array, grid, index, kind, components, frames, segments)
+
+
+def _without_single(path: Path, array: npt.NDArray[Any], size: tuple[int, ...]) -> npt.NDArray[Any]:
+    """The array without axes of one sample beyond the third (ImageError where they have more)."""
+    _reading(path, lambda: check_scalar_image(size, 1, ""))
+    return array.reshape(array.shape[len(size) - 3 :])
+
+
+def _exact_floats(path: Path) -> npt.NDArray[Any] | None:
+    """The voxels of a NIfTI file of floats with those that are not finite; ImageError where it is cut short."""
+    try:
+        voxels = float_voxels(path)
+        damaged = voxels is None and is_cut_short(path)
+    except (EOFError, OSError, zlib.error):
+        voxels, damaged = None, True
+    if damaged:
+        raise ImageError(f"expected a complete image, got {path}: the file is cut short or damaged; copy it again")
+    return voxels
 
 
 def _kind_of(reader: Any) -> str:
@@ -219,18 +197,44 @@ def _kind_of(reader: Any) -> str:
     return str(sitk.GetPixelIDValueAsString(reader.GetPixelIDValue())).removeprefix("vector of ")
 
 
-def _reader(path: Path, name: Path) -> Any:
-    """A SimpleITK reader that has read the header and found one value a voxel, or colours, in 2-D or 3-D."""
+def _is_minc(path: Path) -> bool:
     import SimpleITK as sitk
 
-    header = sitk.ImageFileReader()
-    header.SetFileName(str(name))
-    _reading(path, header.ReadImageInformation)
-    components = header.GetNumberOfComponents()
-    kind = str(sitk.GetPixelIDValueAsString(header.GetPixelIDValue()))
+    return str(sitk.ImageFileReader.GetImageIOFromFileName(str(path))) == "MINCImageIO"
+
+
+def _check_scalar(path: Path, reader: Any) -> None:
+    """Refuse what is not one value a voxel, or a colour, in 2-D or 3-D."""
+    import SimpleITK as sitk
+
+    components = reader.GetNumberOfComponents()
+    kind = str(sitk.GetPixelIDValueAsString(reader.GetPixelIDValue()))
     colour = is_colour(components, kind)
-    _reading(path, lambda: check_scalar_image(header.GetSize(), 1 if colour else components, kind))
-    return header
+    _reading(path, lambda: check_scalar_image(reader.GetSize(), 1 if colour else components, kind))
+
+
+class _RefusedAxesError(GeometryError):
+    """ITK refuses a NIfTI header whose axes are not orthonormal; its voxels can be read from a copy."""
+
+
+def _reader(path: Path, folder: Path) -> Any:
+    """A SimpleITK reader that has read the header; of a copy in ``folder`` where ITK refuses the axes of NIfTI."""
+    try:
+        return _opened(path, path)
+    except _RefusedAxesError:
+        if not is_nifti_name(path):
+            raise
+        return _opened(path, _reading(path, lambda: plain_copy(path, folder)))
+
+
+def _opened(path: Path, name: Path) -> Any:
+    """A reader of the file ``name``; messages speak of ``path``."""
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(name))
+    _reading(path, reader.ReadImageInformation)
+    return reader
 
 
 def _reading(path: Path, action: Callable[[], T]) -> T:
@@ -253,19 +257,3 @@ def reason_of(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip() and "Reason:" not in line]
     text = lines[-1] if lines else type(error).__name__
     return text.rpartition("): ")[2].removeprefix("ITK ERROR: ").removeprefix("sitk::ERROR: ")
-
-
-def _hashed(path: Path, names: Sequence[Path]) -> Sequence[Path]:
-    """The files whose bytes are the image, in the order in which they count."""
-    return sorted(names) if path.is_dir() else data_files(path)
-
-
-def _sha256(names: Sequence[Path]) -> str:
-    try:
-        return sha256_of(*names)
-    except OSError as error:
-        raise ImageError(f"expected an image file that can be read, got {error.filename}: {error.strerror}") from error
-
-
-def _is_nifti(path: Path) -> bool:
-    return path.name.endswith((".nii", ".nii.gz"))

@@ -1,4 +1,4 @@
-"""Writes NIfTI-1 files piece by piece, so that no second copy of the samples is needed, and mends headers ITK refuses.
+"""Writes NIfTI-1 files piece by piece, so that no second copy of the samples is needed, and reads what ITK does not.
 
 Knows nothing of ITK.
 The header comes from elsewhere (a file of one voxel that SimpleITK wrote); here its sizes and its intent are set and
@@ -7,7 +7,6 @@ the samples are streamed behind it. The bytes depend on nothing but the image: n
 
 from __future__ import annotations
 
-import gzip
 import math
 import shutil
 import struct
@@ -19,11 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from semreg.errors import GeometryError, OutputError
-from semreg.geometry import nearest_rotation, orthonormality_error
+from semreg.errors import OutputError
+from semreg.nifti_header import HEADER_BYTES, SINGLE, NiftiHeader, beside, is_nifti_name, opened, read_header
 
-HEADER_BYTES = 352
-"""The header and the four bytes that say that no extension follows."""
 INTENT_DISPLACEMENT = 1006
 """NIFTI_INTENT_DISPVECT. The vectors of such a file are RAS; readers built on ITK 5.4 or later return them as LPS."""
 LARGEST_SIZE = 32767
@@ -61,40 +58,32 @@ def write_chunks(path: Path, header: bytes, chunks: Iterable[npt.NDArray[Any]], 
             _write_all(file, compressor.flush())
 
 
-def orthonormal_copy(source: Path, target: Path) -> float:
-    """Copy a NIfTI-1 file whose sform is sheared to ``target`` (``.nii``) with the nearest orthonormal axes.
-
-    Returns the largest entry of |DᵀD − 1| that the header had. Raises GeometryError if its axes are singular or the
-    file is not a NIfTI-1 file with an sform.
-    """
-    with gzip.open(source) if source.name.endswith(".gz") else source.open("rb") as file:
-        header = bytearray(file.read(HEADER_BYTES))
-        order = "<" if len(header) == HEADER_BYTES and struct.unpack_from("<i", header)[0] == 348 else ">"
-        if header[344:348] != b"n+1\0" or struct.unpack_from(f"{order}h", header, 254)[0] <= 0:
-            raise GeometryError(f"expected orthonormal axes, got a header that says otherwise in {source}: correct it")
-        rows = np.array(struct.unpack_from(f"{order}12f", header, 280)).reshape(3, 4)
-        spacing = np.linalg.norm(rows[:, :3], axis=0)
-        direction = rows[:, :3] / np.where(spacing > 0, spacing, 1.0)
-        rows[:, :3] = nearest_rotation(direction) * spacing
-        struct.pack_into(f"{order}12f", header, 280, *rows.ravel())
-        struct.pack_into(f"{order}3f", header, 80, *spacing)
-        struct.pack_into(f"{order}h", header, 252, 0)  # no qform
-        with target.open("wb") as copy:
-            copy.write(header)
-            shutil.copyfileobj(file, copy)
-    return orthonormality_error(direction)
+def plain_copy(source: Path, folder: Path) -> Path:
+    """Copy a NIfTI-1 file or pair into ``folder`` without its place, for readers that refuse its axes; the copy."""
+    for file in (source, *beside(source)):
+        target = folder / file.name.lower().removesuffix(".gz")
+        with opened(file) as data, target.open("wb") as copy:
+            if ".img" not in target.name:
+                header = bytearray(data.read(HEADER_BYTES))
+                header[252:256] = bytes(4)  # the codes of qform and sform
+                copy.write(header)
+            shutil.copyfileobj(data, copy)
+    return folder / source.name.lower().removesuffix(".gz")
 
 
 def is_cut_short(path: Path) -> bool:
-    """Whether a ``.nii`` or ``.nii.gz`` file holds less than its header promises, or is damaged; False for NIfTI-2.
+    """Whether a ``.nii`` or ``.nii.gz`` file holds less than its header promises, or is damaged; False for others.
 
     A complete compressed file says its size at its end; only one that says something else is unpacked to see.
     """
-    compressed = path.name.endswith(".gz")
+    if not is_nifti_name(path, SINGLE):
+        return False
+    compressed = path.name.lower().endswith(".gz")
     try:
-        with gzip.open(path) if compressed else path.open("rb") as file:
+        promised = read_header(path)
+        with opened(path) as file:
             header = file.read(HEADER_BYTES)
-            size = _promised_size(header)
+            size = 0 if promised is None else promised.starts + _voxel_bytes(promised)
             if not compressed:
                 return path.stat().st_size < size
             with path.open("rb") as raw:
@@ -110,40 +99,32 @@ def is_cut_short(path: Path) -> bool:
 
 
 def float_voxels(path: Path) -> npt.NDArray[Any] | None:
-    """The voxels of a NIfTI-1 file of floats, flat, x fastest, scaled as its header says; None for any other file.
+    """The voxels of a NIfTI-1 or Analyze file of floats, flat, x fastest, scaled as its header says; None for others.
 
-    ITK's reader turns NaN and infinite voxels of NIfTI files into 0; here they stay. Raises EOFError if voxels are
+    ITK's reader turns NaN and infinite voxels of such files into 0; here they stay. Raises EOFError if voxels are
     missing, OSError or zlib.error if the file is damaged.
     """
-    with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as file:
-        header = file.read(HEADER_BYTES)
-        if _promised_size(header) == 0:
-            return None
-        order = "<" if struct.unpack_from("<i", header)[0] == 348 else ">"
-        kind = {16: "f4", 64: "f8"}.get(struct.unpack_from(f"{order}h", header, 70)[0])
-        if kind is None:
-            return None
-        offset, slope, intercept = struct.unpack_from(f"{order}3f", header, 108)
-        axes, *sizes = struct.unpack_from(f"{order}8h", header, 40)
-        file.seek(int(offset))
-        count = math.prod(sizes[:axes])
-        data = file.read(count * int(kind[1]))
-    if len(data) < count * int(kind[1]):
-        raise EOFError(f"{count} voxels of {kind} promised, {len(data)} bytes found")
-    voxels = np.frombuffer(data, f"{order}{kind}")
+    header = read_header(path)
+    kind = None if header is None else {16: "f4", 64: "f8"}.get(header.datatype)
+    if header is None or kind is None:
+        return None
+    file = next((each for each in (path, *beside(path)) if ".hdr" not in each.name.lower()), None)
+    if file is None:
+        return None
+    size = _voxel_bytes(header)
+    with opened(file) as stream:
+        stream.seek(header.starts)
+        data = stream.read(size)
+    if len(data) < size:
+        raise EOFError(f"{size} bytes of voxels promised, {len(data)} found")
+    voxels = np.frombuffer(data, f"{header.order}{kind}")
+    slope, intercept = header.scaling
     scaled = math.isfinite(slope) and math.isfinite(intercept) and slope != 0 and (slope, intercept) != (1, 0)
     return voxels * slope + intercept if scaled else voxels
 
 
-def _promised_size(header: bytes) -> int:
-    """Bytes of a NIfTI-1 file by its header; 0 for anything else."""
-    if len(header) < HEADER_BYTES or header[344:348] != b"n+1\0":
-        return 0
-    order = "<" if struct.unpack_from("<i", header)[0] == 348 else ">"
-    axes, *sizes = struct.unpack_from(f"{order}8h", header, 40)
-    bits = struct.unpack_from(f"{order}h", header, 72)[0]
-    offset = struct.unpack_from(f"{order}f", header, 108)[0]
-    return int(offset + math.prod(sizes[:axes]) * bits // 8)
+def _voxel_bytes(header: NiftiHeader) -> int:
+    return math.prod(header.sizes) * header.bits // 8
 
 
 def _pieces(header: bytes, chunks: Iterable[npt.NDArray[Any]]) -> Iterable[bytes | memoryview]:

@@ -28,6 +28,21 @@ def grey(colours: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     return np.asarray(colours[..., :3] @ np.asarray(LUMINANCE, dtype=np.float32), dtype=np.float32)
 
 
+def is_picture(name: str, grid: Grid) -> bool:
+    """Whether a 2-D image is one, by the name of its file."""
+    return grid.dimension == 2 and name.lower().endswith(ENDINGS)
+
+
+def counts_in_pixels(grid: Grid) -> bool:
+    """Whether a 2-D grid has no size of pixels: 1 mm stands for a pixel."""
+    return grid.dimension == 2 and all(abs(s - 1) < 1e-6 for s in grid.spacing)
+
+
+def in_pixels(grid: Grid) -> Grid:
+    """The grid of a picture without the size of its pixels."""
+    return Grid.of_shape(grid.shape)
+
+
 def pixel_size_note(name: str, grid: Grid) -> str:
     """What is taken as the size of the pixels of a picture; empty for any other format."""
     if not name.lower().endswith(ENDINGS):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from semreg.geometry import Grid
     from semreg.transforms import Chain
 
+logger = logging.getLogger("semreg")
 ADVICE = "use a smaller image, a coarser --reference or a machine with more memory"
 IMAGE_NAMES = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".tif", ".jpg")
 
@@ -256,11 +258,45 @@ def apply_to_image(
     """Resample an image; what the record says of it."""
     check_image_name(paths[1])
     from semreg import files
-    from semreg.transforms import Interpolation, read_any_image, resample
+    from semreg.segments import names_of
+    from semreg.transforms import Interpolation, background_of, lost_labels, read_any_image, resample
 
-    image = resample(read_any_image(paths[0]), chain, grid, Interpolation(interpolation), background)
+    method = Interpolation(interpolation)
+    source = read_any_image(paths[0], nearest=method.keeps_labels, beside=chain.grid or grid)
+    image = resample(source, chain, grid, method, background)
+    record = {
+        "size": list(image.GetSize()),
+        "pixel_type": image.GetPixelIDTypeAsString(),
+        "interpolation": interpolation,
+        "background": background_of(source, method) if background is None else background,
+    }
+    segments = {key: source.GetMetaData(key) for key in source.GetMetaDataKeys()}
+    if method.keeps_labels:
+        record["labels_lost"] = lost = lost_labels(source, image)
+        say_lost(lost, names_of(segments))
+        keep_segments(segments, image, paths[1])
     files.write_sitk_image(image, paths[1])
-    return {"size": list(image.GetSize()), "pixel_type": image.GetPixelIDTypeAsString(), "interpolation": interpolation}
+    return record
+
+
+def say_lost(lost: Sequence[int], names: Mapping[int, str]) -> None:
+    """Warn of labels that are not in the result."""
+    if lost:
+        shown = ", ".join(f"{label} ({names[label]})" if label in names else str(label) for label in lost[:20])
+        more = ", …" if len(lost) > 20 else ""
+        logger.warning("%d labels of the image have no voxel in the result: %s%s", len(lost), shown, more)
+
+
+def keep_segments(segments: Mapping[str, str], image: Any, output: Path) -> None:
+    """Hand on names and colours of segments to NRRD; other formats have no place for them, which is said."""
+    if not segments:
+        return
+    if not output.name.endswith(".nrrd"):
+        logger.warning("the names and colours of the segments are lost: only NRRD keeps them, such as NAME.seg.nrrd")
+        return
+    from semreg.transforms import set_segments
+
+    set_segments(segments, image)
 
 
 def rows_of(record: dict[str, Any]) -> list[tuple[str, str]]:
@@ -287,7 +323,12 @@ def went(*, points: bool, inverse: bool, reference: Path | None) -> str:
 
 def grid_for_images(chain: Chain, reference: Path | None) -> Grid:
     """The grid of the reference, or else of the field that comes first (ConfigError)."""
-    grid = grid_of(reference) or chain.grid
+    grid = grid_of(reference)
+    if grid is not None and reference is not None and chain.grid is not None:
+        from semreg.files import in_unit_of
+
+        grid = in_unit_of(grid, reference, chain.grid)
+    grid = grid or chain.grid
     if grid is None:
         raise ConfigError(
             "expected a reference image, whose grid the result gets, as the transform does not start with a field: "

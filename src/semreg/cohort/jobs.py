@@ -151,7 +151,7 @@ class Digests:
         """Of the file, with the voxels that stand beside a header, or of a DICOM series. Raises ImageError."""
         key = (path.resolve(), series)
         if key not in self._known:
-            from semreg.images import checksum
+            from semreg.image_files import checksum
 
             self._known[key] = checksum(path, series)
         return self._known[key]

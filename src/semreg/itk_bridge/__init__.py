@@ -7,13 +7,12 @@ from semreg.itk_bridge.common import (
     PIECE_POINTS,
     PIXEL_TYPES,
     check_scalar_image,
-    grid_of_header,
     piece_on,
     pixel_type_name,
     quantised_mm,
     to_pixels,
 )
-from semreg.itk_bridge.images import LoadedImage, to_volume
+from semreg.itk_bridge.images import LoadedImage, samples_of, to_labels, to_volume
 from semreg.itk_bridge.itk import (
     field_of_itk,
     import_itk,
@@ -22,6 +21,8 @@ from semreg.itk_bridge.itk import (
     itk_transform,
     with_itk_header,
 )
+from semreg.itk_bridge.lattice import Lattice, grid_of_header, straightened
+from semreg.itk_bridge.samples import LabelMap, Samples
 from semreg.itk_bridge.simpleitk import (
     field_of_displacements,
     field_of_transform,
@@ -37,7 +38,10 @@ from semreg.itk_bridge.simpleitk import (
 __all__ = [
     "PIECE_POINTS",
     "PIXEL_TYPES",
+    "LabelMap",
+    "Lattice",
     "LoadedImage",
+    "Samples",
     "check_scalar_image",
     "field_of_displacements",
     "field_of_itk",
@@ -52,9 +56,12 @@ __all__ = [
     "piece_on",
     "pixel_type_name",
     "quantised_mm",
+    "samples_of",
     "sitk_field",
     "sitk_image",
     "sitk_transform",
+    "straightened",
+    "to_labels",
     "to_pixels",
     "to_volume",
     "transform_of",

@@ -13,35 +13,13 @@ from torch import Tensor
 
 from semreg.errors import ImageError
 from semreg.fields import Field, Volume
-from semreg.geometry import ORTHONORMAL_TOLERANCE, Grid, nearest_rotation, orthonormality_error
+from semreg.geometry import Grid
 
 logger = logging.getLogger("semreg")
 PIXEL_TYPES = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64")
 """Names of the types an image can be stored with."""
 PIECE_POINTS = 1 << 18
 """Samples handed over at once where a whole image is converted: bounds the memory beside the image itself."""
-
-
-def grid_of_header(
-    size_xyz: tuple[int, ...], spacing_xyz: tuple[float, ...], origin_xyz: tuple[float, ...], direction: npt.ArrayLike
-) -> Grid:
-    """The Grid of an ITK header; a direction that is not orthonormal is repaired with a warning in the log.
-
-    ``direction`` row by row, nested or flat. Raises GeometryError if it is singular.
-    """
-    dimension = len(size_xyz)
-    rows = np.asarray(direction, dtype=np.float64).reshape(dimension, dimension)
-    error = orthonormality_error(rows)
-    if error > ORTHONORMAL_TOLERANCE:
-        repaired = nearest_rotation(rows)
-        logger.warning(
-            "the direction matrix of an image of size %s is not orthonormal (by %.2g): the nearest rotation is used; "
-            "correct the header if positions matter",
-            tuple(size_xyz),
-            error,
-        )
-        rows = repaired
-    return Grid(size_xyz, spacing_xyz, origin_xyz, tuple(map(tuple, rows.tolist())))
 
 
 def check_scalar_image(size_xyz: tuple[int, ...], components: int, kind: str) -> None:

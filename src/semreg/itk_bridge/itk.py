@@ -12,7 +12,9 @@ from semreg.errors import GeometryError, ImageError
 from semreg.fields import Field, Volume
 from semreg.geometry import Grid
 from semreg.itk_bridge import common
-from semreg.itk_bridge.common import check_scalar_image, grid_of_header, interleaved, tensor_of, to_pixels
+from semreg.itk_bridge.common import check_scalar_image, interleaved, to_pixels
+from semreg.itk_bridge.lattice import Lattice, only_straight
+from semreg.itk_bridge.samples import Samples
 from semreg.sampling import slabs
 
 
@@ -25,13 +27,14 @@ def import_itk() -> Any:
     return itk
 
 
-def volume_of_itk(image: Any) -> Volume:
-    """An ``itk.Image`` as a Volume (ImageError as ``to_volume``)."""
+def samples_of_itk(image: Any) -> Samples:
+    """What an ``itk.Image`` holds (ImageError as ``to_volume``)."""
     itk = sys.modules["itk"]
     _check_filled(image)
     size = tuple(int(n) for n in image.GetLargestPossibleRegion().GetSize())
     check_scalar_image(size, image.GetNumberOfComponentsPerPixel(), type(image).__name__)
-    return Volume(tensor_of(itk.array_view_from_image(image))[None], _itk_grid(image))
+    array = itk.array_view_from_image(image)
+    return Samples(array, *_lattice(image).straight())
 
 
 def _check_filled(image: Any) -> None:
@@ -46,7 +49,7 @@ def _check_filled(image: Any) -> None:
         )
 
 
-def _itk_grid(image: Any) -> Grid:
+def _lattice(image: Any) -> Lattice:
     """Where the voxels of an itk image lie."""
     region = image.GetLargestPossibleRegion()
     size = tuple(int(n) for n in region.GetSize())
@@ -54,7 +57,7 @@ def _itk_grid(image: Any) -> Grid:
         raise ImageError(f"expected an image of 2 or 3 axes, got {len(size)}: extract one frame first")
     origin = image.TransformIndexToPhysicalPoint(region.GetIndex())  # a region need not start at index 0
     direction = sys.modules["itk"].array_from_matrix(image.GetDirection())
-    return grid_of_header(size, tuple(image.GetSpacing()), tuple(origin), direction)
+    return Lattice.of_header(size, tuple(image.GetSpacing()), tuple(origin), direction)
 
 
 def field_of_itk(obj: Any) -> Field:
@@ -71,7 +74,7 @@ def field_of_itk(obj: Any) -> Field:
             "with itk.TransformToDisplacementFieldFilter"
         )
     _check_filled(image)
-    grid = _itk_grid(image)
+    grid = only_straight(_lattice(image))
     components = int(image.GetNumberOfComponentsPerPixel())
     if components != grid.dimension:
         raise GeometryError(

@@ -15,25 +15,25 @@ from semreg.itk_bridge import common
 from semreg.itk_bridge.common import (
     PIXEL_TYPES,
     check_scalar_image,
-    grid_of_header,
     interleaved,
     piece_on,
-    tensor_of,
     to_pixels,
 )
+from semreg.itk_bridge.lattice import Lattice, grid_of_header
+from semreg.itk_bridge.samples import Samples
 from semreg.sampling import slabs
 
 
-def volume_of_sitk(image: Any) -> Volume:
-    """A ``SimpleITK.Image`` as a Volume, without axes of one sample beyond the third (ImageError as ``to_volume``)."""
+def samples_of_sitk(image: Any) -> Samples:
+    """What a ``SimpleITK.Image`` holds, without axes of one sample beyond the third (ImageError as ``to_volume``)."""
     import SimpleITK as sitk
 
     check_scalar_image(image.GetSize(), image.GetNumberOfComponentsPerPixel(), image.GetPixelIDTypeAsString())
     for _ in image.GetSize()[3:]:
         first = (*[slice(None)] * (image.GetDimension() - 1), 0)
         image = image[first]
-    grid = grid_of_header(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
-    return Volume(tensor_of(sitk.GetArrayViewFromImage(image))[None], grid)
+    lattice = Lattice.of_header(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+    return Samples(sitk.GetArrayViewFromImage(image), *lattice.straight())
 
 
 def sitk_image(volume: Volume, pixel_type: str = "float32", *, on: Grid | None = None) -> Any:

@@ -6,7 +6,7 @@ the fixed side, and points from the fixed to the moving side; the inverse does t
 
 from semreg.transforms.chain import Chain, Link
 from semreg.transforms.formats import Kind, kind_of, write_chain
-from semreg.transforms.images import Interpolation, read_any_image, resample
+from semreg.transforms.images import Interpolation, background_of, lost_labels, read_any_image, resample, set_segments
 from semreg.transforms.inverse import Inverted, invert
 from semreg.transforms.jacobian import JacobianSummary, jacobian_map, logarithm
 from semreg.transforms.points import is_point_file, move_points, read_points
@@ -19,16 +19,19 @@ __all__ = [
     "JacobianSummary",
     "Kind",
     "Link",
+    "background_of",
     "invert",
     "is_point_file",
     "jacobian_map",
     "kind_of",
     "logarithm",
+    "lost_labels",
     "move_points",
     "read_any_image",
     "read_chain",
     "read_points",
     "read_transform",
     "resample",
+    "set_segments",
     "write_chain",
 ]

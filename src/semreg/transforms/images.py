@@ -5,21 +5,26 @@ SimpleITK images: any number of components, 2-D or 3-D, or a series of them alon
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from semreg import files
 from semreg.errors import ConfigError, GeometryError, ImageError
 from semreg.geometry import Grid
-from semreg.itk_bridge import sitk_image, sitk_transform, with_sitk_header
+from semreg.itk_bridge import sitk_transform, straightened, to_pixels, with_sitk_header
 from semreg.preparation import CT_AIR, CT_BELOW
+from semreg.segments import on_labels
+from semreg.stored import Stored
 from semreg.transforms.chain import Chain
 
-BETTER_READ = ("32-bit float",)
-"""Types that ``files.read_image`` reads exactly, and better: ITK makes 0 of NaN in NIfTI files."""
+MOST_LABELS = 4096
+"""Images with more different values are no label maps."""
 
 
 class Interpolation(str, Enum):
@@ -32,25 +37,43 @@ class Interpolation(str, Enum):
     LABEL = "label"
     """The label with the largest share after linear interpolation of each: smooth edges, no new labels."""
 
+    @property
+    def keeps_labels(self) -> bool:
+        """Whether the result has no values but those of the image."""
+        return self in (Interpolation.NEAREST, Interpolation.LABEL)
 
-def read_any_image(path: str | Path) -> Any:
+
+def read_any_image(path: str | Path, *, nearest: bool = False, beside: Grid | None = None) -> Any:
     """A ``SimpleITK.Image`` with the voxel type and the components it has; a DICOM folder or a series over time too.
 
-    Raises ImageError if there is none, GeometryError if its header cannot be used.
+    ``beside``: the grid of what it belongs to, in whose unit a picture is read. ``nearest``: sheared axes are resampled
+    so that labels stay labels. What 3D Slicer stores of segments is its metadata. Raises ImageError if there is none,
+    GeometryError if its header cannot be used.
     """
+    stored = files.read_stored(path)
+    if beside is not None:
+        stored = replace(stored, grid=files.in_unit_of(stored.grid, path, beside))
+    return _sitk_of(stored, nearest=nearest)
+
+
+def _sitk_of(stored: Stored, *, nearest: bool) -> Any:
+    """A ``SimpleITK.Image`` of the type that is stored, on its grid, with what is said of segments as metadata."""
     import SimpleITK as sitk
 
-    path = Path(path)
-    if path.is_file():
-        try:
-            image = sitk.ReadImage(str(path))
-        except RuntimeError:
-            image = None
-        plain = image is not None and (image.GetNumberOfComponentsPerPixel() > 1 or image.GetDimension() > 3)
-        if plain or (image is not None and image.GetPixelIDTypeAsString() not in BETTER_READ):
-            return image
-    loaded = files.read_image(path)  # mends what can be mended and says what is wrong with the rest
-    return sitk_image(loaded.volume, loaded.pixel_type)
+    array = stored.array
+    if array.dtype.name != stored.pixel_type:  # DICOM is put together as float32
+        array = to_pixels(torch.from_numpy(array), stored.pixel_type)
+    several = stored.components > 1
+    parts = []
+    for frame in array if stored.frames is not None else array[None]:
+        channels = np.moveaxis(frame, -1, 0) if several else frame[None]
+        straight = [straightened(each, stored.grid, stored.index, nearest=nearest) for each in channels]
+        image = sitk.GetImageFromArray(np.stack(straight, -1) if several else straight[0], isVector=several)
+        parts.append(with_sitk_header(image, stored.grid))
+    image = parts[0] if stored.frames is None else sitk.JoinSeries(parts, *stored.frames)
+    for key, value in stored.segments.items():
+        image.SetMetaData(key, value)
+    return image
 
 
 def resample(
@@ -58,8 +81,8 @@ def resample(
 ) -> Any:
     """The image on ``grid``, read where ``chain`` leads from there (grid → image), a ``SimpleITK.Image`` of its type.
 
-    Integers are rounded and clipped. ``background`` where the image shows nothing: by default −1024 for CT, else the
-    smallest value, 0 for labels and for several components. Raises GeometryError for another dimension, ConfigError
+    Integers are rounded and clipped; labels stay exact whatever their size. ``background`` where the image shows
+    nothing: by default that of ``background_of``. Raises GeometryError for another dimension, ConfigError
     for an interpolation that the image cannot have.
     """
     import SimpleITK as sitk
@@ -72,7 +95,7 @@ def resample(
             f"expected an image and a reference in {chain.dimension}-D as the transform, got one in "
             f"{image.GetDimension()}-D and one in {grid.dimension}-D: give images of that dimension"
         )
-    outside = _default_background(image, interpolation) if background is None else background
+    outside = background_of(image, interpolation) if background is None else background
     reference = with_sitk_header(sitk.Image(list(grid.size_xyz), sitk.sitkUInt8), grid)
     components = image.GetNumberOfComponentsPerPixel()
     if components == 1:
@@ -100,7 +123,9 @@ def _resample_one(image: Any, reference: Any, transform: Any, interpolation: Int
         Interpolation.NEAREST: sitk.sitkNearestNeighbor,
         Interpolation.LABEL: sitk.sitkLabelLinear,
     }[interpolation]
-    if interpolation in (Interpolation.NEAREST, Interpolation.LABEL) or not whole:
+    if whole and "64-bit" in name and interpolation.keeps_labels:
+        return _through_table(image, reference, transform, method, outside)
+    if interpolation.keeps_labels or not whole:
         return sitk.Resample(image, reference, transform, method, outside, kind)
     result = sitk.Resample(image, reference, transform, method, outside, sitk.sitkFloat64)
     dtype = sitk.GetArrayViewFromImage(image).dtype
@@ -109,6 +134,45 @@ def _resample_one(image: Any, reference: Any, transform: Any, interpolation: Int
     rounded = sitk.GetImageFromArray(values.astype(dtype))
     rounded.CopyInformation(result)
     return rounded
+
+
+def _through_table(image: Any, reference: Any, transform: Any, method: int, outside: float) -> Any:
+    """Labels of 64 bits, which ITK reads as float64, by their places in a table."""
+    import SimpleITK as sitk
+
+    array = sitk.GetArrayViewFromImage(image)
+    labels, place = np.unique(array, return_inverse=True)
+    numbers = sitk.GetImageFromArray((place.reshape(array.shape) + 1).astype(np.uint32))
+    numbers.CopyInformation(image)
+    moved = sitk.GetArrayFromImage(sitk.Resample(numbers, reference, transform, method, 0.0, sitk.sitkUInt32))
+    table = np.concatenate([np.array([int(outside)], array.dtype), labels])
+    result = sitk.GetImageFromArray(table[moved])
+    result.CopyInformation(reference)
+    return result
+
+
+def set_segments(segments: Mapping[str, str], image: Any) -> None:
+    """Give a resampled label image the names and colours of segments, with the extents that they have in it."""
+    import SimpleITK as sitk
+
+    array = sitk.GetArrayViewFromImage(image)
+    layers = array if image.GetNumberOfComponentsPerPixel() > 1 else array[..., None]
+    for key, value in on_labels(segments, layers).items():
+        image.SetMetaData(key, value)
+
+
+def lost_labels(image: Any, result: Any) -> list[int]:
+    """The labels of ``image`` that ``result`` lacks, ascending; none where the values are no labels."""
+    before, after = _labels_of(image), _labels_of(result)
+    return sorted(before - after) if len(before) <= MOST_LABELS else []
+
+
+def _labels_of(image: Any) -> set[int]:
+    import SimpleITK as sitk
+
+    values = np.unique(sitk.GetArrayViewFromImage(image))
+    whole = values.dtype.kind in "iu" or bool((np.isfinite(values) & (values == np.rint(values))).all())
+    return {int(value) for value in values} - {0} if whole else set()
 
 
 def _each_frame(image: Any, action: Any) -> Any:
@@ -123,7 +187,11 @@ def _each_frame(image: Any, action: Any) -> Any:
     return sitk.JoinSeries(frames, image.GetOrigin()[-1], image.GetSpacing()[-1])
 
 
-def _default_background(image: Any, interpolation: Interpolation) -> float:
+def background_of(image: Any, interpolation: Interpolation) -> float:
+    """What is outside an image: −1024 in CT, else 0 among labels and for several components, else its smallest value.
+
+    Whole numbers that are read at the nearest voxel are taken for labels.
+    """
     import SimpleITK as sitk
 
     if interpolation is Interpolation.LABEL or image.GetNumberOfComponentsPerPixel() > 1:
@@ -131,4 +199,7 @@ def _default_background(image: Any, interpolation: Interpolation) -> float:
     values = sitk.GetArrayViewFromImage(image)
     finite = values[np.isfinite(values)]
     lowest = float(finite.min()) if finite.size else 0.0
-    return CT_AIR if lowest < CT_BELOW else lowest
+    if lowest < CT_BELOW:
+        return CT_AIR
+    labels = interpolation is Interpolation.NEAREST and bool((finite == np.rint(finite)).all())
+    return 0.0 if labels else lowest
