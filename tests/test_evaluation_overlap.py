@@ -37,6 +37,7 @@ from semreg.evaluation.surfaces import element_areas
 from semreg.fields import Field, Volume
 from semreg.files import read_image
 from semreg.geometry import Grid
+from semreg.itk_bridge import to_labels
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 REAL = pytest.mark.skipif(not DATA.is_dir(), reason="the folder of real pairs, ../shared/data, is not here")
@@ -118,7 +119,7 @@ def test_labels_come_by_nearest_neighbour_through_the_transform(dimension):
     grid = oblique_grid(dimension)
     labels, field = label_volume(moving_grid(grid), smoothing=0.7), smooth_field(grid)
     wanted = sitk_resample(labels, grid, sitk_transform(field), nearest=True, outside=0.0)
-    assert (brought(labels, Field(field.vox.float(), grid), grid) == wanted).mean() > 0.995
+    assert (brought(to_labels(labels), Field(field.vox.float(), grid), grid) == wanted).mean() > 0.995
     assert len(np.unique(wanted)) == 4
 
 
@@ -169,7 +170,9 @@ def test_what_is_missing_is_said_and_does_not_count():
     other[0, 0, 0, 0] = 9
     away = Field(torch.zeros(3, *FIXED.shape), FIXED)
     away.vox[0] = -9.0  # of label 1 two slices stay in the image, label 2 leaves it
-    table = table_of_labels(Volume(data, FIXED), Volume(other, FIXED), (None, away), tolerance_mm=1.0)
+    table = table_of_labels(
+        to_labels(Volume(data, FIXED)), to_labels(Volume(other, FIXED)), (None, away), tolerance_mm=1.0
+    )
     rows = {row["label"]: row for row in table["each"]}
     assert list(rows) == [1, 2, 7, 9]
     for label in (7, 9):
@@ -187,11 +190,9 @@ def test_what_is_missing_is_said_and_does_not_count():
     )
 
 
-@pytest.mark.parametrize(
-    ("value", "said"), [(0.5, "whole numbers"), (float("nan"), "NaN"), (2.0**24, "below 16777216")]
-)
+@pytest.mark.parametrize(("value", "said"), [(0.5, "whole numbers"), (float("nan"), "NaN")])
 def test_what_is_no_label_is_refused(value, said):
-    """Probabilities, NaN and numbers that float32 does not tell apart are refused in one sentence."""
+    """Probabilities and NaN are refused in one sentence."""
     labels = label_volume(FIXED)
     odd = Volume(labels.data.clone(), FIXED)
     odd.data[0, 3, 2, 1] = value
@@ -224,7 +225,7 @@ PAIRS = [*itertools.pairwise(HIPPOCAMPI), ("sct_spine/t2w_cord.nii.gz", "sct_spi
 def test_real_label_maps_measure_as_with_other_tools(pair):
     """Label maps of real pairs, as their headers place them: equal to SimpleITK and DeepMind's package to 1e-3."""
     fixed, moving = (read_image(DATA / name).volume for name in pair)
-    table = table_of_labels(fixed, moving, (None, None))
+    table = table_of_labels(to_labels(fixed), to_labels(moving), (None, None))
     read = sitk.GetArrayFromImage(
         sitk.Resample(
             sitk.ReadImage(str(DATA / pair[1])), sitk.ReadImage(str(DATA / pair[0])),

@@ -17,7 +17,7 @@ from report_case import EVALUATION, RECORD, SHIFT, fixed_grid, make_case, moving
 from semreg.errors import GeometryError, OutputError
 from semreg.fields import Field, Volume
 from semreg.geometry import Grid, canonical_order, reorder
-from semreg.itk_bridge import sitk_image
+from semreg.itk_bridge import sitk_image, to_labels
 from semreg.reports import write_report
 from semreg.reports.colours import blend, checkerboard, viridis
 from semreg.reports.drawings import box_panels, curves, outline
@@ -179,7 +179,9 @@ def test_labels_lie_on_their_images():
     case = make_case()
     fixed = Volume((case.fixed.data > 60).float() * 300, case.fixed.grid)
     moving = Volume((case.moving.data > 60).float() * 300, case.moving.grid)
-    labels = make_stacks(dataclasses.replace(case, fixed_labels=fixed, moving_labels=moving)).labels
+    labels = make_stacks(
+        dataclasses.replace(case, fixed_labels=to_labels(fixed), moving_labels=to_labels(moving))
+    ).labels
     assert set(np.unique(labels["fixed"])) == {0, 1} == set(np.unique(labels["after"]))
     agree = [np.mean(labels["fixed"][labels["fixed"] > 0] == labels[name][labels["fixed"] > 0]) for name in
              ("before", "after")]  # fmt: skip

@@ -8,8 +8,9 @@ from typing import Any, TypeAlias
 from semreg.config import RegistrationConfig
 from semreg.fields import Volume
 from semreg.geometry import Grid
+from semreg.images import in_one_unit
 from semreg.intensities import treat
-from semreg.itk_bridge import to_volume
+from semreg.itk_bridge import LoadedImage, to_volume
 from semreg.preparation import background, check_dimension, clean
 
 Cleaned: TypeAlias = tuple[Volume, Volume | None]
@@ -37,6 +38,8 @@ class Pair:
 
 def take_in(fixed: Any, moving: Any, fixed_mask: Any, moving_mask: Any, config: RegistrationConfig) -> Pair:
     """Check, clean and treat both images. Raises ImageError and GeometryError."""
+    if isinstance(fixed, LoadedImage) and isinstance(moving, LoadedImage):
+        fixed, moving = in_one_unit({"fixed": fixed, "moving": moving}).values()
     volumes = {"fixed": to_volume(fixed), "moving": to_volume(moving)}
     check_dimension(volumes["fixed"].grid, volumes["moving"].grid)
     outside = background(volumes["moving"]) if config.background is None else config.background

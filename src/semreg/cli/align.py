@@ -90,7 +90,8 @@ def run_align(flags: RegisterFlags) -> None:
     if flags.threads is not None:
         files.limit_threads(flags.threads)
     with files.OutputFolder(flags.pair.output) as folder:
-        images, beside = read_images(flags.pair), read_beside(flags)
+        images = read_images(flags.pair)
+        beside = read_beside(flags, images)
         beside.pop("inverse", None)
         with Progress(quiet=flags.messages.quiet) as progress:
             result = align(

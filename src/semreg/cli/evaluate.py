@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from semreg.config import RegistrationConfig
     from semreg.evaluation import Evaluation, Result, Subject
     from semreg.fields import Volume
-    from semreg.itk_bridge import LoadedImage
+    from semreg.itk_bridge import LabelMap, LoadedImage
     from semreg.reports import Case
 
 ADVICE = "use --no-similarity, smaller images or a machine with more memory"
@@ -103,7 +103,7 @@ def evaluated(flags: EvaluateFlags) -> Evaluated:
         fixed, moving = (of_pixels(points, images[side].volume.grid) for side, points in sides)
         landmarks = landmarks._replace(fixed=fixed, moving=moving)
         notes = ("The landmarks count as pixels, from 0 at the centre of the first one; errors are in mm.",)
-    labels = None if flags.labels is None else tuple(read_labels(path) for path in flags.labels)
+    labels = None if flags.labels is None else labels_beside(flags.labels, images)
     subject = prepare(
         paths["transform"],
         fixed=images.get("fixed"),
@@ -125,6 +125,18 @@ def evaluated(flags: EvaluateFlags) -> Evaluated:
     inputs = described(paths, images)
     changes = changes_since(inputs, result)
     return Evaluated(subject, evaluation, images, labels, other, result, output, inputs, changes)
+
+
+def labels_beside(paths: Sequence[Path], images: Mapping[str, LoadedImage]) -> tuple[LabelMap, LabelMap]:
+    """Both label maps, pictures in the unit of their images."""
+    from semreg.files import in_unit_of, read_labels
+
+    fixed, moving = (read_labels(path) for path in paths)
+    found = {"fixed": fixed, "moving": moving}
+    for (name, labels), path in zip(list(found.items()), paths, strict=True):
+        if name in images:
+            found[name] = labels.at(in_unit_of(labels.grid, path, images[name].volume.grid))
+    return found["fixed"], found["moving"]
 
 
 def in_pixels(flags: EvaluateFlags, images: Mapping[str, LoadedImage]) -> bool:
@@ -174,7 +186,7 @@ def paths_of(flags: EvaluateFlags, result: Result | None) -> dict[str, list[Path
 
 def read_images(paths: Mapping[str, list[Path]], result: Result | None) -> dict[str, LoadedImage]:
     """The images that are named; of a folder that was registered the series that was."""
-    from semreg.files import read_image
+    from semreg.files import in_one_unit, read_image
 
     recorded = {} if result is None else {"fixed": result.fixed, "moving": result.moving}
     found = {}
@@ -182,14 +194,7 @@ def read_images(paths: Mapping[str, list[Path]], result: Result | None) -> dict[
         for path in paths[name]:
             same = result is not None and path == recorded[name]
             found[name] = read_image(path, series=result.series(name) if result is not None and same else None)
-    return found
-
-
-def read_labels(path: Path) -> Any:
-    """A label map as a Volume."""
-    from semreg.files import read_image
-
-    return read_image(path).volume
+    return in_one_unit(found)
 
 
 def described(paths: Mapping[str, list[Path]], images: Mapping[str, LoadedImage]) -> dict[str, Any]:

@@ -110,7 +110,7 @@ def registered(flags: RegisterFlags, config: RegistrationConfig, device: Any, fo
     clock = Clock(None)
     with clock.stage("read"):
         images = read_images(flags.pair)
-        beside = read_beside(flags)
+        beside = read_beside(flags, images)
     if flags.explain and not flags.messages.quiet and not flags.messages.as_json:
         show_sentences(decide_on(flags, config, images, device).lines)
     with Progress(quiet=flags.messages.quiet) as progress:
@@ -146,22 +146,24 @@ def decide_on(
 
 def read_images(pair: PairFlags) -> dict[str, LoadedImage]:
     """Both images."""
-    from semreg.files import read_image
+    from semreg.files import in_one_unit, read_image
 
     def read(name: str, path: Path) -> LoadedImage:
         return read_image(path, series=pair.series[name]) if name in pair.series else read_image(path)
 
-    return {"fixed": read("fixed", pair.fixed), "moving": read("moving", pair.moving)}
+    return in_one_unit({"fixed": read("fixed", pair.fixed), "moving": read("moving", pair.moving)})
 
 
-def read_beside(flags: RegisterFlags) -> dict[str, Any]:
+def read_beside(flags: RegisterFlags, images: Mapping[str, LoadedImage]) -> dict[str, Any]:
     """What ``register`` takes beside the images: masks, start, stiffness, and whether the inverse is wanted."""
-    from semreg.files import read_image, read_mask
+    from semreg.files import in_unit_of, read_image, read_mask
     from semreg.transforms import read_transform
 
-    found: dict[str, Any] = {}
-    for name, path in (("fixed_mask", flags.pair.fixed_mask), ("moving_mask", flags.pair.moving_mask)):
-        found[name] = None if path is None else read_mask(path)
+    found: dict[str, Any] = {"fixed_mask": None, "moving_mask": None}
+    for name, path in (("fixed", flags.pair.fixed_mask), ("moving", flags.pair.moving_mask)):
+        if path is not None:
+            mask, image = read_mask(path), images[name].volume.grid
+            found[f"{name}_mask"] = replace(mask, grid=in_unit_of(mask.grid, path, image))
     found["initial"] = None if flags.pair.initial is None else read_transform(flags.pair.initial)
     if flags.pair.initial_landmarks is not None:
         from semreg.transforms import read_points

@@ -12,9 +12,10 @@ from semreg.evaluation.landmarks import outside, table_of_landmarks
 from semreg.evaluation.likeness import similarity_table
 from semreg.evaluation.overlap import notes_on_labels, table_of_labels
 from semreg.evaluation.result import Evaluation
-from semreg.evaluation.subject import Subject, check_dimension, image_of, prepare
-from semreg.fields import Field, Volume
+from semreg.evaluation.subject import Subject, check_dimension, labels_of, prepare
+from semreg.fields import Field
 from semreg.geometry import Grid
+from semreg.itk_bridge import LabelMap
 
 
 def evaluate(  # noqa: PLR0913 - a transform and all that it can be held against
@@ -42,7 +43,7 @@ def evaluate(  # noqa: PLR0913 - a transform and all that it can be held against
     Raises ImageError, GeometryError or ConfigError, each with what to do. Measures and sources: ``docs/measures.md``.
     """
     maps = None if labels is None else _two(labels, "label maps")
-    volumes = None if maps is None else (image_of(maps[0]), image_of(maps[1]))
+    volumes = None if maps is None else (labels_of(maps[0], "fixed"), labels_of(maps[1], "moving"))
     subject = prepare(
         transform, fixed=fixed, moving=moving, fixed_mask=fixed_mask, initial=initial, inverse=inverse,
         grid=None if volumes is None else volumes[0].grid,
@@ -54,7 +55,7 @@ def measure(
     subject: Subject,
     *,
     landmarks: Sequence[Any] | None = None,
-    labels: tuple[Volume, Volume] | None = None,
+    labels: tuple[LabelMap, LabelMap] | None = None,
     label_names: Mapping[int, str] | None = None,
     config: EvaluationConfig | None = None,
 ) -> Evaluation:

@@ -19,13 +19,13 @@ from semreg.evaluation.surfaces import (
     surface_of,
 )
 from semreg.fields import Field, Volume, warp
+from semreg.geometry import Grid
+from semreg.itk_bridge import LabelMap
 
 Labels: TypeAlias = npt.NDArray[np.int32]
 Overlap: TypeAlias = dict[str, float | None]
 
 MEASURES = ("dice", "hd95_mm", "assd_mm", "surface_dice")
-LARGEST = 1 << 24
-"""Labels are read as float32, which holds all whole numbers below this."""
 PERCENT = 95.0
 """Of the robust Hausdorff distance."""
 
@@ -57,34 +57,24 @@ def label_overlap(fixed: Mask, other: Mask, spacing: Sequence[float], tolerance_
     }
 
 
-def brought(moving: Volume, field: Field | None, grid: Any) -> Labels:
-    """The labels of the moving image on ``grid``, the nearest one through ``field``, None: as the headers say; else 0.
+def brought(moving: LabelMap, field: Field | None, grid: Grid) -> Labels:
+    """The numbers of the moving labels on ``grid``, the nearest through ``field``, None: as the headers say; else 0.
 
-    Raises ImageError for values that are no labels.
+    A number is the place of a label in the table of its map.
     """
+    numbers = moving.numbers
     if field is None:
-        return whole(moving.on(grid, mode="nearest", outside=0.0), "moving")
-    return whole(warp(moving, field, mode="nearest", outside=0.0), "moving")
+        return _whole(numbers.on(grid, mode="nearest", outside=0.0))
+    return _whole(warp(numbers, field, mode="nearest", outside=0.0))
 
 
-def whole(volume: Volume, name: str) -> Labels:
-    """The labels (*S) as whole numbers (ImageError)."""
-    values = volume.data[0].numpy()
-    if not np.isfinite(values).all():
-        raise ImageError(f"expected labels in the {name} label map, got NaN or infinity: write 0 where there is none")
-    if (values != np.rint(values)).any():
-        odd = float(values[values != np.rint(values)][0])
-        raise ImageError(
-            f"expected whole numbers in the {name} label map, got {odd:g}: give labels, not an image or probabilities"
-        )
-    if np.abs(values).max() >= LARGEST:
-        raise ImageError(f"expected labels below {LARGEST}, got {np.abs(values).max():.0f} in the {name} label map")
-    return values.astype(np.int32)
+def _whole(numbers: Volume) -> Labels:
+    return np.asarray(np.rint(numbers.data[0].numpy()), dtype=np.int32)
 
 
 def table_of_labels(
-    fixed: Volume,
-    moving: Volume,
+    fixed: LabelMap,
+    moving: LabelMap,
     fields: tuple[Field | None, Field | None],
     *,
     names: Mapping[int, str] | None = None,
@@ -94,25 +84,30 @@ def table_of_labels(
 
     The moving labels are read at the nearest voxel through each field (None: the identity). A label that one of the
     two maps lacks has no measures; the means are over labels that are measured both before and after.
-    Raises GeometryError for maps of different dimension, ImageError where a map holds no labels.
+    Raises GeometryError for maps of different dimension, ImageError where they have no label in common.
     """
     if fixed.grid.dimension != moving.grid.dimension:
         raise GeometryError(
             f"expected two label maps of the same dimension, got {fixed.grid.dimension}-D and "
             f"{moving.grid.dimension}-D: give those of the two images"
         )
-    target = whole(fixed, "fixed")
-    present = {name: _present(labels) for name, labels in (("fixed", target), ("moving", whole(moving, "moving")))}
-    both = present["fixed"] & present["moving"]
+    present = {"fixed": set(fixed.labels) - {0}, "moving": set(moving.labels) - {0}}
+    both = sorted(present["fixed"] & present["moving"])
     if not both:
         raise ImageError(
             f"expected label maps with labels in common, got {_listed(present['fixed'])} in the fixed and "
             f"{_listed(present['moving'])} in the moving one: check that they belong to this pair"
         )
-    sides = [_measured(target, moving, field, sorted(both), fixed, tolerance_mm) for field in fields]
+    target = _in_common(_whole(fixed.numbers), fixed, both)
+    sides = [
+        dict(zip(both, _measured(target, _in_common(brought(moving, field, fixed.grid), moving, both), len(both),
+                                 fixed.grid.spacing, tolerance_mm), strict=True))
+        for field in fields
+    ]  # fmt: skip
+    names = {**moving.names, **fixed.names, **(names or {})}
     missing = dict.fromkeys(MEASURES)
     each = [
-        {"label": label, "name": (names or {}).get(label, str(label))}
+        {"label": label, "name": names.get(label, str(label))}
         | {side: found.get(label, missing) for side, found in zip(("before", "after"), sides, strict=True)}
         for label in sorted(present["fixed"] | present["moving"])
     ]
@@ -131,31 +126,24 @@ def notes_on_labels(table: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def _measured(
-    target: Labels, moving: Volume, field: Field | None, labels: list[int], fixed: Volume, tolerance_mm: float
-) -> dict[int, Overlap]:
-    """The agreement of each of the ``labels``."""
-    read = brought(moving, field, fixed.grid)
-    boxes = zip(_boxes(target, labels), _boxes(read, labels), strict=True)
-    found = {}
-    for label, (near, far) in zip(labels, boxes, strict=True):
-        box = _joined([each for each in (near, far) if each is not None])
-        found[label] = label_overlap(target[box] == label, read[box] == label, fixed.grid.spacing, tolerance_mm)
+def _measured(target: Labels, read: Labels, count: int, spacing: Sequence[float], tolerance_mm: float) -> list[Overlap]:
+    """The agreement of each of the labels 1 to ``count``."""
+    from scipy.ndimage import find_objects
+
+    found = []
+    boxes = zip(find_objects(target, max_label=count), find_objects(read, max_label=count), strict=True)
+    for label, (near, far) in enumerate(boxes, start=1):
+        there = [each for each in (near, far) if each is not None]
+        box = _joined(there) if there else (slice(0, 0),) * target.ndim
+        found.append(label_overlap(target[box] == label, read[box] == label, spacing, tolerance_mm))
     return found
 
 
-def _present(labels: Labels) -> set[int]:
-    return {int(label) for label in np.unique(labels)} - {0}
-
-
-def _boxes(labels: Labels, wanted: Sequence[int]) -> list[tuple[slice, ...] | None]:
-    """The bounding box of each of the ``wanted`` labels, ascending ones; None where there is none."""
-    from scipy.ndimage import find_objects
-
-    number = np.searchsorted(wanted, labels)
-    number[number == len(wanted)] = 0
-    numbered = np.where(np.asarray(wanted)[number] == labels, number + 1, 0).astype(np.int32)
-    return list(find_objects(numbered, max_label=len(wanted)))
+def _in_common(numbers: Labels, labels: LabelMap, both: Sequence[int]) -> Labels:
+    """Numbers of ``labels`` as places, from 1, in the list of the labels that both maps have; 0 for all others."""
+    place = {label: number for number, label in enumerate(both, start=1)}
+    table = np.array([place.get(label, 0) for label in labels.labels], dtype=np.int32)
+    return np.asarray(table[numbers])
 
 
 def _joined(boxes: Sequence[tuple[slice, ...]]) -> tuple[slice, ...]:

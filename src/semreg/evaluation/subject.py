@@ -12,9 +12,9 @@ from torch import Tensor
 
 from semreg.errors import ConfigError, GeometryError, ImageError
 from semreg.fields import Field, Volume
-from semreg.files import read_image, read_mask
+from semreg.files import in_unit_of, read_image, read_labels, read_mask
 from semreg.geometry import Grid
-from semreg.itk_bridge import LoadedImage, to_volume
+from semreg.itk_bridge import LabelMap, LoadedImage, to_labels, to_volume
 from semreg.sampling import slabs
 from semreg.transforms import Chain, read_chain
 from semreg.transforms.pointwise import Points
@@ -161,6 +161,11 @@ def image_of(obj: Any) -> Volume:
     return obj.volume if isinstance(obj, LoadedImage) else to_volume(obj)
 
 
+def labels_of(obj: Any, name: str) -> LabelMap:
+    """A label map, exact, from anything ``semreg.to_volume`` takes, or from a file."""
+    return read_labels(obj) if isinstance(obj, (str, Path)) else to_labels(obj, name)
+
+
 def check_dimension(way: Way, grid: Grid, what: str) -> None:
     """Refuse what has another dimension than the transform (GeometryError)."""
     if grid.dimension != way.dimension:
@@ -182,6 +187,8 @@ def _joined(chains: Sequence[Chain]) -> Chain:
 def _mask_on(mask: Any, grid: Grid) -> Volume:
     """The mask at the nearest voxels of ``grid``, 0 or 1 (ImageError if it is empty there)."""
     volume = read_mask(mask) if isinstance(mask, (str, Path)) else image_of(mask)
+    if isinstance(mask, (str, Path)):
+        volume = Volume(volume.data, in_unit_of(volume.grid, mask, grid))
     if volume.grid.dimension != grid.dimension:
         raise GeometryError(f"expected a mask in {grid.dimension}-D, got one in {volume.grid.dimension}-D")
     counted = (volume.data.nan_to_num(nan=0.0) > 0).to(torch.float32)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from semreg.errors import GeometryError
 from semreg.fields import Field, Volume
-from semreg.itk_bridge import LoadedImage, to_volume
+from semreg.itk_bridge import LabelMap, LoadedImage, to_labels, to_volume
 
 if TYPE_CHECKING:
     from semreg.evaluation import Evaluation
@@ -45,10 +45,10 @@ class Case:
     """What ``record["verdict"]`` holds."""
     record: Mapping[str, Any] | None = None
     """What ``record.json`` holds."""
-    fixed_labels: Volume | None = None
-    """Labels (1, *S) of the fixed image, drawn as contours."""
-    moving_labels: Volume | None = None
-    """Labels (1, *T) of the moving image."""
+    fixed_labels: LabelMap | None = None
+    """Labels of the fixed image, drawn as contours."""
+    moving_labels: LabelMap | None = None
+    """Labels of the moving image."""
     names: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Names of the files, by role: ``fixed``, ``moving``."""
     notes: tuple[str, ...] = ()
@@ -108,8 +108,8 @@ class Case:
             evaluation=_told(evaluation),
             verdict=_told(verdict),
             record=record,
-            fixed_labels=None if fixed_labels is None else to_volume(fixed_labels),
-            moving_labels=None if moving_labels is None else to_volume(moving_labels),
+            fixed_labels=None if fixed_labels is None else to_labels(fixed_labels, "fixed"),
+            moving_labels=None if moving_labels is None else to_labels(moving_labels, "moving"),
             names=names,
         )
 
@@ -130,7 +130,8 @@ class Case:
         the evaluation read. Raises ImageError,
         GeometryError or ConfigError.
         """
-        from semreg.reports.folder import read_case, read_labels
+        from semreg.files import read_labels
+        from semreg.reports.folder import read_case
 
         case = read_case(Path(folder), {"fixed": fixed, "moving": moving}, title)
         return dataclasses.replace(

@@ -25,6 +25,7 @@ def read_case(folder: Path, given: Mapping[str, str | Path | None], title: str |
     Raises ConfigError without a record, ImageError for an image that is no longer there, GeometryError for a transform
     that does not fit.
     """
+    from semreg.files import in_one_unit, read_labels
     from semreg.transforms import read_chain
 
     record = read_json(folder / "record.json")
@@ -34,7 +35,7 @@ def read_case(folder: Path, given: Mapping[str, str | Path | None], title: str |
             "name the folder that was given to -o"
         )
     notes: list[str] = []
-    images = {role: _image(folder, record, role, path, notes) for role, path in given.items()}
+    images = in_one_unit({role: _image(folder, record, role, path, notes) for role, path in given.items()})
     grid = images["fixed"].volume.grid
     evaluation = read_json(folder / "evaluation.json")
     verdict = (evaluation or {}).get("verdict") or record.get("verdict")
@@ -132,10 +133,3 @@ def _beside(folder: Path, name: str) -> Volume | None:
 
     path = next((folder / f"{name}{end}" for end in ENDINGS if (folder / f"{name}{end}").exists()), None)
     return None if path is None else read_image(path).volume
-
-
-def read_labels(path: str | Path) -> Volume:
-    """A label image."""
-    from semreg.files import read_image
-
-    return read_image(path).volume

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from semreg.fields import Field, Volume, jacobian_determinant, warp
 from semreg.geometry import AxisOrder, Grid, canonical_order, index_map, reorder
+from semreg.itk_bridge import LabelMap
 from semreg.reports.case import Case
 from semreg.reports.colours import Bytes
 from semreg.sampling import pool, transform_index
@@ -206,25 +207,25 @@ def _in_mm(volume: Volume, axes: AxisOrder, grid: Grid) -> Map:
 
 def _labels(case: Case, axes: AxisOrder, grid: Grid) -> dict[str, Bytes]:
     """The labels on a grid, the nearest ones, numbered anew from 1 (from 1 again after 255)."""
-    found: dict[str, Tensor] = {}
+    maps = [labels for labels in (case.fixed_labels, case.moving_labels) if labels is not None]
+    known = sorted({label for labels in maps for label in labels.labels} - {0})
+    small = {0: 0} | {label: place % 255 + 1 for place, label in enumerate(known)}
+    found: dict[str, tuple[LabelMap, Tensor]] = {}
     if case.fixed_labels is not None:
-        found["fixed"] = case.fixed_labels.reordered(canonical_order(case.fixed_labels.grid)).on(
+        numbers = case.fixed_labels.numbers
+        found["fixed"] = case.fixed_labels, numbers.reordered(canonical_order(numbers.grid)).on(
             grid, mode="nearest", outside=0.0
         ).data[0]  # fmt: skip
     if case.moving_labels is not None:
-        moving = case.moving_labels
         first = Field.zeros(grid) if case.initial is None else case.initial.reordered(axes).on(grid)
         for name, field in (("before", first), ("after", case.field.reordered(axes).on(grid))):
-            found[name] = warp(moving, field, mode="nearest", outside=0.0).data[0]
-    if not found:
-        return {}
-    known = torch.unique(torch.cat([torch.unique(each) for each in found.values()]))
-    known = known[known != 0]
-    small: dict[str, Bytes] = {}
-    for name, each in found.items():
-        place = torch.searchsorted(known, each.contiguous())
-        small[name] = _three(torch.where(each == 0, 0, place % 255 + 1).to(torch.uint8).numpy())
-    return small
+            read = warp(case.moving_labels.numbers, field, mode="nearest", outside=0.0).data[0]
+            found[name] = case.moving_labels, read
+    stacks: dict[str, Bytes] = {}
+    for name, (labels, each) in found.items():
+        table = np.array([small[label] for label in labels.labels], dtype=np.uint8)
+        stacks[name] = _three(table[np.rint(each.numpy()).astype(np.int64)])
+    return stacks
 
 
 def _three(stack: Bytes) -> Bytes:
