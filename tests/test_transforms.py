@@ -458,3 +458,24 @@ def test_composite_of_a_run_is_read_as_it_was_meant(tmp_path):
     assert chain.grid == FIXED
     points = inner_points(FIXED)
     np.testing.assert_allclose(chain.map(points)[0], each(affine(), each(sitk_transform(field), points)), atol=1e-3)
+
+
+@pytest.mark.parametrize("missing", [8, 16, 25, 100])
+def test_a_matlab_transform_that_is_cut_short_is_refused(missing, tmp_path):
+    """ITK takes the numbers that are missing from a .mat file out of its memory; here it is refused by name."""
+    whole = sitk.AffineTransform(3)
+    whole.SetCenter((10.0, 20.0, 30.0))
+    sitk.WriteTransform(whole, str(tmp_path / "a.mat"))
+    assert read_any(tmp_path / "a.mat").IsLinear()
+    (tmp_path / "b.mat").write_bytes((tmp_path / "a.mat").read_bytes()[:-missing])
+    with pytest.raises(GeometryError, match=r"expected a complete transform file, got .*b\.mat: it is cut short"):
+        read_any(tmp_path / "b.mat")
+
+
+def test_a_text_transform_without_its_end_is_refused(tmp_path):
+    """ITK takes a text file without the fixed parameters for the identity; here it is refused."""
+    sitk.WriteTransform(sitk.TranslationTransform(3, (1.0, 2.0, 3.0)), str(tmp_path / "a.tfm"))
+    text = (tmp_path / "a.tfm").read_text()
+    (tmp_path / "b.tfm").write_text(text[: text.index("FixedParameters")])
+    with pytest.raises(GeometryError, match=r"expected a complete transform file, got .*b\.tfm"):
+        read_any(tmp_path / "b.tfm")

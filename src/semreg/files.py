@@ -77,10 +77,31 @@ def read_transform(path: str | Path) -> Any:
     path = Path(path)
     if not path.is_file():
         raise GeometryError(f"expected a transform file, got {path}: there is no such file")
+    _check_complete(path)
     try:
         return sitk.ReadTransform(str(path))
     except RuntimeError as no_transform:
         return _read_displacements(path, no_transform)
+
+
+def _check_complete(path: Path) -> None:
+    """Refuse a file that is cut short, where ITK takes what is missing from its memory or for the identity."""
+    ending, complete = path.suffix.lower(), True
+    if ending == ".mat":
+        from scipy.io import loadmat
+
+        try:
+            loadmat(path)
+        except Exception:  # noqa: BLE001 - what scipy raises for a damaged file has no common class
+            complete = False
+    elif ending in (".tfm", ".txt"):
+        lines = path.read_bytes().splitlines()
+        counts = {len([line for line in lines if line.startswith(word)]) for word in (b"Parameters:", b"FixedParam")}
+        complete = len(counts) == 1
+    if not complete:
+        raise GeometryError(
+            f"expected a complete transform file, got {path}: it is cut short or damaged; copy it again"
+        )
 
 
 def _read_displacements(path: Path, no_transform: RuntimeError) -> Any:
