@@ -13,7 +13,7 @@ from conftest import noise_volume, oblique_grid, smooth_field
 from semreg.config import RegistrationConfig
 from semreg.devices import choose_device
 from semreg.dicom import is_dicom
-from semreg.dicom_frames import is_image_or_unknown, read_frames
+from semreg.dicom_frames import read_frames, series_of_image
 from semreg.errors import ConfigError, DeviceError, ImageError, ModelError, OutputError
 from semreg.files import read_image, write_image, write_warp
 from semreg.nifti import is_cut_short
@@ -106,7 +106,7 @@ def test_files_that_are_no_dicom(tmp_path: Path) -> None:
     assert not is_dicom(tmp_path / "missing")
     (tmp_path / "broken.dcm").write_bytes(bytes(128) + b"DICM" + b"\x02\x00\x00\x00UL")
     assert is_dicom(tmp_path / "broken.dcm")
-    assert is_image_or_unknown(tmp_path / "broken.dcm")
+    assert series_of_image(tmp_path / "broken.dcm") == ""
     (tmp_path / "text.dcm").write_text("no DICOM")
     with pytest.raises(
         ImageError, match=r"expected a DICOM file, got .*text.dcm: its header is damaged; copy it again"

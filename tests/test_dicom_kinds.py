@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -219,6 +220,20 @@ def test_a_damaged_slice_is_refused(damage, tmp_path):
     with pytest.raises(SystemExit, match="2"):
         main(["register", str(tmp_path), str(tmp_path), "-o", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
+
+
+def test_damage_of_one_series_leaves_the_other(tmp_path):
+    """A damaged file that says of which series it is spoils that series alone."""
+    whole = series(tmp_path)
+    (tmp_path / "other").mkdir()
+    for path in series(tmp_path / "other"):
+        path.rename(tmp_path / f"other{path.name}")
+    path = tmp_path / "otherIM0001"
+    path.write_bytes(path.read_bytes()[:-40])
+    uid = pydicom.dcmread(whole[0]).SeriesInstanceUID
+    assert read_image(tmp_path, series=uid).volume.grid.shape == (4, *SIZE_YX)
+    with pytest.raises(ImageError, match="otherIM0001"):
+        read_image(tmp_path, series=pydicom.dcmread(tmp_path / "otherIM0000").SeriesInstanceUID)
 
 
 def test_what_is_no_slice_may_lie_beside(tmp_path):

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 import torch
 
 from conftest import ORIENTATIONS, give_header, make_grid, noise_volume, oblique_grid, points_of, rotation
-from semreg.errors import GeometryError
+from semreg.errors import GeometryError, OutputError
 from semreg.fields import Volume
 from semreg.files import read_grid, read_image, read_labels, write_image
 from semreg.itk_bridge import to_volume
@@ -317,6 +317,8 @@ def test_minc_is_turned_to_lps(tmp_path):
     index = [int(i[0]) for i in np.nonzero(volume.data[0].numpy())]
     np.testing.assert_allclose(volume.grid.index_to_point() @ [*index, 1], (-x, -y, z, 1))
     assert read_grid(tmp_path / "a.mnc") == volume.grid
+    with pytest.raises(OutputError, match="MINC, which ITK writes turned"):
+        write_image(volume, tmp_path / "b.mnc")
 
 
 @pytest.mark.parametrize("where", ["qoffset", "quaternion", "sform", "nan.mha", "abc.mha", "nan.vtk"])

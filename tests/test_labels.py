@@ -117,6 +117,8 @@ def test_ids_of_64_bits_are_measured_by_their_names():
     rows = {row["label"]: row["after"]["dice"] for row in found.labels["each"]}
     assert rows == {LARGE[0] - 1: None, LARGE[0]: None, LARGE[1]: 1.0, LARGE[2]: 1.0}
     assert to_labels(fixed).labels == (0, *LARGE)
+    highest = to_labels(label_image((2**64 - 3, 2**64 - 2, 2**64 - 1), np.uint64, 2**64 - 4))
+    assert highest.labels == (0, *range(2**64 - 4, 2**64))
 
 
 def test_names_of_segments_are_those_of_the_evaluation(tmp_path):

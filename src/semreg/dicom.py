@@ -8,7 +8,7 @@ pixels that GDCM garbles.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +23,10 @@ from semreg.dicom_frames import (
     decoded,
     facts_of,
     is_garbled,
-    is_image_or_unknown,
     name_pattern,
     read_frames,
     scaled,
+    series_of_image,
 )
 from semreg.dicom_segments import read_segmentation, segmentation_grid
 from semreg.errors import GeometryError, ImageError
@@ -96,19 +96,22 @@ def list_series(folder: Path) -> tuple[Series, ...]:
     return tuple(sorted(series, key=lambda each: (each.number.zfill(9), each.uid)))
 
 
-def _damaged(places: Sequence[Path], read: set[Path]) -> tuple[Path, ...]:
-    """Files that GDCM passed over in silence although they may be slices.
+def _damaged(places: Sequence[Path], read: set[Path]) -> dict[Path, str]:
+    """Files that GDCM passed over in silence although they may be slices, and their series, "" if they do not say.
 
     They begin as DICOM and hold rows of pixels or cannot be read; or they are no DICOM but have the name of a slice.
     """
     slices = {(path.parent, name_pattern(path)) for path in read}
-    return tuple(
-        path
-        for place in places
-        for path in sorted(place.iterdir())
-        if path not in read and path.is_file()
-        and (is_image_or_unknown(path) if is_dicom(path) else (place, name_pattern(path)) in slices)
-    )  # fmt: skip
+    damaged = {}
+    for place in places:
+        for path in sorted(place.iterdir()):
+            if path in read or not path.is_file():
+                continue
+            named = "" if (place, name_pattern(path)) in slices else None
+            uid = series_of_image(path) if is_dicom(path) else named
+            if uid is not None:
+                damaged[path] = uid
+    return damaged
 
 
 def choose_series(folder: Path, wanted: str | None) -> Series:
@@ -315,12 +318,12 @@ def _tag(reader: Any, key: str) -> str:
     return str(reader.GetMetaData(key)).strip(" \0") if reader.HasMetaDataKey(key) else ""
 
 
-def _series(uid: str, files: list[Path], damaged: Sequence[Path]) -> Series:
+def _series(uid: str, files: list[Path], damaged: Mapping[Path, str]) -> Series:
     reader = _reader(files[0])
     description, number, modality = (_tag(reader, key) for key in ("0008|103e", "0020|0011", "0008|0060"))
     size = tuple(n for axis, n in enumerate(reader.GetSize()) if axis < 2 or n > 1)
     folders = {path.parent for path in files}
-    beside = tuple(path for path in damaged if path.parent in folders)
+    beside = tuple(path for path, series in damaged.items() if path.parent in folders and series in ("", uid))
     return Series(uid, description, number, modality, tuple(files), size, beside)
 
 

@@ -35,6 +35,9 @@ FACTS = (
     "RescaleIntercept", "DoseGridScaling", "PerFrameFunctionalGroupsSequence",
 )  # fmt: skip
 
+IDENTITY = ("SOPClassUID", "SeriesInstanceUID", "Rows")
+"""Tags that say whether a file holds an image, and of which series."""
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -47,18 +50,18 @@ class Frame:
     intercept: float = 0.0
 
 
-def is_image_or_unknown(path: Path) -> bool:
-    """Whether a file that begins as DICOM holds an image, or is too damaged to say that it does not."""
+def series_of_image(path: Path) -> str | None:
+    """The UID of the series of a file that begins as DICOM; "" if it is too damaged to say, None if it is no image."""
     import pydicom
 
     try:
-        data = pydicom.dcmread(
-            path, stop_before_pixels=True, specific_tags=["SOPClassUID", "SeriesInstanceUID", "Rows"]
-        )
+        data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(IDENTITY))
     except (pydicom.errors.InvalidDicomError, EOFError, ValueError, KeyError, OSError):
-        return True
-    known = bool(data.get("SOPClassUID") and data.get("SeriesInstanceUID"))
-    return bool(data.get("Rows")) or not (known or is_directory(data))
+        return ""
+    uid = str(data.get("SeriesInstanceUID") or "")
+    if data.get("Rows"):
+        return uid
+    return None if (data.get("SOPClassUID") and uid) or is_directory(data) else uid
 
 
 def is_directory(data: Any) -> bool:

@@ -89,10 +89,11 @@ def _check_complete(path: Path) -> None:
     ending, complete = path.suffix.lower(), True
     if ending == ".mat":
         from scipy.io import loadmat
+        from scipy.io.matlab import MatReadError
 
         try:
             loadmat(path)
-        except Exception:  # noqa: BLE001 - what scipy raises for a damaged file has no common class
+        except (ValueError, TypeError, LookupError, ArithmeticError, OSError, EOFError, MatReadError):
             complete = False
     elif ending in (".tfm", ".txt"):
         lines = path.read_bytes().splitlines()
@@ -251,6 +252,8 @@ def _write_with_sitk(image: Any, path: Path, *, compressed: bool = True) -> None
     """Compressing takes further copies: not for what is large and hardly becomes smaller."""
     import SimpleITK as sitk
 
+    if path.name.lower().endswith(".mnc"):
+        raise OutputError("expected a format in LPS, got MINC, which ITK writes turned by 180 degrees: write NIfTI")
     _writing(path, lambda: sitk.WriteImage(image, str(path), useCompression=compressed, compressionLevel=1))
 
 

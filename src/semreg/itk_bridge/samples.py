@@ -16,6 +16,11 @@ from semreg.geometry import Grid, Matrix
 from semreg.itk_bridge.common import tensor_of
 from semreg.itk_bridge.lattice import straightened
 
+MOST_LABELS = 1 << 24
+"""Numbers up to this one are exact in float32."""
+NARROW = 1 << 16
+"""Labels over a narrower range are counted in a table instead of being sorted."""
+
 
 @dataclass(frozen=True)
 class LabelMap:
@@ -67,16 +72,35 @@ class Samples:
                     f"expected whole numbers in the {name} label map, got {float(values[odd][0]):g}: "
                     "give labels, not an image or probabilities"
                 )
-        found, place = np.unique(values, return_inverse=True)
-        labels = [int(value) for value in found]
-        table = [0, *(label for label in labels if label != 0)]
-        if len(table) > 1 << 24:
-            raise ImageError(f"expected at most 2^24 different labels in the {name} label map, got {len(table)}")
-        numbers = np.cumsum(found != 0, dtype=np.float64) * (found != 0)
-        data = torch.from_numpy(numbers.astype(np.float32)[place.reshape(values.shape)])[None]
-        return LabelMap(Volume(data, self.grid), tuple(table), dict(names or {}))
+        found, places = _numbered(values)
+        labels = (0, *(int(value) for value in found if value != 0))
+        if len(labels) > MOST_LABELS:
+            raise ImageError(f"expected at most 2^24 different labels in the {name} label map, got {len(labels)}")
+        return LabelMap(Volume(torch.from_numpy(places)[None], self.grid), labels, dict(names or {}))
 
     def _real(self) -> npt.NDArray[Any]:
         if self.array.dtype.kind not in "biuf":
             raise ImageError(f"expected voxels that are real numbers, got {self.array.dtype}: convert the array first")
         return self.array.astype(np.uint8) if self.array.dtype.kind == "b" else self.array
+
+
+def _numbered(values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
+    """The different values, ascending, and of each sample its place among those that are not 0, from 1; 0 for 0."""
+    low, high = int(values.min()), int(values.max())
+    if high - low > NARROW or high > 1 << 62:
+        found, inverse = np.unique(values, return_inverse=True)
+        return found, _places(found)[inverse.reshape(values.shape)]
+    there = np.zeros(high - low + 1, dtype=bool)
+    for plane in values:
+        there[plane.astype(np.int64) - low] = True
+    table = np.zeros(there.size, dtype=np.float32)
+    found = np.flatnonzero(there) + low
+    table[there] = _places(found)
+    result = np.empty(values.shape, dtype=np.float32)
+    for number, plane in enumerate(values):
+        result[number] = table[plane.astype(np.int64) - low]
+    return found, result
+
+
+def _places(found: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    return np.asarray(np.cumsum(found != 0) * (found != 0), dtype=np.float32)
