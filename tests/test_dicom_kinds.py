@@ -102,6 +102,24 @@ def test_run_lengths_are_scaled(dtype, tmp_path):
     np.testing.assert_allclose(values, pixels * 0.5 - 3, rtol=1e-6)
 
 
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless])
+def test_frames_are_scaled_however_they_are_stored(syntax, tmp_path):
+    """Slope and intercept of each frame are applied once, be it decoded by GDCM or by pydicom."""
+    data = segmentation([(1, 2 * number, LIVER) for number in range(3)])
+    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.4.1"
+    stored = numbers(3, *SIZE_YX, dtype=np.uint16)
+    data.PixelData, data.BitsAllocated, data.BitsStored, data.HighBit = stored.tobytes(), 16, 16, 15
+    for number, frame in enumerate(data.PerFrameFunctionalGroupsSequence):
+        scale = item(RescaleSlope=0.5 + number, RescaleIntercept=number - 4, RescaleType="US")
+        frame.PixelValueTransformationSequence = [scale]
+    if syntax == RLELossless:
+        data["PixelData"].VR = "OW"
+        data.compress(RLELossless, encoding_plugin="pydicom")
+    expected = stored * np.array([0.5, 1.5, 2.5])[:, None, None] + np.array([-4, -3, -2])[:, None, None]
+    values = read_image(save(data, tmp_path / "a.dcm")).volume.data[0]
+    np.testing.assert_allclose(values, expected, rtol=1e-6, atol=0.01)  # float32 of up to 65535 × 2.5
+
+
 @pytest.mark.parametrize("offsets", [[0, 3, 6, 9], [0, -3, -6, -9], [0, 3, 6, 12]], ids=str)
 def test_a_dose_is_scaled_and_lies_where_it_says(offsets, tmp_path):
     """A dose is in its unit, and its planes lie at their offsets, downwards or with a gap too."""

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -268,7 +269,9 @@ def _only(header: _Header, name: str) -> tuple[Volume, str]:
         return volume, kind
     columns, rows, _ = volume.grid.size_xyz
     places = [Place(frame.position, frame.cosines, frame.spacing_xy, (columns, rows)) for frame in frames]
-    return fill(arrange(places, name), lambda number: scaled(volume.data[0, number], frames, number)), kind
+    raw = is_garbled(header.facts)
+    read = partial(scaled, frames=frames, raw=raw)
+    return fill(arrange(places, name), lambda number: read(volume.data[0, number], number=number)), kind
 
 
 def _pixels(header: _Header) -> Volume:

@@ -156,9 +156,12 @@ def _planes_of_dose(data: Any, path: Path) -> list[Frame]:
     return [Frame(tuple(start + along * (offset - offsets[0])), tuple(cosines), spacing) for offset in offsets]
 
 
-def scaled(pixels: Tensor, frames: Sequence[Frame], number: int) -> Tensor:
-    """The values of one frame with its own slope and intercept: GDCM scales all frames as the first one."""
-    first, own = frames[0], frames[number]
+def scaled(pixels: Tensor, *, frames: Sequence[Frame], number: int, raw: bool) -> Tensor:
+    """The values of one frame with its own slope and intercept.
+
+    GDCM scales all frames as the first one; ``raw``: they come from ``decoded``, which knows no scaling of frames.
+    """
+    first, own = Frame((), (), (1.0, 1.0)) if raw else frames[0], frames[number]
     if (own.slope, own.intercept) == (first.slope, first.intercept) or first.slope == 0:
         return pixels
     return (pixels - first.intercept) / first.slope * own.slope + own.intercept
