@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import lzma
 import struct
 import zlib
 
@@ -208,6 +209,60 @@ def test_xml_meshes(encoding, compressed, chain, tmp_path):
     assert after.split(b"</Points>")[1] == before.split(b"</Points>")[1]
 
 
+def vtp_of_slicer(encoding, space, points):
+    """An XML file as VTK writes it for 3D Slicer: the space as field data, and notes on the values in the array."""
+    notes = (
+        b'<InformationKey name="L2_NORM_RANGE" location="vtkDataArray"><Value index="0">7.5</Value></InformationKey>'
+    )
+    text, raw = space.encode() + b"\0", points.astype("<f4").tobytes()
+    parts = []
+    for data in (text, raw):
+        packed = {"zlib": zlib.compress, "lzma": lzma.compress}.get(encoding, bytes)(data)
+        head = struct.pack("<4I", 1, 1 << 15, len(data), len(packed))
+        parts.append(base64.b64encode(head) + base64.b64encode(packed))
+    compressor = {"zlib": ' compressor="vtkZLibDataCompressor"', "lzma": ' compressor="vtkLZMADataCompressor"'}
+    if encoding == "ascii":
+        codes, numbers = " ".join(map(str, text)).encode(), " ".join(map(repr, points.ravel().tolist())).encode()
+        where, tail = (b'format="ascii">', b'format="ascii">'), b""
+    else:
+        codes = numbers = b""
+        where = tuple(b'format="appended" offset="%d">' % offset for offset in (0, len(parts[0])))
+        tail = b'<AppendedData encoding="base64">\n   _%s\n</AppendedData>' % b"".join(parts)
+    return b"".join((
+        b'<VTKFile type="PolyData" byte_order="LittleEndian" header_type="UInt32"',
+        compressor.get(encoding, "").encode(), b">\n<PolyData>\n<FieldData>\n",
+        b'<Array type="String" Name="SPACE" NumberOfTuples="1" ', where[0], codes, b"</Array>\n</FieldData>\n",
+        b'<Piece NumberOfPoints="3"><PointData></PointData><Points>\n',
+        b'<DataArray type="Float32" Name="Points" NumberOfComponents="3" ', where[1], numbers, b"\n", notes,
+        b"</DataArray></Points></Piece></PolyData>\n", tail, b"</VTKFile>\n",
+    ))  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "zlib", "lzma"])
+@pytest.mark.parametrize("space", ["RAS", "LPS"])
+def test_meshes_of_slicer(encoding, space, chain, tmp_path):
+    """A .vtp file is in the space that its field data says, whatever the caller does, and is written back in it."""
+    (tmp_path / "a.vtp").write_bytes(vtp_of_slicer(encoding, space, RAS if space == "RAS" else LPS))
+    np.testing.assert_allclose(read_points(tmp_path / "a.vtp", ras=space == "LPS").points.T, LPS, atol=1e-5)
+    move_points(tmp_path / "a.vtp", tmp_path / "b.vtp", chain)
+    np.testing.assert_allclose(
+        read_points(tmp_path / "b.vtp").points.T, expected(chain), atol=1e-4
+    )  # float32 at 100 mm
+    stored = (tmp_path / "b.vtp").read_bytes()
+    signs = np.array([-1, -1, 1]) if space == "RAS" else np.ones(3)
+    first = stored.split(b'format="ascii">\n')[-1].split(b"\n")[0]
+    np.testing.assert_allclose(np.array(first.split(), float) * signs, expected(chain)[0], atol=1e-4)
+
+
+def test_a_legacy_mesh_may_say_its_space_in_its_field_data(chain, tmp_path):
+    """VTK writes the array SPACE of a mesh into legacy files too, where the title is another."""
+    data = legacy(RAS, "f8", binary=False).replace(
+        b"DATASET POLYDATA\n", b"DATASET POLYDATA\nFIELD FieldData 1\nSPACE 1 1 string\nRAS\n"
+    )
+    (tmp_path / "a.vtk").write_bytes(data)
+    np.testing.assert_allclose(read_points(tmp_path / "a.vtk").points.T, LPS)
+
+
 def test_vtk_reads_the_meshes(chain, tmp_path):
     """The package vtk reads the points of both kinds of mesh as they were written."""
     vtk = pytest.importorskip("vtk")
@@ -254,6 +309,7 @@ def test_an_image_in_vtk_is_no_mesh(tmp_path):
         ("a.vtk", legacy(LPS, "f8", binary=False)[:95], "cut short"),
         ("a.vtp", b"<VTKFile></VTKFile>", "one piece"),
         ("a.vtp", vtp("appended", compressed=True).replace(b"vtkZLib", b"vtkLZ4"), "zlib"),
+        ("a.vtp", vtp_of_slicer("zlib", "IJK", LPS), "RAS or LPS, got 'IJK'"),
         ("a.vtp", vtp("raw")[:-120], "cut short"),
     ],
 )

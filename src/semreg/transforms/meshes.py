@@ -8,10 +8,12 @@ from __future__ import annotations
 import base64
 import binascii
 import itertools
+import lzma
 import re
 import struct
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,26 @@ from semreg.transforms.pointwise import Points
 MESHES = rb"DATASET\s+(POLYDATA|UNSTRUCTURED_GRID|STRUCTURED_GRID)"
 LEGACY_TYPES = {b"float": ">f4", b"double": ">f8"}
 XML_TYPES = {"Float32": "f4", "Float64": "f8"}
+UNPACK: dict[str, Callable[[bytes], bytes]] = {
+    "vtkZLibDataCompressor": zlib.decompress,
+    "vtkLZMADataCompressor": lzma.decompress,
+}
+SPACE = "SPACE"
+"""The array of text in which 3D Slicer says the coordinate system, in the file's field data; in legacy files it is in
+the title too."""
 CUT_SHORT = "expected as many points as the file promises, got fewer: it is cut short or damaged"
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """The points of a file as they are stored."""
+
+    points: Points
+    """(3, N) in mm."""
+    rewritten: Callable[[Points], bytes]
+    """Other points (3, N), stored the same way → the bytes of the file."""
+    space: str | None
+    """RAS or LPS, where the file says it."""
 
 
 def is_mesh(path: Path) -> bool:
@@ -35,29 +56,29 @@ def is_mesh(path: Path) -> bool:
         return False
 
 
-def parse_vtk(data: bytes) -> tuple[Points, Callable[[Points], bytes]]:
-    """The points (3, N) of a legacy file as they are stored, and how it looks with others. Raises ImageError."""
+def parse_vtk(data: bytes) -> Mesh:
+    """The points of a legacy file. Raises ImageError."""
     kind = re.match(rb"# vtk DataFile[^\n]*\n[^\n]*\n\s*(ASCII|BINARY)", data, re.IGNORECASE)
     mesh = re.search(MESHES, data, re.IGNORECASE)
     head = re.compile(rb"^POINTS\s+(\d+)\s+(\w+)[ \t]*\r?\n", re.MULTILINE).search(data, mesh.end()) if mesh else None
     if kind is None or head is None or head[2] not in LEGACY_TYPES:
         raise ImageError("expected a legacy VTK file with points of float or double: save the mesh as polydata")
     count, dtype = 3 * int(head[1]), np.dtype(LEGACY_TYPES[head[2]])
-    start = head.end()
+    start, space = head.end(), _space_of_legacy(data[: head.start()])
     if kind[1].upper() == b"ASCII":
         end, values = _ascii_numbers(data, start, count)
-        return _points(values), lambda points: data[:start] + _ascii(points, dtype) + b"\n" + data[end:]
+        return Mesh(_points(values), lambda points: data[:start] + _ascii(points, dtype) + b"\n" + data[end:], space)
     end = start + count * dtype.itemsize
     if len(data) < end:
         raise ImageError(CUT_SHORT)
     values = np.frombuffer(data[start:end], dtype).astype(np.float64)
-    return _points(values), lambda points: data[:start] + points.T.astype(dtype).tobytes() + data[end:]
+    return Mesh(_points(values), lambda points: data[:start] + points.T.astype(dtype).tobytes() + data[end:], space)
 
 
-def parse_vtp(data: bytes) -> tuple[Points, Callable[[Points], bytes]]:
-    """The points (3, N) of an XML file of polydata as they are stored, and how it looks with others, in ASCII.
+def parse_vtp(data: bytes) -> Mesh:
+    """The points of an XML file of polydata; others are written in ASCII.
 
-    Raises ImageError for what is no such file, several pieces, or a compression that is not zlib.
+    Raises ImageError for what is no such file, several pieces, or a compression that is not zlib or LZMA.
     """
     body, _, appended = data.partition(b"<AppendedData")
     file = re.search(rb"<VTKFile\b([^>]*)>", body)
@@ -69,16 +90,53 @@ def parse_vtp(data: bytes) -> tuple[Points, Callable[[Points], bytes]]:
         raise ImageError(f"expected points of Float32 or Float64, got {attributes.get('type')}: convert the mesh")
     order = ">" if settings.get("byte_order") == "BigEndian" else "<"
     dtype = np.dtype(order + XML_TYPES[attributes["type"]])
+    text = _own_text(array[3])
     if attributes.get("format") == "ascii":
-        values = _ascii_numbers(array[3] or b"", 0, len((array[3] or b"").split()))[1]
+        values = _ascii_numbers(text, 0, len(text.split()))[1]
     else:
-        raw = _block(settings, attributes, array[3] or b"", appended)
+        raw = _block(settings, attributes, text, appended)
         values = np.frombuffer(raw[: len(raw) - len(raw) % dtype.itemsize], dtype).astype(np.float64)
     start, end = array.span(1)
     opening = f'<DataArray type="{attributes["type"]}" Name="Points" NumberOfComponents="3" format="ascii">\n'.encode()
-    return _points(values), lambda points: b"".join(
-        (data[:start], opening, _ascii(points, dtype), b"\n</DataArray>", data[end:])
+    return Mesh(
+        _points(values),
+        lambda points: b"".join((data[:start], opening, _ascii(points, dtype), b"\n</DataArray>", data[end:])),
+        _space_of_xml(settings, body, appended),
     )
+
+
+def _space_of_legacy(head: bytes) -> str | None:
+    """RAS or LPS by the title or by the field data in front of the points."""
+    title = re.search(rb"SPACE=(RAS|LPS)", head)
+    field = re.search(rb"^SPACE 1 1 string\r?\n(\w+)", head, re.MULTILINE)
+    return _space(title[1] if title else field[1] if field else None)
+
+
+def _space_of_xml(settings: dict[str, str], body: bytes, appended: bytes) -> str | None:
+    """RAS or LPS by the field data, which is text: the codes of its letters, ended by 0, encoded as all arrays are."""
+    for found in re.finditer(rb"<Array\b([^>]*?)(?:/>|>(.*?)</Array>)", body, re.DOTALL):
+        attributes = _attributes(found[1])
+        if attributes.get("Name") == SPACE:
+            text = _own_text(found[2])
+            ascii_codes = attributes.get("format") == "ascii"
+            raw = bytes(map(int, text.split())) if ascii_codes else _block(settings, attributes, text, appended)
+            return _space(raw.split(b"\0")[0])
+    title = re.search(rb"SPACE=(RAS|LPS)", body[:4096])
+    return _space(title[1] if title else None)
+
+
+def _space(said: bytes | None) -> str | None:
+    if said is None:
+        return None
+    name = said.decode(errors="replace").strip().upper()
+    if name not in ("RAS", "LPS"):
+        raise ImageError(f"expected a mesh in the space RAS or LPS, got {name[:20]!r}: save it in one of them")
+    return name
+
+
+def _own_text(content: bytes | None) -> bytes:
+    """What an array holds itself, without the elements that VTK nests in it to describe its values."""
+    return (content or b"").partition(b"<")[0]
 
 
 def _points(values: npt.NDArray[np.float64]) -> Points:
@@ -115,8 +173,8 @@ def _attributes(text: bytes) -> dict[str, str]:
 def _block(settings: dict[str, str], attributes: dict[str, str], inline: bytes, appended: bytes) -> bytes:
     """The bytes of an array, inline or appended, decoded and unpacked."""
     compressor = settings.get("compressor", "")
-    if compressor not in ("", "vtkZLibDataCompressor"):
-        raise ImageError(f"expected points without compression or with zlib, got {compressor}: save them so")
+    if compressor and compressor not in UNPACK:
+        raise ImageError(f"expected points without compression or with zlib or LZMA, got {compressor}: save them so")
     encoded = True
     text = inline.strip()
     if attributes.get("format") == "appended":
@@ -127,17 +185,21 @@ def _block(settings: dict[str, str], attributes: dict[str, str], inline: bytes, 
     word = struct.Struct(order + ("Q" if settings.get("header_type") == "UInt64" else "I"))
     try:
         reader = _Base64(text) if encoded else _Raw(text)
-        return _unpacked(reader, word) if compressor else reader.take(*word.unpack(reader.take(word.size)))
-    except (struct.error, zlib.error, binascii.Error) as error:
+        return (
+            _unpacked(reader, word, UNPACK[compressor])
+            if compressor
+            else reader.take(*word.unpack(reader.take(word.size)))
+        )
+    except (struct.error, zlib.error, lzma.LZMAError, binascii.Error) as error:
         raise ImageError(CUT_SHORT) from error
 
 
-def _unpacked(reader: _Base64 | _Raw, word: struct.Struct) -> bytes:
-    """Blocks of zlib behind a header with their number and sizes, which is encoded for itself."""
+def _unpacked(reader: _Base64 | _Raw, word: struct.Struct, unpack: Callable[[bytes], bytes]) -> bytes:
+    """Packed blocks behind a header with their number and sizes, which is encoded for itself."""
     count, _, _ = (word.unpack(reader.take(word.size))[0] for _ in range(3))
     sizes = [word.unpack(reader.take(word.size))[0] for _ in range(count)]
     reader.next_stream()
-    return b"".join(zlib.decompress(reader.take(size)) for size in sizes)
+    return b"".join(unpack(reader.take(size)) for size in sizes)
 
 
 class _Raw:

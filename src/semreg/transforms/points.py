@@ -9,7 +9,6 @@ import csv
 import io
 import json
 import logging
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 from semreg.errors import ConfigError, GeometryError, ImageError
 from semreg.files import atomic_file
 from semreg.transforms.chain import Chain
-from semreg.transforms.meshes import is_mesh, parse_vtk, parse_vtp
+from semreg.transforms.meshes import Mesh, is_mesh, parse_vtk, parse_vtp
 from semreg.transforms.pointwise import Distances, Points
 
 logger = logging.getLogger("semreg")
@@ -169,19 +168,18 @@ def _parse_markups(data: bytes, ras: bool) -> PointFile:  # noqa: ARG001 - the f
 
 
 def _vtk(data: bytes, ras: bool) -> PointFile:
-    return _of_mesh(*parse_vtk(data), data, ras)
+    return _of_mesh(parse_vtk(data), ras)
 
 
 def _vtp(data: bytes, ras: bool) -> PointFile:
-    return _of_mesh(*parse_vtp(data), data, ras)
+    return _of_mesh(parse_vtp(data), ras)
 
 
-def _of_mesh(points: Points, rewritten: Callable[[Points], bytes], data: bytes, ras: bool) -> PointFile:
-    """The points of a mesh; 3D Slicer says SPACE=LPS or SPACE=RAS in the title."""
-    said = re.search(rb"SPACE=(RAS|LPS)", data[:4096])
-    flipped = said[1] == b"RAS" if said else ras
+def _of_mesh(mesh: Mesh, ras: bool) -> PointFile:
+    """The points of a mesh, in the space that the file says, else in RAS or LPS as the caller does."""
+    flipped = mesh.space == "RAS" if mesh.space else ras
     signs = (RAS_TO_LPS if flipped else np.ones(3))[:, None]
-    return PointFile(points * signs, lambda moved: rewritten(moved * signs))
+    return PointFile(mesh.points * signs, lambda moved: mesh.rewritten(moved * signs))
 
 
 @dataclass(frozen=True)
