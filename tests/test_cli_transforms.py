@@ -224,6 +224,31 @@ def test_what_is_wrong_is_one_sentence(run, folder, monkeypatch, arguments, said
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def test_one_of_several_transforms_is_named_by_its_number(run, folder):
+    """A file with two is refused with their number; each is taken with #n, and its file is not written over."""
+    text = "".join(
+        f"#Transform {n}\nTransform: TranslationTransform_double_3_3\nParameters: {x} 0 0\nFixedParameters:\n"
+        for n, x in enumerate((3, 5))
+    )
+    path = folder / "two.tfm"
+    path.write_text(f"#Insight Transform File V1.0\n{text}")
+    code, out, err = run("convert", path, folder / "out.h5")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "got 2 transforms side by side" in err
+    assert not (folder / "out.h5").exists()
+    code, _, err = run("compose", f"{path}#2", f"{path}#1", "-o", path)
+    assert code == 2
+    assert "written over" in err
+    assert run("compose", f"{path}#2", folder / "turn.tfm", "-o", folder / "joined.h5")[0] == 0
+    moved = read_chain([folder / "joined.h5"]).map(np.array([[1.0], [2.0], [3.0]]))[0]
+    assert moved[:, 0] == pytest.approx(TURN.TransformPoint((6.0, 2.0, 3.0)), abs=1e-9)
+    np.savetxt(folder / "there.csv", np.add(inner(), [5, 0, 0]), delimiter=",", header="x,y,z", comments="")
+    given = ("--fixed-landmarks", folder / "points.csv", "--moving-landmarks", folder / "there.csv", "--json")
+    code, out, _ = run("evaluate", f"{path}#2", *given)
+    assert code == 0
+    assert json.loads(out)["landmarks"]["after"]["maximum"] == pytest.approx(0, abs=1e-5)
+
+
 def test_quiet_says_nothing(run, folder):
     """With --quiet nothing is printed where nothing is wrong."""
     for arguments in (

@@ -200,13 +200,14 @@ def read_images(paths: Mapping[str, list[Path]], result: Result | None) -> dict[
 def described(paths: Mapping[str, list[Path]], images: Mapping[str, LoadedImage]) -> dict[str, Any]:
     """Paths and checksums of all that was read."""
     from semreg.files import checksum
+    from semreg.transforms import chosen
 
     found: dict[str, Any] = {}
     for name, given in paths.items():
         if name in images:
             found[name] = [{"path": str(images[name].path), "sha256": images[name].sha256}]
         elif given:
-            found[name] = [{"path": str(path), "sha256": checksum(path)} for path in given]
+            found[name] = [{"path": str(path), "sha256": checksum(chosen(path)[0])} for path in given]
     return found
 
 

@@ -86,9 +86,12 @@ def remove_stale(flags: RegisterFlags, before: list[str], written: Collection[st
 def describe_inputs(flags: RegisterFlags, images: Mapping[str, LoadedImage]) -> dict[str, Any]:
     """Paths and checksums of all that was read."""
     from semreg.files import checksum
+    from semreg.transforms import chosen
 
     described: dict[str, Any] = {
-        name: {"path": str(path), "sha256": checksum(path)} for name, path in flags.inputs.items() if name not in images
+        name: {"path": str(path), "sha256": checksum(chosen(path)[0])}
+        for name, path in flags.inputs.items()
+        if name not in images
     }
     for name, image in images.items():
         described[name] = {"path": str(image.path), "sha256": image.sha256, "pixel_type": image.pixel_type}

@@ -25,10 +25,17 @@ IMAGE_NAMES = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".tif", ".jpg")
 
 Transforms = Annotated[
     list[Path],
-    typer.Argument(metavar="TRANSFORM...", help="Files, fixed to moving; the first is applied to fixed points first."),
+    typer.Argument(
+        metavar="TRANSFORM...",
+        help="Files, fixed to moving; the first is applied to fixed points first. FILE#2: the second of several in it.",
+    ),
 ]
 Transform = Annotated[
-    Path, typer.Argument(help="File of ITK, ANTs, 3D Slicer or elastix, or a displacement field.", metavar="TRANSFORM")
+    Path,
+    typer.Argument(
+        help="File of ITK, ANTs, 3D Slicer or elastix, or a displacement field; FILE#2: the second of several in it.",
+        metavar="TRANSFORM",
+    ),
 ]
 Reference = Annotated[
     Path | None, typer.Option("--reference", "-r", help="Image whose grid the result gets.", metavar="FILE")
@@ -94,7 +101,7 @@ def apply_command(  # noqa: PLR0913 - one parameter a flag
     antsApplyTransforms. Images get the grid of --reference, or else that of the field that comes first.
     """
     with messages.spoken(ADVICE):
-        check_not_read(output, [source, reference, *transforms])
+        check_not_read(output, [source, reference, *files_of(transforms)])
         chain = read(transforms, inverse=inverse)
         from semreg import transforms as library
 
@@ -163,7 +170,7 @@ def invert_command(
     """
     with messages.spoken(ADVICE):
         check_name(output, as_format)
-        check_not_read(output, [transform, reference])
+        check_not_read(output, [reference, *files_of([transform])])
         chain, grid = read([transform]), grid_of(reference)
         from dataclasses import asdict
 
@@ -198,7 +205,7 @@ def jacobian_command(
     """
     with messages.spoken(ADVICE):
         check_image_name(output)
-        check_not_read(output, [transform, reference])
+        check_not_read(output, [reference, *files_of([transform])])
         chain, grid = read([transform]), grid_of(reference)
         from dataclasses import asdict
 
@@ -227,12 +234,19 @@ def read(paths: Sequence[Path], *, inverse: bool = False) -> Chain:
     return chain.inverse() if inverse else chain
 
 
+def files_of(transforms: Sequence[Path]) -> list[Path]:
+    """The files that are read; one of several transforms in a file is named with its number, ``pair.tfm#2``."""
+    from semreg.transforms import chosen
+
+    return [chosen(path)[0] for path in transforms]
+
+
 def write(
     paths: Sequence[Path], output: Path, reference: Path | None, as_format: Format | None, messages: Messages
 ) -> None:
     """Read, join, write, and show what was written."""
     check_name(output, as_format)
-    check_not_read(output, [*paths, reference])
+    check_not_read(output, [*files_of(paths), reference])
     chain, grid = read(paths), grid_of(reference)
     from semreg.transforms import write_chain
 

@@ -11,6 +11,7 @@ from semreg.transforms.inverse import Inverted, invert
 from semreg.transforms.jacobian import JacobianSummary, jacobian_map, logarithm
 from semreg.transforms.points import is_point_file, move_points, read_points
 from semreg.transforms.reading import read_chain, read_transform
+from semreg.transforms.several import chosen
 
 __all__ = [
     "Chain",
@@ -20,6 +21,7 @@ __all__ = [
     "Kind",
     "Link",
     "background_of",
+    "chosen",
     "invert",
     "is_point_file",
     "jacobian_map",

@@ -11,6 +11,7 @@ from semreg import files
 from semreg.errors import ConfigError, GeometryError
 from semreg.transforms.chain import Chain
 from semreg.transforms.elastix import is_elastix, read_elastix
+from semreg.transforms.several import check_one, chosen, read_numbered
 
 
 def read_transform(path: str | Path) -> Any:
@@ -18,7 +19,8 @@ def read_transform(path: str | Path) -> Any:
 
     ITK (``.h5``, ``.tfm``, ``.txt``, ``.mat``; those of ANTs and 3D Slicer are such), an image of
     displacements (``.nii.gz``, ``.nrrd``, ``.mha``; the warps of ANTs are such), or a parameter file of elastix with
-    all that it starts from. Raises GeometryError if it is none of them.
+    all that it starts from. Of a file that holds several transforms side by side one is taken by its number,
+    ``pair.tfm#2``. Raises GeometryError if it is none of them, or if several are there and no number is.
     """
     return read_chain([path]).sitk()
 
@@ -26,6 +28,7 @@ def read_transform(path: str | Path) -> Any:
 def read_chain(paths: Sequence[str | Path]) -> Chain:
     """Several transforms as one map; the first file is applied to the points of the fixed image first.
 
+    ``pair.tfm#2`` is the second of several transforms that one file holds; see ``read_transform``.
     Raises ConfigError without a file, GeometryError if one is no transform or if their dimensions differ.
     """
     if not paths:
@@ -35,8 +38,13 @@ def read_chain(paths: Sequence[str | Path]) -> Chain:
 
 def _transforms(path: Path) -> list[Any]:
     """What one file holds, the first applied first."""
+    path, number = chosen(path)
+    if number is not None:
+        return [read_numbered(path, number)]
     if path.is_file() and is_elastix(path):
         return read_elastix(path, files.read_transform)
+    if path.is_file():
+        check_one(path)
     try:
         transform = files.read_transform(path)
     except GeometryError:
