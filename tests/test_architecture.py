@@ -20,7 +20,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("events", "config", "settings", "devices", "staging", "record", "geometry", "memory", "digests"),
-    ("sampling", "scattered", "nifti", "tiles", "inversion", "presets", "nifti_header"),
+    ("sampling", "scattered", "nifti", "tiles", "inversion", "presets", "nifti_header", "hdf5"),
     ("fields",),
     ("similarity", "regularity", "consistency", "itk_bridge", "itk_tensor", "preparation"),
     ("body", "stack", "pictures", "headers", "segments"),

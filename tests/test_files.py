@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -31,6 +32,8 @@ from semreg.files import (
     write_image,
     write_transform,
 )
+from semreg.hdf5 import checksum as hdf5_checksum
+from semreg.hdf5 import forget_times
 from semreg.itk_bridge import sitk_field, sitk_image, sitk_transform
 
 FORMATS = ("nii.gz", "nii", "nrrd", "mha")
@@ -43,6 +46,49 @@ def volume_on(grid, scale=100.0):
 def assert_close_grids(a, b, tolerance=1e-4):
     assert a.size_xyz == b.size_xyz
     np.testing.assert_allclose(a.index_to_point(), b.index_to_point(), atol=tolerance)
+
+
+@pytest.mark.parametrize("affine", [None, sitk.TranslationTransform(3, (1.0, 2.0, 3.0))])
+def test_no_time_is_in_a_transform_file(affine, tmp_path):
+    """Every header of an object that HDF5 keeps times in holds zeros for them, and the library's checksums still fit.
+
+    HDF5 stores times of four bytes behind the flags of a header; ITK leaves them on, so that two runs differed.
+    """
+    import itk
+
+    field = smooth_field(oblique_grid(3))
+    path = tmp_path / "transform.h5"
+    write_transform(field, path, affine)
+    data = path.read_bytes()
+    headers = [match.end() for match in re.finditer(rb"OHDR\x02[\x20-\x3f]", data)]
+    assert len(headers) > 5
+    assert all(data[place : place + 16] == bytes(16) for place in headers)
+    plain = tmp_path / "plain.h5"
+    sitk.WriteTransform(sitk.ReadTransform(str(path)), str(plain))  # with the times of now
+    assert plain.read_bytes() != data
+    forget_times(plain)
+    assert plain.read_bytes() == data
+    point = (1.0, 2.0, 3.0)
+    expected = sitk_transform(field).TransformPoint(points_of(field.grid)[:, 2, 2, 2].tolist())
+    expected = expected if affine is None else affine.TransformPoint(expected)
+    read = [sitk.ReadTransform(str(path)), itk.transformread(str(path))[0]]  # a wrong checksum ends both
+    for transform in read:
+        assert list(transform.TransformPoint(points_of(field.grid)[:, 2, 2, 2].tolist())) == pytest.approx(expected)
+        assert list(transform.TransformPoint(point))
+
+
+def test_the_checksum_of_hdf5_is_that_of_jenkins():
+    """The values that the author of lookup3 gives in its source."""
+    assert hdf5_checksum(b"Four score and seven years ago") == 0x17770551
+    assert hdf5_checksum(b"") == 0xDEADBEEF
+
+
+def test_what_only_looks_like_a_header_stays(tmp_path):
+    """Data with the letters of a header and no checksum that fits is not touched, nor is a header cut short."""
+    data = b"\x89HDF\r\n\x1a\n" + b"OHDR\x02\x20" + bytes(range(1, 60)) + b"OHDR\x02\x21\x01"
+    (tmp_path / "a.h5").write_bytes(data)
+    forget_times(tmp_path / "a.h5")
+    assert (tmp_path / "a.h5").read_bytes() == data
 
 
 @pytest.mark.parametrize("dimension", [2, 3])

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from semreg.errors import GeometryError, OutputError
 from semreg.fields import Field, Volume
 from semreg.geometry import Grid
+from semreg.hdf5 import forget_times
 from semreg.image_files import checksum
 from semreg.images import in_one_unit, in_unit_of, read_grid, read_image, read_labels, read_mask, read_stored, reason_of
 from semreg.itk_bridge import (
@@ -65,6 +66,8 @@ __all__ = [
     "write_transform",
     "write_warp",
 ]
+
+HDF5_NAMES = (".h5", ".hdf5")
 
 
 def read_transform(path: str | Path) -> Any:
@@ -188,13 +191,16 @@ def write_transform(field: Field, path: str | Path, affine: Any | None = None) -
 def write_sitk_transform(transform: Any, path: str | Path, *, values: int = 0) -> None:
     """Write a ``SimpleITK.Transform`` in the format of ITK that the name says: .h5, .tfm, .txt or .mat.
 
-    ``values``: how many numbers its fields hold, to see first whether there is room. Raises OutputError.
+    ``values``: how many numbers its fields hold, to see first whether there is room. No time is stored: the same
+    transform gives the same bytes. Raises OutputError.
     """
     import SimpleITK as sitk
 
     with atomic_file(path) as partial:
         reserve(partial, 8 * values + 65536)  # the HDF5 library does not survive a full disk
         _writing(partial, lambda: sitk.WriteTransform(transform, str(partial)))
+        if partial.name.endswith(HDF5_NAMES):
+            forget_times(partial)
 
 
 def write_sitk_image(image: Any, path: str | Path) -> None:
