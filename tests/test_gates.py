@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 from conftest import centre, grid_at, make_grid, noise, oblique_grid, points_of, rotation, smooth_field
 from semreg.config import GateConfig, RegistrationConfig
 from semreg.errors import ConfigError, GeometryError, ImageError
+from semreg.evaluation import table_of_landmarks
 from semreg.fields import Field, Layer, Volume, warp
 from semreg.gates import Evidence, collect_evidence, judge
 from semreg.gates.evidence import match_of
@@ -61,7 +63,16 @@ def test_nothing_against_it_passes():
     assert verdict.level == "PASS"
     assert verdict.reasons == ()
     unknown = {each.name for each in verdict.gates if each.level is None}
-    assert unknown == {"uncertainty", "consistency", "landmarks", "labels", "doubts"}
+    assert unknown == {
+        "uncertainty",
+        "consistency",
+        "landmarks",
+        "landmark_p95",
+        "landmark_maximum",
+        "landmark_worse",
+        "labels",
+        "doubts",
+    }
     assert all(each.sentence for each in verdict.gates)
 
 
@@ -166,6 +177,36 @@ def test_landmarks_that_got_worse_are_noticed(before, after, level):
     verdict = judge(FINE, evaluation={"landmarks": {"before": errors(before), "after": errors(after)}, "labels": None})
     assert gate(verdict, "landmarks").level == level
     assert verdict.level == level
+
+
+def landmark_table(before, after):
+    """As ``table_of_landmarks`` returns it, for points on one line that are off by these numbers of mm."""
+    fixed = np.zeros((len(before), 3))
+    moving = fixed + np.array([[1.0, 0.0, 0.0]]) * np.array(before)[:, None]
+    way = SimpleNamespace(dimension=3, map=lambda _: moving.T + np.array([[1.0], [0.0], [0.0]]) * np.array(after))
+    return table_of_landmarks(way, None, (fixed, moving))
+
+
+def test_single_landmarks_that_went_wrong_are_noticed():
+    """Where the mean halves and the largest error rises, or some points get worse, PASS is not said; in mm."""
+    before = np.linspace(2.0, 10.0, 100)
+    better = judge(FINE, evaluation={"landmarks": landmark_table(before, before / 2)})
+    assert better.level == "PASS"
+    assert gate(better, "landmark_worse").value == 0.0
+    table = landmark_table(before, np.where(np.arange(100) == 99, 15.0, before / 2))
+    assert (table["worse"], table["count"]) == (1, 100)
+    one = judge(FINE, evaluation={"landmarks": table})
+    assert (one.level, gate(one, "landmark_maximum").level, gate(one, "landmark_p95").level) == ("LOOK", "LOOK", "PASS")
+    assert "rose from 10 to 15 mm" in one.reasons[0]
+    voxel = FINE.spacing_mm
+    for rise, level in ((1.1 * voxel, "LOOK"), (0.9 * voxel, "PASS")):  # of 6 in 100: by less than a voxel is no harm
+        some = judge(FINE, evaluation={"landmarks": landmark_table(before, before + rise * (np.arange(100) < 6) - 0.1)})
+        assert gate(some, "landmark_worse").level == level
+    many = judge(FINE, evaluation={"landmarks": landmark_table(before, np.where(before < 5, 9.0, before / 2))})
+    assert gate(many, "landmarks").level == "PASS"
+    assert gate(many, "landmark_worse").level == "FAIL"
+    tail = judge(FINE, evaluation={"landmarks": landmark_table(before, np.where(before > 9, 12.5, before / 2))})
+    assert gate(tail, "landmark_p95").level == "FAIL"
 
 
 @pytest.mark.parametrize(("after", "level"), [(0.8, "PASS"), (0.68, "LOOK"), (0.55, "FAIL"), (0.695, "PASS")])

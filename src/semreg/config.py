@@ -302,6 +302,13 @@ class GateConfig:
     landmarks: tuple[float, float] = (105.0, 125.0)
     """Mean landmark error, in percent of that without the transform, or of a voxel if that is more; where landmarks are
     known."""
+    landmark_p95: tuple[float, float] = (105.0, 125.0)
+    """95th percentile of the landmark errors, in percent of that without the transform, as ``landmarks``."""
+    landmark_maximum: tuple[float, float] = (105.0, 300.0)
+    """Largest landmark error, in percent of that without the transform, as ``landmarks``: one point alone fails a
+    result only where it is far off."""
+    landmark_worse: tuple[float, float] = (5.0, 25.0)
+    """Landmarks whose error rose by more than a voxel, in percent."""
     labels: tuple[float, float] = (-0.01, -0.1)
     """By how much the mean Dice rose; where labels are known; lower is worse."""
 

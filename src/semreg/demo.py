@@ -5,12 +5,12 @@ Does nothing that a user could not do with the public names. Knows nothing of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from semreg.errors import ConfigError
-from semreg.evaluation import evaluate, stage_evaluation
+from semreg.evaluation import evaluate, landmark_summary, stage_evaluation
 from semreg.events import OnStep
 from semreg.files import OutputFolder, write_field, write_image, write_transform
 from semreg.gates import collect_evidence, judge
@@ -68,7 +68,8 @@ def run(out: Path, *, kind: str = "abdomen", size: int | None = None, on_step: O
         write_image(result.warped, folder.stage("warped.nii.gz"), pixel_type_of(pair.moving))
         write_field(result.field, folder.stage("field.nii.gz"))
         write_transform(result.field, folder.stage("transform.h5"))
-        record = {**result.record, "landmarks": landmark_summary(measured), "verdict": verdict, "versions": versions()}
+        record = {**result.record, "verdict": verdict, "versions": versions()}
+        record["landmarks"] = landmark_summary(measured["landmarks"])
         folder.stage("record.json").write_text(stable_json(record), encoding="utf-8")
         stage_evaluation(evaluation, folder, verdict=verdict)
         case = Case(
@@ -77,28 +78,23 @@ def run(out: Path, *, kind: str = "abdomen", size: int | None = None, on_step: O
             names={name: name + each.suffix for name in ("fixed", "moving")}, title="The built-in phantoms",
         )  # fmt: skip
         write_report(case, folder.stage("report.html"))
-    jacobian = record["jacobian"]
+    jacobian, landmarks = record["jacobian"], record["landmarks"]
     before, after = (
-        f"mean {error['mean_mm']:.2f} mm, 95th percentile {error['p95_mm']:.2f} mm"
-        for error in record["landmarks"].values()
+        f"mean {e['mean_mm']:.2f} mm, 95th percentile {e['p95_mm']:.2f} mm, largest {e['maximum_mm']:.2f} mm"
+        for e in (landmarks["before"], landmarks["after"])
     )
+    reasons = [gate["sentence"] for gate in verdict["gates"] if gate["level"] in ("LOOK", "FAIL")]
     return [
         f"{len(pair.fixed_points)} landmarks on {each.shows} with a known deformation",
         f"landmark error before: {before}",
         f"landmark error after:  {after}",
+        f"landmarks that got worse: {landmarks['worse']} of {landmarks['count']}",
         f"smallest Jacobian: {jacobian['minimum']:.3f}",
         f"folded voxels: {100 * jacobian['folded_share']:.3g} %",
         f"verdict: {verdict['level']}, see {out / 'report.html'}",
+        *reasons,
         "files: " + ", ".join(str(path) for path in folder.files),
     ]
-
-
-def landmark_summary(measured: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Mean and 95th percentile of the landmark error before and after, in mm."""
-    return {
-        when: {f"{name}_mm": measured["landmarks"][when][name] for name in ("mean", "p95")}
-        for when in ("before", "after")
-    }
 
 
 def kind_called(name: str) -> Kind:

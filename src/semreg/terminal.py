@@ -173,6 +173,7 @@ def summary_rows(record: Mapping[str, Any], files: list[str]) -> list[tuple[str,
     return [
         *verdict_rows(record.get("verdict")),
         *alignment_rows(record.get("alignment")),
+        *landmark_rows(record.get("landmarks")),
         ("distance of features", f"{_number(similarity['before'])} before, {_number(similarity['after'])} after"),
         ("smallest Jacobian", _number(jacobian["minimum"])),
         ("folded voxels", f"{_number(100 * jacobian['folded_share'])} %"),
@@ -199,6 +200,16 @@ def alignment_rows(alignment: Mapping[str, Any] | None) -> list[tuple[str, str]]
         return [("alignment", applied)]
     match = f"match {_number(alignment['match'])}, {_number(100 * alignment['overlap'])} % of the content in both"
     return [("alignment", f"{applied}; {match}"), *[("doubtful", doubt) for doubt in alignment["doubts"]]]
+
+
+def landmark_rows(landmarks: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """The errors of the landmarks before and after: a mean alone hides the places that went wrong."""
+    if landmarks is None:
+        return []
+    before, after = landmarks["before"], landmarks["after"]
+    names = {"mean": "mean", "p95": "95th percentile", "maximum": "largest"}
+    errors = [f"{words} {before[f'{n}_mm']:.2f} → {after[f'{n}_mm']:.2f} mm" for n, words in names.items()]
+    return [("landmark error", f"{', '.join(errors)}; {landmarks['worse']} of {landmarks['count']} got worse")]
 
 
 def _estimated(uncertainty: Mapping[str, Any]) -> str:

@@ -128,7 +128,12 @@ def registered(flags: RegisterFlags, config: RegistrationConfig, device: Any, fo
         "outputs": flags.outputs,
     }
     with clock.stage("proof"):
-        record["verdict"] = judge_result(images, beside, result, record)
+        landmarks = landmarks_of(result, beside)
+        if landmarks is not None:
+            from semreg.evaluation import landmark_summary
+
+            record["landmarks"] = landmark_summary(landmarks)
+        record["verdict"] = judge_result(images, beside, result, {**record, "landmarks": landmarks})
         drawn = prove(flags, images, result, record, folder)
     seconds = {name: timing["seconds"] for name, timing in clock.timings.items()}
     return {**record, "outputs": sorted({*flags.outputs, *drawn}), "seconds_files": seconds}
@@ -176,6 +181,15 @@ def read_beside(flags: RegisterFlags, images: Mapping[str, LoadedImage]) -> dict
     return found
 
 
+def landmarks_of(result: Registration, beside: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The errors of the landmarks that the start was found from, before and after; None without such."""
+    from semreg.evaluation import table_of_landmarks
+    from semreg.evaluation.subject import way_of
+
+    given = beside.get("landmarks")
+    return None if given is None else table_of_landmarks(way_of(result.transform()), None, given)
+
+
 def judge_result(
     images: Mapping[str, LoadedImage], beside: Mapping[str, Any], result: Registration, record: Mapping[str, Any]
 ) -> dict[str, Any] | None:
@@ -188,7 +202,11 @@ def judge_result(
         result.field,
         masks=(beside["fixed_mask"], beside["moving_mask"]),
         config=from_dict(RegistrationConfig, record["settings"]),
-        known={"uncertainty": record["uncertainty"], "record": record},
+        known={
+            "evaluation": {"landmarks": record["landmarks"]},
+            "uncertainty": record["uncertainty"],
+            "record": record,
+        },
     )
 
 

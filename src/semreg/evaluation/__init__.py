@@ -1,6 +1,7 @@
 """Says how good a transform is: landmarks, labels, deformation, similarity, way back. Knows not how it was found."""
 
 from semreg.evaluation.config import EvaluationConfig
+from semreg.evaluation.landmarks import landmark_summary, table_of_landmarks
 from semreg.evaluation.measuring import evaluate, measure
 from semreg.evaluation.overlap import label_overlap
 from semreg.evaluation.reading import Result, locate, of_pixels, read_label_names, read_landmarks, read_result
@@ -14,6 +15,7 @@ __all__ = [
     "Subject",
     "evaluate",
     "label_overlap",
+    "landmark_summary",
     "locate",
     "measure",
     "of_pixels",
@@ -22,5 +24,6 @@ __all__ = [
     "read_landmarks",
     "read_result",
     "stage_evaluation",
+    "table_of_landmarks",
     "write_evaluation",
 ]

@@ -6,7 +6,7 @@ Fitzpatrick and West, The distribution of target registration error in rigid-bod
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -93,7 +93,16 @@ def table_of_landmarks(
         {"name": name, "fixed": p.tolist(), "moving": q.tolist(), "before": float(b), "after": float(a)}
         for name, p, q, b, a in zip(called, fixed.T, moving.T, before, after, strict=True)
     ]
-    return {"count": count, "before": spread(before), "after": spread(after), "points": points}
+    worse = int((after > before).sum())
+    return {"count": count, "worse": worse, "before": spread(before), "after": spread(after), "points": points}
+
+
+def landmark_summary(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Of ``table_of_landmarks`` what a record says: errors in mm before and after, and how many points got worse."""
+    sides = {
+        when: {f"{name}_mm": table[when][name] for name in ("mean", "p95", "maximum")} for when in ("before", "after")
+    }
+    return {"count": table["count"], "worse": table["worse"], **sides}
 
 
 def outside(points: npt.ArrayLike, grid: Grid) -> int:

@@ -28,6 +28,7 @@ def _landmarks(table: Mapping[str, Any] | None) -> Iterator[Line]:
     for name, words in LANDMARKS.items():
         counted = f" of {table['count']}" if name == "mean" else ""
         yield f"landmark error, {words}{counted}", _mm(table["before"][name]), _mm(table["after"][name])
+    yield "landmarks that got worse", "", f"{table['worse']} of {table['count']}"
 
 
 def _labels(table: Mapping[str, Any] | None) -> Iterator[Line]:

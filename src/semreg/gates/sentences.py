@@ -23,6 +23,9 @@ TITLES = {
     "uncertainty": "Uncertainty",
     "consistency": "Inverse consistency",
     "landmarks": "Landmark error",
+    "landmark_p95": "Landmark error, 95th percentile",
+    "landmark_maximum": "Largest landmark error",
+    "landmark_worse": "Landmarks that got worse",
     "labels": "Overlap of labels",
     "doubts": "Doubts of the alignment",
 }
@@ -46,6 +49,9 @@ PASSED = {
     "uncertainty": "The displacement is uncertain by {value:.2g} mm (median).",
     "consistency": "Transform and inverse miss each other by {value:.2g} mm.",
     "landmarks": "The mean landmark error went from {before:.3g} to {after:.3g} mm.",
+    "landmark_p95": "The 95th percentile of the landmark errors went from {before:.3g} to {after:.3g} mm.",
+    "landmark_maximum": "The largest landmark error went from {before:.3g} to {after:.3g} mm.",
+    "landmark_worse": "{value:.2g} % of the landmarks got worse by more than a voxel.",
     "labels": "The mean Dice went from {before:.3f} to {after:.3f}.",
 }
 
@@ -68,6 +74,9 @@ STOPPED = {
     "uncertainty": "The displacement is uncertain by {value:.2g} mm (median).",
     "consistency": "Transform and inverse miss each other by {value:.2g} mm.",
     "landmarks": "The mean landmark error rose from {before:.3g} to {after:.3g} mm: the transform made it worse.",
+    "landmark_p95": "The 95th percentile of the landmark errors rose from {before:.3g} to {after:.3g} mm.",
+    "landmark_maximum": "The largest landmark error rose from {before:.3g} to {after:.3g} mm: look at that place.",
+    "landmark_worse": "{value:.2g} % of the landmarks got worse by more than a voxel: look at where they are.",
     "labels": "The mean Dice fell from {before:.3f} to {after:.3f}.",
 }
 NEEDS = {
@@ -75,10 +84,17 @@ NEEDS = {
     "uncertainty": "no uncertainty was estimated",
     "consistency": "no inverse is known",
     "landmarks": "there are no landmarks",
+    "landmark_p95": "there are no landmarks",
+    "landmark_maximum": "there are no landmarks",
+    "landmark_worse": "there are no landmarks",
     "labels": "there are no labels",
     "gain": "without the transform the images do not lie on each other, or nothing can be compared",
     "unfinished": "the transform moves nothing by itself, or nothing can be compared",
 }
+KNOWN_BESIDE = (
+    "uncertainty", "consistency", "landmarks", "landmark_p95", "landmark_maximum", "landmark_worse", "labels",
+)  # fmt: skip
+"""Gates that need more than the images and the field."""
 
 
 def title_of(name: str) -> str:
@@ -91,13 +107,13 @@ def sentence_of(
 ) -> str:
     """What a gate found, or why nothing was measured; ``sides``: what was before and after, where it speaks of both."""
     if value is None or level is None:
-        if name not in ("uncertainty", "consistency", "landmarks", "labels") and evidence.field_missing > 0:
+        if name not in KNOWN_BESIDE and evidence.field_missing > 0:
             return "Not measured: the displacement is not finite."
         return f"Not measured: {NEEDS.get(name, 'the images show nothing together that could be compared')}."
     axis = "zyx"[-evidence.dimension :][evidence.mirror_axis] if evidence.mirror_axis is not None else ""
     way = "take back" if (evidence.unfinished or 0) < 0 else "add"
     text = (PASSED if level == "PASS" else STOPPED)[name]
     before, after = sides
-    if name == "landmarks" and level == "PASS" and after > before:
-        text = "The mean landmark error went from {before:.3g} to {after:.3g} mm, a difference within a voxel."
+    if name in ("landmarks", "landmark_p95", "landmark_maximum") and level == "PASS" and after > before:
+        text = f"{text[:-1]}, no more than the limit."
     return text.format(value=value, before=before, after=after, shift=evidence.shift_mm or 0.0, axis=axis, way=way)

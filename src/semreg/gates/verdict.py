@@ -21,6 +21,8 @@ LEVELS: tuple[Level, ...] = ("PASS", "LOOK", "FAIL")
 """From the best to the worst."""
 FALLING = ("overlap", "match", "gain", "labels")
 """Gates whose value must be high."""
+LANDMARKS = {"landmarks": "mean", "landmark_p95": "p95", "landmark_maximum": "maximum"}
+"""Gates that compare landmark errors before and after, and what of them."""
 UNITS = {
     "scale": "×", "residual": "mm", "uncertainty": "mm", "consistency": "mm", "labels": "Dice", "doubts": "",
 }  # fmt: skip
@@ -98,10 +100,10 @@ def judge(
 
 def _sides(evaluation: Known, name: str) -> tuple[float, float]:
     """What the evaluation has of a gate before and after."""
-    table = _part(evaluation, name)
-    means = table if name == "landmarks" else _part(table, "mean")
-    found = [_number(_part(means, when), "mean" if name == "landmarks" else "dice") for when in ("before", "after")]
-    return found[0] or 0.0, found[1] or 0.0
+    measure = LANDMARKS.get(name, "dice")
+    table = _part(evaluation, "landmarks") if name in LANDMARKS else _part(_part(evaluation, name), "mean")
+    before, after = (_number(_part(table, when), measure) for when in ("before", "after"))
+    return before or 0.0, after or 0.0
 
 
 def _gate(
@@ -174,17 +176,28 @@ def _known(evidence: Evidence, evaluation: Known, uncertainty: Known, record: Kn
     inverse = _part(evaluation, "consistency") or _part(_part(record, "inverse"), "consistency")
     errors = _part(inverse, "fixed")
     points, labels = _part(evaluation, "landmarks"), _part(_part(evaluation, "labels"), "mean")
-    after = _number(_part(points, "after"), "mean")
-    before = _number(_part(points, "before"), "mean")
     dice = [_number(_part(labels, when), "dice") for when in ("before", "after")]
     rose = None if dice[0] is None or dice[1] is None else dice[1] - dice[0]
-    ratio = None if after is None or before is None else 100 * after / max(before, evidence.spacing_mm)
     return {
         "uncertainty": _number(uncertainty, "median_mm"),
         "consistency": _number(errors, "mean_mm"),
-        "landmarks": ratio,
+        **{name: _rise(points, measure, evidence.spacing_mm) for name, measure in LANDMARKS.items()},
+        "landmark_worse": _worse(points, evidence.spacing_mm),
         "labels": rose,
     }
+
+
+def _rise(landmarks: Any, measure: str, voxel_mm: float) -> float | None:
+    """An error after in percent of that before, which counts as at least a voxel: points are not marked better."""
+    before, after = (_number(_part(landmarks, when), measure) for when in ("before", "after"))
+    return None if before is None or after is None else 100 * after / max(before, voxel_mm)
+
+
+def _worse(landmarks: Any, voxel_mm: float) -> float | None:
+    """The share of the landmarks whose error rose by more than a voxel, in percent."""
+    points = _part(landmarks, "points") or ()
+    rises = [float(point["after"]) - float(point["before"]) for point in points]
+    return 100 * sum(rise > voxel_mm for rise in rises) / len(rises) if rises else None
 
 
 def _part(mapping: Any, name: str) -> Any:
