@@ -100,12 +100,13 @@ def test_version(run):
 
 
 def test_register_writes_all_files(run, pair):
-    """A run leaves its six files and nothing else, and says on the standard output what it reached and where."""
+    """A run leaves its seven files and nothing else, and says on the standard output what it reached and where."""
     fixed, moving, out = pair
     code, text, err = run("register", fixed, moving, "-o", out)
     assert code == 0, err
-    files = ["config.toml", "field.nii.gz", "record.json", "report.html", "transform.h5", "warped.nii.gz"]
-    assert listed(out) == files
+    files = ["config.toml", "field.nii.gz", "record.json", "report.html", "transform.h5", "uncertainty.nii.gz"]
+    assert listed(out) == [*files, "warped.nii.gz"]
+    assert json.loads((out / "record.json").read_text(encoding="utf-8"))["outputs"] == listed(out)
     assert text.startswith("verdict: ")
     assert "maps points of the fixed image to the moving image" in text
     assert str(out / "transform.h5") in text
@@ -196,7 +197,8 @@ def test_format_and_type_of_the_images(run, pair):
     """``--format`` and ``--dtype`` say how the images are written."""
     fixed, moving, out = pair
     assert run("register", fixed, moving, "-o", out, "--format", "nrrd", "--dtype", "uint8", "-q")[0] == 0
-    assert listed(out) == ["config.toml", "field.nrrd", "record.json", "report.html", "transform.h5", "warped.nrrd"]
+    files = ["config.toml", "field.nrrd", "record.json", "report.html", "transform.h5", "uncertainty.nrrd"]
+    assert listed(out) == [*files, "warped.nrrd"]
     assert sitk.ReadImage(str(out / "warped.nrrd")).GetPixelIDTypeAsString() == "8-bit unsigned integer"
 
 

@@ -334,7 +334,7 @@ def test_inputs_are_not_written_over(run, folder):
 
 
 def test_what_register_wrote(run, tmp_path, capfd):
-    """A folder that ``semreg register`` wrote for a pair in 2-D is measured as it is."""
+    """A folder that ``semreg register`` wrote for a pair in 2-D is measured; its page keeps the uncertainty."""
     grid = make_grid((44, 40), (0.8, 1.1), (3.0, -7.0), rotation(2))
     fixed = noise_volume(grid)
     for _ in range(3):
@@ -355,6 +355,7 @@ def test_what_register_wrote(run, tmp_path, capfd):
             ]
         )
     capfd.readouterr()
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     inner = points_of(grid)[:, 10:-10:5, 10:-10:5].flatten(1).numpy().T
     save(tmp_path / "fixed.csv", inner)
     save(tmp_path / "moving.csv", np.add(inner, (1.6, -1.1)))
@@ -367,6 +368,10 @@ def test_what_register_wrote(run, tmp_path, capfd):
         "--json",
     )
     assert (code, error) == (0, "")
+    anew = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert anew != page
+    assert "uncertainty map" in page  # in the list of the keys, where there is such a map
+    assert "uncertainty map" in anew
     found = json.loads(text)
     assert found["landmarks"]["before"]["mean"] == pytest.approx(np.hypot(1.6, 1.1), abs=1e-3)
     assert found["landmarks"]["after"]["mean"] < 0.4

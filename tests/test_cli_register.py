@@ -210,7 +210,7 @@ def test_the_inverse_on_request_leads_back(run, pair):
 
 
 def test_landmarks_are_a_start(run, pair, tmp_path):
-    """Images far from each other are brought together by a few corresponding points."""
+    """Images far from each other are brought together by a few corresponding points; their errors are said."""
     fixed, _, out = pair
     shift = np.array([300.0, -40.0, 20.0])
     far = make_grid(MOVING.size_xyz, MOVING.spacing_xyz, np.array(MOVING.origin_xyz) + shift, MOVING.direction)
@@ -219,12 +219,21 @@ def test_landmarks_are_a_start(run, pair, tmp_path):
     for name, values in (("a.csv", points), ("b.csv", points + shift)):
         np.savetxt(tmp_path / name, values, delimiter=",", header="x,y,z", comments="")
     given = ("--initial-landmarks", tmp_path / "a.csv", tmp_path / "b.csv")
-    code, _, err = run("register", fixed, tmp_path / "far.nrrd", "-o", out, *given, *QUICK)
+    code, text, err = run(
+        "register", fixed, tmp_path / "far.nrrd", "-o", out, *given, *[a for a in QUICK if a != "-q"]
+    )
     assert code == 0, err
     transform = sitk.ReadTransform(str(out / "transform.h5"))
     moved = np.array([transform.TransformPoint(tuple(point)) for point in points[:3]])
     assert np.abs(moved - points[:3] - shift - [2.0, -1.5, 1.0]).mean() < 1.0
-    assert {"fixed_landmarks", "moving_landmarks"} <= set(record_of(out)["inputs"])
+    record = record_of(out)
+    assert {"fixed_landmarks", "moving_landmarks"} <= set(record["inputs"])
+    errors = np.array([transform.TransformPoint(tuple(point)) for point in points]) - points - shift
+    largest = np.linalg.norm(errors, axis=1).max()
+    assert record["landmarks"]["after"]["maximum_mm"] == pytest.approx(largest, abs=0.01)
+    assert record["landmarks"]["worse"] == 0
+    assert f"largest {np.linalg.norm(shift):.2f} → {largest:.2f} mm; 0 of 5 got worse" in text
+    assert {gate["name"]: gate["level"] for gate in record["verdict"]["gates"]}["landmark_maximum"] == "PASS"
 
 
 def test_stiffness_is_read_as_an_image(run, pair, tmp_path):

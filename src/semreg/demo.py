@@ -68,6 +68,8 @@ def run(out: Path, *, kind: str = "abdomen", size: int | None = None, on_step: O
         write_image(result.warped, folder.stage("warped.nii.gz"), pixel_type_of(pair.moving))
         write_field(result.field, folder.stage("field.nii.gz"))
         write_transform(result.field, folder.stage("transform.h5"))
+        if result.uncertainty is not None:
+            write_image(result.uncertainty, folder.stage("uncertainty.nii.gz"))
         record = {**result.record, "verdict": verdict, "versions": versions()}
         record["landmarks"] = landmark_summary(measured["landmarks"])
         folder.stage("record.json").write_text(stable_json(record), encoding="utf-8")

@@ -120,12 +120,13 @@ def registered(flags: RegisterFlags, config: RegistrationConfig, device: Any, fo
         )  # fmt: skip
     with clock.stage("write"):
         write_results(flags, result, folder, images["moving"].pixel_type)
+    unknown = flags.images.name("uncertainty")
     record = {
         **result.record,
         "inputs": describe_inputs(flags, images),
         "command": list(flags.command),
         "versions": versions(),
-        "outputs": flags.outputs,
+        "outputs": [name for name in flags.outputs if result.uncertainty is not None or name != unknown],
     }
     with clock.stage("proof"):
         landmarks = landmarks_of(result, beside)
@@ -136,7 +137,7 @@ def registered(flags: RegisterFlags, config: RegistrationConfig, device: Any, fo
         record["verdict"] = judge_result(images, beside, result, {**record, "landmarks": landmarks})
         drawn = prove(flags, images, result, record, folder)
     seconds = {name: timing["seconds"] for name, timing in clock.timings.items()}
-    return {**record, "outputs": sorted({*flags.outputs, *drawn}), "seconds_files": seconds}
+    return {**record, "outputs": sorted({*record["outputs"], *drawn}), "seconds_files": seconds}
 
 
 def decide_on(

@@ -38,8 +38,9 @@ def write_results(flags: RegisterFlags, result: Registration, folder: OutputFold
     if flags.jacobian:
         volume = Volume(jacobian_determinant(result.field)[None], result.field.grid)
         files.write_image(volume, folder.stage(flags.images.name("jacobian")), "float32")
-    if flags.uncertainty and result.uncertainty is not None:
-        files.write_image(result.uncertainty, folder.stage(flags.images.name("uncertainty")), "float32")
+    name = flags.images.name("uncertainty")  # the page shows it, and whoever draws the page anew reads it
+    if name in flags.outputs and result.uncertainty is not None:
+        files.write_image(result.uncertainty, folder.stage(name), "float32")
 
 
 def write_texts(record: Mapping[str, Any], folder: OutputFolder) -> None:

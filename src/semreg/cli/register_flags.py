@@ -178,7 +178,7 @@ class RegisterFlags:
         bool,
         typer.Option(
             "--uncertainty",
-            help="Write the map of how far the displacement may be off too, in mm.",
+            help="Write the map of how far the displacement may be off, in mm, without a page too.",
             rich_help_panel=OUTPUT,
         ),
     ] = False
@@ -221,8 +221,8 @@ class RegisterFlags:
         inverse = ["inverse.h5", name("inverse")] if self.inverse else []
         jacobian = [name("jacobian")] if self.jacobian else []
         dense = [name("field")] if self.dense else []
-        uncertainty = [name("uncertainty")] if self.uncertainty else []
         page = [PAGE] if self.dense and self.proof.report else []
+        uncertainty = [name("uncertainty")] if self.uncertainty or page else []
         always = ["record.json", "config.toml", "transform.h5", *dense, name("warped")]
         return [*always, *inverse, *jacobian, *uncertainty, *page]
 
