@@ -219,9 +219,7 @@ def test_landmarks_are_a_start(run, pair, tmp_path):
     for name, values in (("a.csv", points), ("b.csv", points + shift)):
         np.savetxt(tmp_path / name, values, delimiter=",", header="x,y,z", comments="")
     given = ("--initial-landmarks", tmp_path / "a.csv", tmp_path / "b.csv")
-    code, text, err = run(
-        "register", fixed, tmp_path / "far.nrrd", "-o", out, *given, *[a for a in QUICK if a != "-q"]
-    )
+    code, text, err = run("register", fixed, tmp_path / "far.nrrd", "-o", out, *given, *[a for a in QUICK if a != "-q"])
     assert code == 0, err
     transform = sitk.ReadTransform(str(out / "transform.h5"))
     moved = np.array([transform.TransformPoint(tuple(point)) for point in points[:3]])

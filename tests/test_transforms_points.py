@@ -38,7 +38,7 @@ def test_csv(chain, tmp_path):
     """The columns x, y, z move wherever they are; other columns, quotes and their order stay."""
     rows = [f'"a, {n}",{z},{x},7.50,{y}' for n, (x, y, z) in enumerate(LPS.tolist())]
     (tmp_path / "a.csv").write_text("label,Z,X,weight,Y\n" + "\n".join(rows) + "\n")
-    assert move_points(tmp_path / "a.csv", tmp_path / "b.csv", chain)[0] == 3
+    assert move_points(tmp_path / "a.csv", tmp_path / "b.csv", chain).points.shape == (3, 3)
     lines = (tmp_path / "b.csv").read_text().splitlines()
     assert lines[0] == "label,Z,X,weight,Y"
     for n, (line, (x, y, z)) in enumerate(zip(lines[1:], expected(chain), strict=True)):
@@ -62,7 +62,8 @@ def test_there_and_back_in_a_csv(chain, tmp_path):
     """Points that went to the moving image come back with the inverse within 1e-3 mm."""
     np.savetxt(tmp_path / "a.csv", LPS, delimiter=",", header="x,y,z", comments="")
     move_points(tmp_path / "a.csv", tmp_path / "b.csv", chain)
-    count, residual = move_points(tmp_path / "b.csv", tmp_path / "c.csv", chain.inverse())
+    moved = move_points(tmp_path / "b.csv", tmp_path / "c.csv", chain.inverse())
+    count, residual = moved.points.shape[1], moved.residual
     assert (count, residual.max() < 1e-4) == (3, True)
     np.testing.assert_allclose(np.loadtxt(tmp_path / "c.csv", delimiter=",", skiprows=1), LPS, atol=1e-3)
 
@@ -123,7 +124,7 @@ def test_markups(system, chain, tmp_path):
     markup = {"type": "Fiducial", "coordinateSystem": system, "coordinateUnits": "mm", "controlPoints": points}
     document = {"@schema": "markups", "markups": [markup | {"display": {"opacity": 0.5}}]}
     (tmp_path / "a.mrk.json").write_text(json.dumps(document), encoding="utf-8")
-    assert move_points(tmp_path / "a.mrk.json", tmp_path / "b.mrk.json", chain)[0] == 3
+    assert move_points(tmp_path / "a.mrk.json", tmp_path / "b.mrk.json", chain).points.shape == (3, 3)
     after = json.loads((tmp_path / "b.mrk.json").read_text(encoding="utf-8"))
     placed = [point for point in after["markups"][0]["controlPoints"] if point["position"]]
     got = np.array([point.pop("position") for point in placed]) * ([1, 1, 1] if system == "LPS" else [-1, -1, 1])

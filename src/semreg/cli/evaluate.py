@@ -83,8 +83,9 @@ def evaluate_command(context: typer.Context, flags: EvaluateFlags) -> None:
 def evaluated(flags: EvaluateFlags) -> Evaluated:
     """Read all that is named and measure it; writes nothing."""
     from semreg.evaluation import EvaluationConfig, measure, prepare, read_label_names, read_landmarks
+    from semreg.transforms import Outside
 
-    config = EvaluationConfig(tolerance_mm=flags.tolerance, similarity=flags.similarity)
+    config = EvaluationConfig(tolerance_mm=flags.tolerance, similarity=flags.similarity, outside=flags.outside.value)
     result = folder_of(flags)
     output = flags.output or (None if result is None else flags.sources[0])
     paths = paths_of(flags, result)
@@ -112,6 +113,7 @@ def evaluated(flags: EvaluateFlags) -> Evaluated:
         initial=paths["initial"] or None,
         inverse=next(iter(paths["inverse"]), None),
         grid=None if labels is None else labels[0].grid,
+        outside=Outside(flags.outside.value),
     )
     evaluation = measure(subject, landmarks=landmarks, labels=labels, label_names=names, config=config)
     evaluation = replace(evaluation, notes=(*notes, *evaluation.notes))
@@ -240,6 +242,10 @@ def gates_of(flags: EvaluateFlags, result: Result | None) -> RegistrationConfig:
 
 def judged(found: Evaluated, config: RegistrationConfig) -> dict[str, Any] | None:
     """The verdict with all that was measured; None without both images, or where it is not wanted."""
+    import torch
+
+    from semreg.fields import Volume
+
     subject = found.subject
     if subject.fixed is None or subject.moving is None or subject.field is None:
         return None
@@ -250,7 +256,14 @@ def judged(found: Evaluated, config: RegistrationConfig) -> dict[str, Any] | Non
         "record": record,
     }
     images = subject.fixed, subject.moving
-    return verdict_on(images, subject.field, masks=(subject.mask, found.moving_mask), config=config, known=known)
+    field, mask = subject.field, subject.mask
+    if subject.left_out is not None:  # what lies beyond is not judged: no content there, and no tear at the face
+        from semreg.transforms import Outside
+
+        field = replace(subject.way, outside=Outside.CONTINUE).on(field.grid)
+        kept = torch.ones_like(field.vox[:1]) if mask is None else mask.data
+        mask = Volume(kept * ~subject.left_out, field.grid)
+    return verdict_on(images, field, masks=(mask, found.moving_mask), config=config, known=known)
 
 
 def case_of(found: Evaluated, more: Mapping[str, Any]) -> Case | None:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from semreg.cli.common import JsonMessages, Threads
+from semreg.cli.outside import OUTSIDE_HELP, Beyond
 from semreg.cli.panels import INPUT, MEASURES, MESSAGES, OUTPUT
 from semreg.cli.proof import ProofFlags
 from semreg.cli.register_flags import Assignments, Config
@@ -117,6 +118,7 @@ class EvaluateFlags:
             "--inverse", help="The way back, for the inverse consistency.", metavar="FILE", rich_help_panel=INPUT
         ),
     ] = None
+    outside: Annotated[Beyond, typer.Option("--outside", help=OUTSIDE_HELP, rich_help_panel=MEASURES)] = Beyond.IDENTITY
     tolerance: Annotated[
         float, typer.Option("--tolerance", help="Of the surface Dice, in mm.", metavar="MM", rich_help_panel=MEASURES)
     ] = 2.0

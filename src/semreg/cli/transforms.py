@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,12 +13,13 @@ import typer
 
 from semreg.cli.common import JsonMessages, Messages, check_not_read, print_json
 from semreg.cli.grouping import grouped
+from semreg.cli.outside import Beyond, OutsideBox
 from semreg.errors import ConfigError, OutputError
 from semreg.terminal import show_rows
 
 if TYPE_CHECKING:
     from semreg.geometry import Grid
-    from semreg.transforms import Chain
+    from semreg.transforms import Chain, Outside
 
 logger = logging.getLogger("semreg")
 ADVICE = "use a smaller image, a coarser --reference or a machine with more memory"
@@ -87,6 +89,7 @@ def apply_command(  # noqa: PLR0913 - one parameter a flag
         float | None,
         typer.Option(help="Where the image shows nothing; -1024 for CT, else the smallest value.", metavar="VALUE"),
     ] = None,
+    outside: OutsideBox = Beyond.IDENTITY,
     ras: Annotated[bool, typer.Option("--ras", help="Points of a CSV or VTK file are RAS; LPS by default.")] = False,
     messages: JsonMessages,
 ) -> None:
@@ -106,10 +109,11 @@ def apply_command(  # noqa: PLR0913 - one parameter a flag
         from semreg import transforms as library
 
         if library.is_point_file(source):
-            record = apply_to_points(chain, source, output, ras=ras)
+            record = apply_to_points(chain, source, output, outside, ras=ras)
         else:
             grid = grid_for_images(chain, reference)
-            record = apply_to_image(chain, grid, (source, output), interpolation.value, background)
+            resampling = Resampling(interpolation.value, background, library.Outside(outside.value))
+            record = apply_to_image(chain, grid, (source, output), resampling)
         points = library.is_point_file(source)
         sides = ("fixed", "moving") if points != inverse else ("moving", "fixed")
         record |= {"transforms": [str(path) for path in transforms], "from": sides[0], "to": sides[1]}
@@ -125,6 +129,7 @@ def convert_command(
     output: Annotated[Path, typer.Argument(help="File to write; its name says the format.", metavar="OUTPUT")],
     reference: Reference = None,
     as_format: AsFormat = None,
+    outside: OutsideBox = Beyond.IDENTITY,
     messages: Messages,
 ) -> None:
     """Write a transform as another tool reads it, in the same direction, fixed to moving.
@@ -134,7 +139,7 @@ def convert_command(
     --reference is the fixed image: it is needed where a grid is and the transform has none.
     """
     with messages.spoken(ADVICE):
-        write((transform,), output, reference, as_format, messages)
+        write((transform,), output, (reference, as_format, outside), messages)
 
 
 @grouped
@@ -144,6 +149,7 @@ def compose_command(
     output: OutputFile,
     reference: Reference = None,
     as_format: AsFormat = None,
+    outside: OutsideBox = Beyond.IDENTITY,
     messages: Messages,
 ) -> None:
     """Join transforms into one: the first named is applied to the points of the fixed image first.
@@ -151,7 +157,7 @@ def compose_command(
     A .h5 file keeps the parts; with --reference, the fixed image, and in all files that hold one field they become one.
     """
     with messages.spoken(ADVICE):
-        write(transforms, output, reference, as_format, messages)
+        write(transforms, output, (reference, as_format, outside), messages)
 
 
 @grouped
@@ -196,6 +202,7 @@ def jacobian_command(
     transform: Transform,
     output: OutputFile,
     reference: Reference = None,
+    outside: OutsideBox = Beyond.IDENTITY,
     log: Annotated[bool, typer.Option("--log", help="Write the natural logarithm: 0 keeps the volume.")] = False,
     messages: JsonMessages,
 ) -> None:
@@ -212,7 +219,7 @@ def jacobian_command(
         from semreg import files
         from semreg import transforms as library
 
-        determinant, summary = library.jacobian_map(chain, grid)
+        determinant, summary = library.jacobian_map(chain, grid, outside=library.Outside(outside.value))
         files.write_image(library.logarithm(determinant) if log else determinant, output)
         record = {"transform": str(transform), "files": [str(output)], "jacobian": asdict(summary)}
         low, middle, high = summary.percentiles
@@ -221,9 +228,15 @@ def jacobian_command(
             ("1, 50, 99 %", f"{low:.4g}, {middle:.4g}, {high:.4g}"),
             ("largest", f"{summary.maximum:.4g}"),
             ("folded", f"{100 * summary.folded_share:.3g} % of the voxels"),
+            *([("left out", left_out(summary.outside_share))] if summary.outside_share else []),
             ("file", str(output)),
         ]
         show(record, rows, messages)
+
+
+def left_out(share: float) -> str:
+    """What the numbers of the determinants do not count."""
+    return f"{100 * share:.3g} % of the voxels, outside of the box of the transform or beside it"
 
 
 def read(paths: Sequence[Path], *, inverse: bool = False) -> Chain:
@@ -242,47 +255,65 @@ def files_of(transforms: Sequence[Path]) -> list[Path]:
 
 
 def write(
-    paths: Sequence[Path], output: Path, reference: Path | None, as_format: Format | None, messages: Messages
+    paths: Sequence[Path], output: Path, how: tuple[Path | None, Format | None, Beyond], messages: Messages
 ) -> None:
-    """Read, join, write, and show what was written."""
+    """Read, join, write, and show what was written; ``how``: on which grid, as what, and what is beyond a field."""
+    reference, as_format, outside = how
     check_name(output, as_format)
     check_not_read(output, [*files_of(paths), reference])
     chain, grid = read(paths), grid_of(reference)
-    from semreg.transforms import write_chain
+    from semreg.transforms import Outside, write_chain
 
-    files = write_chain(chain, output, grid, kind=kind_for(as_format))
+    files = write_chain(chain, output, grid, kind=kind_for(as_format), outside=Outside(outside.value))
     rows = [("direction", "points of the fixed image to the moving image"), ("files", ", ".join(map(str, files)))]
     show({}, rows, messages)
 
 
-def apply_to_points(chain: Chain, source: Path, output: Path, *, ras: bool) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Resampling:
+    """How an image is read."""
+
+    interpolation: str
+    background: float | None
+    outside: Outside
+
+
+def apply_to_points(chain: Chain, source: Path, output: Path, outside: Beyond, *, ras: bool) -> dict[str, Any]:
     """Move the points of a file; what the record says of it."""
     import numpy as np
 
-    from semreg.transforms import move_points
+    from semreg.transforms import Outside, move_points
 
-    count, residual = move_points(source, output, chain, ras=ras)
-    lost = int(np.isnan(residual).sum())
-    return {"points": count, "largest_residual_mm": float(np.nanmax(residual)) if lost < count else None, "lost": lost}
+    moved = move_points(source, output, chain, ras=ras, outside=Outside(outside.value))
+    count, lost = len(moved.residual), int(np.isnan(moved.residual).sum())
+    return {
+        "points": count,
+        "largest_residual_mm": float(np.nanmax(moved.residual)) if lost < count else None,
+        "lost": lost,
+        "outside": outside.value,
+        "outside_share": float((moved.beyond & ~np.isnan(moved.residual)).mean()),
+    }
 
 
-def apply_to_image(
-    chain: Chain, grid: Grid, paths: tuple[Path, Path], interpolation: str, background: float | None
-) -> dict[str, Any]:
+def apply_to_image(chain: Chain, grid: Grid, paths: tuple[Path, Path], how: Resampling) -> dict[str, Any]:
     """Resample an image; what the record says of it."""
     check_image_name(paths[1])
     from semreg import files
     from semreg.segments import names_of
     from semreg.transforms import Interpolation, background_of, lost_labels, read_any_image, resample
 
-    method = Interpolation(interpolation)
+    method = Interpolation(how.interpolation)
     source = read_any_image(paths[0], nearest=method.keeps_labels, beside=chain.grid or grid)
-    image = resample(source, chain, grid, method, background)
+    image = resample(source, chain, grid, method, how.background, outside=how.outside)
+    coverage = chain.coverage(grid)
+    coverage.say(how.outside)
     record = {
         "size": list(image.GetSize()),
         "pixel_type": image.GetPixelIDTypeAsString(),
-        "interpolation": interpolation,
-        "background": background_of(source, method) if background is None else background,
+        "interpolation": how.interpolation,
+        "background": background_of(source, method) if how.background is None else how.background,
+        "outside": how.outside.value,
+        "outside_share": coverage.share,
     }
     segments = {key: source.GetMetaData(key) for key in source.GetMetaDataKeys()}
     if method.keeps_labels:
@@ -315,10 +346,12 @@ def keep_segments(segments: Mapping[str, str], image: Any, output: Path) -> None
 
 def rows_of(record: dict[str, Any]) -> list[tuple[str, str]]:
     """What was brought where, in rows."""
+    share = f"{100 * record['outside_share']:.3g} % of the {'points' if 'points' in record else 'voxels'}"
+    beyond = [("outside of the box", f"{share}: {record['outside']}")] if record["outside_share"] else []
     if "points" not in record:
         size = " × ".join(map(str, record["size"]))
-        return [("image", f"{size}, {record['pixel_type']}, {record['interpolation']}")]
-    rows = [("points", str(record["points"]))]
+        return [("image", f"{size}, {record['pixel_type']}, {record['interpolation']}"), *beyond]
+    rows = [("points", str(record["points"])), *beyond]
     if record["largest_residual_mm"]:
         rows.append(("residual", f"{record['largest_residual_mm']:.2g} mm at most"))
     if record["lost"]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from semreg.errors import ConfigError
 from semreg.evaluation.config import EvaluationConfig
 from semreg.evaluation.deformation import consistency, displacement_statistics, jacobian_statistics, share_inside
-from semreg.evaluation.landmarks import outside, table_of_landmarks
+from semreg.evaluation.landmarks import checked_points, outside, table_of_landmarks
 from semreg.evaluation.likeness import similarity_table
 from semreg.evaluation.overlap import notes_on_labels, table_of_labels
 from semreg.evaluation.result import Evaluation
@@ -16,6 +18,7 @@ from semreg.evaluation.subject import Subject, check_dimension, labels_of, prepa
 from semreg.fields import Field
 from semreg.geometry import Grid
 from semreg.itk_bridge import LabelMap
+from semreg.transforms import Outside
 
 
 def evaluate(  # noqa: PLR0913 - a transform and all that it can be held against
@@ -47,6 +50,7 @@ def evaluate(  # noqa: PLR0913 - a transform and all that it can be held against
     subject = prepare(
         transform, fixed=fixed, moving=moving, fixed_mask=fixed_mask, initial=initial, inverse=inverse,
         grid=None if volumes is None else volumes[0].grid,
+        outside=Outside((config or EvaluationConfig()).outside),
     )  # fmt: skip
     return measure(subject, landmarks=landmarks, labels=volumes, label_names=label_names, config=config)
 
@@ -61,16 +65,22 @@ def measure(
 ) -> Evaluation:
     """The measures of what ``prepare`` returned; see ``evaluate``."""
     config = config or EvaluationConfig()
-    field, counted = subject.field, subject.counted
+    field, counted, region = subject.field, subject.counted, "image" if subject.mask is None else "mask"
     notes: list[str] = []
+    if subject.left_out is not None:
+        share = 100 * float(subject.left_out.double().mean())
+        notes.append(
+            f"{share:.3g} % of the voxels are left out: they lie outside of the box of the transform or beside it."
+        )
     points = None if landmarks is None else _landmarks(subject, landmarks, notes)
     overlaps = None
     if labels is not None:
         for volume, name in zip(labels, ("fixed", "moving"), strict=True):
             check_dimension(subject.way, volume.grid, f"{name} label map")
         overlaps = table_of_labels(
-            *labels, _fields_on(subject, labels[0].grid), names=label_names, tolerance_mm=config.tolerance_mm
-        )
+            *labels, _fields_on(subject, labels[0].grid), names=label_names, tolerance_mm=config.tolerance_mm,
+            left_out=subject.way.coverage(labels[0].grid).beyond,
+        )  # fmt: skip
         notes += notes_on_labels(overlaps)
     shares = None
     if field is not None and subject.moving is not None:
@@ -86,7 +96,7 @@ def measure(
     return Evaluation(
         landmarks=points,
         labels=overlaps,
-        jacobian=None if field is None else jacobian_statistics(field, counted),
+        jacobian=None if field is None else jacobian_statistics(field, counted) | {"region": region},
         displacement=None if field is None else displacement_statistics(field, counted),
         overlap=shares,
         similarity=likeness,
@@ -103,7 +113,16 @@ def _two(given: Sequence[Any], what: str) -> tuple[Any, Any]:
 
 def _landmarks(subject: Subject, landmarks: Sequence[Any], notes: list[str]) -> dict[str, Any]:
     fixed, moving = _two(landmarks[:2], "sets of landmarks")
-    table = table_of_landmarks(subject.way, subject.initial, (fixed, moving), *landmarks[2:3])
+    names = landmarks[2] if len(landmarks) > 2 else None
+    beyond = subject.way.beyond(checked_points(fixed, "fixed", subject.way.dimension))
+    if beyond.any():
+        left_out = subject.way.outside is Outside.BACKGROUND
+        told = "are left out" if left_out else "are counted all the same"
+        notes.append(f"{int(beyond.sum())} fixed landmarks lie outside of the box of the transform and {told}.")
+        if left_out and len(fixed) == len(moving):
+            fixed, moving = (np.asarray(points)[~beyond] for points in (fixed, moving))
+            names = names and [name for name, lost in zip(names, beyond, strict=True) if not lost]
+    table = table_of_landmarks(subject.way, subject.initial, (fixed, moving), names)
     sides = (("fixed", subject.grid), ("moving", None if subject.moving is None else subject.moving.grid))
     for name, grid in sides:
         lost = 0 if grid is None else outside([point[name] for point in table["points"]], grid)

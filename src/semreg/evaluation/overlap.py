@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from semreg.errors import GeometryError, ImageError
 from semreg.evaluation.surfaces import (
@@ -79,11 +80,13 @@ def table_of_labels(
     *,
     names: Mapping[int, str] | None = None,
     tolerance_mm: float = 2.0,
+    left_out: Tensor | None = None,
 ) -> dict[str, Any]:
     """The agreement of all labels on the fixed labels' grid, before and after the two ``fields``, ready for JSON.
 
     The moving labels are read at the nearest voxel through each field (None: the identity). A label that one of the
-    two maps lacks has no measures; the means are over labels that are measured both before and after.
+    two maps lacks has no measures; the means are over labels that are measured both before and after. Voxels that are
+    ``left_out``, (*S) bool, have no label.
     Raises GeometryError for maps of different dimension, ImageError where they have no label in common.
     """
     if fixed.grid.dimension != moving.grid.dimension:
@@ -91,19 +94,22 @@ def table_of_labels(
             f"expected two label maps of the same dimension, got {fixed.grid.dimension}-D and "
             f"{moving.grid.dimension}-D: give those of the two images"
         )
-    present = {"fixed": set(fixed.labels) - {0}, "moving": set(moving.labels) - {0}}
+    kept = None if left_out is None else ~left_out.numpy()
+    numbers = _kept(_whole(fixed.numbers), kept)
+    present = {"fixed": {fixed.labels[i] for i in np.unique(numbers)} - {0}, "moving": set(moving.labels) - {0}}
     both = sorted(present["fixed"] & present["moving"])
     if not both:
         raise ImageError(
             f"expected label maps with labels in common, got {_listed(present['fixed'])} in the fixed and "
             f"{_listed(present['moving'])} in the moving one: check that they belong to this pair"
         )
-    target = _in_common(_whole(fixed.numbers), fixed, both)
-    sides = [
-        dict(zip(both, _measured(target, _in_common(brought(moving, field, fixed.grid), moving, both), len(both),
-                                 fixed.grid.spacing, tolerance_mm), strict=True))
-        for field in fields
-    ]  # fmt: skip
+    target = _in_common(numbers, fixed, both)
+    sides = []
+    for field in fields:
+        read = _in_common(_kept(brought(moving, field, fixed.grid), kept), moving, both)
+        sides.append(
+            dict(zip(both, _measured(target, read, len(both), fixed.grid.spacing, tolerance_mm), strict=True))
+        )
     names = {**moving.names, **fixed.names, **(names or {})}
     missing = dict.fromkeys(MEASURES)
     each = [
@@ -124,6 +130,10 @@ def notes_on_labels(table: Mapping[str, Any]) -> list[str]:
         told = f"No voxel of the fixed label map gets, {side}: {', '.join(lost)}; no distance to it is known."
         notes += [told] if lost else []
     return notes
+
+
+def _kept(labels: Labels, kept: Mask | None) -> Labels:
+    return labels if kept is None else np.where(kept, labels, np.zeros((), labels.dtype))
 
 
 def _measured(target: Labels, read: Labels, count: int, spacing: Sequence[float], tolerance_mm: float) -> list[Overlap]:

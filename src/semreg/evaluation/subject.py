@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from semreg.files import in_unit_of, read_image, read_labels, read_mask
 from semreg.geometry import Grid
 from semreg.itk_bridge import LabelMap, LoadedImage, to_labels, to_volume
 from semreg.sampling import slabs
-from semreg.transforms import Chain, read_chain
+from semreg.transforms import Chain, Coverage, Outside, read_chain
+from semreg.transforms.domain import Mask
 from semreg.transforms.pointwise import Points
 
 PIECE = 1 << 20
@@ -28,6 +29,8 @@ class Way:
     """A transform, points fixed → moving in mm: a chain of ITK's transforms, or a field."""
 
     source: Chain | Field
+    outside: Outside = Outside.IDENTITY
+    """What it does beyond the boxes of its fields."""
 
     @property
     def dimension(self) -> int:
@@ -45,7 +48,16 @@ class Way:
 
     def map(self, points: Points) -> Points:
         """The points (D, N) in mm after it."""
-        return self.chain().map(points)[0]
+        return self.chain().follow(points, self.outside).points
+
+    def beyond(self, points: Points) -> Mask:
+        """Which of the points (D, N) in mm come to where it says nothing, (N,)."""
+        return self.chain().follow(points, self.outside).beyond
+
+    def coverage(self, grid: Grid) -> Coverage:
+        """Which voxels of ``grid`` do."""
+        own = isinstance(self.source, Field) and self.source.grid == grid
+        return Coverage(None) if own else self.chain().coverage(grid)
 
     def on(self, grid: Grid) -> Field:
         """As one field on ``grid``, float32: exact at its voxel centres."""
@@ -58,12 +70,12 @@ class Way:
             return self.source
         chain = self.chain()
         if not chain.is_forward:
-            return chain.field_on(grid)
+            return chain.field_on(grid, self.outside)
         vox = torch.empty((grid.dimension, *grid.shape))
         rest = grid.shape[1:]
         for part in slabs(grid.shape, PIECE):
             slab = grid.part((part.start, *[0] * len(rest)), (part.stop, *rest))
-            vox[:, part] = chain.field_on(slab).vox
+            vox[:, part] = chain.field_on(slab, self.outside).vox
         return Field(vox, grid)
 
 
@@ -84,6 +96,9 @@ class Subject:
     """The voxels of the fixed grid that count, (1, *S) 0 or 1; None: all."""
     inverse: Field | None = None
     """The way back on a grid of its own."""
+    left_out: Tensor | None = None
+    """Voxels of the fixed grid that do not count, (*S), bool: beyond the boxes of the transform's fields and beside
+    them; None: no voxel."""
 
     @property
     def grid(self) -> Grid | None:
@@ -93,7 +108,10 @@ class Subject:
     @property
     def counted(self) -> Tensor | None:
         """The voxels that count, (*S), bool; None: all."""
-        return None if self.mask is None else self.mask.data[0] > 0
+        inner = None if self.mask is None else self.mask.data[0] > 0
+        if self.left_out is None:
+            return inner
+        return ~self.left_out if inner is None else inner & ~self.left_out
 
 
 def prepare(  # noqa: PLR0913 - what a user has
@@ -105,15 +123,17 @@ def prepare(  # noqa: PLR0913 - what a user has
     initial: Any | None = None,
     inverse: Any | None = None,
     grid: Grid | None = None,
+    outside: Outside = Outside.IDENTITY,
 ) -> Subject:
     """Read what is a path, and check that all belongs together; arguments as those of ``evaluate``.
 
     ``grid``: where the transform is looked at if there is no fixed image; by default on the grid of the field that it
-    begins with. Raises GeometryError for another dimension, ImageError for an empty mask, ConfigError for an inverse
-    without a grid.
+    begins with. ``outside``: what the transforms do beyond the boxes of their fields; a warning says how many voxels
+    are there. Raises GeometryError for another dimension, or where the transform says nothing of the fixed image,
+    ImageError for an empty mask, ConfigError for an inverse without a grid.
     """
-    way = way_of(transform)
-    start = None if initial is None else way_of(initial)
+    way = replace(way_of(transform), outside=outside)
+    start = None if initial is None else replace(way_of(initial), outside=outside)
     images = {name: None if obj is None else image_of(obj) for name, obj in (("fixed", fixed), ("moving", moving))}
     for name, volume in images.items():
         if volume is not None:
@@ -123,6 +143,7 @@ def prepare(  # noqa: PLR0913 - what a user has
     target = images["fixed"].grid if images["fixed"] is not None else grid or way.grid
     if fixed_mask is not None and target is None:
         raise ConfigError("expected the fixed image together with its mask, got the mask alone: give the image too")
+    left_out = None if target is None else _left_out(way, target)
     back = inverse if inverse is not None else getattr(transform, "inverse", None)
     return Subject(
         way=way,
@@ -133,7 +154,21 @@ def prepare(  # noqa: PLR0913 - what a user has
         moving=images["moving"],
         mask=None if fixed_mask is None or target is None else _mask_on(fixed_mask, target),
         inverse=None if back is None or callable(back) else _inverse_field(back, images["moving"], way),
+        left_out=left_out,
     )
+
+
+def _left_out(way: Way, grid: Grid) -> Tensor | None:
+    """The voxels that do not count, said in a warning (GeometryError where no other is left)."""
+    coverage = way.coverage(grid)
+    coverage.say(way.outside)
+    left_out = coverage.touched()
+    if left_out is not None and bool(left_out.all()):
+        raise GeometryError(
+            f"expected a fixed image that the transform says something of, got {grid.box()}, which lies outside of its "
+            "box: give the images that the transform belongs to"
+        )
+    return left_out
 
 
 def way_of(transform: Any) -> Way:

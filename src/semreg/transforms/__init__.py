@@ -4,7 +4,8 @@ A transform maps points of the fixed image to the moving image, in mm, LPS. So i
 the fixed side, and points from the fixed to the moving side; the inverse does the opposite of both.
 """
 
-from semreg.transforms.chain import Chain, Link
+from semreg.transforms.chain import Chain, Followed, Link
+from semreg.transforms.domain import Coverage, Outside
 from semreg.transforms.formats import Kind, kind_of, write_chain
 from semreg.transforms.images import Interpolation, background_of, lost_labels, read_any_image, resample, set_segments
 from semreg.transforms.inverse import Inverted, invert
@@ -15,11 +16,14 @@ from semreg.transforms.several import chosen
 
 __all__ = [
     "Chain",
+    "Coverage",
+    "Followed",
     "Interpolation",
     "Inverted",
     "JacobianSummary",
     "Kind",
     "Link",
+    "Outside",
     "background_of",
     "chosen",
     "invert",

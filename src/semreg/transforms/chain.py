@@ -16,9 +16,22 @@ import torch
 from semreg.errors import GeometryError
 from semreg.fields import Field
 from semreg.geometry import Grid
-from semreg.itk_bridge import field_of_transform, grid_of_header, matrix_of, sitk_transform, transform_of
+from semreg.itk_bridge import field_of_transform, matrix_of, sitk_transform, transform_of
 from semreg.sampling import base_index, slabs, transform_index
+from semreg.transforms.domain import Coverage, Domain, Mask, Outside, domain_of, grid_of_field, holds_box
 from semreg.transforms.pointwise import PIECE, Distances, Points, invert_field, invert_points
+
+
+@dataclass(frozen=True)
+class Followed:
+    """Where points came to lie."""
+
+    points: Points
+    """(D, N) in mm."""
+    residual: Distances
+    """The largest residual of an inversion on the way in mm, (N,): 0 if there was none, NaN without an inverse."""
+    beyond: Mask
+    """Which of them came to where a part of the way says nothing, (N,)."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +53,7 @@ class Link:
 
     def field(self) -> Field:
         """The displacement field on its own grid, float32; only where ``is_field``."""
-        return field_of_transform(self.transform, _grid_of_field(self.transform))
+        return field_of_transform(self.transform, grid_of_field(self.transform))
 
     def inverse(self) -> Link:
         """The inverse: exact if linear (GeometryError if singular), else to be found at each point."""
@@ -51,16 +64,30 @@ class Link:
             raise GeometryError("expected a transform that can be inverted, got a singular matrix: check its file")
         return Link(transform_of(np.asarray(np.linalg.inv(matrix), dtype=np.float64)))
 
-    def map(self, points: Points, *, continued: bool = False) -> tuple[Points, Distances]:
-        """The points (D, N) after this link, and the residual of the inversion in mm, (N,): 0 if there was none.
+    @property
+    def domain(self) -> Domain | None:
+        """Where the transform, not its inverse, says something; None: everywhere."""
+        return domain_of(self.transform)
 
-        ``continued``: the inverse of a field goes on smoothly beyond what the field reaches.
+    def follow(self, points: Points, outside: Outside, *, smooth: bool = False) -> Followed:
+        """The points (D, N) after this link; of an inverse ``outside`` is what comes from beyond the field's box.
+
+        ``smooth``: the inverse of a field goes on smoothly there, whatever a field does.
         """
-        if not self.inverted:
-            return map_points(self.transform, points), np.zeros(points.shape[1])
-        if self.is_field:
-            return invert_field(self.field(), points, continued=continued)
-        return invert_points(lambda x: map_points(self.transform, x), points, scale_mm=1.0)
+        if self.inverted and self.is_field:
+            continued = smooth or outside is Outside.CONTINUE
+            found, residual = invert_field(self.field(), points, continued=continued)
+            stayed = self.domain.beyond(found) if self.domain is not None else np.zeros(points.shape[1], dtype=bool)
+            return Followed(found, residual, np.isnan(residual) | stayed)
+        if self.inverted:
+            found, residual = invert_points(lambda x: map_points(self.transform, x), points, scale_mm=1.0)
+            return Followed(found, residual, np.zeros(points.shape[1], dtype=bool))
+        domain, none = self.domain, np.zeros(points.shape[1])
+        beyond = np.zeros(points.shape[1], dtype=bool) if domain is None else domain.beyond(points)
+        if domain is None or outside is not Outside.CONTINUE or not beyond.any():
+            return Followed(map_points(self.transform, points), none, beyond)
+        start = np.where(beyond, domain.nearest(points), points)
+        return Followed(map_points(self.transform, start) + (points - start), none, beyond)
 
 
 @dataclass(frozen=True)
@@ -100,7 +127,7 @@ class Chain:
     def grid(self) -> Grid | None:
         """The grid of the fixed image as far as the chain knows it: that of a field that is its first link."""
         first = self.links[0]
-        return _grid_of_field(first.transform) if first.is_field and not first.inverted else None
+        return grid_of_field(first.transform) if first.is_field and not first.inverted else None
 
     def then(self, other: Chain) -> Chain:
         """First this chain, then ``other``."""
@@ -113,9 +140,19 @@ class Chain:
     def map(self, points: Points, *, continued: bool = False) -> tuple[Points, Distances]:
         """The points (D, N) in mm after all links, and the largest residual of an inversion on the way in mm, (N,).
 
-        The residual is 0 where nothing was inverted and NaN where a field has no inverse: there points outside the
-        field stay, as in ITK, unless ``continued``, and those inside follow the border vectors. Raises GeometryError
-        for points of another dimension or that are not finite.
+        The residual is 0 where nothing was inverted and NaN where a field has no inverse. Points beyond the box of a
+        field stay, as in ITK; with ``continued`` those of an inverse do not: see ``follow``.
+        """
+        found = self.follow(points, smooth=continued)
+        return found.points, found.residual
+
+    def follow(self, points: Points, outside: Outside = Outside.IDENTITY, *, smooth: bool = False) -> Followed:
+        """The points (D, N) in mm after all links, and which of them came to where one of these says nothing.
+
+        There they stay, as in ITK, unless ``outside`` continues the vectors at the faces; ``smooth`` does so for what
+        is inverted alone. Points inside of an inverted field that nothing of it leads to follow its border vectors
+        always. Raises GeometryError for points of another dimension or
+        that are not finite.
         """
         points = np.asarray(points, dtype=np.float64)
         if points.ndim != 2 or len(points) != self.dimension:
@@ -125,13 +162,32 @@ class Chain:
             )
         if not np.isfinite(points).all():
             raise GeometryError("expected points with finite coordinates, got NaN or infinity: remove those")
-        residual = np.zeros(points.shape[1])
+        residual, beyond = np.zeros(points.shape[1]), np.zeros(points.shape[1], dtype=bool)
         for link in self.links:
-            points, more = link.map(points, continued=continued)
-            if not np.isfinite(points).all():
+            step = link.follow(points, outside, smooth=smooth)
+            if not np.isfinite(step.points).all():
                 raise GeometryError("expected a transform with finite values, got NaN or infinity: check its file")
-            residual = np.maximum(residual, more)  # NaN stays
-        return points, residual
+            points, residual = step.points, np.maximum(residual, step.residual)  # NaN stays
+            beyond |= step.beyond
+        return Followed(points, residual, beyond)
+
+    def coverage(self, grid: Grid) -> Coverage:
+        """Which voxels of ``grid`` the chain takes to where one of its parts says nothing."""
+        if self._covers(grid):
+            return Coverage(None)
+        beyond = torch.zeros(grid.shape, dtype=torch.bool)
+        for part in slabs(grid.shape, PIECE):
+            found = self.follow(voxel_points(grid, part)).beyond
+            beyond[part] = torch.from_numpy(found).reshape(beyond[part].shape)
+        return Coverage(beyond if bool(beyond.any()) else None)
+
+    def _covers(self, grid: Grid) -> bool:
+        """Whether it is clear without a look at each voxel that all are known: corners in the box of a first field."""
+        limited = [number for number, link in enumerate(self.links) if link.domain is not None]
+        if not limited or grid.dimension != self.dimension:
+            return True
+        domain = self.links[0].domain
+        return limited == [0] and not self.links[0].inverted and domain is not None and holds_box(domain, grid)
 
     def affine(self) -> Any:
         """The whole as one ``SimpleITK.AffineTransform``; GeometryError if it is not linear."""
@@ -151,26 +207,29 @@ class Chain:
         parts = [link.transform for link in self.links]
         return parts[0] if len(parts) == 1 else sitk.CompositeTransform(parts[::-1])  # ITK applies the last one first
 
-    def field_on(self, grid: Grid) -> Field:
-        """The whole as one field on ``grid``, float32: exact at its voxel centres, linear between them."""
-        return self.field_and_residual(grid)[0]
+    def field_on(self, grid: Grid, outside: Outside = Outside.IDENTITY) -> Field:
+        """The whole as one field on ``grid``, float32: exact at its voxel centres, linear between them.
 
-    def field_and_residual(self, grid: Grid) -> tuple[Field, Distances]:
+        ``outside``: beyond the boxes of its fields; a field that is inverted always continues there.
+        """
+        return self.field_and_residual(grid, outside)[0]
+
+    def field_and_residual(self, grid: Grid, outside: Outside = Outside.IDENTITY) -> tuple[Field, Distances]:
         """``field_on`` and the residual of the inversion at each voxel centre in mm, (*S) flat; see ``map``."""
         if grid.dimension != self.dimension:
             raise GeometryError(
                 f"expected a reference in {self.dimension}-D as the transform, got one in {grid.dimension}-D: "
                 "give an image of that dimension"
             )
-        if self.is_forward:
+        if self.is_forward and (outside is not Outside.CONTINUE or self._covers(grid)):
             return field_of_transform(self.sitk(), grid), np.zeros(1)
         mm = torch.empty((grid.dimension, *grid.shape), dtype=torch.float64)
         residuals = []
         for part in slabs(grid.shape, PIECE):
             points = voxel_points(grid, part)
-            moved, residual = self.map(points, continued=True)
-            mm[:, part] = torch.from_numpy(moved - points).reshape(mm[:, part].shape)
-            residuals.append(residual)
+            moved = self.follow(points, outside, smooth=True)
+            mm[:, part] = torch.from_numpy(moved.points - points).reshape(mm[:, part].shape)
+            residuals.append(moved.residual)
         return Field(Field.from_mm(mm, grid).vox.float(), grid), np.concatenate(residuals)
 
 
@@ -228,8 +287,3 @@ def _is_field(transform: Any) -> bool:
     import SimpleITK as sitk
 
     return isinstance(transform, sitk.DisplacementFieldTransform)
-
-
-def _grid_of_field(transform: Any) -> Grid:
-    image = transform.GetDisplacementField()
-    return grid_of_header(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())

@@ -13,6 +13,7 @@ from semreg.fields import Field
 from semreg.geometry import Grid
 from semreg.transforms import elastix
 from semreg.transforms.chain import Chain
+from semreg.transforms.domain import Outside
 
 ITK_NAMES = (".h5", ".hdf5", ".tfm", ".txt")
 LINEAR_NAMES = (".mat",)
@@ -57,45 +58,61 @@ def kind_of(path: str | Path) -> Kind:
 
 
 def write_chain(
-    chain: Chain, path: str | Path, reference: Grid | None = None, *, kind: Kind | None = None
+    chain: Chain,
+    path: str | Path,
+    reference: Grid | None = None,
+    *,
+    kind: Kind | None = None,
+    outside: Outside = Outside.IDENTITY,
 ) -> list[Path]:
     """Write a chain, fixed → moving, in one file or in those that belong together; their names.
 
     ``kind`` by default as the name says. With a ``reference`` grid what deforms becomes one field on it; without, an
-    ITK file keeps all parts and a field is written on the grid it has. Raises ConfigError where a grid is needed and
-    none is given, GeometryError for what the kind cannot hold, OutputError.
+    ITK file keeps all parts and a field is written on the grid it has. ``outside``: what such a field holds beyond the
+    boxes of the fields it is made of. Raises ConfigError where a grid is needed and none is given, and for the
+    background, which no field can hold; GeometryError for what the kind cannot hold, OutputError.
     """
     path = Path(path)
     kind = kind or kind_of(path)
+    if outside is Outside.BACKGROUND:
+        raise ConfigError(
+            "expected the outside continue or identity for a transform, got background: a displacement is a number "
+            "everywhere; apply and jacobian know a background"
+        )
     if kind is Kind.LINEAR:
         files.write_sitk_transform(_matrix_transform(chain, path), path)
         return [path]
     if kind is Kind.ITK:
-        _write_itk(chain, path, reference)
+        _write_itk(chain, path, reference, outside)
         return [path]
     if kind is Kind.ANTS:
-        return _write_ants(chain, path, reference)
+        return _write_ants(chain, path, reference, outside)
     if kind is Kind.ELASTIX:
-        return _write_elastix(chain, path, reference)
-    field = field_of(chain, reference)
+        return _write_elastix(chain, path, reference, outside)
+    field = field_of(chain, reference, outside)
     (files.write_warp if kind is Kind.WARP else files.write_field)(field, path)
     return [path]
 
 
-def field_of(chain: Chain, reference: Grid | None) -> Field:
-    """A chain as one field on the reference, or else on the grid of the field it begins with (ConfigError)."""
+def field_of(chain: Chain, reference: Grid | None, outside: Outside = Outside.IDENTITY) -> Field:
+    """A chain as one field on the reference, or else on the grid of the field it begins with (ConfigError).
+
+    A warning says how much of it lies beyond the boxes of its parts.
+    """
     grid = reference or chain.grid
     if grid is None:
         raise ConfigError(
             "expected a reference image, whose grid the field gets, as the transform does not start with a field: "
             "give --reference, the image that the points lie in"
         )
-    return chain.field_on(grid)
+    field = chain.field_on(grid, outside)
+    chain.coverage(grid).say(outside)
+    return field
 
 
-def _write_itk(chain: Chain, path: Path, reference: Grid | None) -> None:
+def _write_itk(chain: Chain, path: Path, reference: Grid | None, outside: Outside) -> None:
     if reference is not None and not chain.is_linear:
-        files.write_transform(chain.field_on(reference), path)
+        files.write_transform(field_of(chain, reference, outside), path)
         return
     values = sum(chain.dimension * math.prod(_field_size(link.transform)) for link in chain.links if link.is_field)
     files.write_sitk_transform(chain.sitk(), path, values=values)
@@ -114,7 +131,7 @@ def _matrix_transform(chain: Chain, path: Path) -> Any:
     return chain.affine()
 
 
-def _write_ants(chain: Chain, prefix: Path, reference: Grid | None) -> list[Path]:
+def _write_ants(chain: Chain, prefix: Path, reference: Grid | None, outside: Outside) -> list[Path]:
     """The field, and behind it the matrix of all linear parts that follow; both or none."""
     cut = max((number for number, link in enumerate(chain.links) if not link.is_linear), default=-1) + 1
     deforming, linear = chain.links[:cut], chain.links[cut:]
@@ -122,14 +139,14 @@ def _write_ants(chain: Chain, prefix: Path, reference: Grid | None) -> list[Path
     with files.OutputFolder(prefix.parent) as folder:
         if deforming:
             written.append(f"{prefix.name}1Warp.nii.gz")
-            files.write_warp(field_of(Chain(deforming), reference), folder.stage(written[-1]))
+            files.write_warp(field_of(Chain(deforming), reference, outside), folder.stage(written[-1]))
         if linear:
             written.append(f"{prefix.name}0GenericAffine.mat")
             files.write_sitk_transform(Chain(linear).affine(), folder.stage(written[-1]))
     return [prefix.with_name(name) for name in written]
 
 
-def _write_elastix(chain: Chain, path: Path, reference: Grid | None) -> list[Path]:
+def _write_elastix(chain: Chain, path: Path, reference: Grid | None, outside: Outside) -> list[Path]:
     """A parameter file; where the chain deforms, it names the image of displacements beside it; both or none."""
     if chain.is_linear:
         if reference is None:
@@ -140,7 +157,7 @@ def _write_elastix(chain: Chain, path: Path, reference: Grid | None) -> list[Pat
         single = chain.links[0].transform if len(chain.links) == 1 else chain.affine()
         _write_text(elastix.linear_text(single, reference), path)
         return [path]
-    field = field_of(chain, reference)
+    field = field_of(chain, reference, outside)
     image = path.with_name(f"{path.stem}.field.mha")
     with files.OutputFolder(path.parent) as folder:
         files.write_field(field, folder.stage(image.name))

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from semreg import files
 from semreg.errors import ConfigError, GeometryError, ImageError
@@ -22,6 +23,7 @@ from semreg.preparation import CT_AIR, CT_BELOW
 from semreg.segments import on_labels
 from semreg.stored import Stored
 from semreg.transforms.chain import Chain
+from semreg.transforms.domain import Outside
 
 MOST_LABELS = 4096
 """Images with more different values are no label maps."""
@@ -77,34 +79,53 @@ def _sitk_of(stored: Stored, *, nearest: bool) -> Any:
 
 
 def resample(
-    image: Any, chain: Chain, grid: Grid, interpolation: Interpolation, background: float | None = None
+    image: Any,
+    chain: Chain,
+    grid: Grid,
+    interpolation: Interpolation,
+    background: float | None = None,
+    *,
+    outside: Outside = Outside.IDENTITY,
 ) -> Any:
     """The image on ``grid``, read where ``chain`` leads from there (grid → image), a ``SimpleITK.Image`` of its type.
 
     Integers are rounded and clipped; labels stay exact whatever their size. ``background`` where the image shows
-    nothing: by default that of ``background_of``. Raises GeometryError for another dimension, ConfigError
-    for an interpolation that the image cannot have.
+    nothing: by default that of ``background_of``. ``outside``: what is read beyond the boxes of the fields of the
+    chain; with ``Outside.BACKGROUND`` the background is there too. Raises GeometryError for another dimension,
+    ConfigError for an interpolation that the image cannot have.
     """
     import SimpleITK as sitk
 
-    transform = chain.sitk() if chain.is_forward else sitk_transform(chain.field_on(grid))
     if image.GetDimension() == chain.dimension + 1:
-        return _each_frame(image, lambda frame: resample(frame, chain, grid, interpolation, background))
+        return _each_frame(image, lambda each: resample(each, chain, grid, interpolation, background, outside=outside))
     if not image.GetDimension() == chain.dimension == grid.dimension:
         raise GeometryError(
             f"expected an image and a reference in {chain.dimension}-D as the transform, got one in "
             f"{image.GetDimension()}-D and one in {grid.dimension}-D: give images of that dimension"
         )
-    outside = background_of(image, interpolation) if background is None else background
+    plain = chain.is_forward and outside is not Outside.CONTINUE
+    transform = chain.sitk() if plain else sitk_transform(chain.field_on(grid, outside))
+    beyond = chain.coverage(grid).beyond if outside is Outside.BACKGROUND else None
+    value = background_of(image, interpolation) if background is None else background
     reference = with_sitk_header(sitk.Image(list(grid.size_xyz), sitk.sitkUInt8), grid)
     components = image.GetNumberOfComponentsPerPixel()
+
+    def read(component: Any) -> Any:
+        result = _resample_one(component, reference, transform, interpolation, value)
+        return result if beyond is None else _without(result, beyond, value)
+
     if components == 1:
-        return _resample_one(image, reference, transform, interpolation, outside)
-    parts = [
-        _resample_one(sitk.VectorIndexSelectionCast(image, c), reference, transform, interpolation, outside)
-        for c in range(components)
-    ]
-    return sitk.Compose(parts)
+        return read(image)
+    return sitk.Compose([read(sitk.VectorIndexSelectionCast(image, c)) for c in range(components)])
+
+
+def _without(image: Any, beyond: Tensor, value: float) -> Any:
+    """The image with ``value`` where ``beyond`` (*S) is true."""
+    import SimpleITK as sitk
+
+    kept = sitk.GetImageFromArray((~beyond).numpy().astype(np.uint8))
+    kept.CopyInformation(image)
+    return sitk.Mask(image, kept, value)
 
 
 def _resample_one(image: Any, reference: Any, transform: Any, interpolation: Interpolation, outside: float) -> Any:

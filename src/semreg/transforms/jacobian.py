@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from semreg.errors import GeometryError
 from semreg.fields import Field, Volume, jacobian_determinant
 from semreg.geometry import Grid
 from semreg.itk_bridge import matrix_of
 from semreg.transforms.chain import Chain
+from semreg.transforms.domain import Outside
 from semreg.transforms.formats import field_of
 
 PERCENTILES = (1.0, 50.0, 99.0)
@@ -29,20 +31,38 @@ class JacobianSummary:
     maximum: float
     folded_share: float
     """Share of the voxels whose determinant is not positive."""
+    outside_share: float = 0.0
+    """Share of the voxels of the grid that the numbers above leave out: beyond the boxes of the transform's fields, and
+    beside them, where the differences reach across the face."""
 
 
-def jacobian_map(chain: Chain, reference: Grid | None = None) -> tuple[Volume, JacobianSummary]:
+def jacobian_map(
+    chain: Chain, reference: Grid | None = None, *, outside: Outside = Outside.IDENTITY
+) -> tuple[Volume, JacobianSummary]:
     """The determinants (1, *S) on the reference grid, or on that of the field, as ITK computes them, and their summary.
 
-    ITK's differences halve at the border; so the matrices at the end count by their own, exact determinant. Raises
-    ConfigError where no grid is known, GeometryError for one of another dimension.
+    ITK's differences halve at the border; so the matrices at the end count by their own, exact determinant.
+    ``outside``: the map beyond the boxes of the chain's fields, NaN with ``Outside.BACKGROUND``; the summary leaves
+    these voxels out. Raises ConfigError where no grid is known, GeometryError for one of another dimension or where
+    nothing is left.
     """
     bent, factor = _without_matrices(chain)
-    field = field_of(chain if bent is None else bent, reference)
+    field = field_of(chain if bent is None else bent, reference, outside)
+    left_out = chain.coverage(field.grid).touched()
     determinant = jacobian_determinant(Field(field.vox.double(), field.grid)) * factor
     if bent is None:
         determinant = torch.full(field.grid.shape, factor, dtype=torch.float64)
-    return Volume(determinant[None], field.grid), summarise(determinant)
+    if left_out is None:
+        return Volume(determinant[None], field.grid), summarise(determinant)
+    if bool(left_out.all()):
+        raise GeometryError(
+            f"expected a reference that the transform says something of, got {field.grid.box()}, which lies outside of "
+            "its box: give the fixed image of the transform"
+        )
+    summary = replace(summarise(determinant[~left_out]), outside_share=float(left_out.double().mean()))
+    if outside is Outside.BACKGROUND:
+        determinant = determinant.masked_fill(left_out, torch.nan)
+    return Volume(determinant[None], field.grid), summary
 
 
 def _without_matrices(chain: Chain) -> tuple[Chain | None, float]:

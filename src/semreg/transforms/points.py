@@ -18,9 +18,10 @@ import numpy as np
 
 from semreg.errors import ConfigError, GeometryError, ImageError
 from semreg.files import atomic_file
-from semreg.transforms.chain import Chain
+from semreg.transforms.chain import Chain, Followed
+from semreg.transforms.domain import Outside, warn_beyond
 from semreg.transforms.meshes import Mesh, is_mesh, parse_vtk, parse_vtp
-from semreg.transforms.pointwise import Distances, Points
+from semreg.transforms.pointwise import Points
 
 logger = logging.getLogger("semreg")
 
@@ -73,12 +74,16 @@ def read_points(path: str | Path, *, ras: bool = False) -> PointFile:
     return found
 
 
-def move_points(source: Path, target: Path, chain: Chain, *, ras: bool = False) -> tuple[int, Distances]:
-    """Write the points of ``source`` after ``chain`` to ``target``, a file of the same kind.
+def move_points(
+    source: Path, target: Path, chain: Chain, *, ras: bool = False, outside: Outside = Outside.IDENTITY
+) -> Followed:
+    """Write the points of ``source`` after ``chain`` to ``target``, a file of the same kind, and say which were beyond.
 
-    Returns their number and the residual of the inversion at each in mm (see ``Chain.map``). Raises ConfigError for
-    another kind, ImageError, GeometryError, OutputError.
+    ``outside``: what points do beyond the boxes of the chain's fields. Raises ConfigError for another kind and for the
+    background, which no point has; ImageError, GeometryError, OutputError.
     """
+    if outside is Outside.BACKGROUND:
+        raise ConfigError("expected the outside continue or identity for points, got background: points have none")
     if source.suffix.lower() != target.suffix.lower():
         raise ConfigError(f"expected points to be written as they are stored, in a {source.suffix} file, got {target}")
     file = read_points(source, ras=ras)
@@ -88,11 +93,14 @@ def move_points(source: Path, target: Path, chain: Chain, *, ras: bool = False) 
             f"expected points in {chain.dimension}-D as the transform, got points in {len(file.points)}-D in {source}: "
             "give those that belong to its images"
         )
-    moved, residual = chain.map(points)
-    data = file.rewritten(np.concatenate([moved, rest]))
+    moved = chain.follow(points, outside)
+    data = file.rewritten(np.concatenate([moved.points, rest]))
     with atomic_file(target) as partial:
         partial.write_bytes(data)
-    return points.shape[1], residual
+    beyond = int((moved.beyond & ~np.isnan(moved.residual)).sum())  # what has no origin is counted as such
+    if beyond:
+        warn_beyond(beyond, points.shape[1], "points", outside)
+    return moved
 
 
 def _parse_csv(data: bytes, ras: bool) -> PointFile:

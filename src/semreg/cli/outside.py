@@ -1,0 +1,20 @@
+"""The flag that says what is beyond the box of a field, for all commands that use transforms. Loads nothing heavy."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+
+class Beyond(str, Enum):
+    """The values of ``semreg.transforms.Outside``."""
+
+    CONTINUE = "continue"
+    IDENTITY = "identity"
+    BACKGROUND = "background"
+
+
+OUTSIDE_HELP = "Beyond the box of a field: identity, as ITK; continue its border; background: nothing is known."
+OutsideBox = Annotated[Beyond, typer.Option("--outside", help=OUTSIDE_HELP)]
