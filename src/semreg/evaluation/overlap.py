@@ -107,9 +107,7 @@ def table_of_labels(
     sides = []
     for field in fields:
         read = _in_common(_kept(brought(moving, field, fixed.grid), kept), moving, both)
-        sides.append(
-            dict(zip(both, _measured(target, read, len(both), fixed.grid.spacing, tolerance_mm), strict=True))
-        )
+        sides.append(dict(zip(both, _measured(target, read, len(both), fixed.grid.spacing, tolerance_mm), strict=True)))
     names = {**moving.names, **fixed.names, **(names or {})}
     missing = dict.fromkeys(MEASURES)
     each = [

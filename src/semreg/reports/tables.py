@@ -93,7 +93,9 @@ def _points_note(evaluation: Mapping[str, Any]) -> str:
     p95, worst, before = (
         number(at(landmarks, *path.split("."))) for path in ("after.p95", "after.maximum", "before.maximum")
     )
-    return f"{landmarks['count']} points, 95 % below {p95} mm, worst {worst} mm (before {before})"
+    got_worse = at(landmarks, "worse")
+    more = "" if got_worse is None else f", {got_worse} got worse"
+    return f"{landmarks['count']} points, 95 % below {p95} mm, worst {worst} mm (before {before}){more}"
 
 
 def landmark_rows(evaluation: Mapping[str, Any] | None) -> list[dict[str, Any]]:

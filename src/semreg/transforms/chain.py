@@ -179,7 +179,7 @@ class Chain:
         for part in slabs(grid.shape, PIECE):
             found = self.follow(voxel_points(grid, part)).beyond
             beyond[part] = torch.from_numpy(found).reshape(beyond[part].shape)
-        return Coverage(beyond if bool(beyond.any()) else None)
+        return Coverage(beyond if bool(beyond.any()) else None, continued=not self.is_forward)
 
     def _covers(self, grid: Grid) -> bool:
         """Whether it is clear without a look at each voxel that all are known: corners in the box of a first field."""

@@ -75,6 +75,8 @@ class Coverage:
 
     beyond: Tensor | None
     """(*S), bool; None: no voxel."""
+    continued: bool = False
+    """Whether the chain has an inverse, which on a grid continues where it would stay."""
 
     @property
     def share(self) -> float:
@@ -93,6 +95,8 @@ class Coverage:
 
     def say(self, outside: Outside) -> None:
         """Warn where there are such voxels."""
+        if self.continued and outside is Outside.IDENTITY:
+            outside = Outside.CONTINUE
         if self.beyond is not None:
             warn_beyond(int(self.beyond.count_nonzero()), self.beyond.numel(), "voxels", outside)
 
