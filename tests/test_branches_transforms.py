@@ -62,10 +62,10 @@ def test_a_plane_keeps_its_axes_and_says_so(tmp_path: Path, caplog: pytest.LogCa
     markups = {"markups": [{"type": "Plane", "coordinateSystem": "LPS", "controlPoints": points}]}
     (tmp_path / "a.mrk.json").write_text(json.dumps(markups))
     with caplog.at_level(logging.WARNING, logger="semreg"):
-        count, _ = move_points(
+        moved = move_points(
             tmp_path / "a.mrk.json", tmp_path / "b.mrk.json", Chain.of(sitk.TranslationTransform(3, BOX))
         )
-    assert count == 1
+    assert moved.points.shape == (3, 1)
     assert "of a Plane only the control points are moved" in caplog.text
     np.testing.assert_allclose(read_points(tmp_path / "b.mrk.json").points[:, 0], np.array([1.0, 2.0, 3.0]) + BOX)
 
