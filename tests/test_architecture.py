@@ -23,7 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("sampling", "scattered", "nifti", "tiles", "inversion", "presets", "nifti_header", "hdf5"),
     ("fields",),
     ("similarity", "regularity", "consistency", "itk_bridge", "itk_tensor", "preparation"),
-    ("body", "stack", "pictures", "headers", "segments"),
+    ("modality", "body", "stack", "pictures", "headers", "segments"),
     ("intensities", "dicom_frames", "dicom_segments", "dicom", "stored"),
     ("image_files", "images", "intake"),
     ("features", "catalogue", "files", "dense", "parametric", "phantom"),

@@ -14,6 +14,7 @@ from semreg.automatic import Machine, Sight, decide, look, shares, this_machine
 from semreg.config import FeatureConfig, ModelConfig, RefineConfig, RegistrationConfig
 from semreg.fields import Volume
 from semreg.geometry import index_map
+from semreg.modality import Recognised
 from semreg.phantom import make_pair
 from semreg.planning import resolve
 
@@ -39,6 +40,13 @@ def smooth(shape=(12, 13, 14)):
     return 40.0 * z + 20.0 * y + 13.0 * x + noise(*shape, seed=4).numpy()
 
 
+def air_and_tissue():
+    """CT: a block of 40 HU in air, both with noise."""
+    values = np.full((12, 13, 14), -1000.0)
+    values[3:9, 3:10, 4:11] = 40.0
+    return values + 20.0 * noise(12, 13, 14, seed=4).numpy()
+
+
 def pieces(values):
     """Blocks of a few values on a background of 0."""
     data = np.zeros((14, 15, 16))
@@ -49,8 +57,9 @@ def pieces(values):
 
 def test_the_kind_of_an_image_is_seen():
     """CT by its air, masks and labels by few values in pieces, pictures by 8 bits in 2-D, the rest is grey values."""
-    assert look(volume(smooth() - 1024.0)).kind == "ct"
+    assert look(volume(air_and_tissue())).kind == "ct"
     assert look(volume(smooth())).kind == "grey"
+    assert look(volume(smooth() - 1024.0)).kind == "grey"  # an image shifted
     assert look(volume(np.round(smooth()))).kind == "grey"
     assert look(volume(pieces([7]))).kind == "mask"
     assert look(volume(pieces([3, 9, 17]))).kind == "labels"
@@ -64,7 +73,7 @@ def test_the_kind_of_an_image_is_seen():
 
 def test_bad_values_say_nothing_of_the_kind():
     """NaN and infinities do not hide CT, and an image of nothing else is no error here."""
-    values = smooth() - 1024.0
+    values = air_and_tissue()
     values[0, 0, 0], values[1, 0, 0] = math.nan, -math.inf
     assert look(volume(values)).kind == "ct"
     assert look(volume(np.full((4, 5, 6), math.nan))).kind == "grey"
@@ -187,7 +196,7 @@ def test_every_line_is_a_sentence_with_numbers_in_mm():
         ("coarse.enabled", "false", "no search, as set"),
         ("align.transform", "none", "no alignment, as set"),
         ("align.transform", "affine", "turned by up to 45°, affine, as set"),
-        ("intensities.body", "false", "around the body count, as set"),
+        ("intensities.body", "true", "around the body, as table and air, does not count, as set"),
         ("refine.enabled", "false", "no refinement, as set"),
     ],
 )
@@ -239,17 +248,18 @@ def test_labels_are_said_to_be_labels():
     assert "hold" not in " ".join(decide(grey, grey, RegistrationConfig(), PLENTY).lines)
 
 
-def test_what_is_left_out_around_the_body_is_said():
-    """Of CT table and air are left out, of anything else nothing, and the sentence names the image."""
-    ct = replace(BRAIN, kind="ct")
-    for images, words in (
-        ((ct, BRAIN), "the fixed image"),
-        ((BRAIN, ct), "the moving image"),
-        ((ct, ct), "either image"),
+def test_who_says_what_an_image_is_is_said():
+    """The sentences tell a guess from what a header says and from what was set; by default the whole image counts."""
+    for known, words in (
+        (Recognised("ct", "values"), "looks like CT in Hounsfield units"),
+        (Recognised("ct", "header"), "is CT by its DICOM header"),
+        (Recognised("mr", "settings"), "is MR as set"),
+        (Recognised("other", "header"), "is neither CT nor MR by its DICOM header"),
     ):
-        text = " ".join(decide(*images, RegistrationConfig(), PLENTY).lines)
-        assert f"Table and air around the body in {words} do not count, because it looks like CT" in text
-    assert "Table" not in " ".join(decide(BRAIN, BRAIN, RegistrationConfig(), PLENTY).lines)
+        sight = replace(BRAIN, kind="ct" if known.ct else "grey", recognised=known)
+        lines = decide(sight, BRAIN, RegistrationConfig(), PLENTY).lines
+        assert words in lines[0]
+        assert "Table" not in " ".join(lines)
 
 
 @pytest.mark.parametrize("size", [(1, 1, 1), (5, 1, 7), (4, 3, 5), (64, 60, 1), (5, 4)])

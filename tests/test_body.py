@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from conftest import ORIENTATIONS, make_grid, noise, rotation
-from semreg.body import MARGIN_MM, body_mask, content_mask, is_ct_like
+from semreg.body import MARGIN_MM, body_mask, content_mask
 from semreg.fields import Volume
 from semreg.files import read_image
 from semreg.geometry import AxisOrder, Grid, canonical_order, reorder
@@ -168,16 +168,6 @@ def test_content_of_ct_is_the_body():
     holed = volume.data.clone()
     holed[..., :3] = float("nan")
     assert torch.equal(content_mask(Volume(holed, volume.grid)).data, expected)
-
-
-def test_what_is_ct():
-    """An image is CT by a finite value below -500, wherever NaN and infinities are."""
-    grid = Grid.of_shape((2, 3))
-    for values, expected in (
-        ([0.0, -501.0], True), ([0.0, -500.0], False), ([torch.nan, -800.0], True), ([-torch.inf, 3.0], False),
-        ([torch.nan, torch.nan], False),
-    ):  # fmt: skip
-        assert is_ct_like(Volume(torch.tensor(values * 3).reshape(1, 2, 3), grid)) is expected
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the folder of real pairs, ../shared/data, is not here")

@@ -125,6 +125,8 @@ def test_each_way_to_say_a_setting_has_its_rank(tmp_path):
     assert (load_config(flags).align.transform, load_config(flags).seed) == ("rigid", 4)
     assert load_config(flags).intensities.body is True
     assert load_config(SettingFlags(symmetric=False, body_mask=False)).refine.symmetric is False
+    assert load_config(SettingFlags(modality="ct,mr")).intensities.modalities == ("ct", "mr")
+    assert load_config(SettingFlags(modality="other")).intensities.modalities == ("other", "other")
     assert load_config(SettingFlags()) == RegistrationConfig()
 
 
@@ -138,6 +140,8 @@ def test_flags_that_exclude_each_other_are_refused(run, pair, tmp_path):
         ("--initial", tmp_path / "a.tfm", "--initial-landmarks", tmp_path / "a.csv", tmp_path / "b.csv"),
         ("--preset", "lungs"),
         ("--align", "sideways"),
+        ("--modality", "pet"),
+        ("--modality", "ct,mr,ct"),
     ):
         code, text, err = run("register", fixed, moving, "-o", out, *flags)
         assert (code, text) == (2, "")
@@ -166,6 +170,8 @@ def test_explain_says_what_is_decided_and_then_does_it(run, pair):
     told = json.loads(run("register", fixed, moving, "-o", out, "--explain", "--dry-run", "--json")[1])
     assert told["memory_bytes"] > 1e8
     assert told["lines"][0] == lines[0]
+    text = run("register", fixed, moving, "-o", out, "--explain", "--dry-run", "--modality", "mr,ct")[1]
+    assert [line.partition(" mm and ")[2] for line in text.splitlines()[:2]] == ["is MR as set.", "is CT as set."]
 
 
 def test_explain_does_not_disturb_json(run, pair):

@@ -354,3 +354,14 @@ def test_colour_slice_becomes_grey(tmp_path):
     write_dicom(tmp_path / "colour.dcm", tags)
     expected = colours @ np.array([0.299, 0.587, 0.114])
     np.testing.assert_allclose(read_image(tmp_path / "colour.dcm").volume.data[0, 0], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("said", "known"), [("CT", "ct"), ("MR", "mr"), ("PT", "other"), ("", None)])
+def test_modality_is_read(said, known, tmp_path):
+    """An image knows what its header says that it is, be it a folder or one file; other formats say nothing."""
+    write_stack(tmp_path / "series", positions([0, 3, 6]), extra={0x00080060: ("CS", said)})
+    image = read_image(tmp_path / "series")
+    assert image.modality == known
+    assert read_image(next((tmp_path / "series").iterdir())).modality == known
+    sitk.WriteImage(sitk.Image((4, 5, 6), sitk.sitkInt16), str(tmp_path / "a.nii"))
+    assert read_image(tmp_path / "a.nii").modality is None

@@ -16,7 +16,7 @@ from semreg.intensities import treat
 
 SHAPE = (12, 60, 80)
 GRID = make_grid(SHAPE[::-1], (4.0, 4.5, 6.0), (-100.0, 50.0, 7.0), rotation(3, 9.0))
-NO_BODY = IntensityConfig(body=False)
+BODY = IntensityConfig(body=True)
 
 
 def ct():
@@ -58,7 +58,7 @@ def test_what_needs_nothing_is_the_same_object(weighted):
 def test_padding_is_outside_and_air(value):
     """Padding of any value gets the weight 0 and the value of air; every other voxel stays bit for bit."""
     volume = padded(value)
-    treated, weight, done = treat(volume, None, NO_BODY, "fixed")
+    treated, weight, done = treat(volume, None, IntensityConfig(), "fixed")
     assert torch.equal(weight.data == 0, corner())
     assert bool((treated.data[corner()] == -1024).all())
     assert torch.equal(treated.data[~corner()], volume.data[~corner()])
@@ -69,7 +69,7 @@ def test_interpolated_edge_of_padding_is_outside():
     """Where padding was interpolated with air the values between are outside, too."""
     volume = padded()
     volume.data[0, :, 3, 5:15] = -2100.0
-    _, weight, done = treat(volume, None, NO_BODY, "fixed")
+    _, weight, done = treat(volume, None, IntensityConfig(), "fixed")
     assert bool((weight.data[0, :, 3, 5:15] == 0).all())
     assert done["padding"]["value"] == -3024
 
@@ -78,7 +78,7 @@ def test_weight_and_padding_multiply():
     """What a mask excludes stays excluded and its weights remain."""
     weight = Volume(torch.full((1, *SHAPE), 0.5), GRID)
     weight.data[:, :4] = 0
-    _, both, _ = treat(padded(), weight, NO_BODY, "fixed")
+    _, both, _ = treat(padded(), weight, IntensityConfig(), "fixed")
     assert torch.equal(both.data, torch.where(corner(), torch.zeros(()), weight.data))
 
 
@@ -88,7 +88,7 @@ def test_single_low_voxels_and_wide_ranges_are_no_padding():
     ringing.data[0, 2, 3, 4] = -1300.0
     phases = Volume(torch.rand(1, *SHAPE, generator=torch.Generator().manual_seed(1)) * 8191 - 4096, GRID)
     for volume in (ringing, phases):
-        treated, weight, done = treat(volume, None, NO_BODY, "fixed")
+        treated, weight, done = treat(volume, None, IntensityConfig(), "fixed")
         assert treated is volume
         assert (weight, done) == (None, {})
 
@@ -96,7 +96,7 @@ def test_single_low_voxels_and_wide_ranges_are_no_padding():
 def test_padding_can_be_kept():
     """With padding=False nothing is taken for padding."""
     volume = padded()
-    treated, weight, done = treat(volume, None, IntensityConfig(padding=False, body=False, winsorise=False), "fixed")
+    treated, weight, done = treat(volume, None, IntensityConfig(padding=False, winsorise=False), "fixed")
     assert treated is volume
     assert (weight, done) == (None, {})
 
@@ -150,25 +150,22 @@ def test_sparse_images_are_not_flattened():
         assert treat(volume, None, IntensityConfig(winsorise=winsorise), "fixed")[0] is volume
 
 
-def test_body_of_ct_by_default():
-    """CT without a mask counts in its body only, and the share is on record; with a mask, or on demand, it does not."""
+def test_body_of_ct_on_demand():
+    """By default all of CT counts; on demand its body does, times the weight it has, and the share is on record."""
     volume = ct()
-    treated, weight, done = treat(volume, None, IntensityConfig(), "fixed")
+    assert treat(volume, None, IntensityConfig(), "fixed") == (volume, None, {})
+    treated, weight, done = treat(volume, None, BODY, "fixed")
     expected = body_mask(volume)
     assert treated is volume
     assert torch.equal(weight.data, expected.data)
     assert done == {"body": {"share": float(expected.data.mean()), "margin_mm": MARGIN_MM}}
     given = Volume(torch.full((1, *SHAPE), 0.5), GRID)
-    assert treat(volume, given, IntensityConfig(), "fixed") == (volume, given, {})
-    assert treat(volume, None, NO_BODY, "fixed") == (volume, None, {})
-    both = treat(volume, given, IntensityConfig(body=True), "fixed")[1]
-    assert torch.equal(both.data, expected.data * 0.5)
-    assert torch.equal(treat(volume, given, IntensityConfig(), "fixed", masked=False)[1].data, expected.data * 0.5)
+    assert torch.equal(treat(volume, given, BODY, "fixed")[1].data, expected.data * 0.5)
 
 
 def test_padded_ct_is_masked_as_unpadded():
     """Padding does not disturb the body mask, and both are on record."""
-    _, weight, done = treat(padded(), None, IntensityConfig(), "fixed")
+    _, weight, done = treat(padded(), None, BODY, "fixed")
     assert set(done) == {"padding", "body"}
     air = ct()
     air.data[corner()] = -1024
@@ -200,8 +197,8 @@ def test_result_does_not_depend_on_storage():
     volume = padded()
     volume.data[0, 3, 30, 40] = 1e5
     axes = canonical_order(make_grid((2, 2, 2), (1, 1, 1), (0, 0, 0), np.eye(3)[:, [2, 0, 1]] * [1, -1, 1]))
-    treated, weight, done = treat(volume, None, IntensityConfig(), "fixed")
-    others = treat(volume.reordered(axes), None, IntensityConfig(), "fixed")
+    treated, weight, done = treat(volume, None, BODY, "fixed")
+    others = treat(volume.reordered(axes), None, BODY, "fixed")
     assert torch.equal(others[0].data, treated.reordered(axes).data)
     assert torch.equal(others[1].data, weight.reordered(axes).data)
     assert others[2] == done

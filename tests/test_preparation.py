@@ -294,11 +294,9 @@ def test_initial_field_that_leads_away_is_refused():
         to_frame(noise_volume(GRID), None, target, field)
 
 
-def test_background_is_air_in_ct_and_the_minimum_elsewhere():
-    """Outside is −1024 for CT, which has values of air, else the smallest finite value of the image."""
-    ct = Volume(torch.tensor([[[[-1000.0, 40.0, 1200.0]]]]), make_grid((3, 1, 1), (1, 1, 1), (0, 0, 0), np.eye(3)))
-    assert background(ct) == -1024.0
-    for lowest in (0.0, -37.5, 12.0):
-        mr = Volume(torch.tensor([[[[lowest, float("nan"), 1200.0]]]]), ct.grid)
-        assert background(mr) == lowest
-    assert background(Volume(torch.full((1, 1, 1, 3), float("nan")), ct.grid)) == 0.0
+def test_background_is_the_smallest_value():
+    """Outside is the smallest finite value of the image, whatever it shows: of CT, field maps and MR."""
+    grid = make_grid((3, 1, 1), (1, 1, 1), (0, 0, 0), np.eye(3))
+    for lowest in (-3024.0, -1000.0, -700.0, 0.0, -37.5, 12.0):
+        assert background(Volume(torch.tensor([[[[lowest, float("nan"), 1200.0]]]]), grid)) == lowest
+    assert background(Volume(torch.full((1, 1, 1, 3), float("nan")), grid)) == 0.0

@@ -101,10 +101,10 @@ def test_the_inverse_brings_the_fixed_image_back():
 
 
 @pytest.mark.parametrize(
-    ("values", "expected"), [((-1000.0, 400.0), -1024.0), ((5.0, 9.0), 5.0), ((-3.0, np.nan), -3.0)]
+    ("values", "expected"), [((-1000.0, 400.0), -1000.0), ((-700.0, 700.0), -700.0), ((-3.0, np.nan), -3.0)]
 )
 def test_background(values, expected):
-    """Where nothing is shown there is −1024 in a CT and the smallest value elsewhere, and 0 among labels."""
+    """Where nothing is shown there is the smallest value of the image, CT or not, and 0 among labels."""
     array = np.full(MOVING.shape, values[0], np.float32)
     array[4, 5, 6] = values[1]
     image = give_header(sitk.GetImageFromArray(array), MOVING)

@@ -99,7 +99,7 @@ def align(  # noqa: PLR0913 - two images, two masks, a start and a hook are what
             found = Alignment(np.eye(n + 1) if before is None else before, "none", math.nan, None, math.nan, ())
         else:
             treated = canonical(pair.treated["fixed"]), canonical(pair.treated["moving"])
-            found = find_alignment(*treated, config.align, chosen, start=before, on_step=on_step)
+            found = find_alignment(*treated, config.align, chosen, ct=pair.ct, start=before, on_step=on_step)
     with clock.stage("field"):
         field = field_of_transform(transform_of(found.matrix), pair.grids[0])
         warped = warp(pair.cleaned["moving"][0], field, outside=pair.outside)
@@ -108,6 +108,7 @@ def align(  # noqa: PLR0913 - two images, two masks, a start and a hook are what
         "threads": torch.get_num_threads(),
         "seed": config.seed,
         "settings": to_dict(config),
+        "modality": {name: known.to_dict() for name, known in pair.recognised.items()},
         "intensities": pair.done,
         "alignment": alignment_record(found),
         "background": pair.outside,
@@ -133,7 +134,7 @@ def aligned_start(
     with clock.stage("align"):
         found = find_alignment(
             canonical(pair.treated["fixed"]), canonical(pair.treated["moving"]), config.align, device,
-            start=None if linear is None else matrix_of(linear), reach_mm=reach, on_step=clock.on_step,
+            ct=pair.ct, start=None if linear is None else matrix_of(linear), reach_mm=reach, on_step=clock.on_step,
         )  # fmt: skip
     for doubt in found.doubts:
         logger.warning("the alignment is doubtful: %s", doubt)
@@ -173,20 +174,23 @@ def start_of(initial: Any, landmarks: Points | None, family: str, dimension: int
     return transform_of(fit_points(kind, fixed, moving))
 
 
-def picture(image: Cleaned, device: torch.device) -> Picture:
-    """An image in canonical axes as the alignment sees it."""
+def picture(image: Cleaned, device: torch.device, *, ct: bool | None = None) -> Picture:
+    """An image in canonical axes as the alignment sees it; ``ct`` as for ``content_of``."""
     volume, weight = image
-    return Picture(volume, weight, content_of(image)).to(device)
+    return Picture(volume, weight, content_of(image, ct=ct)).to(device)
 
 
-def content_of(image: Cleaned) -> Volume:
-    """How much each place counts, (1, *S) at a coarse resolution: what shows something, and a rim around it."""
+def content_of(image: Cleaned, *, ct: bool | None = None) -> Volume:
+    """How much each place counts, (1, *S) at a coarse resolution: what shows something, and a rim around it.
+
+    ``ct``: whether its values are Hounsfield units; None: as they look.
+    """
     volume, weight = image
     n = volume.grid.dimension
     spacing = (math.prod(max(e, s) for e, s in zip(volume.grid.extent_mm, volume.grid.spacing, strict=True))) ** (1 / n)
     spacings = tuple(max(spacing / CONTENT_VOXELS, s) for s in volume.grid.spacing)
     grid = covering_grid(volume.grid, volume.grid, spacings)
-    share = content_mask(volume).averaged_on(grid).data
+    share = content_mask(volume, ct=ct).averaged_on(grid).data
     grown = torch.from_numpy(maximum_filter(share[0].numpy(), size=2 * RIM + 1))[None]
     if weight is not None:
         grown = grown * weight.averaged_on(grid).data
@@ -199,13 +203,15 @@ def find_alignment(  # noqa: PLR0913 - two images, how, where, and from where
     config: AlignConfig,
     device: torch.device,
     *,
+    ct: tuple[bool | None, bool | None] = (None, None),
     start: Matrix | None = None,
     reach_mm: float = 0.0,
     on_step: OnStep | None = None,
 ) -> Alignment:
     """The map that brings ``moving`` onto ``fixed``, both in canonical axes with the weight of their voxels.
 
-    ``reach_mm`` is what a deformation that follows can cover, 0 without one. Raises GeometryError as ``align``.
+    ``ct``: whether the values of either are Hounsfield units; None: as they look. ``reach_mm`` is what a deformation
+    that follows can cover, 0 without one. Raises GeometryError as ``align``.
     """
     mind = MindSSC(fixed[0].grid.dimension, RADIUS, DILATION)
 
@@ -214,8 +220,8 @@ def find_alignment(  # noqa: PLR0913 - two images, how, where, and from where
 
     levels = config.levels or (LEVELS_BEFORE if reach_mm else LEVELS)
     return align_pictures(
-        picture(fixed, device),
-        picture(moving, device),
+        picture(fixed, device, ct=ct[0]),
+        picture(moving, device, ct=ct[1]),
         described,
         replace(config, levels=levels),
         start=start,

@@ -15,7 +15,7 @@ import torch
 
 from semreg.fields import Volume, reorder_tensor
 from semreg.geometry import AxisOrder, Grid, canonical_order, reorder
-from semreg.preparation import CT_BELOW
+from semreg.modality import is_ct_like
 from semreg.sampling import pool
 
 logger = logging.getLogger("semreg")
@@ -27,8 +27,6 @@ COARSE_MM = 4.0
 FEWEST_VOXELS = 32
 CONTENT_VOXELS = 64
 """Other images are averaged to about so many voxels along the longest axis."""
-HIGHEST_STORED = float(1 << 18)
-"""Above what scanners store, 16 bits, with some room for what metal and filters make of it."""
 TISSUE_HU = -350.0
 """CT: above is tissue; between lung or foam and fat."""
 PLATE_VOXELS = 1.25
@@ -47,17 +45,6 @@ MOST_BETWEEN = 0.35
 Mask: TypeAlias = npt.NDArray[np.bool_]
 
 
-def is_ct_like(volume: Volume) -> bool:
-    """Whether an image has values that only CT in HU is expected to have: some below ``preparation.CT_BELOW``, none
-    beyond what scanners store.
-    """
-    lowest, highest = (float(value) for value in torch.aminmax(volume.data))
-    if not (np.isfinite(lowest) and np.isfinite(highest)):
-        finite = volume.data[torch.isfinite(volume.data)]
-        lowest, highest = (float(v) for v in torch.aminmax(finite)) if finite.numel() else (0.0, 0.0)
-    return lowest < CT_BELOW and highest <= HIGHEST_STORED
-
-
 def body_mask(volume: Volume, margin_mm: float = MARGIN_MM) -> Volume:
     """The body in a CT image (1, *S) in HU, with what it encloses and ``margin_mm`` around it; float32 {0, 1}, (1, *S).
 
@@ -68,14 +55,14 @@ def body_mask(volume: Volume, margin_mm: float = MARGIN_MM) -> Volume:
     return _finished(_body(coarse), coarse, margin_mm)
 
 
-def content_mask(volume: Volume) -> Volume:
+def content_mask(volume: Volume, *, ct: bool | None = None) -> Volume:
     """Where an image (1, *S) of any modality, 2-D or 3-D, shows more than background; float32 {0, 1}, (1, *S).
 
-    CT: the body. Else: the side of the threshold of least cross entropy (Li and Tam, 1998) that the border of the
-    image does not lie on, so that tissue may be brighter or darker than the background. All is 1 where the image has
-    no background, as in a crop.
+    CT (``ct``; None: as its values look): the body. Else: the side of the threshold of least cross entropy (Li and Tam,
+    1998) that the border of the image does not lie on, so that tissue may be brighter or darker than the background.
+    All is 1 where the image has no background, as in a crop.
     """
-    if is_ct_like(volume):
+    if is_ct_like(volume) if ct is None else ct:
         return body_mask(volume, 0.0)
     coarse = _coarse(volume, max(volume.grid.extent_mm) / CONTENT_VOXELS)
     mask = _closed(_differs_from_border(coarse.values), (2,) * coarse.values.ndim)

@@ -12,6 +12,8 @@ from semreg.settings import require
 
 DistanceName = Literal["l1", "l2", "ncc", "lncc", "cosine", "l1cosine", "dotproduct", "dice"]
 """How features are compared; ``semreg.similarity`` has the formulas."""
+Modality = Literal["auto", "ct", "mr", "other"]
+"""What an image is. ``ct``: values in Hounsfield units. ``auto``: as its DICOM header says, else as its values look."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,8 @@ class ModelConfig:
 class IntensityConfig:
     """What of the intensities counts, before anything else sees them."""
 
+    modality: tuple[Modality, ...] = ("auto",)
+    """What both images are, or the fixed and then the moving one: CT has padding and a body in air, others do not."""
     padding: bool = True
     """Take voxels of a value that no scanner measures for outside of the image: CT below −1200 HU of nearly one value,
     such as −3024."""
@@ -60,13 +64,19 @@ class IntensityConfig:
     """Cut intensities off at the ``percentiles``. None: only where single voxels lie far beyond all others."""
     percentiles: tuple[float, ...] = (0.05, 99.95)
     """The lowest and the highest percentile, in percent of the voxels that count."""
-    body: bool | None = None
-    """Leave table and air around the body out. None: for CT-like images that come without a mask."""
+    body: bool = False
+    """Leave out what lies around the body: the table of CT and air, the background of other images."""
 
     def __post_init__(self) -> None:
         """Check the values (ConfigError)."""
+        require(len(self.modality) in (1, 2), "intensities.modality, one or two of them", self.modality)
         both = len(self.percentiles) == 2 and 0 <= self.percentiles[0] < self.percentiles[1] <= 100
         require(both, "intensities.percentiles, two ascending ones in 0..100", self.percentiles)
+
+    @property
+    def modalities(self) -> tuple[Modality, Modality]:
+        """Of the fixed and of the moving image."""
+        return self.modality[0], self.modality[-1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -332,7 +342,7 @@ class RegistrationConfig:
     seed: int = 0
     """Seed of all random numbers."""
     background: float | None = None
-    """Value of the warped image where the moving image shows nothing. None: −1024 for CT, else the image's minimum."""
+    """Value of the warped image where the moving image shows nothing. None: the moving image's smallest value."""
     models: tuple[ModelConfig, ...] = (ModelConfig(),)
     """Feature models; ``[[models]]`` in TOML."""
     intensities: IntensityConfig = field(default_factory=IntensityConfig)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from semreg.config import Modality
 from semreg.dicom_frames import (
     DOSE,
     SEGMENTATIONS,
@@ -319,6 +320,13 @@ def _reader(path: Path) -> Any:
 def _tag(reader: Any, key: str) -> str:
     """A tag as text, empty if there is none."""
     return str(reader.GetMetaData(key)).strip(" \0") if reader.HasMetaDataKey(key) else ""
+
+
+def modality_of(path: Path) -> Modality | None:
+    """What the header of a DICOM file says that it is; None if nothing."""
+    text = _tag(_reader(path), "0008|0060").upper()
+    known: dict[str, Modality | None] = {"": None, "CT": "ct", "MR": "mr"}
+    return known.get(text, "other")
 
 
 def _series(uid: str, files: list[Path], damaged: Mapping[Path, str]) -> Series:

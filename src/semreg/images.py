@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from semreg.dicom import is_dicom, read_series, series_grid
+from semreg.dicom import is_dicom, modality_of, read_series, series_grid
 from semreg.errors import GeometryError, ImageError
 from semreg.fields import Volume
 from semreg.geometry import Grid
@@ -46,7 +46,7 @@ def read_image(path: str | Path, *, series: str | None = None) -> LoadedImage:
     """
     path = Path(path)
     stored, digest = _stored(path, series, scalar=True)
-    return LoadedImage(_reading(path, stored.samples().volume), stored.pixel_type, path, digest)
+    return LoadedImage(_reading(path, stored.samples().volume), stored.pixel_type, path, digest, stored.modality)
 
 
 def read_labels(path: str | Path, *, series: str | None = None) -> LabelMap:
@@ -128,7 +128,8 @@ def _stored(path: Path, series: str | None, *, scalar: bool) -> tuple[Stored, st
     digest = digest_of(path, names)
     if path.is_dir() or is_dicom(path):
         volume, kind, segments = _reading(path, lambda: read_series(names, str(path)))
-        return Stored(volume.data[0].numpy(), volume.grid, None, kind, segments=segments), digest
+        modality = modality_of(names[0])
+        return Stored(volume.data[0].numpy(), volume.grid, None, kind, segments=segments, modality=modality), digest
     with tempfile.TemporaryDirectory(prefix="semreg-") as folder:
         reader = _reader(path, Path(folder))
         if scalar:

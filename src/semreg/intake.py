@@ -11,6 +11,7 @@ from semreg.geometry import Grid
 from semreg.images import in_one_unit
 from semreg.intensities import treat
 from semreg.itk_bridge import LoadedImage, to_volume
+from semreg.modality import Recognised, recognise
 from semreg.preparation import background, check_dimension, clean
 
 Cleaned: TypeAlias = tuple[Volume, Volume | None]
@@ -24,11 +25,18 @@ class Pair:
     cleaned: dict[str, Cleaned]
     """Finite, with the weight of mask and missing voxels: what is warped."""
     treated: dict[str, Cleaned]
-    """What features see: without padding, outliers and table."""
+    """What features see: without padding and outliers."""
+    recognised: dict[str, Recognised]
+    """What each image is taken for."""
     outside: float
     """Value of the warped image where the moving one shows nothing."""
     done: dict[str, Any]
     """What was done to the intensities of each image, for the record."""
+
+    @property
+    def ct(self) -> tuple[bool, bool]:
+        """Whether the values of the fixed and of the moving image are taken for Hounsfield units."""
+        return self.recognised["fixed"].ct, self.recognised["moving"].ct
 
     @property
     def grids(self) -> tuple[Grid, Grid]:
@@ -41,6 +49,7 @@ def take_in(fixed: Any, moving: Any, fixed_mask: Any, moving_mask: Any, config: 
     if isinstance(fixed, LoadedImage) and isinstance(moving, LoadedImage):
         fixed, moving = in_one_unit({"fixed": fixed, "moving": moving}).values()
     volumes = {"fixed": to_volume(fixed), "moving": to_volume(moving)}
+    recognised = recognise_both(fixed, moving, config)
     check_dimension(volumes["fixed"].grid, volumes["moving"].grid)
     outside = background(volumes["moving"]) if config.background is None else config.background
     masks = {"fixed": fixed_mask, "moving": moving_mask}
@@ -48,6 +57,12 @@ def take_in(fixed: Any, moving: Any, fixed_mask: Any, moving_mask: Any, config: 
     for name, volume in volumes.items():
         mask = None if masks[name] is None else to_volume(masks[name])
         cleaned[name] = clean(volume, mask, name)
-        image, weight, done[name] = treat(*cleaned[name], config.intensities, name, masked=mask is not None)
+        image, weight, done[name] = treat(*cleaned[name], config.intensities, name, ct=recognised[name].ct)
         treated[name] = (image, weight)
-    return Pair(cleaned, treated, outside, done)
+    return Pair(cleaned, treated, recognised, outside, done)
+
+
+def recognise_both(fixed: Any, moving: Any, config: RegistrationConfig) -> dict[str, Recognised]:
+    """What both images are taken for, by ``fixed`` and ``moving``."""
+    near, far = config.intensities.modalities
+    return {"fixed": recognise(fixed, near), "moving": recognise(moving, far)}

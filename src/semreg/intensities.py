@@ -12,48 +12,42 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from semreg.body import MARGIN_MM, body_mask, content_mask, is_ct_like
+from semreg.body import MARGIN_MM, body_mask, content_mask
 from semreg.config import IntensityConfig
 from semreg.errors import ImageError
 from semreg.fields import Volume
-from semreg.preparation import CT_AIR
+from semreg.modality import PADDING_BELOW, is_ct_like, padding_of
 
 logger = logging.getLogger("semreg")
 
-PADDING_BELOW = -1200.0
-"""HU that neither noise nor interpolation makes of air, which has −1000: below, a value may be padding."""
-PADDING_SPREAD = 50.0
-"""Values of padding lie within this distance of their median, but for what was interpolated at its edge."""
-PADDING_SHARE = 1e-3
-"""Share of the voxels below ``PADDING_BELOW`` from which they are padding and not single odd ones."""
+OUTSIDE_HU = -1024.0
+"""What takes the place of padding in CT."""
 RANGE_RATIO = 5.0
 """Values far beyond all others: their range is this many times the range between the percentiles."""
 
 
 def treat(
-    volume: Volume, weight: Volume | None, config: IntensityConfig, name: str, *, masked: bool | None = None
+    volume: Volume, weight: Volume | None, config: IntensityConfig, name: str, *, ct: bool | None = None
 ) -> tuple[Volume, Volume | None, dict[str, Any]]:
     """The image (1, *S) as features are to see it, the weight (1, *S) of its voxels, and what was done, in numbers.
 
     ``volume`` is finite, ``weight`` (None: all count) lies on its grid, as ``preparation.clean`` returns them; ``name``
-    says which image, for messages. ``masked``: whether the weight comes from a mask, which makes a body mask needless;
-    None: whether there is a weight.
+    says which image, for messages. ``ct``: whether its values are Hounsfield units; None: as they look.
 
     The record has an entry for each treatment that was needed: ``padding`` (``voxels``, their median ``value``),
     ``winsorised`` (``low`` and ``high``, ``voxels`` beyond, ``lowest`` and ``highest`` value before) and ``body``
     (``share`` of the image, ``margin_mm``). Without entries ``volume`` and ``weight`` are the objects that came.
     Raises ImageError where padding is all there is.
     """
-    masked = weight is not None if masked is None else masked
+    ct = is_ct_like(volume) if ct is None else ct
     done: dict[str, Any] = {}
-    ct = is_ct_like(volume)
     if config.padding and ct:
         volume, weight, done = _without_padding(volume, weight, name)
     values = volume  # winsorising must not move the threshold of tissue
     if config.winsorise is not False:
         volume, cut = _winsorised(volume, weight, config, name)
         done |= cut
-    if config.body or (config.body is None and ct and not masked):
+    if config.body:
         weight, share = _within_body(values, weight, ct=ct)
         if share < 1:
             done["body"] = {"share": share, "margin_mm": MARGIN_MM if ct else 0.0}
@@ -63,23 +57,21 @@ def treat(
 
 def _without_padding(volume: Volume, weight: Volume | None, name: str) -> tuple[Volume, Volume | None, dict[str, Any]]:
     """CT whose values below air that are nearly all the same count as outside and are air."""
-    low = volume.data < PADDING_BELOW
-    values = volume.data.masked_select(low)
-    if values.numel() <= PADDING_SHARE * volume.grid.voxels:
+    value = padding_of(volume.data)
+    if value is None:
         return volume, weight, {}
-    median = values.median()
-    if float(((values - median).abs() <= PADDING_SPREAD).float().mean()) < 0.5:
-        return volume, weight, {}  # as wide as the values of a phase image are
+    low = volume.data < PADDING_BELOW
     counted = (~low).to(volume.data.dtype)
     counted = counted if weight is None else weight.data * counted
     if not bool((counted > 0).any()):
         raise ImageError(
-            f"expected voxels above {PADDING_BELOW:g} HU that count in the {name} image, got padding of "
-            f"{float(median):g} alone: check the file and the mask, or set intensities.padding = false"
+            f"expected voxels above {PADDING_BELOW:g} HU that count in the {name} image, got padding of {value:g} "
+            "alone: check the file, the mask and intensities.modality, or set intensities.padding = false"
         )
-    data = torch.where(low, torch.as_tensor(CT_AIR, dtype=volume.data.dtype), volume.data)
-    logger.info("%s image: %d voxels of about %g are padding, outside of it", name, values.numel(), float(median))
-    done = {"padding": {"voxels": values.numel(), "value": float(median)}}
+    data = torch.where(low, torch.as_tensor(OUTSIDE_HU, dtype=volume.data.dtype), volume.data)
+    voxels = int(low.count_nonzero())
+    logger.info("%s image: %d voxels of about %g are padding, outside of it", name, voxels, value)
+    done = {"padding": {"voxels": voxels, "value": value}}
     return Volume(data, volume.grid), Volume(counted, volume.grid), done
 
 
@@ -112,7 +104,7 @@ def _percentiles(values: Tensor, percent: tuple[float, ...]) -> tuple[float, flo
 
 def _within_body(volume: Volume, weight: Volume | None, *, ct: bool) -> tuple[Volume | None, float]:
     """The weight within the body (CT) or the content of the image, and the share of the image that is."""
-    inside = body_mask(volume) if ct else content_mask(volume)
+    inside = body_mask(volume) if ct else content_mask(volume, ct=False)
     share = float(inside.data.mean())
     if share == 1:
         return weight, share

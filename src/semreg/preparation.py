@@ -25,9 +25,6 @@ MOST_VOXELS = 1 << 24
 MOST_REFINEMENT = 4
 """Working voxels per voxel of an anisotropic image at most, or ``FEWEST_VOXELS`` if that is more."""
 FEWEST_VOXELS = 1 << 18
-CT_AIR = -1024.0
-CT_BELOW = -500.0
-"""An image with values below this is taken for CT in HU."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +178,6 @@ def _fills(source: Grid, target: Grid) -> bool:
 
 
 def background(volume: Volume) -> float:
-    """What lies outside an image: −1024 for CT, else its smallest finite value, 0 if there is none."""
+    """What lies outside an image: its smallest finite value, whatever it shows; 0 if there is none."""
     finite = volume.data[torch.isfinite(volume.data)]
-    lowest = float(finite.min()) if finite.numel() else 0.0
-    return CT_AIR if lowest < CT_BELOW else lowest
+    return float(finite.min()) if finite.numel() else 0.0

@@ -164,8 +164,8 @@ class _Placed:
 
 def _decided(pair: Pair, run: _Run, *, started: bool) -> Decision:
     """What is left open, decided from the images and the machine."""
-    sights = look(pair.cleaned["fixed"][0]), look(pair.cleaned["moving"][0])
-    return decide(*sights, run.config, this_machine(run.device), initial=started)
+    fixed, moving = (look(pair.cleaned[name][0], pair.recognised[name]) for name in ("fixed", "moving"))
+    return decide(fixed, moving, run.config, this_machine(run.device), initial=started)
 
 
 def _searched(
@@ -232,6 +232,7 @@ def _record(pair: Pair, found: _Searched, placed: _Placed, run: _Run) -> dict[st
         "seed": config.seed,
         "settings": to_dict(config),
         "models": describe_models(found.pairings),
+        "modality": {name: known.to_dict() for name, known in pair.recognised.items()},
         "intensities": pair.done,
         "plan": planned.lines,
         "background": pair.outside,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from semreg.config import Modality
 from semreg.geometry import Grid, Matrix
 from semreg.itk_bridge import Samples
 from semreg.pictures import grey
@@ -28,6 +29,8 @@ class Stored:
     """Origin and spacing of the axis of frames; None: there is none."""
     segments: Mapping[str, str] = field(default_factory=dict)
     """What 3D Slicer stores of segments, such as ``Segment0_Name``."""
+    modality: Modality | None = None
+    """What its DICOM header says that it is; None: nothing, as in other formats."""
 
     def grey(self) -> Stored:
         """Colours as their luminance."""

@@ -72,6 +72,7 @@ def decide(
     go together.
     """
     load = load or nominal_load(config, fixed.grid.dimension)
+    given, config = config, _with_headers(config, fixed, moving)
     ample = resolve(config, fixed.grid)
     chosen, needed = ample, peak_bytes(fixed.grid, moving.grid, ample, load, initial=initial)
     wanted = needed
@@ -80,9 +81,20 @@ def decide(
             needed = peak_bytes(fixed.grid, moving.grid, chosen, load, initial=initial)
             if needed <= machine.usable_bytes:
                 break
-    story = reasons.Story(fixed, moving, config, chosen, ample, initial)
+    story = reasons.Story(fixed, moving, given, chosen, ample, initial)
     memory = reasons.memory(wanted, needed, machine.usable_bytes, output_bytes(fixed.grid), machine.device)
     return Decision(chosen, (*reasons.of_images(story), *reasons.of_settings(story), memory), needed)
+
+
+def _with_headers(config: RegistrationConfig, fixed: Sight, moving: Sight) -> RegistrationConfig:
+    """With what the headers of the images say that they are, so that the settings alone repeat the run."""
+    told = [
+        sight.recognised.modality if sight.recognised and sight.recognised.source == "header" else said
+        for sight, said in zip((fixed, moving), config.intensities.modalities, strict=True)
+    ]
+    if tuple(told) == config.intensities.modalities:
+        return config
+    return replace(config, intensities=replace(config.intensities, modality=tuple(told)))
 
 
 def nominal_load(config: RegistrationConfig, dimension: int) -> Load:

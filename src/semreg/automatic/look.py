@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from semreg.body import is_ct_like
 from semreg.fields import Volume
 from semreg.geometry import Grid, canonical_order, index_map, reorder
+from semreg.modality import Recognised, recognise
 
 Kind: TypeAlias = Literal["ct", "mask", "labels", "picture", "grey"]
 """``ct``: Hounsfield units. ``mask``: two values. ``labels``: few whole numbers in pieces. ``picture``: 8 bits in
@@ -31,10 +31,12 @@ PROBES = 24
 
 @dataclass(frozen=True)
 class Sight:
-    """One image as far as it is known: its ``grid``, and its ``kind`` where its voxels were looked at."""
+    """One image as far as it is known: its ``grid``, and the rest where its voxels were looked at."""
 
     grid: Grid
     kind: Kind | None = None
+    recognised: Recognised | None = None
+    """What it is taken for, and who says so."""
 
     @property
     def spacing_xyz(self) -> tuple[float, ...]:
@@ -42,14 +44,18 @@ class Sight:
         return reorder(self.grid, canonical_order(self.grid)).spacing_xyz
 
 
-def look(image: Volume) -> Sight:
-    """The image's grid and the guess of its kind. An image without finite voxels is ``grey``."""
-    return Sight(image.grid, kind_of(image))
+def look(image: Volume, recognised: Recognised | None = None) -> Sight:
+    """The image's grid and the guess of its kind. An image without finite voxels is ``grey``.
+
+    ``recognised``: what the image is taken for; None: what its values look like.
+    """
+    known = recognise(image) if recognised is None else recognised
+    return Sight(image.grid, kind_of(image, ct=known.ct), known)
 
 
-def kind_of(image: Volume) -> Kind:
-    """The guess of what the values of ``image`` (1, *S) are; NaN and infinities say nothing."""
-    if is_ct_like(image):
+def kind_of(image: Volume, *, ct: bool) -> Kind:
+    """The guess of what the values of ``image`` (1, *S) are, unless it is CT; NaN and infinities say nothing."""
+    if ct:
         return "ct"
     data = _middle(image.data[0])
     finite = data[torch.isfinite(data)]

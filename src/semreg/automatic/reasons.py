@@ -11,12 +11,13 @@ from semreg.planning import MOST_PIXELS, distances, is_small, layout
 from semreg.preparation import CUBIC, MOST_VOXELS
 
 KINDS = {
-    "ct": "looks like CT in Hounsfield units",
+    "ct": "looks like CT in Hounsfield units, with air near −1000",
     "mask": "looks like a mask, two values",
     "labels": "looks like labels, few values in pieces",
     "picture": "looks like a picture of 8 bits",
     "grey": "is of grey values, neither CT nor labels",
 }
+MODALITIES = {"ct": "CT", "mr": "MR", "other": "neither CT nor MR"}
 THICK = 2.5
 """Ratio of spacings from which slices are called thick."""
 COARSER = 1.5
@@ -45,10 +46,11 @@ def of_images(story: Story) -> Iterator[str]:
     """What the images are and how their headers put them together."""
     fixed, moving = story.fixed, story.moving
     for name, image in (("fixed", fixed), ("moving", moving)):
-        kind = "" if image.kind is None else f" and {KINDS[image.kind]}"
+        kind = "" if image.kind is None else f" and {_kind(image)}"
         yield f"The {name} image has {_size(image)} {_elements(image)} of {_lengths(image.grid.spacing_xyz)} mm{kind}."
     yield from _consequences(fixed, moving)
-    yield from _body(story)
+    if story.given.intensities.body:
+        yield "What lies around the body, as table and air, does not count, as set."
     if fixed.spacing_xyz == moving.spacing_xyz:
         yield from _thickness("Both images'", fixed)
     else:
@@ -58,10 +60,17 @@ def of_images(story: Story) -> Iterator[str]:
     yield from _overlap(story)
 
 
+def _kind(image: Sight) -> str:
+    """What the image is, and who says so."""
+    known = image.recognised
+    if known is None or known.source == "values":
+        return KINDS[image.kind or "grey"]
+    what = MODALITIES[known.modality]
+    return f"is {what} {'as set' if known.source == 'settings' else 'by its DICOM header'}"
+
+
 def _consequences(fixed: Sight, moving: Sight) -> Iterator[str]:
     kinds = {fixed.kind, moving.kind}
-    if moving.kind == "ct":
-        yield "Beyond the moving image there is air, −1024 HU, because it looks like CT."
     if kinds <= {"mask", "labels"} and None not in kinds:
         yield (
             "Both images hold labels: only their borders can be matched, and inside them the displacement is smooth; "
@@ -69,20 +78,6 @@ def _consequences(fixed: Sight, moving: Sight) -> Iterator[str]:
         )
     elif kinds & {"mask", "labels"}:
         yield "One image holds labels and the other does not: only borders can be matched; is it the right file?"
-
-
-def _body(story: Story) -> Iterator[str]:
-    """Which images lose what lies around the body; a mask, which this does not know of, makes that needless."""
-    body = story.given.intensities.body
-    if body is False:
-        yield "Table and air around the body count, as set."
-        return
-    images = (("fixed", story.fixed), ("moving", story.moving))
-    named = [name for name, image in images if body or image.kind == "ct"]
-    if named:
-        which = "either image" if len(named) == 2 else f"the {named[0]} image"
-        why = "as set." if body else "because it looks like CT, unless a mask says what counts."
-        yield f"Table and air around the body in {which} do not count, {why}"
 
 
 def _thickness(whose: str, image: Sight) -> Iterator[str]:

@@ -20,6 +20,7 @@ from semreg.cli.register_flags import (
     BodyMask,
     Config,
     Explain,
+    Modality,
     PairFlags,
     RegisterFlags,
     Seed,
@@ -43,6 +44,7 @@ class AlignFlags:
             rich_help_panel=ALIGNMENT,
         ),
     ] = None
+    modality: Modality = None
     body_mask: BodyMask = None
     config: Config = None
     assignments: Assignments = ()
@@ -56,8 +58,8 @@ class AlignFlags:
     def as_register(self, command: tuple[str, ...]) -> RegisterFlags:
         """The same in the words of ``semreg register``, which reads and checks the same files."""
         settings = SettingFlags(
-            config=self.config, assignments=self.assignments, align=self.transform, body_mask=self.body_mask,
-            seed=self.seed,
+            config=self.config, assignments=self.assignments, align=self.transform, modality=self.modality,
+            body_mask=self.body_mask, seed=self.seed,
         )  # fmt: skip
         return RegisterFlags(
             pair=self.pair, settings=settings, explain=self.explain, device=self.device, threads=self.threads,
@@ -95,7 +97,7 @@ def run_align(flags: RegisterFlags) -> None:
         beside.pop("inverse", None)
         with Progress(quiet=flags.messages.quiet) as progress:
             result = align(
-                images["fixed"].volume, images["moving"].volume, config=config, device=flags.device,
+                images["fixed"], images["moving"], config=config, device=flags.device,
                 on_step=progress, **beside,
             )  # fmt: skip
         pixel_type = flags.images.dtype or images["moving"].pixel_type

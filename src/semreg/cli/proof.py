@@ -48,7 +48,7 @@ class ProofFlags:
 
 
 def verdict_on(
-    images: tuple[Volume, Volume],
+    images: tuple[Any, Any],
     field: Field,
     *,
     masks: tuple[Volume | None, Volume | None],

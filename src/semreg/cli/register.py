@@ -115,7 +115,7 @@ def registered(flags: RegisterFlags, config: RegistrationConfig, device: Any, fo
         show_sentences(decide_on(flags, config, images, device).lines)
     with Progress(quiet=flags.messages.quiet) as progress:
         result = register(
-            images["fixed"].volume, images["moving"].volume, config=config, device=str(device), models=flags.folders,
+            images["fixed"], images["moving"], config=config, device=str(device), models=flags.folders,
             on_step=progress, **beside,
         )  # fmt: skip
     with clock.stage("write"):
@@ -145,9 +145,11 @@ def decide_on(
 ) -> Decision:
     """What will be decided of these two images."""
     from semreg.automatic import decide, look, this_machine
+    from semreg.intake import recognise_both
 
-    sights = look(images["fixed"].volume), look(images["moving"].volume)
-    return decide(*sights, config, this_machine(device), initial=flags.pair.started)
+    known = recognise_both(images["fixed"], images["moving"], config)
+    fixed, moving = (look(images[name].volume, known[name]) for name in ("fixed", "moving"))
+    return decide(fixed, moving, config, this_machine(device), initial=flags.pair.started)
 
 
 def read_images(pair: PairFlags) -> dict[str, LoadedImage]:
@@ -199,7 +201,7 @@ def judge_result(
     from semreg.settings import from_dict
 
     return verdict_on(
-        (images["fixed"].volume, images["moving"].volume),
+        (images["fixed"], images["moving"]),
         result.field,
         masks=(beside["fixed_mask"], beside["moving_mask"]),
         config=from_dict(RegistrationConfig, record["settings"]),

@@ -40,10 +40,19 @@ Align = Annotated[
         rich_help_panel=ALIGNMENT,
     ),
 ]
+Modality = Annotated[
+    str | None,
+    typer.Option(
+        "--modality",
+        help="What the images are: ct, mr or other; ct,mr: the fixed, the moving.",
+        metavar="KIND",
+        rich_help_panel=INPUT,
+    ),
+]
 BodyMask = Annotated[
     bool | None,
     typer.Option(
-        "--body-mask/--no-body-mask", help="Leave out table and air; else for CT only.", rich_help_panel=ALIGNMENT
+        "--body-mask/--no-body-mask", help="Leave out table and air around the body.", rich_help_panel=ALIGNMENT
     ),
 ]
 Seed = Annotated[
@@ -145,6 +154,7 @@ class SettingFlags:
     )
     models: ModelFlags = field(default_factory=ModelFlags)
     assignments: Assignments = ()
+    modality: Modality = None
     align: Align = None
     body_mask: BodyMask = None
     symmetric: Annotated[
@@ -249,6 +259,7 @@ def load_config(flags: SettingFlags) -> RegistrationConfig:
 def _single_settings(flags: SettingFlags) -> Iterator[str]:
     """The flags that stand for one setting each, as ``name=value``."""
     given = {
+        "intensities.modality": flags.modality,
         "align.transform": None if flags.align is None else flags.align.value,
         "intensities.body": flags.body_mask,
         "refine.symmetric": flags.symmetric,

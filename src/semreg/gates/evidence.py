@@ -106,7 +106,7 @@ def collect_evidence(  # noqa: PLR0913 - two images, two masks and what is betwe
     another dimension.
     """
     images = to_volume(fixed), to_volume(moving)
-    pair = take_in(*images, fixed_mask, moving_mask, config or RegistrationConfig())
+    pair = take_in(fixed, moving, fixed_mask, moving_mask, config or RegistrationConfig())
     missing = max(map(_missing, images))
     return replace(collect_pair(pair, field, jacobian=jacobian), missing=missing)
 
@@ -144,7 +144,7 @@ class _Images:
     @classmethod
     def of(cls, pair: Pair) -> _Images:
         fixed, moving = pair.treated["fixed"], pair.treated["moving"]
-        return cls(fixed, moving, (content_of(fixed), content_of(moving)))
+        return cls(fixed, moving, (content_of(fixed, ct=pair.ct[0]), content_of(moving, ct=pair.ct[1])))
 
     def shown(self, spacing_mm: float) -> tuple[Shown, Shown]:
         """Both on voxels of this size."""

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from semreg.config import Modality
 from semreg.errors import GeometryError, ImageError
 from semreg.fields import Volume
 from semreg.geometry import Grid, Matrix
@@ -35,6 +36,8 @@ class LoadedImage:
     sha256: str
     """Checksum of the bytes of the file; of a header whose voxels are in other files of all of them, the header first;
     of all files of a DICOM series in the order of their names."""
+    modality: Modality | None = None
+    """What its DICOM header says that it is; None: nothing, as in other formats."""
 
 
 def to_volume(obj: Any, *, grid: Grid | None = None) -> Volume:

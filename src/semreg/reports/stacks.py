@@ -17,6 +17,7 @@ from torch import Tensor
 from semreg.fields import Field, Volume, jacobian_determinant, warp
 from semreg.geometry import AxisOrder, Grid, canonical_order, index_map, reorder
 from semreg.itk_bridge import LabelMap
+from semreg.modality import are_hounsfield
 from semreg.reports.case import Case
 from semreg.reports.colours import Bytes
 from semreg.sampling import pool, transform_index
@@ -140,7 +141,7 @@ def window(data: Tensor, background: float | None = None) -> Window:
     values = values[torch.isfinite(values)]
     if not len(values):
         return Window(0.0, 1.0)
-    if float(values.min()) < -800 and float(values.max()) > 200:
+    if are_hounsfield(values):
         lung = float(((values > -950) & (values < -400)).double().mean())
         return Window(-1000.0, 400.0) if lung > 0.08 else Window(-160.0, 240.0)
     content = values if background is None else values[values != background]

@@ -19,7 +19,7 @@ from semreg import files
 from semreg.errors import ConfigError, GeometryError, ImageError
 from semreg.geometry import Grid
 from semreg.itk_bridge import sitk_transform, straightened, to_pixels, with_sitk_header
-from semreg.preparation import CT_AIR, CT_BELOW
+from semreg.modality import are_hounsfield
 from semreg.segments import on_labels
 from semreg.stored import Stored
 from semreg.transforms.chain import Chain
@@ -209,9 +209,9 @@ def _each_frame(image: Any, action: Any) -> Any:
 
 
 def background_of(image: Any, interpolation: Interpolation) -> float:
-    """What is outside an image: −1024 in CT, else 0 among labels and for several components, else its smallest value.
+    """What is outside an image: 0 among labels and for several components, else its smallest value.
 
-    Whole numbers that are read at the nearest voxel are taken for labels.
+    Whole numbers that are read at the nearest voxel are taken for labels, unless they look like CT.
     """
     import SimpleITK as sitk
 
@@ -219,8 +219,9 @@ def background_of(image: Any, interpolation: Interpolation) -> float:
         return 0.0
     values = sitk.GetArrayViewFromImage(image)
     finite = values[np.isfinite(values)]
-    lowest = float(finite.min()) if finite.size else 0.0
-    if lowest < CT_BELOW:
-        return CT_AIR
+    if not finite.size:
+        return 0.0
     labels = interpolation is Interpolation.NEAREST and bool((finite == np.rint(finite)).all())
-    return 0.0 if labels else lowest
+    if labels and not are_hounsfield(torch.from_numpy(finite.astype(np.float32))):
+        return 0.0
+    return float(finite.min())
