@@ -1,6 +1,7 @@
 """Where an image shows something: the body without table and air in CT, the content of any other image.
 
-Works at a coarse resolution: the answer is a region, not a segmentation. Knows nothing of registration.
+Works at a coarse resolution: the answer is a region, not a segmentation, and rather too large than too small. Knows
+nothing of registration.
 """
 
 from __future__ import annotations
@@ -29,14 +30,17 @@ CONTENT_VOXELS = 64
 """Other images are averaged to about so many voxels along the longest axis."""
 TISSUE_HU = -350.0
 """CT: above is tissue; between lung or foam and fat."""
+EMPTY_HU = -950.0
+"""CT: below is air; lungs are above but for emphysema."""
 PLATE_VOXELS = 1.25
 """Half the thickness, in coarse voxels, of solid parts that are taken for a table's plate."""
-HOLLOW_VOXELS = 4.5
-"""The same of hollow parts, a table with a core of foam."""
-RIM_VOXELS = 2.0
-"""How far, in coarse voxels, the body reaches beyond what is thick enough."""
+PAD_VOXELS = 4.5
+"""The same of parts nearly as light as air, pads of foam."""
+LEAST_PART = 0.01
+"""A separate part, such as an arm, counts in CT from this share of the largest one; pieces of tables are smaller."""
 KEPT_PART = 0.2
-"""A separate part (the other leg) counts from this share of the largest one's size."""
+"""The same in other images, where ghosts are separate parts too."""
+SMALL = 1e-9
 LEAST_SHARE, MOST_SHARE = 0.02, 0.995
 """A mask of a smaller or larger share of the image is not believed, and everything counts."""
 MOST_BETWEEN = 0.35
@@ -46,10 +50,11 @@ Mask: TypeAlias = npt.NDArray[np.bool_]
 
 
 def body_mask(volume: Volume, margin_mm: float = MARGIN_MM) -> Volume:
-    """The body in a CT image (1, *S) in HU, with what it encloses and ``margin_mm`` around it; float32 {0, 1}, (1, *S).
+    """The convex outline of the body in a CT image (1, *S) in HU, ``margin_mm`` wider; float32 {0, 1}, (1, *S).
 
-    Thin plates such as the table's, small separate parts and air are left out. Gas counts as enclosed where tissue
-    surrounds it in the plane across the body. Where what is found cannot be a body, the log says so and all is 1.
+    It is, in each plane across the body, that of everything that is thicker than the plate of a table or, as light as
+    lung, thicker than a pad; nothing within it is left out. Where what is found cannot be a body, the log says so and
+    all is 1.
     """
     coarse = _coarse(volume, min(COARSE_MM, max(volume.grid.extent_mm) / FEWEST_VOXELS))
     return _finished(_body(coarse), coarse, margin_mm)
@@ -66,7 +71,7 @@ def content_mask(volume: Volume, *, ct: bool | None = None) -> Volume:
         return body_mask(volume, 0.0)
     coarse = _coarse(volume, max(volume.grid.extent_mm) / CONTENT_VOXELS)
     mask = _closed(_differs_from_border(coarse.values), (2,) * coarse.values.ndim)
-    return _finished(_filled(_large_parts(mask)), coarse, 0.0)
+    return _finished(_filled(_large_parts(mask, KEPT_PART)), coarse, 0.0)
 
 
 @dataclass(frozen=True)
@@ -117,13 +122,31 @@ def _finished(mask: Mask, coarse: _Coarse, margin_mm: float) -> Volume:
 
 
 def _body(coarse: _Coarse) -> Mask:
-    """Tissue thicker than a plate, and what it encloses where that is thicker than a hollow table; then its rim."""
-    tissue = coarse.values > TISSUE_HU
+    """The convex outline, plane by plane, of what is thicker than a plate or, where it is light, than a pad."""
     edge = max(coarse.grid.spacing[-2:])
-    plate, hollow, rim = (coarse.radius(half * edge) for half in (PLATE_VOXELS, HOLLOW_VOXELS, RIM_VOXELS))
-    whole = _filled(tissue)
-    core = _large_parts(_opened(tissue, plate) | _opened(whole, hollow))
-    return _filled(_closed(core | (whole & _dilated(core, rim)), (1,) * core.ndim))
+    plate, pad = (coarse.radius(half * edge) for half in (PLATE_VOXELS, PAD_VOXELS))
+    thick = _opened(coarse.values > TISSUE_HU, plate) | _opened(coarse.values > EMPTY_HU, pad)
+    return _outlined(_large_parts(thick, LEAST_PART))
+
+
+def _outlined(mask: Mask) -> Mask:
+    """With all that the convex outline holds in each plane of the last two axes."""
+    from scipy.spatial import ConvexHull
+
+    result = mask.copy()
+    rows, columns = mask.shape[-2:]
+    centres = np.stack(np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij"), -1).reshape(-1, 2)
+    planes = result.reshape(-1, rows, columns)
+    for number, plane in enumerate(mask.reshape(-1, rows, columns)):
+        there = np.flatnonzero(plane.any(1))
+        if not len(there):
+            continue
+        first, last = plane[there].argmax(1), columns - 1 - plane[there, ::-1].argmax(1)
+        ends = np.concatenate([np.stack([there, first], 1), np.stack([there, last], 1)])
+        corners = np.concatenate([ends + half for half in ((-0.5, -0.5), (-0.5, 0.5), (0.5, -0.5), (0.5, 0.5))])
+        sides = ConvexHull(corners).equations
+        planes[number] |= (centres @ sides[:, :2].T + sides[:, 2] < SMALL).all(1).reshape(rows, columns)
+    return np.asarray(result)
 
 
 def _differs_from_border(values: npt.NDArray[np.float32]) -> Mask:
@@ -158,14 +181,14 @@ def _least_cross_entropy(values: npt.NDArray[np.float32]) -> float:
     return threshold - 0.02
 
 
-def _large_parts(mask: Mask) -> Mask:
-    """The largest connected part and those of at least ``KEPT_PART`` of its size."""
+def _large_parts(mask: Mask, share: float) -> Mask:
+    """The largest connected part and those of at least this ``share`` of its size."""
     from scipy import ndimage
 
     labels: npt.NDArray[np.int32] = ndimage.label(mask)[0]
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
-    return np.asarray((sizes >= max(1.0, KEPT_PART * sizes.max()))[labels])
+    return np.asarray((sizes >= max(1.0, share * sizes.max()))[labels])
 
 
 def _filled(mask: Mask) -> Mask:
@@ -203,10 +226,10 @@ def _eroded(mask: Mask, radius: tuple[int, ...]) -> Mask:
 
 
 def _opened(mask: Mask, radius: tuple[int, ...]) -> Mask:
-    """What boxes of 2 r + 1 voxels within the plane of the last two axes cover; across it a slab goes on."""
-    around = [(r, r) if axis >= len(radius) - 2 else (0, 0) for axis, r in enumerate(radius)]
-    opened = _dilated(_eroded(np.pad(mask, around), radius), radius)
-    return opened[tuple(slice(low, low + n) for (low, _), n in zip(around, mask.shape, strict=True))]
+    """What boxes of 2 r + 1 voxels cover; beyond the border of the image everything goes on as it is there."""
+    padded = np.pad(mask, [(2 * r, 2 * r) for r in radius], mode="edge")
+    inner = tuple(slice(2 * r, 2 * r + n) for r, n in zip(radius, mask.shape, strict=True))
+    return _dilated(_eroded(padded, radius), radius)[inner]
 
 
 def _closed(mask: Mask, radius: tuple[int, ...]) -> Mask:
