@@ -62,6 +62,7 @@ NO_CT = {
     "MR - 1024": MR.data - 1024,
     "MR - 500": MR.data - 500,
     "MR - 32768": MR.data - 32768,
+    "MR - 33783, mostly of one value": MR.data.clamp(max=60) - 33783,
     "field map": field_map(700.0),
     "wide field map": field_map(1050.0),
     "phases": torch.where(inside(), 0.4 * spread(-4096, 4094), spread(-4096, 4094)).round(),
@@ -76,6 +77,7 @@ IS_CT = {
     "chest": CHEST.data,
     "padded": torch.where(torch.arange(CT.grid.shape[2]) < 5, -3024.0, CT.data),
     "metal": torch.where((CT.data > 600) & (spread(0, 1, CT) < 0.02), 30000.0, CT.data),
+    "with padding for the most part": torch.where(torch.arange(CT.grid.shape[2]) > 25, -2000.0, CT.data),
     "NaN outside": torch.where(CT.data < -900, torch.where(spread(0, 1, CT) < 0.5, torch.nan, CT.data), CT.data),
     "noise of 80 HU": (CT.data + 80 * noise(*CT.data.shape).float()).clamp(min=-1024),
 }

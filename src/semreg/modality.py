@@ -26,7 +26,7 @@ PADDING_SHARE = 1e-3
 AIR_HU = (-1100.0, -900.0)
 """Between these lies air."""
 LEAST_AIR = 2e-3
-"""Share of the voxels that are air in CT: that around the body, else that in airways."""
+"""Share of the voxels without padding that are air in CT: that around the body, else that in airways."""
 LUNG_HU, FAT_HU = -600.0, -200.0
 """CT: little lies between lung and fat."""
 VALLEY = 2.0
@@ -78,36 +78,33 @@ def is_ct_like(volume: Volume) -> bool:
 
 def are_hounsfield(values: Tensor) -> bool:
     """The same of finite values in any order, all of an image or a sample of them."""
-    total = values.numel()
-    if not total or float(values.min()) > AIR_HU[1]:
+    if not values.numel() or float(values.min()) > AIR_HU[1]:
         return False
-    below = _share(values < PADDING_BELOW, total)
-    if below > PADDING_SHARE and padding_of(values) is None:
+    below = int((values < PADDING_BELOW).count_nonzero())
+    if below > PADDING_SHARE * values.numel() and padding_of(values) is None:
         return False
-    air = _share((values >= AIR_HU[0]) & (values < AIR_HU[1]), total)
-    light = _share((values >= PADDING_BELOW) & (values < LUNG_HU), total)
-    between = _share((values >= LUNG_HU) & (values < FAT_HU), total)
-    tissue = _share(values >= FAT_HU, total)
+
+    def share(where: Tensor) -> float:
+        return int(where.count_nonzero()) / (values.numel() - below)
+
+    light = share((values >= PADDING_BELOW) & (values < LUNG_HU))
+    between = share((values >= LUNG_HU) & (values < FAT_HU))
     return (
-        air >= LEAST_AIR * (1 - below)
-        and VALLEY * between <= min(light, tissue)
-        and _share(values > 0, total) >= LEAST_WATER * (1 - below)
-        and _share(values > DENSE_HU, total) <= MOST_DENSE
+        share((values >= AIR_HU[0]) & (values < AIR_HU[1])) >= LEAST_AIR
+        and VALLEY * between <= min(light, share(values >= FAT_HU))
+        and share(values > 0) >= LEAST_WATER
+        and share(values > DENSE_HU) <= MOST_DENSE
     )
 
 
 def padding_of(hounsfield: Tensor) -> float | None:
     """The value with which CT in HU is padded, such as −2000 or −3024; None without padding.
 
-    Values so low that are spread, as those of a phase image are, are no padding.
+    Values so low that are spread, as those of a phase image are, are no padding, nor is an image of nothing else.
     """
     values = hounsfield.masked_select(hounsfield < PADDING_BELOW)
-    if values.numel() <= PADDING_SHARE * hounsfield.numel():
+    if not PADDING_SHARE * hounsfield.numel() < values.numel() < hounsfield.numel():
         return None
     median = values.median()
-    alike = _share((values - median).abs() <= PADDING_SPREAD, values.numel())
-    return float(median) if alike >= 0.5 else None
-
-
-def _share(where: Tensor, total: int) -> float:
-    return int(where.count_nonzero()) / total
+    alike = int(((values - median).abs() <= PADDING_SPREAD).count_nonzero())
+    return float(median) if 2 * alike >= values.numel() else None
