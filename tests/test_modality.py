@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -125,7 +127,7 @@ def test_padding_is_that_of_ct_alone():
 
 
 def loaded(volume, modality):
-    return LoadedImage(volume, "int16", "a folder", "", modality)  # type: ignore[arg-type]
+    return LoadedImage(volume, "int16", Path("a folder"), "", modality)
 
 
 @pytest.mark.parametrize(
