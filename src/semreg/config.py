@@ -39,6 +39,9 @@ class ModelConfig:
     """Channels that are drawn from each layer, 0 or more than there are: all."""
     redraw: bool = False
     """Draw other channels for each iteration of the refinement."""
+    statistics: Literal["own", "fixed"] = "own"
+    """Whose mean, deviation and range normalise the moving image's intensities: its own, or those of the fixed image,
+    for images whose intensities mean the same: then what only one of them shows changes no scale."""
     normalise: Literal["none", "unit", "standard"] = "none"
     """``unit``: feature vectors of length 1. ``standard``: channels of mean 0 and deviation 1 (of the fixed image)."""
 
@@ -192,6 +195,9 @@ class RefineConfig:
     control point by itself."""
     iterations: int = 12
     """Steps per level, at most."""
+    continues: bool = False
+    """Without search and alignment: the initial transform is where the control points start, and the regularity is that
+    of the whole displacement. Else the moving image is resampled by it, and the descent adds to it."""
     symmetric: bool | None = None
     """Refine in both directions and take the mean of one and the inverse of the other. None: for small images."""
     diffeomorphic: bool = True
@@ -218,10 +224,13 @@ class RefineConfig:
     """What the distances of several layers are divided by before they are weighted. ``unrelated``: the distance of
     unrelated features. ``first``: their value at the start. ``raw``: nothing, and then ``diffusion`` and ``folding``
     are relative to a distance of 1."""
+    relative_to: Literal["start", "unrelated"] = "start"
+    """What ``diffusion`` and ``folding`` are relative to. ``start``: the distance at the start, so a better start is
+    held less. ``unrelated``: the distance of unrelated features, whatever the start is."""
     diffusion: float = 0.3
-    """Weight of the mean squared gradient of the displacement (mm per mm), relative to the distance at the start."""
+    """Weight of the mean squared gradient of the displacement (mm per mm)."""
     folding: float = 20.0
-    """Weight of the penalty where the Jacobian determinant falls below ``minimum_jacobian``, relative likewise."""
+    """Weight of the penalty where the Jacobian determinant falls below ``minimum_jacobian``."""
     minimum_jacobian: float = 0.3
     """Local volume change below which the penalty sets in."""
     tolerance: float = 1e-3
@@ -360,3 +369,5 @@ class RegistrationConfig:
         named = {name for model in self.models for name in model.distance or (self.refine.distance,)}
         whole = self.refine.sampling == 1 or "lncc" not in named
         require(whole, "refine.sampling=1 for lncc, which compares neighbouring voxels", self.refine.sampling)
+        alone = not self.refine.continues or (not self.coarse.enabled and self.align.transform == "none")
+        require(alone, "coarse.enabled=false and align.transform=none with refine.continues", self.refine.continues)

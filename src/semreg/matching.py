@@ -184,7 +184,8 @@ class Images:
         self._compared, terms = [], []
         for pairing in pairings:
             near = self._seen(pairing.fixed, self.fixed, self.frame.fixed, None)
-            far = self._seen(pairing.moving, self.moving, self.frame.moving, self.start)
+            reference = self._counted_fixed if pairing.config.statistics == "fixed" else None
+            far = self._seen(pairing.moving, self.moving, self.frame.moving, self.start, reference)
             check_channels(pairing, *[[len(layer.features.data) for layer in layers] for layers in (near, far)])
             compared = compare(pairing, near, generator)
             self._compared.append(compared)
@@ -205,15 +206,23 @@ class Images:
         prepared = Prepared(Volume(values.cpu(), self.grid), Volume(weight.cpu(), self.grid))
         terms = []
         for compared in self._compared:
-            layers = self._layers(compared.pairing.moving, prepared, self._counted)
+            layers = self._layers(compared.pairing.moving, prepared, self._reference(compared.pairing))
             terms += compared.terms(compared.reduced(layers), self.config)
         return tuple(term.pooled(spacing_mm) for term in terms_of(terms))
 
     @cached_property
     def _counted(self) -> Tensor:
         """The intensities of the moving image that count: their statistics are those of the image, however it moves."""
-        weight = self._prepared.weight
-        return self.image.data if weight is None else self.image.data[weight.data > 0]
+        return _that_count(self._prepared)
+
+    @cached_property
+    def _counted_fixed(self) -> Tensor:
+        """Those of the fixed image."""
+        return _that_count(to_frame(*self.fixed, self.frame.fixed))
+
+    def _reference(self, pairing: Pairing) -> Tensor:
+        """The intensities whose statistics normalise the moving image of a pairing, however it is warped."""
+        return self._counted_fixed if pairing.config.statistics == "fixed" else self._counted
 
     @property
     def image_weight(self) -> Volume | None:
@@ -225,23 +234,30 @@ class Images:
         result = []
         for compared in self._compared:
             prepared = Prepared(Volume(warped.cpu(), self.grid), None)
-            layers = self._layers(compared.pairing.moving, prepared, self._counted)
+            layers = self._layers(compared.pairing.moving, prepared, self._reference(compared.pairing))
             moving = compared.reduced(layers)
             result += [term.moving.features.data for term in compared.terms(moving, self.config)]
         return result
 
-    def _seen(self, model: Model, image: Cleaned, grid: Grid, start: Field | None) -> tuple[Layer, ...]:
+    def _seen(
+        self, model: Model, image: Cleaned, grid: Grid, start: Field | None, reference: Tensor | None = None
+    ) -> tuple[Layer, ...]:
         """Features of an image over the working grid, read at the voxel size that the model was trained at."""
         if isinstance(model, Extractor):
             view = frame_of(grid, model.spec)
             grid = reorder(view.grid, view.axes.inverse)
         prepared = to_frame(*image, grid, None if start is None else start.on(grid))
-        return self._layers(model, prepared)
+        return self._layers(model, prepared, reference)
 
     def _layers(self, model: Model, prepared: Prepared, reference: Tensor | None = None) -> tuple[Layer, ...]:
         pooling = self.config.features.pooling or 1
         if not isinstance(model, Extractor):
-            return (describe(prepared.volume, model, pooling=pooling, weight=prepared.weight, device=self.device),)
+            return (
+                describe(
+                    prepared.volume, model, pooling=pooling, weight=prepared.weight, device=self.device,
+                    reference=reference,
+                ),
+            )  # fmt: skip
         pooled_mm = pooling * min(self.frame.fixed.spacing)
         layers = model.layers(prepared.volume, prepared.weight, pooled_mm=pooled_mm, reference=reference)
         return tuple(_on_device(layer, self.device) for layer in layers)
@@ -266,6 +282,12 @@ def _reduction(config: ModelConfig, layer: Layer, generator: torch.Generator) ->
         return other
 
     return reduce
+
+
+def _that_count(prepared: Prepared) -> Tensor:
+    """The intensities of the voxels that count."""
+    data, weight = prepared.volume.data, prepared.weight
+    return data if weight is None else data[weight.data > 0]
 
 
 def _on_device(layer: Layer, device: torch.device) -> Layer:

@@ -29,6 +29,8 @@ MOST_PIXELS = 1 << 20
 spacing: what tells where a place is, shows in a thousand pixels an axis."""
 SHARE_OF_SLIDE = 1 / 12
 """Of the shortest extent of a large image in 2-D, what the search reaches: its pixels need not be millimetres."""
+EVERYWHERE_MM = 1e6
+"""A reach beyond all images."""
 IMPORTS_BYTES = 330_000_000
 """Memory of a process that has imported torch and SimpleITK."""
 
@@ -148,11 +150,16 @@ def _reach(fixed: Grid, spacing_mm: float) -> float | None:
 
 
 def layout(fixed: Grid, moving: Grid, config: RegistrationConfig, *, initial: bool) -> tuple[Frame, list[Level]]:
-    """Working grids and levels of the search; the reach of the search decides how much of the moving image is read."""
+    """Working grids and levels of the search; the reach of the search decides how much of the moving image is read.
+
+    All of it, where the refinement continues an initial transform that may lead anywhere.
+    """
     features = config.features
     alone = plan_frame(fixed, fixed, features.spacing_mm, 0.0, initial=False)
     levels = plan_levels(alone.fixed.pooled(features.pooling or 1), config.coarse)
     reach = sum(level.reach_mm for level in levels) if config.coarse.enabled else 0.0
+    if config.refine.continues and initial:
+        return plan_frame(fixed, moving, features.spacing_mm, EVERYWHERE_MM, initial=False), levels
     return plan_frame(fixed, moving, features.spacing_mm, reach, initial=initial), levels
 
 

@@ -114,7 +114,7 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
     begin, aligned = aligned_start(pair, begin, run.config, run.device, run.clock)
     found = _searched(pair, begin, stiff, partial(_pairings, model, models, dimension, run), run)
     placed = _placed(pair, found, run)
-    linear = linear_part(begin)
+    linear = None if run.config.refine.continues else linear_part(begin)
     back = _inverse(placed, linear, pair.grids[1], run.clock) if inverse else None
     record = {
         **_record(pair, found, placed, run),
@@ -143,7 +143,9 @@ class _Searched:
 
     frame: Frame
     start: Field | None
-    """Where it began, on the frame's moving grid; None: at the headers of the images."""
+    """What the moving image was resampled by, on the frame's moving grid; None: it was read as it lies."""
+    started: bool
+    """Whether it began at a transform and not at the headers of the images."""
     pairings: list[Pairing]
     deformed: Deformed
     doubt: Uncertainty | None
@@ -178,16 +180,19 @@ def _searched(
         if begin is None:
             check_overlap(target, source)
         frame, _ = layout(target, source, config, initial=begin is not None)
-        start = None if begin is None else _as_field(begin, frame.moving)
+        field = None if begin is None else _as_field(begin, frame.fixed if config.refine.continues else frame.moving)
+        start, first = (None, field) if config.refine.continues else (field, None)
         pairings = load()
         treated = canonical(pair.treated["fixed"]), canonical(pair.treated["moving"])
         images = Images(*treated, frame, start, config, run.device)
         terms = images.terms(pairings)
     pooling = config.features.pooling or 1
     grids = frame.fixed.pooled(pooling), frame.moving.pooled(pooling)
-    deformed = deform(terms, grids, config, clock, images, stiffness)
-    again = partial(deform, grids=grids, config=config, clock=Clock(None), renewal=images, stiffness=stiffness)
-    return _Searched(frame, start, pairings, deformed, _uncertainty(terms, deformed, config, clock, again))
+    settings = {"grids": grids, "config": config, "renewal": images, "stiffness": stiffness, "begin": first}
+    deformed = deform(terms, clock=clock, **settings)
+    again = partial(deform, clock=Clock(None), **settings)
+    doubt = _uncertainty(terms, deformed, config, clock, again)
+    return _Searched(frame, start, begin is not None, pairings, deformed, doubt)
 
 
 def _placed(pair: Pair, found: _Searched, run: _Run) -> _Placed:
@@ -224,7 +229,7 @@ def _placed(pair: Pair, found: _Searched, run: _Run) -> _Placed:
 
 def _record(pair: Pair, found: _Searched, placed: _Placed, run: _Run) -> dict[str, Any]:
     """What was done, ready for JSON."""
-    config, deformed, started = run.config, found.deformed, found.start is not None
+    config, deformed, started = run.config, found.deformed, found.started
     planned = plan(*pair.grids, config=config, device=run.device, initial=started, pairings=found.pairings)
     return {
         "device": str(run.device),

@@ -15,18 +15,24 @@ from semreg.config import RefineConfig
 from semreg.dense.problem import Evaluation, Problem
 
 
+RISE = 1.25
+"""What the best objective may be multiplied by before a step is taken back."""
+
+
 def adam(
     problem: Problem, first: Evaluation, unit: float, config: RefineConfig, report: Callable[[int, Evaluation], None]
-) -> tuple[Evaluation, list[float]]:
-    """All iterations from ``first``: where they ended, and the objective at the start and after each step.
+) -> tuple[Evaluation, list[float], int]:
+    """All iterations from ``first``: where they ended, the objective at the start and after each step, and which it is.
 
     The end is the best point that was seen since the objective changed last; with samples or channels that are drawn
-    for each step, whose objectives cannot be compared, it is the last one. ``unit`` is what the regularity is relative
-    to.
+    for each step, whose objectives cannot be compared, it is the last one. A step after which the objective is clearly
+    above the best is taken back: the rate is halved, and the means begin anew at the best point. ``unit`` is what the
+    regularity is relative to.
     """
     generator = torch.Generator().manual_seed(torch.initial_seed())
     rate, moments = problem.longest_step(config), _Moments(first.coefficients, config)
     best = here = first
+    returned = 0
     objective = []
     for iteration in range(1, config.iterations + 1):
         renew = config.update_every > 0 and iteration > 1 and (iteration - 1) % config.update_every == 0
@@ -36,11 +42,15 @@ def adam(
             problem.redraw(generator)
         if renew or problem.redraws:
             best = here = problem.evaluate(here.coefficients, unit)
+            returned = iteration - 1
         objective.append(here.value)
         report(iteration, here)
         here = problem.evaluate(here.coefficients + rate * moments.direction(here.gradient / unit), unit)
-        best = here if problem.redraws or here.value <= best.value else best
-    return best, [*objective, here.value]
+        if problem.redraws or here.value <= best.value:
+            best, returned = here, iteration
+        elif problem.bounded and here.value > RISE * best.value:
+            here, rate, moments = best, rate / 2, _Moments(first.coefficients, config)
+    return best, [*objective, here.value], returned
 
 
 class _Moments:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 from semreg.config import RefineConfig, RegistrationConfig
@@ -38,15 +39,18 @@ class Deformed:
     """How far the two directions of the search and of the refinement are from undoing each other."""
 
 
-def deform(
+def deform(  # noqa: PLR0913, PLR0917 - what is compared, where, how, from where, and who is told
     terms: Sequence[Term],
     grids: tuple[Grid, Grid],
     config: RegistrationConfig,
     clock: Clock,
     renewal: Renewal,
     stiffness: Volume | None = None,
+    begin: Field | None = None,
 ) -> Deformed:
     """Find the displacement on the first of ``grids``, those of the fixed and the moving features.
+
+    ``begin`` is where it starts, None: at no displacement.
 
     ``stiffness`` is a map (1, *S) in the space of the fixed image, on any grid, that weighs the regularity from
     place to place: 1 is the usual weight, see ``checked_stiffness``, which has checked it.
@@ -54,7 +58,7 @@ def deform(
     grid = grids[0]
     if stiffness is not None:
         stiffness = Volume(stiffness.data.to(device_of(terms)), stiffness.grid)
-    found = Field.zeros(grid, device=device_of(terms))
+    found = Field.zeros(grid, device=device_of(terms)) if begin is None else _moved(begin.on(grid), terms)
     before = distance_at(terms, found)
     spread: tuple[float, ...] = ()
     opposed: list[Volume] = []
@@ -82,6 +86,11 @@ def deform(
     similarity = {"before": before, "after": distance_at(terms, found)}
     disagreement = Disagreement(together_mm(opposed), apart)
     return Deformed(refined.lattice, refined.coefficients, similarity, refined.levels, spread, disagreement)
+
+
+def _moved(field: Field, terms: Sequence[Term]) -> Field:
+    """The field in single precision where the features lie."""
+    return Field(field.vox.to(device_of(terms), torch.float32), field.grid)
 
 
 def _both_ways(

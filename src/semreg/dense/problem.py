@@ -78,7 +78,7 @@ class Problem:
         """What the regularity is relative to if ``distance`` is the one at the start."""
         if self.config.balance == "raw":
             return self.terms[0].factor / self.terms[0].share  # the same for all terms: that of a distance of 1
-        return distance if self.bounded else self.scale
+        return distance if self.bounded and self.config.relative_to == "start" else self.scale
 
     def evaluate(self, coefficients: Tensor, unit: float | None) -> Evaluation:
         """The objective and its gradient; ``unit`` is what the regularity is relative to (None: by this distance)."""

@@ -50,7 +50,9 @@ class LevelReport:
     distance_before: float
     distance_after: float
     objective: tuple[float, ...]
-    """The objective after each step."""
+    """The objective at the start and after each step."""
+    returned: int
+    """After which step the control points were as they are returned; 0: the start."""
 
 
 @dataclass(frozen=True)
@@ -125,18 +127,19 @@ def descend(
     _check_overlap(overlap=problem.overlap(start))
     first = problem.evaluate(start, None)
     if problem.bounded and first.distance <= EQUAL * problem.scale:
-        return problem.shaped(start), _report(problem, "the features are equal already", first, first, [])
+        return problem.shaped(start), _report(problem, "the features are equal already", first, first, [], 0)
     unit = problem.unit(first.distance)
 
     def tell(iteration: int, at: Evaluation) -> None:
         report(iteration, at.distance, at.value / unit)
 
     if config.optimizer == "adam":
-        best, objective = adam(problem, first, unit, config, tell)
+        best, objective, returned = adam(problem, first, unit, config, tell)
         reason = f"made all {config.iterations} steps"
     else:
         best, objective, reason = _lbfgs(problem, first, unit, config, tell)
-    return problem.shaped(best.coefficients), _report(problem, reason, first, best, objective)
+        returned = len(objective) - 1
+    return problem.shaped(best.coefficients), _report(problem, reason, first, best, objective, returned)
 
 
 def _lbfgs(
@@ -209,9 +212,11 @@ def _quasi_newton(gradient: Tensor, memory: list[tuple[Tensor, Tensor]], inverse
     return -vector
 
 
-def _report(problem: Problem, reason: str, first: Evaluation, last: Evaluation, objective: list[float]) -> LevelReport:
+def _report(  # noqa: PLR0913, PLR0917 - what a report says
+    problem: Problem, reason: str, first: Evaluation, last: Evaluation, objective: list[float], returned: int
+) -> LevelReport:
     spacing, steps = problem.spacing_mm, max(0, len(objective) - 1)
-    return LevelReport(spacing, steps, reason, first.distance, last.distance, tuple(objective))
+    return LevelReport(spacing, steps, reason, first.distance, last.distance, tuple(objective), returned)
 
 
 def _stalled(objective: list[float], tolerance: float) -> bool:

@@ -42,14 +42,15 @@ def describe(
     pooling: int = 1,
     weight: Volume | None = None,
     device: torch.device | str = "cpu",
+    reference: Tensor | None = None,
 ) -> Layer:
     """Features of ``volume`` (1, *S), pooled by ``pooling`` voxels.
 
     ``weight`` (1, *S) in [0, 1] excludes voxels: where it is zero an intensity influences nothing. Block means are
     then weighted means, and the layer carries the mean weight of its blocks. Slabs are computed on ``device``, where
-    the features stay.
+    the features stay. ``reference``: intensities whose statistics stand for those of the image.
     """
-    stats = intensity_stats(volume, weight)
+    stats = intensity_stats(volume, weight) if reference is None else stats_of(reference)
     halo = model.spec.halo
     shape = volume.grid.shape
     plane = max(1, volume.grid.voxels // shape[0])

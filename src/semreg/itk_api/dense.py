@@ -6,6 +6,7 @@ Each stage says what its options are in the core's settings; ``semreg.register``
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from semreg.config import ModelConfig, RegistrationConfig
@@ -78,7 +79,7 @@ class DenseRegistration(Comparing, Process):
         """The core's settings of the models, and the loaded models; None where the intensities are compared."""
         values = self._values
         near, far = values["FixedModelsConfiguration"], values["MovingModelsConfiguration"]
-        if not near and not far:
+        if self._bare():
             near = far = (ImpactModelConfiguration("intensity"),)
         comparison = Comparison(
             dimension=int(values["FixedImage"].GetImageDimension()),
@@ -89,7 +90,15 @@ class DenseRegistration(Comparing, Process):
             redraw=redraw,
             jacobian=self._mode() == "jacobian",
         )
-        return pairings(near, far, comparison, choose_device(values["Device"]))
+        entries, models = pairings(near, far, comparison, choose_device(values["Device"]))
+        if self._bare():  # the intensities mean the same in both images
+            models = [replace(each, config=replace(each.config, statistics="fixed")) for each in models]
+            entries = tuple(each.config for each in models)
+        return entries, models
+
+    def _bare(self) -> bool:
+        """Whether there is no model, so that the intensities themselves are compared."""
+        return not self._values["FixedModelsConfiguration"] and not self._values["MovingModelsConfiguration"]
 
     def _mode(self) -> Literal["static", "jacobian"]:
         return "static"

@@ -142,6 +142,16 @@ class ImpactFineRegistration(DenseRegistration):
         """Loss and regularity at each iteration so far, the first one at the start; readable while it runs."""
         return tuple(self._trace)
 
+    def GetReturnedIteration(self) -> int:  # noqa: N802
+        """After how many iterations the field was as it is returned: the one of the lowest value, 0 for the start."""
+        levels = self.result().record["convergence"]
+        return int(levels[-1]["returned"])
+
+    def GetReturnedMetricValue(self) -> float:  # noqa: N802
+        """Loss and regularity of the field that is returned, in the unit of ``GetMetricValuesPerIteration``."""
+        values = self.result().record["convergence"][-1]["objective"]
+        return self._trace[0] * values[self.GetReturnedIteration()] / values[0] if values else self._trace[0]
+
     def GetCurrentIteration(self) -> int:  # noqa: N802
         """The iteration that is running or was the last, counted from 1; 0 before the first."""
         return len(self._trace)
@@ -196,6 +206,9 @@ class ImpactFineRegistration(DenseRegistration):
                 control_mm=values["GridShrinkFactor"] * finest,
                 # the mean over the components there, their sum here; and the core's weights of layers sum to 1
                 diffusion=values["RegularizationWeight"] / (axes * self._scale),
+                relative_to="unrelated" if self._bare() else "start",
+                folding=0.0,  # with the steps of Adam its sixth powers run away; folds are smoothed at the end
+                continues=True,
                 window=values["LNCCKernel"],
                 balance="first" if values["NormalizeLosses"] else "raw",
                 symmetric=False,
