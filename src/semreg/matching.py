@@ -21,11 +21,12 @@ from semreg.features.contract import Descriptor, Network
 from semreg.features.extract import Extractor, describe
 from semreg.features.inputs import frame_of
 from semreg.features.reduce import fit_pca, fit_standard, select, subset, unit
-from semreg.fields import Field, Layer, Volume, warp
-from semreg.geometry import Grid, reorder
+from semreg.fields import Field, Layer, Volume
+from semreg.geometry import Grid, index_map, reorder
 from semreg.intake import Cleaned
 from semreg.models import Choice, is_descriptor, resolve_model
 from semreg.preparation import Frame, Prepared, to_frame
+from semreg.sampling import inside, sample, transform_index
 from semreg.settings import to_dict
 
 T = TypeVar("T")
@@ -193,21 +194,24 @@ class Images:
         return terms_of(terms)
 
     def renewed(self, displacement: Field, spacing_mm: float) -> tuple[Term, ...]:
-        """The terms with the moving features of the image warped by ``displacement``, about ``spacing_mm`` apart."""
+        """The terms with the moving features of the image warped by ``displacement``, about ``spacing_mm`` apart.
+
+        Beyond the moving image its border continues: any other value there would be an edge that the models see.
+        """
         on_grid = displacement.on(self.grid)
-        device = on_grid.vox.device
-        share = self._prepared.weight
-        everywhere = torch.ones_like(self.image.data) if share is None else share.data
-        both = Volume(torch.cat([self.image.data, everywhere]).to(device), self.image.grid)
-        read = warp(Volume(both.data * both.data[1:], both.grid), on_grid, outside=0.0).data
-        weight = warp(Volume(both.data[1:], both.grid), on_grid, outside=0.0).data.clamp(0, 1)
-        lowest = self.image.data.min().to(device)
-        values = torch.where(weight > 0, read[:1] / weight.clamp(min=1e-6), lowest)
-        prepared = Prepared(Volume(values.cpu(), self.grid), Volume(weight.cpu(), self.grid))
+        image, share = self._prepared.volume, self._prepared.weight
+        index = transform_index(index_map(self.grid, image.grid), on_grid.index())
+        shown = Volume(inside(index, image.grid.shape)[None].to(image.data.dtype).cpu(), self.grid)
+        prepared = Prepared(Volume(sample(image.data.to(index.device), index).cpu(), self.grid), None)
+        if share is not None:  # excluded voxels take no part
+            total = sample(share.data.to(index.device), index)
+            read = sample((image.data * share.data).to(index.device), index) / total.clamp(min=1e-6)
+            values = torch.where(total > 0, read, image.data.min().to(index.device))
+            prepared = Prepared(Volume(values.cpu(), self.grid), Volume(total.clamp(0, 1).cpu(), self.grid))
         terms = []
         for compared in self._compared:
             layers = self._layers(compared.pairing.moving, prepared, self._reference(compared.pairing))
-            terms += compared.terms(compared.reduced(layers), self.config)
+            terms += compared.terms(compared.reduced([_where(layer, shown) for layer in layers]), self.config)
         return tuple(term.pooled(spacing_mm) for term in terms_of(terms))
 
     @cached_property
@@ -288,6 +292,13 @@ def _that_count(prepared: Prepared) -> Tensor:
     """The intensities of the voxels that count."""
     data, weight = prepared.volume.data, prepared.weight
     return data if weight is None else data[weight.data > 0]
+
+
+def _where(layer: Layer, shown: Volume) -> Layer:
+    """The layer with each sample counting as far as ``shown`` (1, *S) says."""
+    weight = shown.averaged_on(layer.grid).data.to(layer.features.data.device)
+    weight = weight if layer.weight is None else weight * layer.weight.data
+    return Layer(layer.features, Volume(weight, layer.grid))
 
 
 def _on_device(layer: Layer, device: torch.device) -> Layer:

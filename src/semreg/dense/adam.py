@@ -14,7 +14,6 @@ from torch import Tensor
 from semreg.config import RefineConfig
 from semreg.dense.problem import Evaluation, Problem
 
-
 RISE = 1.25
 """What the best objective may be multiplied by before a step is taken back."""
 
@@ -38,6 +37,7 @@ def adam(
         renew = config.update_every > 0 and iteration > 1 and (iteration - 1) % config.update_every == 0
         if renew:
             problem.renew(here.coefficients)
+            moments = _Moments(first.coefficients, config)  # the objective is another one now
         if problem.redraws:
             problem.redraw(generator)
         if renew or problem.redraws:

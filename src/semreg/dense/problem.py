@@ -23,6 +23,9 @@ from semreg.errors import ConfigError, DivergedError
 from semreg.fields import Volume
 from semreg.sampling import smooth
 
+PATCH_VOXELS = 4
+"""Half width of the means over which a displacement must be smooth for features to be extracted anew through it."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -105,15 +108,22 @@ class Problem:
         return Evaluation(coefficients.detach(), distance, value, gradient)
 
     def renew(self, coefficients: Tensor) -> None:
-        """Extract the moving features anew from the image warped by ``coefficients``."""
+        """Extract the moving features anew from the image warped by the smooth part of ``coefficients``.
+
+        A model sees patches: what varies within one is no motion of the patch. Baked into the image, it would come
+        back as a difference of the features, and be answered by still rougher displacements. So features are read
+        through what is not smooth, as before.
+        """
         if self.renewal is None:
             raise ConfigError("expected images to extract features from again, got none: set refine.update_every=0")
-        shaped = self.shaped(coefficients.detach())
-        renewed = self.renewal.renewed(self.lattice.field(shaped, self.lattice.grid), self.spacing_mm)
+        anchor = self.shaped(coefficients.detach())
+        radius = round(PATCH_VOXELS / max(self.lattice.step))
+        anchor = smooth(anchor, radius=radius, passes=2) if radius else anchor
+        renewed = self.renewal.renewed(self.lattice.field(anchor, self.lattice.grid), self.spacing_mm)
         pairs = zip(renewed, self.terms, strict=True)
         counted = [replace(new, scale=old.scale, radius=old.radius) for new, old in pairs]
         self.matches = self._drawn([TermMatch(term, self.lattice) for term in counted])
-        self._anchor = shaped
+        self._anchor = anchor
 
     def redraw(self, generator: torch.Generator) -> None:
         """Draw other channels for the terms that ask for it, and other samples where not all are compared."""
