@@ -123,12 +123,13 @@ def test_fine_is_the_refinement_of_register(itk, dimension):
     found.AddModelConfiguration(itk.ImpactModelConfiguration("mind"))
     found.Update()
     config = RegistrationConfig(
+        align=AlignConfig(transform="none"),
         models=(ModelConfig(model="mind", distance=("lncc",)),),
         features=FeatureConfig(pooling=1),
         coarse=CoarseConfig(enabled=False),
         refine=RefineConfig(
             optimizer="adam", levels=1, iterations=8, step_mm=0.2, diffusion=0.6 / dimension, control_mm=3.0,
-            smoothing=1, window=7, beta1=0.8, balance="first", symmetric=False,
+            smoothing=1, window=7, beta1=0.8, balance="first", symmetric=False, continues=True, folding=0.0,
         ),
     )  # fmt: skip
     given = field_of_itk(itk_field(start))
@@ -299,6 +300,7 @@ def test_regularisation_counts_as_said(itk):
     _, fine = classes(itk, 2)
     grid = to_volume(fixed).grid
     settings = {"learning_rate": 0.5, "normalize_losses": False, "grid_shrink_factor": 7}
+    settings["models_configuration"] = [itk.ImpactModelConfiguration("intensity")]
     made = fine.New(fixed, moving, number_of_iterations=2, **settings)
     values = []
     for weight in (0.0, 1e-9, 1e-3):
@@ -385,7 +387,7 @@ def test_modes_and_channels_of_a_network(itk, tmp_path):
     )  # fmt: skip
     refine = RefineConfig(
         optimizer="adam", levels=1, iterations=3, step_mm=0.2, diffusion=1.25 / 6, control_mm=4.0, balance="first",
-        symmetric=False, mode="jacobian",
+        symmetric=False, mode="jacobian", continues=True, folding=0.0,
     )  # fmt: skip
     config = RegistrationConfig(
         align=AlignConfig(transform="none"),

@@ -188,9 +188,10 @@ def _searched(
         terms = images.terms(pairings)
     pooling = config.features.pooling or 1
     grids = frame.fixed.pooled(pooling), frame.moving.pooled(pooling)
-    settings = {"grids": grids, "config": config, "renewal": images, "stiffness": stiffness, "begin": first}
-    deformed = deform(terms, clock=clock, **settings)
-    again = partial(deform, clock=Clock(None), **settings)
+    again = partial(
+        deform, grids=grids, config=config, clock=Clock(None), renewal=images, stiffness=stiffness, begin=first
+    )
+    deformed = again(terms, clock=clock)
     doubt = _uncertainty(terms, deformed, config, clock, again)
     return _Searched(frame, start, begin is not None, pairings, deformed, doubt)
 

@@ -212,7 +212,7 @@ def _quasi_newton(gradient: Tensor, memory: list[tuple[Tensor, Tensor]], inverse
     return -vector
 
 
-def _report(  # noqa: PLR0913, PLR0917 - what a report says
+def _report(
     problem: Problem, reason: str, first: Evaluation, last: Evaluation, objective: list[float], returned: int
 ) -> LevelReport:
     spacing, steps = problem.spacing_mm, max(0, len(objective) - 1)

@@ -83,8 +83,9 @@ class ImpactFineRegistration(DenseRegistration):
     """Adam on a grid of control points, from an initial displacement or none.
 
     The loss is the weighted sum of the distances plus ``RegularizationWeight`` times the mean squared gradient (mm per
-    mm) of the displacement that is added to the initial one; below a local volume of 0.3 a penalty keeps it from
-    folding. Without a model the standardised intensities are compared.
+    mm) of the whole displacement, the initial one included. A step that raises it clearly is taken back; the field of
+    the least loss is returned, and smoothed where it would fold. Without a model intensities are compared that mean the
+    same in both images, and with ``NormalizeLosses`` their loss is relative to that of unrelated images.
     """
 
     OPTIONS: ClassVar[tuple[Option, ...]] = (
