@@ -256,3 +256,28 @@ def test_drawing_anew_is_for_the_static_mode():
     config = RegistrationConfig(models=(ModelConfig(subset=2, redraw=True),), refine=RefineConfig(mode="jacobian"))
     with pytest.raises(ConfigError, match="redraw=false"):
         register(fixed_image(), moving_image(), model=blocks(), config=config, device="cpu")
+
+
+def test_intensities_that_mean_the_same_have_one_scale():
+    """With statistics of the fixed image one intensity is one feature in both, whatever else the moving shows."""
+    fixed, moving = fixed_image(), moving_image()
+    moving.data[:, :3] = 5 * moving.data.max()  # only the moving image shows this
+    config = RegistrationConfig(models=(ModelConfig(model="intensity", statistics="fixed"),))
+    images = images_of(fixed, moving, config)
+    (term,) = images.terms(resolve_models(config, 3, CPU))
+    near, far = term.fixed.features.data, term.moving.features.data
+    seen = fixed.reordered(canonical_order(fixed.grid)).on(images.grid).data
+    gain = float((seen.max() - seen.min()) / (near.max() - near.min()))
+    assert float(far.max() - far.min()) * gain == pytest.approx(
+        float(images.image.data.max() - images.image.data.min())
+    )
+    (again,) = images.renewed(Field.zeros(images.grid), 2.5)
+    read = term.moving.features.on(images.grid).data
+    both = again.moving.weight.data > 0.999
+    torch.testing.assert_close(again.moving.features.data[both], read[both], rtol=0, atol=0.02)
+
+
+def test_a_start_is_continued_without_search_and_alignment_alone():
+    """What would look for another start cannot continue the one that is given: one sentence says what to set."""
+    with pytest.raises(ConfigError, match=r"coarse.enabled=false and align.transform=none"):
+        RegistrationConfig(refine=RefineConfig(continues=True))
