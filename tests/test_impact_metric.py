@@ -249,7 +249,8 @@ def test_renewed_features_keep_value_and_derivative_together(networks: dict[int,
 
 
 def test_features_are_renewed_every_few_derivatives(networks: dict[int, Path]) -> None:
-    """FeaturesMapUpdateInterval counts evaluations with a derivative; values alone do not count."""
+    """FeaturesMapUpdateInterval counts evaluations with a derivative; values alone do not count; -1 is never."""
+    assert metric_of(patches(networks[3], 3), features_map_update_interval=-1).GetFeaturesMapUpdateInterval() == -1
     metric = metric_of(patches(networks[3], 3), features_map_update_interval=2)
     metric.SetMovingTransform(affine(3))
     inside(metric)

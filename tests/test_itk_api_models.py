@@ -63,7 +63,7 @@ def test_what_is_said_is_what_the_model_sees(network):
     assert not spec.mixed_precision
     assert model.network.layers == (0, 2)
     assert given.model(3, CPU) is model
-    assert given.copy().model(3, CPU) is model
+    assert given.Clone().model(3, CPU) is model
 
 
 def test_zeros_leave_it_open(network):
@@ -219,6 +219,44 @@ def test_drawn_channels_and_weights_by_layer(network):
     assert [(e.layers, e.subset, e.redraw) for e in entries] == [((0,), 2, False), ((1,), 0, False), ((2,), 3, False)]
     with pytest.raises(ConfigError, match="expected SubsetFeatures 0 where PCA keeps 3 components"):
         pairings(one, one, Comparison(dimension=3, subset=(2, 0, 0), pca=(3,)), CPU)
+
+
+def test_lists_of_the_first_versions(network, caplog):
+    """One value a model stands for all its kept layers; more numbers than layers are channels, which is said."""
+    both = [ImpactModelConfiguration(network, layers_mask=[True, False, True]), ImpactModelConfiguration("mind")]
+    configs, _ = pairings(both, both, Comparison(dimension=3, distance=("L1", "NCC"), weight=(2.0, 3.0)), CPU)
+    assert [(c.distance, c.weight) for c in configs] == [(("l1", "l1"), (2.0, 2.0)), (("ncc",), (3.0,))]
+    one = [ImpactModelConfiguration(network, layers_mask=[True, False, True])]
+    (entry,), _ = pairings(one, one, Comparison(dimension=3, subset=(2,), distance=("Cosine",)), CPU)
+    assert (entry.subset, entry.channels, entry.distance) == (2, (), ("cosine", "cosine"))
+    assert not caplog.records
+    dense = Comparison(dimension=3, subset=(2, 0, 1), channels=True)
+    (entry,), _ = pairings(one, one, dense, CPU)
+    assert (entry.subset, entry.channels) == (0, (2, 0, 1))
+    assert "is taken as the numbers of the channels" in caplog.text
+    for confused in (replace(dense, channels=False), replace(dense, subset=(4, 4, 4))):
+        with pytest.raises(ConfigError, match="expected SubsetFeatures with one value a kept layer, 2 over all models"):
+            pairings(one, one, confused, CPU)
+
+
+def test_vectors_and_one_overlap(itk, network):
+    """``itk.vector`` of configurations is a list in C++'s words; Overlap is one number for all axes."""
+    given = itk.vector[itk.ImpactModelConfiguration]()
+    assert given.empty()
+    for name in (network, "mind"):
+        given.push_back(itk.ImpactModelConfiguration(name))
+    assert (given.size(), given.front().GetModelPath(), given.back().GetModelPath()) == (2, str(network), "mind")
+    image_type = itk.Image[itk.F, 3]
+    made = itk.ImpactFineRegistration[image_type, image_type].New(models_configuration=given)
+    given.pop_back()
+    assert [one.GetModelPath() for one in made.GetModelsConfiguration()] == [str(network), "mind"]
+    one = itk.ModelConfiguration(network, 3, 1, [32, 24, 16], [1.0] * 3, 4, [True] * 3, False)
+    assert (one.GetOverlap(), one.GetOverlaps()) == (4, (4,))
+    one.SetOverlap(6)
+    other = one.Clone()
+    other.SetOverlap(2)
+    assert (one.GetOverlap(), other.GetOverlap(), other.GetPatchSize()) == (6, 2, (32, 24, 16))
+    assert itk.vector[itk.F]([1.5])[0] == 1.5
 
 
 def test_a_model_for_each_image(network, tmp_path):

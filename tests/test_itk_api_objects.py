@@ -10,7 +10,8 @@ import pytest
 
 from semreg.errors import ConfigError, DeviceError, ImageError
 from semreg.itk_api.checks import one_of
-from semreg.itk_api.objects import ProcessAborted, snake_case
+from semreg.itk_api.objects import snake_case
+from semreg.itk_api.process import ProcessAborted
 
 COARSE = {
     "FixedImage": None, "MovingImage": None, "FixedMask": None, "MovingMask": None, "FixedModelsConfiguration": [],
@@ -83,7 +84,7 @@ def test_defaults_are_those_of_the_scripts(itk, name, defaults):
         ("LayersWeight", [-1.0]), ("LayersWeight", [float("nan")]), ("LayersWeight", [0.0, 0.0]), ("LayersWeight", 1.0),
         ("Distance", ["MSE"]), ("Distance", "L2"), ("SubsetFeatures", [-1]), ("PCA", [1.5]), ("NormalizeLosses", "on"),
         ("LNCCKernel", 4), ("LNCCKernel", 1), ("SamplingPercentage", 0.0), ("SamplingPercentage", 1.1),
-        ("NumberOfIterations", 0), ("LearningRate", 0.0), ("LearningRate", float("inf")), ("Beta1", 1.0),
+        ("NumberOfIterations", -1), ("LearningRate", 0.0), ("LearningRate", float("inf")), ("Beta1", 1.0),
         ("Beta2", -0.1), ("Epsilon", 0.0), ("RegularizationWeight", -1.0), ("GridShrinkFactor", 0),
         ("ControlGridSmoothingIterations", -1), ("FeatureMapUpdateInterval", 0.5), ("Mode", "Dynamic"), ("Mode", ""),
         ("BatchSize", -1), ("FeatureChunkSize", -1),
@@ -155,7 +156,7 @@ def test_images_of_another_dimension(itk, pair):
     with pytest.raises(ConfigError, match="expected a FixedImage for ImpactFineRegistration, got none"):
         made.Update()
     with pytest.raises(ConfigError, match="to be updated, it was not"):
-        made.GetDisplacementField()
+        made.GetDisplacementFieldTransform()
 
 
 @pytest.mark.parametrize("name", ["FixedImage", "MovingImage", "FixedMask"])
@@ -204,16 +205,33 @@ def test_no_output_after_a_failure(itk, pair, reason):
         tag = made.AddObserver(itk.IterationEvent(), made.AbortGenerateDataOn)
     with pytest.raises(ProcessAborted if tag else ConfigError):
         made.Update()
-    for get in (made.GetOutput, made.GetDisplacementField, made.GetDisplacementFieldTransform, made.result,
-                made.GetWarpedMovingImage):  # fmt: skip
+    for get in (made.GetDisplacementFieldTransform, made.result):
         with pytest.raises(ConfigError, match="to be updated, it was not, or that failed: call Update first"):
             get()
+    for image in (made.GetOutput(), made.GetDisplacementField(), made.GetWarpedMovingImage()):
+        assert image.GetDataReleased()
     made.SetMovingImage(pair[1])
     made.SetDistance([])
     if tag:
         made.RemoveObserver(tag)
     made.Update()
     np.testing.assert_array_equal(itk.array_from_image(made.GetDisplacementField()), first)
+
+
+@pytest.mark.parametrize("start", [None, 1.5])
+def test_no_iterations(itk, pair, start):
+    """With 0 iterations the initial displacement comes back, or none, and the trace is empty."""
+    made = fine(itk, pair)
+    made.SetNumberOfIterations(0)
+    expected = np.zeros((12, 14, 2), np.float32)
+    if start is not None:
+        expected += np.float32([start, -0.25])
+        field = itk.image_from_array(expected, ttype=itk.Image[itk.Vector[itk.F, 2], 2])
+        field.CopyInformation(pair[0])
+        made.SetInitialDisplacementField(field)
+    made.Update()
+    np.testing.assert_allclose(itk.array_from_image(made.GetDisplacementField()), expected, atol=1e-6)
+    assert made.GetMetricValuesPerIteration() == ()
 
 
 def test_it_computes_what_is_out_of_date(itk, pair):

@@ -62,15 +62,32 @@ def error_with(model=None, **settings):
         (blocks(), ModelConfig(pca=3, normalise="standard")),
         (blocks(), ModelConfig(subset=4, normalise="unit")),
         (blocks(), ModelConfig(subset=4, redraw=True)),
+        (blocks(), ModelConfig(channels=(5, 0, 3, 2), normalise="standard")),
         (lambda x: [x, x.square()], ModelConfig(layers=None)),
     ],
-    ids=["module", "two scales", "a distance and a weight a layer", "pca", "subset", "redrawn", "callable"],
+    ids=["module", "two scales", "a distance and a weight a layer", "pca", "subset", "redrawn", "channels", "callable"],
 )
 def test_networks_find_the_deformation(model, entry):
     """A module or callable of one or two layers, whatever is done to its channels, brings 5.1 mm below 0.9 mm."""
     error, record = error_with(model, models=(entry,), refine=RefineConfig(symmetric=False))
     assert error < 0.9
     assert record["jacobian"]["folded_share"] == 0
+
+
+def test_channels_that_are_compared():
+    """``channels`` keeps these of each layer, in their order, before PCA; one that a layer has not is refused."""
+    images, config = images_of(fixed_image(), moving_image(FIXED), RegistrationConfig()), ModelConfig(channels=(4, 1))
+    (whole,) = images.terms(resolve_with(RegistrationConfig(), blocks(), None))
+    (kept,) = images.terms(resolve_with(RegistrationConfig(models=(config,)), blocks(), None))
+    for image in ("fixed", "moving"):
+        expected = getattr(whole, image).features.data[[4, 1]]
+        torch.testing.assert_close(getattr(kept, image).features.data, expected)
+    (reduced,) = images.terms(resolve_with(RegistrationConfig(models=(replace(config, pca=1),)), blocks(), None))
+    assert len(reduced.fixed.features.data) == 1
+    with pytest.raises(ConfigError, match=r"expected models.channels below \d+, .*, got \[4, 99\]"):
+        images.terms(resolve_with(RegistrationConfig(models=(replace(config, channels=(4, 99)),)), blocks(), None))
+    with pytest.raises(ConfigError, match="models.channels different"):
+        ModelConfig(channels=(1, 1))
 
 
 def test_several_models_add_up():

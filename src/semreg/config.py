@@ -35,6 +35,8 @@ class ModelConfig:
     """One for all layers or one a layer; only their ratios matter."""
     pca: int = 0
     """Principal components of the fixed image's features that are kept of each layer, 0: all channels as they are."""
+    channels: tuple[int, ...] = ()
+    """Numbers of the channels of each layer that are compared, counted from 0. Empty: all."""
     subset: int = 0
     """Channels that are drawn from each layer, 0 or more than there are: all."""
     redraw: bool = False
@@ -51,6 +53,8 @@ class ModelConfig:
         weights = self.weight and all(0 <= w < float("inf") for w in self.weight) and sum(self.weight) > 0
         require(bool(weights), "models.weight >= 0 and finite, not all 0", self.weight)
         require(self.pca >= 0, "models.pca >= 0 components", self.pca)
+        known = all(c >= 0 for c in self.channels) and len(set(self.channels)) == len(self.channels)
+        require(known, "models.channels different and >= 0", self.channels)
         require(self.subset >= 0, "models.subset >= 0 channels", self.subset)
 
 

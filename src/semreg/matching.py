@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeAlias, TypeVar, cast
 
 import torch
@@ -270,13 +270,20 @@ class Images:
 def _reduction(config: ModelConfig, layer: Layer, generator: torch.Generator) -> Reduction:
     """How the features of a layer become comparable; what is fitted is fitted on the fixed image's."""
     steps: list[Reduction] = []
+    if config.channels:
+        chosen = _channels(config, len(layer.features.data))
+        steps.append(partial(select, indices=chosen))
+        layer = select(layer, chosen)
+    fewer: Reduction | None = None
     if config.pca:
-        steps.append(fit_pca(layer, config.pca).apply)
+        fewer = fit_pca(layer, config.pca).apply
     elif config.subset and not config.redraw:
         drawn = subset(len(layer.features.data), config.subset, generator)
-        steps.append(lambda other: select(other, drawn))
+        fewer = partial(select, indices=drawn)
+    if fewer is not None:
+        steps.append(fewer)
     if config.normalise == "standard":
-        steps.append(fit_standard(steps[0](layer) if steps else layer).apply)
+        steps.append(fit_standard(layer if fewer is None else fewer(layer)).apply)
     elif config.normalise == "unit":
         steps.append(unit)
 
@@ -299,6 +306,16 @@ def _where(layer: Layer, shown: Volume) -> Layer:
     weight = shown.averaged_on(layer.grid).data.to(layer.features.data.device)
     weight = weight if layer.weight is None else weight * layer.weight.data
     return Layer(layer.features, Volume(weight, layer.grid))
+
+
+def _channels(config: ModelConfig, count: int) -> Tensor:
+    """The numbers of the channels that are compared, which a layer of ``count`` must have (ConfigError)."""
+    if max(config.channels) >= count:
+        raise ConfigError(
+            f"expected models.channels below {count}, the channels of a layer of {config.model}, got "
+            f"{list(config.channels)}: leave out what it does not have"
+        )
+    return torch.tensor(config.channels)
 
 
 def _on_device(layer: Layer, device: torch.device) -> Layer:

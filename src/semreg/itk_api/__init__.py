@@ -14,10 +14,10 @@ from typing import Any
 
 from semreg.errors import ImageError
 from semreg.itk_api.features_map import ImageToFeaturesMap
-from semreg.itk_api.model_configuration import ImpactModelConfiguration, ModelConfiguration
-from semreg.itk_api.objects import ProcessAborted
+from semreg.itk_api.model_configuration import ConfigurationVector, ImpactModelConfiguration, ModelConfiguration
+from semreg.itk_api.process import ProcessAborted
 from semreg.itk_api.registration import ImpactCoarseRegistration, ImpactFineRegistration
-from semreg.itk_bridge import import_itk
+from semreg.itk_bridge import import_itk, itk_template
 
 __all__ = [
     "ImageToFeaturesMap",
@@ -86,6 +86,7 @@ def _install() -> None:
         ) from error
     for name in __all__:
         setattr(itk, name, globals()[name])
+    itk_template("std::vector").__template__[(ImpactModelConfiguration,)] = ConfigurationVector
     try:
         version = metadata.version(PEER)
     except metadata.PackageNotFoundError:

@@ -50,8 +50,12 @@ def number(expected: str, fits: Callable[[float], bool]) -> Check:
 NOT_NEGATIVE = number("a finite number >= 0", lambda value: value >= 0)
 POSITIVE = number("a finite number above 0", lambda value: value > 0)
 BELOW_ONE = number("a number from 0 to below 1", lambda value: 0 <= value < 1)
-INTERVAL = number("a whole number of iterations, -1 for never", float.is_integer)
 SHARE = number("a share above 0 and up to 1", lambda value: 0 < value <= 1)
+
+
+def interval(name: str, value: Any) -> int:
+    """A whole number of iterations; 0 and below: never."""
+    return int(number("a whole number of iterations, -1 for never", float.is_integer)(name, value))
 
 
 def odd(name: str, value: Any) -> int:

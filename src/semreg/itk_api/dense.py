@@ -14,13 +14,18 @@ from semreg.devices import choose_device
 from semreg.errors import ConfigError
 from semreg.events import Step
 from semreg.fields import Field
+from semreg.geometry import Grid
 from semreg.itk_api import checks
 from semreg.itk_api.comparing import Comparing
 from semreg.itk_api.model_configuration import Comparison, ImpactModelConfiguration, pairings
-from semreg.itk_api.objects import Option, Process, image_of
-from semreg.itk_bridge import itk_field, itk_image, itk_transform, to_volume
+from semreg.itk_api.objects import Option, image_of
+from semreg.itk_api.process import Process
+from semreg.itk_bridge import grid_of_itk, import_itk, itk_field, itk_image, itk_transform, to_volume
 from semreg.matching import Pairing
 from semreg.registration import Registration, register
+
+FIELD, WARPED = 0, 1
+"""The images of ITK's pipeline: the only output with an index, and that of ``GetWarpedMovingImage``."""
 
 
 class DenseRegistration(Comparing, Process):
@@ -42,9 +47,7 @@ class DenseRegistration(Comparing, Process):
     def clear(self) -> None:
         """Drop the result and what was made of it."""
         self._result: Registration | None = None
-        self._field: Any = None
         self._transform: Any = None
-        self._warped: Any = None
 
     def SetFixedImage(self, value: Any) -> None:  # noqa: N802 (ITK's name, as all below)
         """The image whose grid the field lies on; any scalar type in 2-D or 3-D."""
@@ -67,13 +70,14 @@ class DenseRegistration(Comparing, Process):
         self.Modified()
 
     def inputs(self) -> Iterator[Any]:
-        """Images and masks that were set. ConfigError where one of the two images was not."""
-        for name in self.IMAGES:
-            image = self._values[name]
-            if image is None and name in ("FixedImage", "MovingImage"):
+        """Images and masks that were set."""
+        return (self._values[name] for name in self.IMAGES if self._values[name] is not None)
+
+    def check_inputs(self) -> None:
+        """ConfigError where one of the two images was not set."""
+        for name in ("FixedImage", "MovingImage"):
+            if self._values[name] is None:
                 raise ConfigError(f"expected a {name} for {self.GetNameOfClass()}, got none: call Set{name}")
-            if image is not None:
-                yield image
 
     def models(self, *, redraw: bool = False) -> tuple[tuple[ModelConfig, ...], Sequence[Pairing] | None]:
         """The core's settings of the models, and the loaded models; None where the intensities are compared."""
@@ -86,6 +90,7 @@ class DenseRegistration(Comparing, Process):
             distance=values["Distance"],
             weight=values["LayersWeight"],
             subset=values["SubsetFeatures"],
+            channels=True,
             pca=values["PCA"],
             redraw=redraw,
             jacobian=self._mode() == "jacobian",
@@ -134,7 +139,6 @@ class DenseRegistration(Comparing, Process):
             device=values["Device"],
             on_step=self._step,
         )
-        self._field = itk_field(self._result.field)
 
     def _step(self, step: Step) -> None:
         """What a step of the core is for observers; stops where somebody asked for it."""
@@ -154,19 +158,32 @@ class DenseRegistration(Comparing, Process):
             )
         return self._result
 
+    def image_type(self, index: int, dimension: int) -> Any:
+        """Vectors for the displacement, scalars for the warped image."""
+        itk = import_itk()
+        if index not in (FIELD, WARPED):
+            raise ConfigError(f"expected output 0 of {self.GetNameOfClass()}, got {index}: it has one")
+        return itk.Image[itk.Vector[itk.F, dimension] if index == FIELD else itk.F, dimension]
+
+    def layout(self, index: int) -> tuple[Grid, int]:
+        """That of the fixed image."""
+        self.check_inputs()
+        grid = grid_of_itk(self._values["FixedImage"])
+        return grid, grid.dimension if index == FIELD else 1
+
+    def made(self, index: int) -> Any:
+        """The displacement in mm, or the moving image on the fixed grid."""
+        result = self.result()
+        return itk_field(result.field) if index == FIELD else itk_image(result.warped)
+
     def GetDisplacementField(self) -> Any:  # noqa: N802
         """``itk.Image[itk.Vector[itk.F, D], D]`` on the fixed grid: displacements in mm, x first, fixed → moving."""
-        self.result()
-        return self._field
+        return self._output(FIELD).image
 
     def GetOutput(self, index: int = 0) -> Any:  # noqa: N802
         """The displacement field."""
         if index != 0:
             raise ConfigError(f"expected output 0 of {self.GetNameOfClass()}, got {index}: it has one")
-        return self.GetDisplacementField()
-
-    def output(self) -> Any:
-        """The displacement field."""
         return self.GetDisplacementField()
 
     def GetDisplacementFieldTransform(self) -> Any:  # noqa: N802
@@ -176,10 +193,8 @@ class DenseRegistration(Comparing, Process):
         return self._transform
 
     def GetWarpedMovingImage(self) -> Any:  # noqa: N802
-        """The moving image on the fixed grid, ``itk.Image[itk.F, D]``."""
-        if self._warped is None:
-            self._warped = itk_image(self.result().warped)
-        return self._warped
+        """The moving image on the fixed grid, ``itk.Image[itk.F, D]``; of ITK's pipeline, as the field is."""
+        return self._output(WARPED).image
 
 
 def _done(step: Step) -> float:

@@ -17,9 +17,9 @@ from semreg.fields import Layer, Volume
 from semreg.geometry import Grid, index_map, reorder
 from semreg.itk_api import checks
 from semreg.itk_api.impact_model import NORMALISATIONS, ImpactModelConfiguration, configuration
-from semreg.itk_api.objects import Option, Process, image_of, type_refusal
-from semreg.itk_bridge import import_itk, to_volume
-from semreg.itk_tensor import tensor_to_image
+from semreg.itk_api.objects import Option, image_of, type_refusal
+from semreg.itk_api.process import Process
+from semreg.itk_bridge import grid_of_itk, import_itk, itk_image, to_volume, with_itk_header
 from semreg.matching import Model
 from semreg.sampling import base_index, inside, transform_index
 
@@ -30,11 +30,13 @@ class ImageToFeaturesMap(Process):
     With several inputs the layers of the first come first, then those of the second, and so on. ``PCA`` keeps so many
     principal components of each layer, fitted on the first input and applied to all. Where the model sees voxels of
     another size the image is resampled onto them, by ``Interpolator`` if one is set, else by block means and linear
-    interpolation.
+    interpolation. With a ``Transform`` the maps are those of the warped image: at each point it is read where the
+    transform takes the point, and has its lowest value where that is outside.
     """
 
     OPTIONS = (
         Option("Interpolator", None, checks.anything, "An interpolator of itk for the image; None: linear."),
+        Option("Transform", None, checks.anything, "A transform of itk through which images are read; None: none."),
         Option("ModelConfiguration", None, checks.anything, "The model and how it sees the image."),
         Option("Device", "cpu", checks.device, "Where it is computed: cpu, cuda, cuda:n, mps or auto."),
         Option("PCA", 0, checks.whole(), "Principal components of each layer that are kept; 0: all channels."),
@@ -44,7 +46,7 @@ class ImageToFeaturesMap(Process):
         """No input, no result."""
         super().__init__()
         self._images: list[Any] = []
-        self._outputs: list[Any] = []
+        self._maps: list[Any] = []
 
     @classmethod
     def dimension_of(cls, types: Any) -> int:
@@ -74,6 +76,32 @@ class ImageToFeaturesMap(Process):
         self._values["Interpolator"] = value
         self.Modified()
 
+    def GetModifiableInterpolator(self) -> Any:  # noqa: N802
+        """The interpolator that was set, to be changed."""
+        return self._values["Interpolator"]
+
+    def SetTransform(self, value: Any) -> None:  # noqa: N802
+        """A transform of itk from the points of the map to those of the image; None: the image as it is."""
+        dimension = self.DIMENSION
+        fits = hasattr(value, "TransformPoint") and dimension in (None, value.GetInputSpaceDimension())
+        if value is not None and not fits:
+            raise TypeError(
+                f"expected a transform of itk{f' in {dimension}-D' if dimension else ''}, got {type(value).__name__}"
+            )
+        self._values["Transform"] = value
+        self.Modified()
+
+    def GetMTime(self) -> int:  # noqa: N802
+        """When it, its interpolator or its transform was changed last."""
+        parts = [self._values[name] for name in ("Interpolator", "Transform")]
+        return max([super().GetMTime(), *(int(part.GetMTime()) for part in parts if part is not None)])
+
+    def Clone(self) -> ImageToFeaturesMap:  # noqa: N802
+        """Another one with the same settings and images."""
+        other = super().Clone()
+        other._images = list(self._images)  # noqa: SLF001 (it is one of these)
+        return other
+
     def AddInput(self, value: Any) -> None:  # noqa: N802
         """One image more (TypeError for anything else, None too)."""
         self._images.append(self._image("AddInput", value))
@@ -102,36 +130,41 @@ class ImageToFeaturesMap(Process):
         """The i-th image; None if there is none."""
         return self._images[index] if 0 <= index < len(self._images) else None
 
-    def GetNumberOfInputs(self) -> int:  # noqa: N802
-        """How many images there are."""
-        return len(self._images)
+    def inputs(self) -> Iterator[Any]:
+        """The images."""
+        return iter(self._images)
+
+    def check_inputs(self) -> None:
+        """ConfigError without an image."""
+        if not self._images:
+            raise ConfigError("expected an image for ImageToFeaturesMap, got none: call AddInput")
 
     def GetNumberOfOutputs(self) -> int:  # noqa: N802
         """How many maps there are after ``Update``."""
-        return len(self._outputs)
+        return len(self._maps)
 
-    def GetOutput(self, index: int = 0) -> Any:  # noqa: N802
+    def image_type(self, index: int, dimension: int) -> Any:
+        """Vectors, also of one channel; ConfigError where it is known that there is no such map."""
+        if self._done is not None:
+            self.made(index)
+        itk = import_itk()
+        return itk.VectorImage[itk.F, dimension]
+
+    def layout(self, index: int) -> tuple[Grid, int]:
+        """The grid and the channels of a layer, which the model itself tells: it runs for them."""
+        self.compute()
+        made = self.made(index)
+        return grid_of_itk(made), int(made.GetNumberOfComponentsPerPixel())
+
+    def made(self, index: int) -> Any:
         """The i-th map, ``itk.VectorImage[itk.F, D]``. ConfigError where there is none."""
-        if not 0 <= index < len(self._outputs):
-            raise ConfigError(
-                f"expected an output below {len(self._outputs)}, got {index}: call Update first, and keep the layer in "
-                "LayersMask"
-            )
-        return self._outputs[index]
-
-    def output(self) -> Any:
-        """The map, or a tuple of several."""
-        return self._outputs[0] if len(self._outputs) == 1 else tuple(self._outputs)
-
-    def inputs(self) -> Iterator[Any]:
-        """The images."""
-        if not self._images:
-            raise ConfigError("expected an image for ImageToFeaturesMap, got none: call AddInput")
-        yield from self._images
+        if not 0 <= index < len(self._maps):
+            raise ConfigError(f"expected an output below {len(self._maps)}, got {index}: keep the layer in LayersMask")
+        return self._maps[index]
 
     def clear(self) -> None:
         """Drop the maps."""
-        self._outputs = []
+        self._maps = []
 
     def generate(self) -> None:
         """Extract, reduce and hand over to ITK."""
@@ -144,35 +177,41 @@ class ImageToFeaturesMap(Process):
             model = given.for_images().model(int(image.GetImageDimension()), device)
             layers.append(list(self._layers(image, model, device)))
             self.UpdateProgress(0.9 * number / len(self._images))
-        self._outputs = [_vector_image(layer) for each in self._reduced(layers, given) for layer in each]
+        self._maps = [_vector_image(layer) for each in self._reduced(layers, given) for layer in each]
 
     def _layers(self, image: Any, model: Model, device: torch.device) -> Sequence[Layer]:
         """The features of one image, in its axes, each layer on its own grid."""
         volume = to_volume(image)
-        if not isinstance(model, Extractor):
-            return (describe(volume, model, device=device),)
-        view = frame_of(volume.grid, model.spec)
-        if self._values["Interpolator"] is not None and view.grid != reorder(volume.grid, view.axes):
-            volume = self._resampled(image, reorder(view.grid, view.axes.inverse))
-        return model.layers(volume)
+        grid, moved = volume.grid, self._values["Transform"] is not None
+        if isinstance(model, Extractor):
+            view = frame_of(volume.grid, model.spec)
+            if view.grid != reorder(volume.grid, view.axes):
+                grid = reorder(view.grid, view.axes.inverse)
+        if moved or (self._values["Interpolator"] is not None and grid != volume.grid):
+            volume = self._resampled(volume, grid)
+        return model.layers(volume) if isinstance(model, Extractor) else (describe(volume, model, device=device),)
 
-    def _resampled(self, image: Any, grid: Grid) -> Volume:
-        """The image on the grid that the model sees, read by the interpolator; border values beyond its edge."""
-        itk = import_itk()
-        kind = type(image)
-        resampler = itk.ResampleImageFilter[kind, kind].New()
+    def _resampled(self, volume: Volume, grid: Grid) -> Volume:
+        """The image on the grid that the model sees; border values beyond its edge, its lowest where it was moved."""
+        itk, image, transform = import_itk(), itk_image(volume), self._values["Transform"]
+        resampler = itk.ResampleImageFilter[type(image), type(image)].New()
         resampler.SetInput(image)
-        resampler.SetInterpolator(self._values["Interpolator"])
+        if self._values["Interpolator"] is not None:
+            resampler.SetInterpolator(self._values["Interpolator"])
         resampler.SetSize(grid.size_xyz)
         resampler.SetOutputSpacing(grid.spacing_xyz)
         resampler.SetOutputOrigin(grid.origin_xyz)
         resampler.SetOutputDirection(itk.matrix_from_array(np.asarray(grid.direction)))
+        if transform is not None:
+            resampler.SetTransform(transform)
+            resampler.SetDefaultPixelValue(float(volume.data.min()))
         resampler.Update()
-        volume = to_volume(image)
+        read = to_volume(resampler.GetOutput())
+        if transform is not None:
+            return read
         index = transform_index(index_map(grid, volume.grid), base_index(grid.shape, like=volume.data))
         within = inside(index, volume.grid.shape)
-        read = to_volume(resampler.GetOutput()).data
-        return Volume(torch.where(within, read, volume.on(grid).data), grid)
+        return Volume(torch.where(within, read.data, volume.on(grid).data), grid)
 
     def _reduced(self, layers: list[list[Layer]], given: ImpactModelConfiguration) -> list[list[Layer]]:
         """The components of the first image's features, of all images; and normalised where that is asked for."""
@@ -195,5 +234,11 @@ def _interpolates(kind: Any, dimension: int) -> bool:
 
 
 def _vector_image(layer: Layer) -> Any:
-    """The features with one component a channel, also where that is one."""
-    return tensor_to_image(layer.features.data, layer.grid, kind="itk", vector=True)
+    """The features with one component a channel, also where that is one, in memory of ITK's own."""
+    itk, data = import_itk(), layer.features.data
+    image = itk.VectorImage[itk.F, layer.grid.dimension].New()
+    image.SetRegions(layer.grid.size_xyz)
+    image.SetNumberOfComponentsPerPixel(len(data))
+    image.Allocate()
+    itk.array_view_from_image(image)[...] = data.movedim(0, -1).float().cpu().numpy()
+    return with_itk_header(image, layer.grid)

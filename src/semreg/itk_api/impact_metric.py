@@ -51,9 +51,9 @@ class ImpactImageToImageMetricv4(PythonMetricv4, Comparing):
         Option(
             "FeaturesMapUpdateInterval",
             0,
-            checks.whole(),
+            checks.interval,
             "Evaluations with a derivative after which moving features are extracted anew from the warped image; "
-            "0: never.",
+            "0 and -1: never.",
         ),
     )
 
@@ -151,7 +151,7 @@ class ImpactImageToImageMetricv4(PythonMetricv4, Comparing):
             return float(np.finfo(np.float64).max), np.zeros_like(moving_points)
         _check_count(len(rows), "in the moving image: check the initial transform, or raise the sampling percentage")
         self._evaluated = True
-        due = derivative and interval and self._derivatives and self._derivatives % interval == 0
+        due = derivative and interval > 0 and self._derivatives and self._derivatives % interval == 0
         if due or self._renew:
             objective.renew(self.moving_points)
             self._renew, self._kept = False, []  # they are no longer those of the image as it lies

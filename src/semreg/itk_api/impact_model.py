@@ -130,11 +130,19 @@ class ImpactModelConfiguration(ITKObject):
         if path:
             self.entry()  # what does not fit together is said here, where it was written
 
-    def copy(self) -> ImpactModelConfiguration:
+    def Clone(self) -> ImpactModelConfiguration:  # noqa: N802 (ITK's name, as below)
         """Another one with the same values; a model that one of them has loaded serves both."""
-        other = ImpactModelConfiguration()
-        other._values, other._models = dict(self._values), self._models
+        other = super().Clone()
+        other._models = self._models  # noqa: SLF001 (it is one of these)
         return other
+
+    def SetOverlap(self, value: Any) -> None:  # noqa: N802
+        """One number of voxels for all axes, as up to itk-impact 0.1.5."""
+        self.set_option("Overlaps", checks.whole()("Overlap", value))
+
+    def GetOverlap(self) -> int:  # noqa: N802
+        """The largest overlap of an axis."""
+        return max(self._values["Overlaps"], default=0)
 
     def for_images(self) -> ImpactModelConfiguration:
         """Itself, or a copy without a PatchSize that would cut an image into thousands of tiles."""
@@ -144,7 +152,7 @@ class ImpactModelConfiguration(ITKObject):
         logger.warning(
             "PatchSize %s is for the mode Jacobian: here the model sees tiles as large as memory allows", list(patch)
         )
-        whole = self.copy()
+        whole = self.Clone()
         whole.set_option("PatchSize", ())
         return whole
 
@@ -189,7 +197,7 @@ class ImpactModelConfiguration(ITKObject):
 
     def keeping(self, layers: tuple[int, ...]) -> ImpactModelConfiguration:
         """A copy that keeps these outputs only."""
-        part = self.copy()
+        part = self.Clone()
         count = max(len(self._values["LayersMask"]), max(layers) + 1)
         part.set_option("LayersMask", [number in layers for number in range(count)])
         return part
@@ -313,7 +321,7 @@ def configuration(name: str, value: Any) -> ImpactModelConfiguration:
     if not isinstance(value, ImpactModelConfiguration):
         raise TypeError(f"expected an itk.ImpactModelConfiguration for {name}, got {type(value).__name__}")
     value.entry()
-    return value.copy()
+    return value.Clone()
 
 
 def configurations(name: str, value: Any) -> tuple[ImpactModelConfiguration, ...]:

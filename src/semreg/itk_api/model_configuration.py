@@ -1,10 +1,12 @@
 """From model configurations and lists of scripts to what the core compares: settings and loaded models.
 
-Lists have one value for each kept layer over all models, in the order of the models and of their outputs.
+Lists have one value for each kept layer over all models, in the order of the models and of their outputs. Those of
+itk-impact 0.1.0 and 0.1.1 are taken too where their lengths tell: one value a model, and lists of channel numbers.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -25,6 +27,7 @@ from semreg.matching import Model, Pairing
 
 __all__ = [
     "Comparison",
+    "ConfigurationVector",
     "ImpactModelConfiguration",
     "ModelConfiguration",
     "configuration",
@@ -34,6 +37,36 @@ __all__ = [
 
 T = TypeVar("T")
 
+logger = logging.getLogger("semreg")
+
+
+class ConfigurationVector(list[ImpactModelConfiguration]):
+    """``itk.vector[itk.ImpactModelConfiguration]``: a list with the words of C++ too."""
+
+    def push_back(self, value: ImpactModelConfiguration) -> None:
+        """One more at the end."""
+        self.append(value)
+
+    def pop_back(self) -> None:
+        """Without the last one."""
+        del self[-1]
+
+    def front(self) -> ImpactModelConfiguration:
+        """The first one."""
+        return self[0]
+
+    def back(self) -> ImpactModelConfiguration:
+        """The last one."""
+        return self[-1]
+
+    def size(self) -> int:
+        """How many there are."""
+        return len(self)
+
+    def empty(self) -> bool:
+        """Whether there are none."""
+        return not self
+
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
@@ -42,11 +75,13 @@ class Comparison:
     dimension: int
     """Axes of the images."""
     distance: tuple[str, ...] = ()
-    """One a kept layer over all models; default L2."""
+    """One a kept layer over all models, or one a model; default L2."""
     weight: tuple[float, ...] = ()
-    """One a kept layer; default 1."""
+    """Likewise; default 1."""
     subset: tuple[int, ...] = ()
     """Channels that are drawn of each kept layer, 0 or more than there are: all."""
+    channels: bool = False
+    """Whether ``subset``, where it is longer, may be the numbers of the channels that all layers keep."""
     pca: tuple[int, ...] = ()
     """Principal components, one number a model; 0: all channels as they are."""
     redraw: bool = False
@@ -97,22 +132,45 @@ class _Layers:
     distance: tuple[str, ...]
     weight: tuple[float, ...]
     subset: tuple[int, ...]
+    channels: tuple[int, ...]
     pca: int
 
 
 def _split(options: Comparison, counts: Sequence[int]) -> list[_Layers]:
     """The lists by model, after their lengths were checked."""
-    total = sum(counts)
-    distance = _full(options.distance, "L2", total, "Distance", "kept layer")
-    weight = _full(options.weight, 1.0, total, "LayersWeight", "kept layer")
-    subset = _full(options.subset, 0, total, "SubsetFeatures", "kept layer")
+    channels = _channels(options, counts)
+    distance = _by_layer(options.distance, "L2", counts, "Distance")
+    weight = _by_layer(options.weight, 1.0, counts, "LayersWeight")
+    subset = _by_layer(() if channels else options.subset, 0, counts, "SubsetFeatures")
     pca = _full(options.pca, 0, len(counts), "PCA", "model")
     starts = [sum(counts[:number]) for number in range(len(counts))]
     parts = [slice(start, start + count) for start, count in zip(starts, counts, strict=True)]
     return [
-        _Layers(distance[part], weight[part], subset[part], components)
+        _Layers(distance[part], weight[part], subset[part], channels, components)
         for part, components in zip(parts, pca, strict=True)
     ]
+
+
+def _channels(options: Comparison, counts: Sequence[int]) -> tuple[int, ...]:
+    """``subset`` where it lists channel numbers, else empty: it is longer than a list of counts can be."""
+    total = sum(counts)
+    longer = len(options.subset) > total and len(set(options.subset)) == len(options.subset)
+    if not options.channels or not longer:
+        return ()
+    logger.warning(
+        "SubsetFeatures %s is taken as the numbers of the channels that each layer keeps, as by itk-impact up to "
+        "0.1.1: since then it has one number of channels for each of the %d kept layers",
+        list(options.subset),
+        total,
+    )
+    return options.subset
+
+
+def _by_layer(values: tuple[T, ...], default: T, counts: Sequence[int], name: str) -> tuple[T, ...]:
+    """One value a kept layer; those that came one a model stand for all layers of it."""
+    if values and len(values) == len(counts) != sum(counts):
+        return tuple(value for value, count in zip(values, counts, strict=True) for _ in range(count))
+    return _full(values, default, sum(counts), name, "kept layer")
 
 
 def _full(values: tuple[T, ...], default: T, count: int, name: str, what: str) -> tuple[T, ...]:
@@ -167,6 +225,7 @@ def _entries(
                 layers=entry.layers if everything else tuple(numbers[i] for i in rows),
                 distance=tuple(_core_distance(lists.distance[i]) for i in rows),
                 weight=tuple(lists.weight[i] for i in rows),
+                channels=lists.channels,
                 pca=lists.pca,
                 subset=drawn,
                 redraw=bool(options.redraw and drawn),

@@ -12,15 +12,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar, TypeVar
 
-from semreg.errors import ConfigError, SemregError
+from semreg.errors import ConfigError
 from semreg.itk_api.checks import Check
 from semreg.itk_bridge import import_itk
 
 T = TypeVar("T", bound="ITKObject")
-
-
-class ProcessAborted(SemregError, RuntimeError):  # noqa: N818 (ITK's name)
-    """A filter was told to stop (``AbortGenerateDataOn``) and stopped between two steps; it has no new output."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +112,19 @@ class ITKObject:
         """Call ``SetName``."""
         getattr(self, f"Set{name}")(value)
 
+    def Clone(self: T) -> T:  # noqa: N802, PYI019 (as above)
+        """Another one with the same settings, of the same images where it has some."""
+        other = type(self)()
+        other._values = dict(self._values)  # noqa: SLF001 (it is one of these)
+        return other
+
+    @classmethod
+    def cast(cls: type[T], value: Any) -> T:  # noqa: PYI019 (as above)
+        """``value`` itself if it is one of these (TypeError), as ITK's classes have it."""
+        if not isinstance(value, cls):
+            raise TypeError(f"expected an object of {cls.__name__} to cast, got {type(value).__name__}")
+        return value
+
     def GetNameOfClass(self) -> str:  # noqa: N802 (ITK's name, as below)
         """The name without types."""
         return next(base.__name__ for base in type(self).__mro__ if base.__dict__.get("DIMENSION") is None)
@@ -169,110 +178,6 @@ class ITKObject:
         return "\n".join([f"{name} (all settings at their defaults)" if not rows else f"{name}:", *rows])
 
 
-class Process(ITKObject):
-    """A filter: ``Update`` computes what is out of date, tells observers, and can be stopped between two steps."""
-
-    def __init__(self) -> None:
-        """Nothing computed yet."""
-        super().__init__()
-        self._progress, self._abort = 0.0, False
-        self._done: tuple[int, ...] | None = None
-
-    def inputs(self) -> Iterator[Any]:
-        """The ITK objects that the output depends on."""
-        raise NotImplementedError
-
-    def generate(self) -> None:
-        """Compute the output."""
-        raise NotImplementedError
-
-    def clear(self) -> None:
-        """Drop the output."""
-        raise NotImplementedError
-
-    def Update(self) -> None:  # noqa: N802
-        """Bring the output up to date; nothing is computed where nothing changed since.
-
-        Where it fails there is no output: an earlier one would be of other inputs.
-        """
-        done, self._done = self._done, None
-        try:
-            given = list(self.inputs())
-            for each in given:
-                _update(each)
-            state = (self.GetMTime(), *(int(each.GetMTime()) for each in given))
-            if state != done:
-                self.clear()
-                self._run()
-            # what observers changed while it ran counts as a change after it
-            self._done = state
-        finally:
-            if self._done is None:
-                self.clear()
-
-    def _run(self) -> None:
-        """Compute the output, and tell observers."""
-        self._abort, self._progress = False, 0.0
-        self._invoke("StartEvent")
-        try:
-            self.generate()
-        except ProcessAborted:
-            self._invoke("AbortEvent")
-            raise
-        self.UpdateProgress(1.0)
-        self._invoke("EndEvent")
-
-    def UpdateLargestPossibleRegion(self) -> None:  # noqa: N802
-        """The same as ``Update``: there is no smaller region."""
-        self.Update()
-
-    def __call__(self, *inputs: Any, **settings: Any) -> Any:
-        """Set what is given, update, and return the output, as ITK's objects do."""
-        self.set_inputs(inputs)
-        for name, value in settings.items():
-            self.set_option(self.known(name), value)
-        self.Update()
-        return self.output()
-
-    def output(self) -> Any:
-        """What the functions in snake case return."""
-        raise NotImplementedError
-
-    def GetProgress(self) -> float:  # noqa: N802
-        """Share of the work that is done, 0 to 1."""
-        return self._progress
-
-    def UpdateProgress(self, progress: float) -> None:  # noqa: N802
-        """Tell the share that is done; raises ProcessAborted where it was asked to stop."""
-        self._progress = min(max(float(progress), 0.0), 1.0)
-        self._invoke("ProgressEvent")
-        self.check_abort()
-
-    def check_abort(self) -> None:
-        """Stop here if somebody asked for it (ProcessAborted)."""
-        if self._abort:
-            raise ProcessAborted(
-                f"{self.GetNameOfClass()} was stopped at {self._progress:.0%} by AbortGenerateDataOn: "
-                "call Update to compute it anew"
-            )
-
-    def SetAbortGenerateData(self, value: Any) -> None:  # noqa: N802
-        """Stop the running computation before its next step; each ``Update`` starts with False."""
-        self._abort = bool(value)
-
-    def GetAbortGenerateData(self) -> bool:  # noqa: N802
-        """Whether it is asked to stop."""
-        return self._abort
-
-    def AbortGenerateDataOn(self) -> None:  # noqa: N802
-        """Ask it to stop."""
-        self.SetAbortGenerateData(True)
-
-    def AbortGenerateDataOff(self) -> None:  # noqa: N802
-        """Take that back."""
-        self.SetAbortGenerateData(False)
-
-
 def snake_case(name: str) -> str:
     """``LNCCKernel`` as ``lncc_kernel``."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
@@ -315,13 +220,6 @@ def _install(cls: type[ITKObject], option: Option) -> None:
             function.__name__, function.__qualname__ = name, f"{cls.__qualname__}.{name}"
             function.__doc__ = f"{option.doc} Default: {option.default!r}."
             setattr(cls, name, function)
-
-
-def _update(source: Any) -> None:
-    """Bring an image up to date that is the output of ITK filters, all of it."""
-    for method in ("UpdateOutputInformation", "SetRequestedRegionToLargestPossibleRegion", "Update"):
-        if hasattr(source, method):
-            getattr(source, method)()
 
 
 def image_of(name: str, value: Any, dimension: int | None) -> Any:

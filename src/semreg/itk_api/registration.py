@@ -93,7 +93,7 @@ class ImpactFineRegistration(DenseRegistration):
         Option("LNCCKernel", 5, checks.odd, "Edge of the windows of LNCC in voxels."),
         Option("SamplingPercentage", 1.0, checks.SHARE, "Share of the voxels that are compared in an iteration."),
         Option("BatchSize", 0, checks.whole(), NO_EFFECT),
-        Option("NumberOfIterations", 80, checks.whole(1), "Steps of Adam."),
+        Option("NumberOfIterations", 80, checks.whole(), "Steps of Adam; 0: the initial displacement stays."),
         Option("LearningRate", 1.0, checks.POSITIVE, "About the step of a control point, voxels of the finest axis."),
         Option("Beta1", 0.9, checks.BELOW_ONE, "Share of the mean gradient that is kept from step to step."),
         Option("Beta2", 0.999, checks.BELOW_ONE, "The same for its square."),
@@ -103,7 +103,7 @@ class ImpactFineRegistration(DenseRegistration):
         Option(
             "ControlGridSmoothingIterations", 0, checks.whole(), "Times the control points are averaged over 3 an axis."
         ),
-        Option("FeatureMapUpdateInterval", -1, checks.INTERVAL, "Iterations after which features are extracted anew."),
+        Option("FeatureMapUpdateInterval", -1, checks.interval, "Iterations after which features are extracted anew."),
         Option("Mode", "Static", checks.one_of("Static", "Jacobian"), "Jacobian differentiates through the model."),
         Option("FeatureChunkSize", 32, checks.whole(), NO_EFFECT),
     )
@@ -168,7 +168,8 @@ class ImpactFineRegistration(DenseRegistration):
         """Refine, and keep the trace."""
         self._trace = []
         super().generate()
-        self._trace = self._trace or [0.0]  # equal features: there was nothing to lower
+        if self._values["NumberOfIterations"]:
+            self._trace = self._trace or [0.0]  # equal features: there was nothing to lower
 
     def _step(self, step: Step) -> None:
         if step.stage == "refine":
@@ -193,11 +194,12 @@ class ImpactFineRegistration(DenseRegistration):
             features=FeatureConfig(pooling=1),
             coarse=CoarseConfig(enabled=False),
             refine=RefineConfig(
+                enabled=values["NumberOfIterations"] > 0,
                 mode=self._mode(),
-                update_every=max(0, int(values["FeatureMapUpdateInterval"])) if self._mode() == "static" else 0,
+                update_every=max(0, values["FeatureMapUpdateInterval"]) if self._mode() == "static" else 0,
                 optimizer="adam",
                 levels=1,
-                iterations=values["NumberOfIterations"],
+                iterations=max(1, values["NumberOfIterations"]),
                 step_mm=values["LearningRate"] * finest,
                 beta1=values["Beta1"],
                 beta2=values["Beta2"],

@@ -15,9 +15,11 @@ from semreg.itk_bridge.common import (
 from semreg.itk_bridge.images import LoadedImage, samples_of, to_labels, to_volume
 from semreg.itk_bridge.itk import (
     field_of_itk,
+    grid_of_itk,
     import_itk,
     itk_field,
     itk_image,
+    itk_template,
     itk_transform,
     with_itk_header,
 )
@@ -47,10 +49,12 @@ __all__ = [
     "field_of_itk",
     "field_of_transform",
     "grid_of_header",
+    "grid_of_itk",
     "import_itk",
     "is_linear",
     "itk_field",
     "itk_image",
+    "itk_template",
     "itk_transform",
     "matrix_of",
     "piece_on",

@@ -27,6 +27,16 @@ def import_itk() -> Any:
     return itk
 
 
+def itk_template(name: str) -> Any:
+    """The template of itk of a name in C++, such as ``std::vector``; unlike ``itk.vector`` it loads no part of ITK.
+
+    Templates of one name are one object, now and when the part of ITK is loaded that fills it.
+    """
+    from itk.support.template_class import itkTemplate
+
+    return itkTemplate(name)
+
+
 def samples_of_itk(image: Any) -> Samples:
     """What an ``itk.Image`` holds (ImageError as ``to_volume``)."""
     itk = sys.modules["itk"]
@@ -47,6 +57,11 @@ def _check_filled(image: Any) -> None:
             f"expected an image with voxels, got an empty {type(image).__name__}: read one with itk.imread, or set its "
             "regions and allocate it, first"
         )
+
+
+def grid_of_itk(image: Any) -> Grid:
+    """The grid on which the voxels of an itk image are read."""
+    return _lattice(image).straight()[0]
 
 
 def _lattice(image: Any) -> Lattice:
