@@ -186,7 +186,7 @@ def test_it_has_the_words_of_a_process_object():
 def test_nothing_outlives_its_filter():
     """A filter with outputs in ITK's pipeline, observers that refer to it and results goes when nobody has it."""
     made = coarse(blob(5), blob(6), [])
-    made.AddObserver(itk.ProgressEvent(), lambda: made.GetProgress())
+    made.AddObserver(itk.ProgressEvent(), made.GetProgress)
     made.GetWarpedMovingImage()
     made.Update()
     gone, output = ref(made), made.GetOutput()

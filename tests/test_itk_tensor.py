@@ -337,3 +337,75 @@ def test_tensors_on_a_gpu_are_brought_back():
     grid = oblique_grid(3)
     tensor = samples(3, grid)
     assert torch.equal(image_to_tensor(tensor_to_image(tensor.cuda(), grid))[0], tensor)
+
+
+def textured(kind, components):
+    """An oblique, anisotropic image of ``kind`` with smooth samples of one or two components."""
+    grid = make_grid(
+        (12, 14, 10), (1.0, 1.5, 2.0), (-31, 12, 77), np.linalg.qr(np.arange(9).reshape(3, 3) + np.eye(3))[0]
+    )
+    points = points_of(grid)
+    tensor = torch.stack(
+        [torch.sin(points[0] / 5 + c) + torch.cos(points[1] / 7) + points[2] / 9 for c in range(components)]
+    )
+    return tensor_to_image((20 * tensor).float(), grid, kind=kind), grid
+
+
+@pytest.mark.parametrize("components", [1, 2])
+@pytest.mark.parametrize("kind", ["itk", "sitk"])
+def test_resampled_as_itk_does(kind, components):
+    """With a spacing, an interpolator and a transform the samples are those of ITK's resampler on the returned grid."""
+    image, grid = textured(kind, components)
+    if kind == "itk":
+        cubic = itk.BSplineInterpolateImageFunction[itk.Image[itk.F, 3], itk.D, itk.F].New()
+        moved = itk.AffineTransform[itk.D, 3].New()
+        moved.Translate((2.5, -1.0, 0.5))
+    else:
+        cubic, moved = sitk.sitkBSpline, sitk.TranslationTransform(3, (2.5, -1.0, 0.5))
+    tensor, target = image_to_tensor(image, spacing=(0.8, 2.0, 2.0), interpolator=cubic, transform=moved)
+    assert target.size_xyz == (15, 11, 10)  # 12, 21 and 20 mm in voxels of about 0.8, 2 and 2 mm
+    np.testing.assert_allclose(target.spacing_xyz, (0.8, 21 / 11, 2.0))
+    np.testing.assert_allclose(target.corners_xyz(), grid.corners_xyz(), atol=1e-9)
+    reference, _ = textured("sitk", components)
+    shift = sitk.TranslationTransform(3, (2.5, -1.0, 0.5))
+    for number in range(components):
+        one = sitk.VectorIndexSelectionCast(reference, number) if components > 1 else reference
+        lowest = float(sitk.GetArrayViewFromImage(one).min())
+        expected = sitk.Resample(
+            one, target.size_xyz, shift, sitk.sitkBSpline, target.origin_xyz, target.spacing_xyz,
+            np.asarray(target.direction).ravel().tolist(), lowest,
+        )  # fmt: skip
+        np.testing.assert_allclose(tensor[number].numpy(), sitk.GetArrayFromImage(expected), atol=2e-3)
+
+
+def test_resampled_by_default_linearly():
+    """A spacing alone: bytes become float32, the lattice fills the box, and the spacing that the image has is exact."""
+    grid = make_grid((6, 8, 5), (2.0, 1.0, 3.0), (4, 5, 6), np.eye(3))
+    data = (torch.arange(6, dtype=torch.uint8) * 10).expand(5, 8, 6)[None].contiguous()
+    image = tensor_to_image(data, grid)
+    same, there = image_to_tensor(image, spacing=grid.spacing_xyz)
+    assert same.dtype == torch.float32
+    assert there == grid
+    torch.testing.assert_close(same, data.float())
+    finer, there = image_to_tensor(image, spacing=1.0)
+    assert there.size_xyz == (12, 8, 15)
+    expected = torch.tensor([0, 2.5, 7.5, 12.5, 17.5, 22.5, 27.5, 32.5, 37.5, 42.5, 47.5, 50])  # constant past the ends
+    torch.testing.assert_close(finer[0, 7, 3], expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
+        ("itk", {"spacing": 0.0}, "expected a spacing of one or 3 numbers above 0, in mm and x first, got 0.0"),
+        ("itk", {"spacing": (1.0, 2.0)}, "expected a spacing of one or 3 numbers"),
+        ("itk", {"spacing": 1.0, "interpolator": "linear"}, "expected an interpolator of itk, got str"),
+        ("itk", {"transform": sitk.Transform()}, "expected a transform of itk for an image of itk, got Transform"),
+        ("sitk", {"transform": 3}, "expected a SimpleITK.Transform for an image of SimpleITK, got int"),
+        ("sitk", {"spacing": 1.0, "interpolator": "linear"}, "expected an interpolator such as SimpleITK.sitkBSpline"),
+    ],
+)
+def test_what_cannot_be_resampled(kind, settings, message):
+    """A spacing that is none, and interpolators and transforms of another package, are refused in one sentence."""
+    image, _ = textured(kind, 1)
+    with pytest.raises(ConfigError, match=message):
+        image_to_tensor(image, **settings)

@@ -86,7 +86,7 @@ def test_channels_that_are_compared():
     assert len(reduced.fixed.features.data) == 1
     with pytest.raises(ConfigError, match=r"expected models.channels below \d+, .*, got \[4, 99\]"):
         images.terms(resolve_with(RegistrationConfig(models=(replace(config, channels=(4, 99)),)), blocks(), None))
-    with pytest.raises(ConfigError, match="models.channels different"):
+    with pytest.raises(ConfigError, match=r"models\.channels different"):
         ModelConfig(channels=(1, 1))
 
 

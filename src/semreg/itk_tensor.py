@@ -6,7 +6,11 @@ Knows nothing of files and of registration; itk and SimpleITK are imported insid
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +20,9 @@ from torch import Tensor
 from semreg.errors import ConfigError, GeometryError, ImageError
 from semreg.geometry import Grid
 from semreg.itk_bridge import check_scalar_image, grid_of_header, import_itk, with_itk_header, with_sitk_header
+
+Kind: TypeAlias = Literal["itk", "sitk"]
+"""Whose an image is: that of the Python package itk, or of SimpleITK."""
 
 ITK_VECTORS = {
     torch.uint8: "UC",
@@ -33,7 +40,14 @@ WIDENED = {torch.bool: torch.uint8, torch.float16: torch.float32, torch.bfloat16
 """Types of samples that no image has → the type they are stored with."""
 
 
-def image_to_tensor(image: Any, *, copy: bool = False) -> tuple[Tensor, Grid]:
+def image_to_tensor(
+    image: Any,
+    *,
+    copy: bool = False,
+    spacing: float | Sequence[float] | None = None,
+    interpolator: Any = None,
+    transform: Any = None,
+) -> tuple[Tensor, Grid]:
     """The samples of an ITK or SimpleITK image, (C, z, y, x) or (C, y, x), on the CPU, and the grid they lie on.
 
     The type of the samples is the image's. Components (of vectors, colours, tensors) become channels; they lie beside
@@ -47,6 +61,12 @@ def image_to_tensor(image: Any, *, copy: bool = False) -> tuple[Tensor, Grid]:
     (after ``image.DisconnectPipeline()`` it is an image like any other). Of an image that is only partly in memory,
     that part is taken.
 
+    With ``spacing`` (mm, one number or x, y(, z)) or ``transform`` the image is resampled, to float32: onto a lattice
+    that fills the same box with the number of voxels nearest to that spacing, so its spacing is that of the grid that
+    is returned; each point is read where ``transform``, of the package of the image, takes it. ``interpolator`` is an
+    interpolator of itk for float images, or one of SimpleITK's (``sitk.sitkBSpline``); None: linear. Outside of the
+    image a channel has its lowest value.
+
     Raises ImageError for anything else than an image of real numbers in 2-D or 3-D that has its samples in memory.
     """
     packages = {base.__module__.partition(".")[0] for base in type(image).__mro__}
@@ -59,12 +79,14 @@ def image_to_tensor(image: Any, *, copy: bool = False) -> tuple[Tensor, Grid]:
             f"expected a SimpleITK or itk image, got {type(image).__module__}.{type(image).__qualname__}: "
             "read files with itk.imread or SimpleITK.ReadImage"
         )
+    if spacing is not None or transform is not None:
+        target = grid if spacing is None else _spaced(grid, spacing)
+        kind: Kind = "sitk" if "SimpleITK" in packages else "itk"
+        return _resampled(tensor, grid, target, _Reading(kind, interpolator, transform)), target
     return (tensor.clone(memory_format=torch.contiguous_format) if copy else tensor), grid
 
 
-def tensor_to_image(
-    tensor: Tensor, grid: Grid, *, kind: Literal["itk", "sitk"] = "itk", vector: bool | None = None
-) -> Any:
+def tensor_to_image(tensor: Tensor, grid: Grid, *, kind: Kind = "itk", vector: bool | None = None) -> Any:
     """An image with the samples of ``tensor``, (C, *S), or (*S) for one channel, where ``S`` is the grid's (z, y, x).
 
     ``kind`` "itk" gives an ``itk.Image`` of scalars or an ``itk.VectorImage``, "sitk" a ``SimpleITK.Image``.
@@ -106,6 +128,92 @@ def tensor_to_image(
     if kind == "sitk":
         return _to_sitk(values.numpy(), grid, vectors=vectors)
     return _to_itk(values, grid, vectors=vectors)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """How an image is read between its samples."""
+
+    kind: Kind
+    """Whose the interpolator and the transform are."""
+    interpolator: Any
+    transform: Any
+
+
+def _spaced(grid: Grid, spacing: float | Sequence[float]) -> Grid:
+    """The lattice in the box of ``grid`` whose spacing is nearest to ``spacing``, x first, mm (ConfigError)."""
+    wanted = tuple(spacing) if isinstance(spacing, Sequence) else (spacing,) * grid.dimension
+    if len(wanted) != grid.dimension or not all(isinstance(s, Real) and 0 < s < math.inf for s in wanted):
+        raise ConfigError(
+            f"expected a spacing of one or {grid.dimension} numbers above 0, in mm and x first, got {spacing!r}"
+        )
+    voxels = [n * old / new for n, old, new in zip(grid.shape, grid.spacing, wanted[::-1], strict=True)]
+    shape = tuple(max(1, math.floor(n + 0.5)) for n in voxels)
+    steps = [old / new for old, new in zip(grid.shape, shape, strict=True)]
+    return grid.lattice([(step - 1) / 2 for step in steps], steps, shape)
+
+
+def _resampled(tensor: Tensor, grid: Grid, target: Grid, how: _Reading) -> Tensor:
+    """The samples (C, *S) at the voxels of ``target``, float32, channel by channel."""
+    read = _itk_reader(target, how) if how.kind == "itk" else _sitk_reader(target, how)
+    channels = [read(tensor_to_image(one.float(), grid, kind=how.kind), float(one.min())) for one in tensor]
+    return torch.cat([image_to_tensor(channel, copy=True)[0] for channel in channels])
+
+
+def _itk_reader(target: Grid, how: _Reading) -> Callable[[Any, float], Any]:
+    """From an image and its value outside to the image at the voxels of ``target``."""
+    itk = import_itk()
+    if how.interpolator is not None and not hasattr(how.interpolator, "EvaluateAtContinuousIndex"):
+        raise ConfigError(f"expected an interpolator of itk, got {type(how.interpolator).__name__}")
+    if how.transform is not None and not hasattr(how.transform, "GetInverseTransform"):
+        raise ConfigError(f"expected a transform of itk for an image of itk, got {type(how.transform).__name__}")
+
+    def read(image: Any, outside: float) -> Any:
+        filter_ = itk.ResampleImageFilter[type(image), type(image)].New(image)
+        if how.interpolator is not None:
+            filter_.SetInterpolator(how.interpolator)
+        if how.transform is not None:
+            filter_.SetTransform(how.transform)
+        filter_.SetSize(target.size_xyz)
+        filter_.SetOutputSpacing(target.spacing_xyz)
+        filter_.SetOutputOrigin(target.origin_xyz)
+        filter_.SetOutputDirection(itk.matrix_from_array(np.asarray(target.direction)))
+        filter_.SetDefaultPixelValue(outside)
+        filter_.Update()
+        output = filter_.GetOutput()
+        output.DisconnectPipeline()
+        return output
+
+    return read
+
+
+def _sitk_reader(target: Grid, how: _Reading) -> Callable[[Any, float], Any]:
+    """The same for images of SimpleITK."""
+    import SimpleITK as sitk
+
+    if how.transform is not None and not isinstance(how.transform, sitk.Transform):
+        raise ConfigError(
+            f"expected a SimpleITK.Transform for an image of SimpleITK, got {type(how.transform).__name__}"
+        )
+    if how.interpolator is not None and not isinstance(how.interpolator, int):
+        raise ConfigError(
+            f"expected an interpolator such as SimpleITK.sitkBSpline, got {type(how.interpolator).__name__}"
+        )
+    filter_ = sitk.ResampleImageFilter()
+    filter_.SetSize(target.size_xyz)
+    filter_.SetOutputSpacing(target.spacing_xyz)
+    filter_.SetOutputOrigin(target.origin_xyz)
+    filter_.SetOutputDirection(np.asarray(target.direction).ravel().tolist())
+    if how.interpolator is not None:
+        filter_.SetInterpolator(how.interpolator)
+    if how.transform is not None:
+        filter_.SetTransform(how.transform)
+
+    def read(image: Any, outside: float) -> Any:
+        filter_.SetDefaultPixelValue(outside)
+        return filter_.Execute(image)
+
+    return read
 
 
 def _from_itk(image: Any) -> tuple[Tensor, Grid]:
