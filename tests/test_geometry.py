@@ -234,6 +234,23 @@ def test_covering_itself_is_the_same_grid() -> None:
     np.testing.assert_allclose(same.index_to_point(), grid.index_to_point(), atol=ROUNDING_MM)
 
 
+@pytest.mark.parametrize("degrees", [0.0006, 0.02, 0.2])
+@pytest.mark.parametrize("stretch", [1.0, 1.00001, 1.0002])
+def test_a_lattice_that_nearly_agrees_is_kept(degrees: float, stretch: float) -> None:
+    """Where headers differ by less than an eighth of a voxel at the faces, samples are read where they are.
+
+    Stored in any order of axes; slices of twice the spacing become two samples each as in the untouched frame.
+    """
+    frame = grid_at((3.0, -9.0, 20.0), (31, 24, 18), (0.7, 0.7, 1.4), rotation(3))
+    turned = rotation(3, degrees) @ np.asarray(frame.direction) @ ORIENTATIONS[13]
+    order = [int(np.abs(column).argmax()) for column in ORIENTATIONS[13].T]
+    size, spacing = np.array(frame.size_xyz)[order], np.array(frame.spacing_xyz)[order] * stretch
+    covered = grid_at(centre(frame), size, spacing, turned)
+    assert covering_grid(frame, covered, frame.spacing).shape == frame.shape
+    fine = (0.7, 0.7, 0.7)
+    assert covering_grid(frame, covered, fine).shape == covering_grid(frame, frame, fine).shape == (36, 24, 31)
+
+
 @settings(max_examples=60)
 @given(st.data(), st.sampled_from((2, 3)))
 def test_boxes_overlap_is_what_points_say(data: st.DataObject, dimension: int) -> None:

@@ -21,6 +21,12 @@ Matrix: TypeAlias = npt.NDArray[np.float64]
 ORTHONORMAL_TOLERANCE = 1e-4
 """Largest |DᵀD − 1| that a header may have; rounding of stored headers is below it."""
 
+UNCOVERED = 0.125
+"""Share of a voxel on each side of a box that may stay uncovered, where that keeps the lattice of an image whose header
+is turned or stretched by less than that."""
+ROUNDING = 0.01
+"""Share of a voxel by which a box may be larger than a whole number of voxels, as headers in float32 are."""
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -257,12 +263,19 @@ def reorder(grid: Grid, axes: AxisOrder) -> Grid:
 def covering_grid(frame: Grid, covered: Grid, spacing_mm: tuple[float, ...]) -> Grid:
     """A grid with the axes of ``frame`` and ``spacing_mm`` (tensor order) that covers the box of ``covered``.
 
-    Its box is centred on the box it covers, so nothing depends on which corner was counted from.
+    Its box is centred on the box it covers, so nothing depends on which corner was counted from. Where axes and
+    spacings agree but for ``UNCOVERED``, it is the covered grid's own lattice: one sample more would put all of them
+    between its samples.
     """
     axes = np.asarray(frame.direction)[:, ::-1]  # columns in tensor order
     along = covered.corners_xyz() @ axes
     low, high = along.min(0), along.max(0)
-    counts = [max(1, int(np.ceil((b - a) / s - 1e-4))) for a, b, s in zip(low, high, spacing_mm, strict=True)]
+    nearest = np.abs(axes.T @ np.asarray(covered.direction)[:, ::-1]).argmax(1)
+    samples, straight = np.array(covered.shape)[nearest], np.array(covered.extent_mm)[nearest] / spacing_mm
+    needed = (high - low) / spacing_mm
+    needed = np.where(needed - straight <= 2 * UNCOVERED, straight, needed)
+    needed = np.where(np.abs(needed - samples) <= 2 * UNCOVERED, samples, needed)
+    counts = [max(1, int(np.ceil(count - ROUNDING))) for count in needed]
     first = (low + high) / 2 - (np.array(counts) - 1) / 2 * np.asarray(spacing_mm)
     return Grid(tuple(counts)[::-1], tuple(spacing_mm)[::-1], tuple(axes @ first), frame.direction)
 
