@@ -7,8 +7,9 @@ Benhimane, Malis, IROS 2004) and Levenberg's damping.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -73,6 +74,24 @@ class Descent:
     def look(self, matrix: Matrix) -> Placed:
         """The match of a map."""
         return self._look(matrix).placed
+
+    def gains(self, matrix: Matrix) -> Tensor:
+        """What each voxel adds to the match of a map, (*S)."""
+        moving = describe_through(self.moving, matrix, self.grid, self.describe)
+        share = self.seen.share * moving.share
+        scale, overlap = unrelated(self.seen, moving), share.sum()
+        if scale <= 0 or float(overlap) <= 0:
+            return torch.zeros_like(share)
+        gain = share * (scale - (moving.features - self.seen.features).square().sum(0))
+        return match(gain, overlap, self.most, scale)
+
+    def within(self, counted: Tensor) -> Descent:
+        """The same where only the voxels ``counted`` (*S) of the fixed picture count."""
+        result = copy.copy(self)
+        share = self.seen.share * counted.to(self.seen.share)
+        result.seen = replace(self.seen, share=share)
+        result.most = min(float(share.sum()), self.most)
+        return result
 
     def descend(self, start: Matrix, family: str, iterations: int, tell: Callable[[int, float], None]) -> Placed:
         """The best map of a family near ``start``; ``tell`` gets the number of each step and the match."""
