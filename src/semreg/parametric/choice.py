@@ -18,6 +18,11 @@ from semreg.parametric.maps import angle_deg, linear_about, mapped, scales
 
 SURE = 3.0
 """Standard errors of the mean over blocks that count as certain: by chance less than once in 700 times."""
+UNRIVALLED = 1.28
+"""The same of a map against a rival, nine times in ten: each rival is compared by itself."""
+RIVAL = 1 / 2
+"""Share of its own move from the start by which another map must lead elsewhere to be a rival: whichever of two that lie
+nearer to each other is right, both are better than the start."""
 CLEARLY_BETTER = 1.15
 """By what factor a map must match better than the start."""
 BETTER = 1.05
@@ -71,7 +76,8 @@ class Choice:
 
     def _applied(self, rigid: Placed, ends: Sequence[Placed], before: Placed) -> tuple[Placed, str] | None:
         """A map with what an affine one adds, if all speaks for it."""
-        if not self._unrivalled(rigid, [end for end in ends if self._differ(rigid, end)], before):
+        apart = max(RIVAL * self.search.move(before.matrix, rigid.matrix), SAME_MOVE * self.search.diagonal)
+        if not self._unrivalled(rigid, [end for end in ends if self.search.move(rigid.matrix, end.matrix) > apart]):
             return None
         found = self.richer(rigid)
         return found if self._worth(*found, self._without(found[0], before)) else None
@@ -102,16 +108,17 @@ class Choice:
             self._say(f"The {family} map does not match better {said} all over the image: no alignment is applied.")
         return sure >= SURE
 
-    def _unrivalled(self, best: Placed, rivals: Sequence[Placed], before: Placed) -> bool:
+    def _unrivalled(self, best: Placed, rivals: Sequence[Placed]) -> bool:
         """Whether a map matches better than all others all over the image, and say if not."""
         shares = self.blocks.shares(best.matrix)
         for rival in rivals:
             sure = certainty(shares, self.blocks.shares(rival.matrix))
             self.search.evidence.append(("rival", sure))
-            if sure < SURE:
+            if sure < UNRIVALLED:
                 self._say(
-                    f"A position up to {self.search.move(before.matrix, best.matrix):.0f} mm from the {self.name} does "
-                    f"not match clearly better ({best.match:.2f}) than another one ({rival.match:.2f}): it is not applied."
+                    f"A position that matches better ({best.match:.2f}) than the {self.name} is not applied: another one, "
+                    f"up to {self.search.move(best.matrix, rival.matrix):.0f} mm away, matches almost as well "
+                    f"({rival.match:.2f})."
                 )
                 return False
         return True
