@@ -154,15 +154,42 @@ def test_good_headers_are_left_alone(dimension):
     assert found.doubts == ()
 
 
-def test_what_a_later_search_reaches_is_left_to_it():
-    """A shift up to a third of the reach of what follows is left out; without a reach, or asked for, it is applied."""
+def test_a_shift_is_left_to_a_later_search():
+    """A shift within the reach of what follows is left out; beyond it, without a reach, or asked for, it is applied."""
     pair = placed_pair(linear(2, shift=(14.0, -9.0)))
     left = aligned(pair, reach_mm=70.0)
     assert left.family == "none"
-    assert "the search reaches 70 mm around the headers" in left.decisions[-1]
+    assert "than the headers with the shift that the search covers" in left.decisions[-1]
     assert aligned(pair, reach_mm=20.0).family == "rigid"
     assert aligned(pair).family == "rigid"
     assert aligned(pair, reach_mm=70.0, transform="rigid").family == "rigid"
+
+
+@pytest.mark.parametrize("dimension", [2, 3])
+@pytest.mark.parametrize("change", [{"degrees": 7.0}, {"stretch": 1.12 * np.eye(3)}])
+def test_a_small_turn_or_another_size_is_not_left_to_it(change, dimension):
+    """What is within reach but turned or of another size is aligned: the regularity of what follows resists that."""
+    pair = placed_pair(linear(dimension, shift=(4.0, -6.0, 3.0), **change))
+    found = aligned(pair, reach_mm=90.0)
+    assert pair.error(found.matrix) < 0.35 * MM[dimension] / 2 < pair.error(np.eye(dimension + 1))
+    assert min(sure for _, sure in found.evidence) > 1.28
+
+
+def test_of_two_places_that_match_alike_none_is_taken():
+    """A body that is in the moving image twice, turned the second time, gets no alignment, and it is said why."""
+    grid = grid_at(CENTRE_MM[:2], (60, 52), (3.0, 3.1), np.eye(2))
+    half = shown(grid, "ct", noise=0.0).data
+    both = half + half.flip((1, 2))
+    pictures = [
+        everything(Volume(both + noise(1, *grid.shape, seed=k, dtype=torch.float32), g))
+        for k, g in enumerate((grid, moved(grid, (110.0, 40.0))))
+    ]
+    found = aligned(pair_of(*pictures), reach_mm=30.0)
+    assert found.match_before is not None
+    assert found.family == "none"
+    np.testing.assert_array_equal(found.matrix, np.eye(3))
+    assert "is not applied: another one" in " ".join(found.decisions)
+    assert any("another position" in doubt for doubt in found.doubts)
 
 
 @pytest.mark.parametrize("limit", [0.0, 8.0, 25.0])

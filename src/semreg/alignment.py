@@ -239,6 +239,7 @@ def alignment_record(found: Alignment) -> dict[str, Any]:
         "match_before": found.match_before,
         "overlap": found.overlap,
         "decisions": list(found.decisions),
+        "evidence": [{"compared": what, "standard_errors": sure} for what, sure in found.evidence],
         "doubts": list(found.doubts),
         "doubtful": bool(found.doubts),
         "levels": list(found.levels),

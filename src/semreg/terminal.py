@@ -192,14 +192,15 @@ def verdict_rows(verdict: Mapping[str, Any] | None) -> list[tuple[str, str]]:
 
 
 def alignment_rows(alignment: Mapping[str, Any] | None) -> list[tuple[str, str]]:
-    """What was found by the alignment, and each doubt."""
+    """What was found by the alignment, why it was applied or not, and each doubt."""
     if alignment is None:
         return []
     applied = "none, the start stands" if alignment["transform"] == "none" else alignment["transform"]
     if alignment["match"] is None or math.isnan(alignment["match"]):
         return [("alignment", applied)]
     match = f"match {_number(alignment['match'])}, {_number(100 * alignment['overlap'])} % of the content in both"
-    return [("alignment", f"{applied}; {match}"), *[("doubtful", doubt) for doubt in alignment["doubts"]]]
+    why = [("why", sentence) for sentence in alignment["decisions"][-1:]]
+    return [("alignment", f"{applied}; {match}"), *why, *[("doubtful", doubt) for doubt in alignment["doubts"]]]
 
 
 def landmark_rows(landmarks: Mapping[str, Any] | None) -> list[tuple[str, str]]:

@@ -18,11 +18,11 @@ from semreg.parametric.maps import angle_deg, linear_about, mapped, scales
 
 SURE = 3.0
 """Standard errors of the mean over blocks that count as certain: by chance less than once in 700 times."""
-UNRIVALLED = 1.28
-"""The same of a map against a rival, nine times in ten: each rival is compared by itself."""
+LIKELY = 1.28
+"""The same between two maps, of a rival or of more parameters: nine times in ten."""
 RIVAL = 1 / 2
-"""Share of its own move from the start by which another map must lead elsewhere to be a rival: whichever of two that lie
-nearer to each other is right, both are better than the start."""
+"""Share of a map's move from the start by which another one must lead elsewhere to be its rival: whichever of two that
+lie nearer to each other is right, both are better than the start."""
 CLEARLY_BETTER = 1.15
 """By what factor a map must match better than the start."""
 BETTER = 1.05
@@ -68,7 +68,7 @@ class Choice:
         sizes = scales(affine.matrix)
         plausible = max(*sizes, 1 / max(min(sizes), 1e-6)) <= STRONGEST_SCALE
         better = plausible and affine.match > BETTER * rigid.match
-        if better and self._certainty(affine, "affine", rigid) >= SURE:
+        if better and self._certainty(affine, "affine", rigid) >= LIKELY:
             self._say(f"An affine map matches better ({affine.match:.2f}) than a rigid one ({rigid.match:.2f}).")
             return affine, "affine"
         self._say(f"A rigid map ({rigid.match:.2f}); an affine one gains little ({affine.match:.2f}).")
@@ -76,11 +76,12 @@ class Choice:
 
     def _applied(self, rigid: Placed, ends: Sequence[Placed], before: Placed) -> tuple[Placed, str] | None:
         """A map with what an affine one adds, if all speaks for it."""
+        found, family = self.richer(rigid)
+        base = self._without(found, before)
         apart = max(RIVAL * self.search.move(before.matrix, rigid.matrix), SAME_MOVE * self.search.diagonal)
-        if not self._unrivalled(rigid, [end for end in ends if self.search.move(rigid.matrix, end.matrix) > apart]):
-            return None
-        found = self.richer(rigid)
-        return found if self._worth(*found, self._without(found[0], before)) else None
+        rivals = [end for end in ends if self.search.move(rigid.matrix, end.matrix) > apart]
+        good = self._better(found, family, base) and self._unrivalled(rigid, rivals) and self._sure(found, family, base)
+        return (found, family) if good else None
 
     def _without(self, found: Placed, before: Placed) -> Placed:
         """What there would be without a map: the start, with the shift of the map if the dense search covers it.
@@ -96,17 +97,24 @@ class Choice:
         shifted = self._descend(self.descent.look(before.matrix @ shift), "translation")
         return shifted if shifted.match > before.match else before
 
-    def _worth(self, found: Placed, family: str, base: Placed) -> bool:
-        """Whether a map is clearly better than what there is without it, and say so."""
-        what = f"the {self.name}" if base is self.before else f"the {self.name} with the shift that the search covers"
-        said = f"({found.match:.2f}) than {what} ({base.match:.2f})"
-        if found.match <= max(CLEARLY_BETTER * base.match, NOTHING):
-            self._say(f"No {family} map matches clearly better {said}: no alignment is applied.")
-            return False
-        sure = self._certainty(found, family, base)
-        if sure < SURE:
+    def _better(self, found: Placed, family: str, base: Placed) -> bool:
+        """Whether a map matches clearly better than what there is without it, and say if not."""
+        better = found.match > max(CLEARLY_BETTER * base.match, NOTHING)
+        if not better:
+            self._say(f"No {family} map matches clearly better {self._than(found, base)}: no alignment is applied.")
+        return better
+
+    def _sure(self, found: Placed, family: str, base: Placed) -> bool:
+        """Whether it does so all over the image, and say if not."""
+        sure = self._certainty(found, family, base) >= SURE
+        if not sure:
+            said = self._than(found, base)
             self._say(f"The {family} map does not match better {said} all over the image: no alignment is applied.")
-        return sure >= SURE
+        return sure
+
+    def _than(self, found: Placed, base: Placed) -> str:
+        shift = "" if base is self.before else " with the shift that the search covers"
+        return f"({found.match:.2f}) than the {self.name}{shift} ({base.match:.2f})"
 
     def _unrivalled(self, best: Placed, rivals: Sequence[Placed]) -> bool:
         """Whether a map matches better than all others all over the image, and say if not."""
@@ -114,11 +122,11 @@ class Choice:
         for rival in rivals:
             sure = certainty(shares, self.blocks.shares(rival.matrix))
             self.search.evidence.append(("rival", sure))
-            if sure < UNRIVALLED:
+            if sure < LIKELY:
                 self._say(
-                    f"A position that matches better ({best.match:.2f}) than the {self.name} is not applied: another one, "
-                    f"up to {self.search.move(best.matrix, rival.matrix):.0f} mm away, matches almost as well "
-                    f"({rival.match:.2f})."
+                    f"A position that matches better ({best.match:.2f}) than the {self.name} is not applied: "
+                    f"another one, up to {self.search.move(best.matrix, rival.matrix):.0f} mm away, matches almost as "
+                    f"well ({rival.match:.2f})."
                 )
                 return False
         return True

@@ -16,9 +16,9 @@ import torch
 from semreg.geometry import Matrix
 from semreg.parametric.descent import Descent, Placed
 
-BLOCK = {2: 16, 3: 8}
-"""Voxels a side of a block in 2-D and 3-D: several times what a descriptor sees, so that blocks tell by themselves, and
-some dozens of them on the voxels of the search."""
+BLOCK = 8
+"""Voxels a side of a block: more than a descriptor sees, so that each block tells by itself, and few enough that an
+image has some dozens of blocks on the voxels of the search."""
 FEWEST_BLOCKS = 6
 """With fewer there is no telling."""
 
@@ -39,7 +39,7 @@ class Blocks:
     def of(cls, descent: Descent) -> Blocks:
         """Cut the fixed picture's grid."""
         shape = descent.grid.shape
-        along = np.meshgrid(*[np.arange(n) // BLOCK[len(shape)] for n in shape], indexing="ij")
+        along = np.meshgrid(*[np.arange(n) // BLOCK for n in shape], indexing="ij")
         counts = [int(index.max()) + 1 for index in along]
         return cls(descent, np.ravel_multi_index(along, counts), np.indices(counts).sum(0).ravel() % 2 == 1)
 
