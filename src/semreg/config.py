@@ -91,8 +91,8 @@ class AlignConfig:
     """The parametric alignment, the first stage."""
 
     transform: Literal["auto", "none", "translation", "rigid", "similarity", "affine"] = "auto"
-    """What is looked for. ``auto``: rigid, then affine where that matches clearly better; what does not match clearly
-    better than the headers is left out, and the headers stand."""
+    """What is looked for. ``auto``: rigid, then affine where that matches clearly better; what is not clearly better
+    than the headers, all over the image, and than any other position is left out, and the headers stand."""
     rotation_deg: float | None = None
     """Largest rotation that is searched, in degrees. None: 45 in 3-D, all of them in 2-D."""
     minimum_overlap: float = 0.3

@@ -99,7 +99,8 @@ class Choice:
 
     def _better(self, found: Placed, family: str, base: Placed) -> bool:
         """Whether a map matches clearly better than what there is without it, and say if not."""
-        better = found.match > max(CLEARLY_BETTER * base.match, NOTHING)
+        factor = CLEARLY_BETTER if base is self.before else BETTER
+        better = found.match > max(factor * base.match, NOTHING)
         if not better:
             self._say(f"No {family} map matches clearly better {self._than(found, base)}: no alignment is applied.")
         return better
