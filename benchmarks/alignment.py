@@ -1,6 +1,6 @@
 """Does the alignment that ``register`` begins with ever make the start worse? On random phantoms and on real pairs.
 
-    python alignment.py [--number 200] [--only KIND ...] [--pairs PAIRS.toml] [--report FILE]
+    python alignment.py [--number 200] [--first 0] [--only KIND ...] [--pairs PAIRS.toml] [--report FILE]
 
 The phantoms are those of ``misplaced.py``: the map that is right is known, the headers are right, near or far off. The
 error of a start is the mean distance between where it brings points of the fixed image and where they belong; of a real
@@ -68,6 +68,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--number", type=int, default=200, help="of phantoms")
+    add("--first", type=int, default=0, help="number of the first phantom of each kind: others than those looked at")
     add("--only", nargs="+", default=list(KINDS), choices=list(KINDS), metavar="KIND", help=", ".join(KINDS))
     add("--full", action="store_true", help="search rotations up to 45° in 3-D, as register does")
     add("--pairs", type=Path, nargs="?", const=tools.SHARED / "data" / "pairs.toml", help="real pairs, too")
@@ -79,7 +80,7 @@ def arguments() -> argparse.Namespace:
 
 def measured(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """One row a pair."""
-    for number in range(given.number // len(KINDS)):
+    for number in range(given.first, given.first + given.number // len(KINDS)):
         for kind in given.only:
             pair = misplaced(kind, number)
             n = pair.fixed.grid.dimension
@@ -118,7 +119,7 @@ def real(listed: Path, names: Sequence[str]) -> Iterator[dict[str, Any]]:
         n = points.shape[1]
         after = np.linalg.norm(points @ matrix[:n, :n].T + matrix[:n, n] - partners, axis=1).mean()
         before = np.linalg.norm(points - partners, axis=1).mean()
-        voxel = max(images[0].GetSpacing())
+        voxel = max(images[0].volume.grid.spacing)
         yield {"kind": "real", "name": pair["name"], "voxel": voxel, "before": before, "after": after, **said}
 
 
