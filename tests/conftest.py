@@ -7,6 +7,7 @@ direction or a forgotten rescale cannot cancel. The twins are built from the hea
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import signal
 import time
@@ -51,6 +52,19 @@ def interruptible() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True)
+def _process_as_before() -> Iterator[None]:
+    """The command owns its process; here it does not: log, signals and threads are given back."""
+    logger = logging.getLogger("semreg")
+    before = logger.handlers[:], logger.propagate, logger.level
+    handler, threads = signal.getsignal(signal.SIGTERM), torch.get_num_threads()
+    yield
+    logger.handlers, logger.propagate = before[0], before[1]
+    logger.setLevel(before[2])
+    signal.signal(signal.SIGTERM, handler)
+    torch.set_num_threads(threads)
 
 
 def eventually(condition: Callable[[], T]) -> T:

@@ -173,7 +173,7 @@ def test_a_small_turn_or_another_size_is_not_left_to_it(dimension, spacing_mm, c
     """What is within reach but turned or of another size is aligned: the regularity of what follows resists that."""
     pair = placed_pair(linear(dimension, shift=(4.0, -6.0, 3.0), **change))
     found = aligned(pair, reach_mm=90.0, spacing_mm=spacing_mm)
-    assert pair.error(found.matrix) < 0.3 * spacing_mm < pair.error(np.eye(dimension + 1))
+    assert pair.error(found.matrix) < 0.5 * spacing_mm < pair.error(np.eye(dimension + 1))
     assert min(sure for _, sure in found.evidence) > 1.28
 
 

@@ -6,9 +6,7 @@ import csv
 import gzip
 import io
 import json
-import logging
 import re
-import signal
 
 import numpy as np
 import pytest
@@ -38,18 +36,6 @@ FIXED = make_grid((16, 15, 14), (1.1, 1.4, 1.9), (-31.0, 12.5, 77.0), rotation(3
 MOVING = grid_at(centre(FIXED), (22, 21, 20), (1.2, 1.3, 1.7), rotation(3, -8.0))
 FIELD = Field(smooth_field(FIXED).vox.float(), FIXED)
 TURN = sitk.Euler3DTransform((-25.0, 20.0, 86.0), 0.05, -0.08, 0.1, (0.4, -0.5, 0.6))
-
-
-@pytest.fixture(autouse=True)
-def _as_before():
-    """The command owns its process; here it does not: give log and signals back."""
-    logger = logging.getLogger("semreg")
-    before = logger.handlers[:], logger.propagate, logger.level
-    handler = signal.getsignal(signal.SIGTERM)
-    yield
-    logger.handlers, logger.propagate = before[0], before[1]
-    logger.setLevel(before[2])
-    signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from semreg.errors import ConfigError
 from semreg.fields import Volume
 from semreg.files import write_image
 from small_networks import Small, outputs_of, save
-from test_cli import _as_before, listed, run  # noqa: F401 - fixtures
+from test_cli import listed, run  # noqa: F401 - fixtures
 
 GRID = make_grid((14, 12, 10), (0.8, 1.3, 2.1), (-31.0, 12.5, 77.0), rotation(3))
 FORMATS = ("nii.gz", "nii", "nrrd", "mha")

@@ -13,7 +13,7 @@ from semreg.errors import ConfigError
 from semreg.fields import Volume
 from semreg.files import write_image
 from small_networks import Small, save
-from test_cli import _as_before, run  # noqa: F401 - fixtures
+from test_cli import run  # noqa: F401 - fixtures
 
 BASE = (ModelConfig(),)
 

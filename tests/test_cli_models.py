@@ -21,7 +21,7 @@ from semreg.cli import app
 from semreg.features.contract import ModelSpec
 from semreg.settings import from_toml
 from small_networks import Small, save
-from test_cli import _as_before, run  # noqa: F401 - fixtures
+from test_cli import run  # noqa: F401 - fixtures
 
 NAME, PATH = "ts/m730", "TS/M730.pt"
 COMMANDS = ("infer", "features", "models", "models list", "models show", "models fetch", "models inspect")

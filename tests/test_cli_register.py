@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import signal
 
 import numpy as np
 import pytest
@@ -21,20 +19,6 @@ from semreg.errors import ConfigError
 from semreg.fields import Volume
 from semreg.files import write_image
 from semreg.settings import from_dict, from_toml
-
-
-@pytest.fixture(autouse=True)
-def _as_before():
-    """The command owns its process; here it does not: give log and signals back."""
-    logger = logging.getLogger("semreg")
-    before = logger.handlers[:], logger.propagate, logger.level
-    handler = signal.getsignal(signal.SIGTERM)
-    threads = torch.get_num_threads()
-    yield
-    logger.handlers, logger.propagate = before[0], before[1]
-    logger.setLevel(before[2])
-    signal.signal(signal.SIGTERM, handler)
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

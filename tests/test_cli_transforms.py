@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import signal
 import subprocess
 import sys
 
@@ -21,18 +19,6 @@ from semreg.transforms import read_chain
 FIXED = make_grid((12, 11, 10), (1.1, 1.4, 1.9), (-31.0, 12.5, 77.0), rotation(3))
 MOVING = make_grid((14, 13, 12), (1.3, 1.2, 2.1), (-30.0, 10.0, 78.0), rotation(3, 8.0))
 TURN = sitk.Euler3DTransform((-25.0, 20.0, 86.0), 0.05, -0.08, 0.1, (0.4, -0.5, 0.6))
-
-
-@pytest.fixture(autouse=True)
-def _as_before():
-    """The command owns its process; here it does not: give log and signals back."""
-    logger = logging.getLogger("semreg")
-    before = logger.handlers[:], logger.propagate, logger.level
-    handler = signal.getsignal(signal.SIGTERM)
-    yield
-    logger.handlers, logger.propagate = before[0], before[1]
-    logger.setLevel(before[2])
-    signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.fixture

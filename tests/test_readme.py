@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import shlex
-import signal
 from dataclasses import fields
 from pathlib import Path
 
@@ -62,19 +60,6 @@ def pair_folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture
-def own_process():
-    """A command owns its process; here it does not: give log, signals and threads back."""
-    logger = logging.getLogger("semreg")
-    before = logger.handlers[:], logger.propagate, logger.level
-    handler, threads = signal.getsignal(signal.SIGTERM), torch.get_num_threads()
-    yield
-    logger.handlers, logger.propagate = before[0], before[1]
-    logger.setLevel(before[2])
-    signal.signal(signal.SIGTERM, handler)
-    torch.set_num_threads(threads)
-
-
 def run(block, where):
     """The names that a block of Python has made."""
     made: dict[str, object] = {}
@@ -94,7 +79,7 @@ def test_python_blocks_run(pair_folder, capsys):
     assert abs(warped - sitk.GetArrayFromImage(sitk.ReadImage("warped.nii.gz"))).max() <= 1  # integers: rounding
 
 
-@pytest.mark.usefixtures("pair_folder", "own_process")
+@pytest.mark.usefixtures("pair_folder")
 def test_commands_run(capfd):
     """The commands run in the order in which they stand, each on the results of those before, without a complaint."""
     lines = [line for line in lines_of_shell(README) if line.startswith("semreg ")]

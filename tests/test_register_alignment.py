@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 
 import numpy as np
 import pytest
@@ -21,16 +20,6 @@ from semreg.parametric.maps import linear_about, mapped
 from semreg.phantom import make_pair
 
 QUICK = RegistrationConfig(align=AlignConfig(spacing_mm=10.0), refine=RefineConfig(iterations=3, levels=1))
-
-
-@pytest.fixture(autouse=True)
-def _log_as_before():
-    """The command takes the log for itself: give it back."""
-    logger = logging.getLogger("semreg")
-    before = logger.handlers[:], logger.propagate, logger.level
-    yield
-    logger.handlers, logger.propagate = before[0], before[1]
-    logger.setLevel(before[2])
 
 
 @pytest.fixture(scope="module")

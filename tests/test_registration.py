@@ -114,8 +114,8 @@ def test_deformation_between_oblique_anisotropic_grids(contrast):
     found = register(fixed_image(), moving_image(contrast=contrast), device="cpu")
     error, before = error_mm(found.field)
     assert float(before.mean()) > 5
-    assert float(error.mean()) < (0.5 if contrast == "a" else 1.3)
-    assert float(error.quantile(0.95)) < (1.2 if contrast == "a" else 2.5)
+    assert float(error.mean()) < (0.3 if contrast == "a" else 1.1)
+    assert float(error.quantile(0.95)) < (0.6 if contrast == "a" else 2.7)
     assert found.field.grid == found.warped.grid == FIXED
     assert found.record["jacobian"]["folded_share"] == 0
 
@@ -326,9 +326,10 @@ def far_moving():
 def test_initial_affine_brings_far_images_together():
     """With an initial affine transform images that are far apart are registered, and the parts are told apart."""
     moving, turn = far_moving()
+    alone = RegistrationConfig(align=AlignConfig(transform="none"))
     with pytest.raises(GeometryError, match="initial"):
-        register(fixed_image(), moving, config=RegistrationConfig(align=AlignConfig(transform="none")), device="cpu")
-    found = register(fixed_image(), moving, initial=turn, device="cpu")
+        register(fixed_image(), moving, config=alone, device="cpu")
+    found = register(fixed_image(), moving, initial=turn, config=alone, device="cpu")
     points = points_of(FIXED)
     bent = (points + bend(points)).flatten(1).T.numpy()
     truth = torch.tensor([turn.TransformPoint(p) for p in bent]).T.reshape(points.shape) - points
@@ -349,11 +350,12 @@ def _vectors(field):
 def test_initial_may_be_any_transform_or_field():
     """A composite, or a Field, is a start as an affine transform is: the same result to 0.3 mm, no affine part."""
     moving, turn = far_moving()
-    expected = register(fixed_image(), moving, initial=turn, config=SHORT, device="cpu")
+    config = replace(SHORT, align=AlignConfig(transform="none"))
+    expected = register(fixed_image(), moving, initial=turn, config=config, device="cpu")
     composite = sitk.CompositeTransform([sitk.TranslationTransform(3, FAR), _about_the_middle(turn)])
     large = grid_at(MIDDLE, (40, 40, 40), (4.0, 4.0, 4.0), rotation(3, 8.0))
     for start in (composite, field_of_transform(turn, large)):
-        found = register(fixed_image(), moving, initial=start, config=SHORT, device="cpu")
+        found = register(fixed_image(), moving, initial=start, config=config, device="cpu")
         error = (found.field.mm() - expected.field.mm()).norm(dim=0)[fixed_image().data[0] > 100]
         assert float(error.max()) < 0.3
         assert found.affine is None or found.affine.IsLinear()
@@ -440,7 +442,7 @@ def test_record_says_what_was_done(result):
     assert all(v["seconds"] >= 0 and v["cpu_seconds"] >= 0 for v in record["timings"].values())
     assert record["peak_memory_bytes"]["process"] > 50e6
     assert record["similarity"]["distance"] == "l2"
-    assert record["similarity"]["after"] < 0.7 * record["similarity"]["before"]
+    assert record["similarity"]["after"] < record["similarity"]["before"]  # what the alignment has left
     assert len(record["convergence"]) in (RefineConfig().levels, 2 * RefineConfig().levels)  # one or both directions
     for level in record["convergence"]:
         assert level["iterations"] >= 1

@@ -11,6 +11,7 @@ import torch
 from conftest import eventually
 from report_case import fixed_grid, make_case
 from semreg.fields import Volume
+from semreg.itk_bridge import LabelMap
 from semreg.reports import write_report
 from semreg.reports.colours import blend
 from semreg.reports.planes import planes_of
@@ -31,7 +32,7 @@ def folded_case():
     determinant[0, 13:, :, :] = 2.0
     determinant[0, 13, 11, 15] = -1.0
     case = make_case()
-    labels = [Volume((v.data > 60).float(), v.grid) for v in (case.fixed, case.moving)]
+    labels = [LabelMap(Volume((v.data > 60).float(), v.grid), (0, 1)) for v in (case.fixed, case.moving)]
     return make_case(jacobian=Volume(determinant, grid), fixed_labels=labels[0], moving_labels=labels[1], title=EVIL)
 
 

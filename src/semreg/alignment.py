@@ -190,11 +190,19 @@ def content_of(image: Cleaned, *, ct: bool | None = None) -> Volume:
     spacing = (math.prod(max(e, s) for e, s in zip(volume.grid.extent_mm, volume.grid.spacing, strict=True))) ** (1 / n)
     spacings = tuple(max(spacing / CONTENT_VOXELS, s) for s in volume.grid.spacing)
     grid = covering_grid(volume.grid, volume.grid, spacings)
-    share = content_mask(volume, ct=ct).averaged_on(grid).data
+    share = content_mask(_without_excluded(volume, weight), ct=ct).averaged_on(grid).data
     grown = torch.from_numpy(maximum_filter(share[0].numpy(), size=2 * RIM + 1))[None]
     if weight is not None:
         grown = grown * weight.averaged_on(grid).data
     return Volume(grown, grid)
+
+
+def _without_excluded(volume: Volume, weight: Volume | None) -> Volume:
+    """The image with the smallest of the values that count where none counts: what is excluded decides nothing."""
+    if weight is None:
+        return volume
+    counts = weight.data > 0
+    return Volume(volume.data.where(counts, volume.data[counts].min()), volume.grid)
 
 
 def find_alignment(  # noqa: PLR0913 - two images, how, where, and from where
