@@ -9,12 +9,12 @@ import pytest
 import SimpleITK as sitk
 
 from conftest import give_header, make_grid, rotation
-from semreg.cli import main
 from semreg.evaluation import evaluate
 from semreg.fields import Field
 from semreg.files import read_labels
 from semreg.itk_bridge import to_labels
 from semreg.transforms import Chain, Interpolation, lost_labels, resample
+from test_cli import run  # noqa: F401 - a fixture
 
 GRID = make_grid((9, 8, 7), (1.1, 1.4, 1.9), (-31.0, 12.5, 77.0), rotation(3))
 LARGE = (2**53 + 1, 2**62 + 3, 2**63 - 1)
@@ -26,19 +26,6 @@ def label_image(ids, dtype=np.int64, background=0):
     values = np.full(GRID.shape, background, dtype)
     values[1:4, 1:5, 2:6], values[4:6, 2:7, 1:4], values[6:, 6:, 7:] = ids
     return give_header(sitk.GetImageFromArray(values), GRID)
-
-
-@pytest.fixture
-def run(capfd):
-    """Run the command in this process: exit code, standard output, standard error."""
-
-    def command(*arguments):
-        with pytest.raises(SystemExit) as end:
-            main([str(argument) for argument in arguments])
-        captured = capfd.readouterr()
-        return end.value.code or 0, captured.out, captured.err
-
-    return command
 
 
 @pytest.mark.parametrize("interpolation", [Interpolation.NEAREST, Interpolation.LABEL])
@@ -63,7 +50,7 @@ def test_nothing_is_0_among_labels(dtype):
     assert (sitk.GetArrayFromImage(resample(grey, away, GRID, Interpolation.NEAREST)) == 2.5).all()
 
 
-def test_labels_that_vanish_are_said(tmp_path, run):
+def test_labels_that_vanish_are_said(tmp_path, run):  # noqa: F811
     """A label that has no voxel in the result is named in the log and in --json, and only such a label."""
     sitk.WriteImage(label_image((2, 41, 7), np.uint8), str(tmp_path / "labels.nrrd"))
     direction = np.array(GRID.direction)
@@ -92,7 +79,7 @@ def slicer_segmentation(path):
     return path
 
 
-def test_segments_keep_names_and_colours(tmp_path, run):
+def test_segments_keep_names_and_colours(tmp_path, run):  # noqa: F811
     """Names and colours of segments go to the result, with the extents that they have there; elsewhere it is said."""
     source = slicer_segmentation(tmp_path / "a.seg.nrrd")
     assert read_labels(source).names == {1: "liver", 2: "left kidney", 5: "tumour"}
