@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import report
 import SimpleITK as sitk
 import tools
 import torch
@@ -30,12 +29,13 @@ from pairs import tomllib
 from pictures import dimension
 from undoing import read_points
 
+import report
 from semreg import RegistrationConfig, read_image
-from semreg.alignment import aligned_start
 from semreg.config import AlignConfig
-from semreg.events import Clock
-from semreg.intake import take_in
-from semreg.planning import resolve
+from semreg.preprocess.image_pair import take_in
+from semreg.registration.alignment import aligned_start
+from semreg.registration.plan import resolve
+from semreg.runtime.events import Clock
 
 SEARCHED_DEG = 25.0
 """Of the phantoms in 3-D, whose headers are turned by no more."""

@@ -10,11 +10,12 @@ from __future__ import annotations
 import argparse
 import sys
 
-import report
 import scoring
 import tools
 from measure import measure
 from phantoms import phantom_pair
+
+import report
 
 BAR_GB = 6.0
 

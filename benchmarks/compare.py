@@ -16,11 +16,12 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-import report
 import scoring
 import tools
 from measure import Usage, measure, median
 from phantoms import phantom_pair
+
+import report
 
 TOOLS = ("semreg", "convexAdam")
 BARS = {"CPU s": 0.25, "peak above torch, GB": 0.5, "TRE mean, mm": 0.9}

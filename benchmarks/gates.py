@@ -23,17 +23,17 @@ import numpy as np
 import tools
 import torch
 from pairs import tomllib
-from report import bullets, machine, markdown_table, versions_line
 
-from semreg.fields import Field, Volume
-from semreg.files import read_image, write_transform
-from semreg.gates import Evidence, Verdict, collect_evidence, judge
-from semreg.geometry import Grid
-from semreg.itk_bridge import field_of_transform
+from report import bullets, machine, markdown_table, versions_line
+from semreg.core.fields import Field, Volume
+from semreg.core.geometry import Grid
+from semreg.core.sampling import base_index, smooth, transform_index
+from semreg.io.bridge import field_of_transform
+from semreg.io.files import read_image, write_transform
 from semreg.phantom import make_pair
-from semreg.record import stable_json
-from semreg.registration import register
-from semreg.sampling import base_index, smooth, transform_index
+from semreg.quality import Evidence, Verdict, collect_evidence, judge
+from semreg.registration.pipeline import register
+from semreg.registration.record import stable_json
 from semreg.transforms import read_transform
 
 SEEDS = (21, 22, 23, 24, 25)

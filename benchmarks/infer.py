@@ -18,10 +18,11 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import report
 import SimpleITK as sitk
 import tools
 from measure import Usage, measure
+
+import report
 
 LEAST_DICE = 0.78
 MOST_TIME = 1.15
@@ -140,7 +141,7 @@ def features(given: argparse.Namespace) -> tuple[str, list[tuple[str, bool, str]
     image.parent.mkdir(parents=True, exist_ok=True)
     values = np.random.default_rng(0).normal(size=(192, 192, 192)).astype(np.float32)
     sitk.WriteImage(sitk.GetImageFromArray(values), str(image))
-    code = "import torch, SimpleITK, numpy, semreg.inference, semreg.files, semreg.cli"
+    code = "import torch, SimpleITK, numpy, semreg.features.inference, semreg.io.files, semreg.cli"
     idle = measure([sys.executable, "-c", code], threads=given.threads, log=tools.OUT / "infer" / "idle.log").peak_bytes
     bars, rows = [], []
     for extra in (2, 4, 8):

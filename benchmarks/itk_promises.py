@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from report import bullets, holds, machine, markdown_table, number, versions_line
 from tools import RESULTS, ROOT, default_venv, peer_python, peer_versions, semreg_versions
+
+from report import bullets, holds, machine, markdown_table, number, versions_line
 
 ABOUT = """`python benchmarks/itk_promises.py`: one script, `run_promises.py`, in two environments; smooth random
 textures of 16³ to 28³ voxels, small networks with fixed weights. Errors are means over the inner voxels on the worst

@@ -17,18 +17,18 @@ from typing import Any
 
 import numpy as np
 import pairs as real
-import report
 import SimpleITK as sitk
 import tools
 import torch
 from scipy import ndimage
 from surface_distance import metrics
 
-from semreg.evaluation import EvaluationConfig, evaluate, label_overlap, read_landmarks
-from semreg.evaluation.deformation import jacobian_statistics
-from semreg.fields import Field
-from semreg.files import read_image
-from semreg.geometry import Grid
+import report
+from semreg.core.fields import Field
+from semreg.core.geometry import Grid
+from semreg.io.files import read_image
+from semreg.quality import EvaluationConfig, evaluate, label_overlap, read_landmarks
+from semreg.quality.deformation import jacobian_statistics
 
 BAR = 1e-3
 TOLERANCE_MM = 2.0

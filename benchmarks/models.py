@@ -16,10 +16,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import report
 import tools
 from measure import measure
 from pairs import load_scorer, tomllib
+
+import report
 
 WORST_CHANGE = 10.0
 """Percent by which M730's mean landmark error may exceed MIND's."""

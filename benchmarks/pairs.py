@@ -17,10 +17,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import report
 import tools
 from measure import measure
 from pictures import dimension
+
+import report
 
 if sys.version_info >= (3, 11):
     import tomllib

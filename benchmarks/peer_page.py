@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import peer_plots
-import report
 import tools
 from peer_figures import ACCURACY, BEFORE, CPU, FOLDED, OWN, P95, PEAK, Board, best, board
+
+import report
 
 TITLES = {BEFORE: "before", OWN: "semreg"} | {name: peer.title for name, peer in tools.PEERS.items()}
 INTRODUCTION = """\

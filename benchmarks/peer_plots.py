@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-import report
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from peer_figures import ACCURACY, BEFORE, CPU, Board
+
+import report
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
 """Okabe and Ito: told apart with any colour vision. The shapes differ too."""

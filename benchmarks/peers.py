@@ -23,12 +23,13 @@ from typing import Any
 
 import peer_page
 import pictures
-import report
 import scoring
 import SimpleITK as sitk
 import tools
 from measure import attempt, last_lines
 from pairs import load_scorer, tomllib
+
+import report
 
 SEMREG, BEFORE = "semreg", "before"
 SEMREG_CONFIGURATION = "`semreg register` at its defaults (MIND-SSC); it writes its warped image, record and page too"

@@ -18,14 +18,14 @@ from pathlib import Path
 
 import measure
 import torch
-from report import bullets, machine, markdown_table, versions_line
 
-from semreg.fields import Field, Volume
-from semreg.files import write_image
-from semreg.geometry import Grid
+from report import bullets, machine, markdown_table, versions_line
+from semreg.core.fields import Field, Volume
+from semreg.core.geometry import Grid
+from semreg.io.files import write_image
 from semreg.phantom import make_pair
-from semreg.record import versions
-from semreg.reports import Case, write_report
+from semreg.registration.record import versions
+from semreg.report import Case, write_report
 
 THREADS = 1
 SHARE, EXTRA_BYTES, PAGE_BYTES = 0.15, 500e6, 15e6

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import report
 import robust_tables as tables
 import SimpleITK as sitk
 import tools
@@ -27,6 +26,8 @@ from motions import drawn_motion, move_all
 from pairs import figure_of, load_scorer, run_pair, tomllib, usage_of
 from pictures import in_mm
 from undoing import consistency, read_points, round_trip
+
+import report
 
 FAR = ("abdomen_mr_ct", "histology_lesion")
 MOVED = "spine_t2_t1"

@@ -13,8 +13,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-import itk
 import torch
+
+import itk
 
 VOXEL_MM = 2.0
 """As in the example."""

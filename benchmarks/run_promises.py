@@ -131,7 +131,7 @@ def classes() -> Any:
     import itk
 
     if SEMREG:
-        import semreg.itk_api  # noqa: F401
+        import semreg.itk.api  # noqa: F401
     return itk
 
 

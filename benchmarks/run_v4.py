@@ -2,7 +2,7 @@
 
     python run_v4.py [--size 128] [--share 0.1] [--points 500] [--only Static] [--built-in]
 
-The same script runs in two environments: with semreg, whose ``semreg.itk_api`` gives ``itk`` the class, and in one of
+The same script runs in two environments: with semreg, whose ``semreg.itk.api`` gives ``itk`` the class, and in one of
 its own with itk-impact. Images are made up; the network is a MIND descriptor of 12 channels, written as TorchScript.
 Figures are medians of three evaluations at different transforms, of one where it takes longer than 20 s.
 """
@@ -23,13 +23,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import itk
 import numpy as np
 import torch
 from mind_network import Mind
 
+import itk
+
 if find_spec("semreg"):
-    import_module("semreg.itk_api")
+    import_module("semreg.itk.api")
 
 IMAGE = itk.Image[itk.F, 3]
 PATCH = 7

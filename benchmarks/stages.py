@@ -14,9 +14,10 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
-import report
 from measure import RSS_UNIT
 from phantoms import phantom_pair
+
+import report
 
 Times = dict[str, tuple[float, float]]
 """Stage → wall and CPU seconds."""
@@ -32,12 +33,13 @@ def main() -> None:
     pair = phantom_pair(given.size)
     times: Times = {}
     memory = {"start": peak_gb()}
-    for name in ("torch", "SimpleITK", "semreg.registration", "semreg.files"):
+    for name in ("torch", "SimpleITK", "semreg.registration.pipeline", "semreg.io.files"):
         with timed(times, f"import {name}"):
             import_module(name)
         memory[f"import {name}"] = peak_gb()
 
-    from semreg import RegistrationConfig, files, register
+    from semreg import RegistrationConfig, register
+    from semreg.io import files
     from semreg.settings import override
 
     config = RegistrationConfig()

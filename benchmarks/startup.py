@@ -15,8 +15,9 @@ import time
 from collections.abc import Callable
 
 import measure
-import report
 import tools
+
+import report
 
 SIZE = 64
 """Voxels an axis of the phantom pair that is prepared, registered and judged."""
@@ -66,10 +67,10 @@ def starts(runs: int) -> dict[str, float]:
 def stages(runs: int) -> dict[str, float]:
     """CPU seconds of what is done to a CT-like and MR-like phantom pair, in this process."""
     import semreg
-    from semreg.files import limit_threads
-    from semreg.gates.evidence import collect_evidence
-    from semreg.intake import take_in
+    from semreg.io.files import limit_threads
     from semreg.phantom import make_pair
+    from semreg.preprocess.image_pair import take_in
+    from semreg.quality.evidence import collect_evidence
 
     limit_threads(1)
     pair = make_pair(size=SIZE, seed=31)

@@ -17,18 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import report
 import tools
 import torch
 from scipy.stats import spearmanr
 
+import report
 import semreg
-from semreg import RegistrationConfig, files, registration
-from semreg.fields import Volume
+from semreg import RegistrationConfig
+from semreg.core.fields import Volume
+from semreg.core.sampling import sample, transform_index
+from semreg.io import files
 from semreg.phantom import make_pair, points_of
 from semreg.phantom.anatomy import share_of_body
-from semreg.sampling import sample, transform_index
-from semreg.uncertainty import REPEATED, Uncertainty
+from semreg.registration import pipeline as registration
+from semreg.registration.uncertainty import REPEATED, Uncertainty
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from report import holds, machine, markdown_table, number
 from tools import RESULTS, ROOT, default_venv, peer_python
+
+from report import holds, machine, markdown_table, number
 
 BARS = {"Static": 20.0, "Jacobian": 5.0}
 """How many times faster an evaluation is to be."""

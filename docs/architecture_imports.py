@@ -3,8 +3,8 @@
 
     python docs/architecture_imports.py
 
-The layers are the table of tests/test_architecture.py; a test there fails where the drawing is not current. A line that
-longer ways say too is left out, so what is left is what a part rests on.
+The layers are the table of tests/project/test_architecture.py; a test there fails where the drawing is not current. A
+line that longer ways say too is left out, so what is left is what a part rests on.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ STYLE = (
 
 def layers() -> list[tuple[str, ...]]:
     """The parts from the bottom to the top, from the table of the test."""
-    tree = ast.parse((ROOT / "tests" / "test_architecture.py").read_text(encoding="utf-8"))
+    tree = ast.parse((ROOT / "tests" / "project" / "test_architecture.py").read_text(encoding="utf-8"))
     for node in tree.body:
         if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "LAYERS" and node.value is not None:
             return list(ast.literal_eval(node.value))
-    raise LookupError("expected LAYERS in tests/test_architecture.py, found none: say where the table is now")
+    raise LookupError("expected LAYERS in tests/project/test_architecture.py, found none: say where the table is now")
 
 
 def imports(parts: set[str]) -> dict[str, set[str]]:

@@ -2,7 +2,7 @@
 
     python examples/itk_metric.py FIXED MOVING MODEL.pt OUTPUT
 
-Everything below the imports is what a script for itk-impact says. ``import semreg.itk_api`` puts the classes into
+Everything below the imports is what a script for itk-impact says. ``import semreg.itk.api`` puts the classes into
 ``itk``; without that line the script runs with itk-impact itself. Needs the package semreg-itkv4 (``semreg doctor``
 says whether it is there). MODEL is a TorchScript network with one output.
 """
@@ -11,8 +11,7 @@ import sys
 from pathlib import Path
 
 import itk
-
-import semreg.itk_api  # noqa: F401 - puts the classes into itk
+import semreg.itk.api  # noqa: F401 - puts the classes into itk
 
 fixed_path, moving_path, model, output = map(Path, sys.argv[1:])
 output.mkdir(parents=True, exist_ok=True)

@@ -59,8 +59,7 @@ def registers(fixed: str, moving: str) -> None:
 def drives_itk(fixed_path: str, moving_path: str) -> None:
     """ITK's own metric interface calls Python, and gets a value and a derivative from it."""
     import itk
-
-    import semreg.itk_api  # noqa: F401 - puts the classes into itk
+    import semreg.itk.api  # noqa: F401 - puts the classes into itk
 
     fixed, moving = itk.imread(fixed_path, itk.F), itk.imread(moving_path, itk.F)
     metric = itk.ImpactImageToImageMetricv4[type(fixed), type(moving)].New()

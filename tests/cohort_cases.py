@@ -15,7 +15,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from conftest import give_header, grid_at, points_of, rotation
-from semreg.cohort import Digests, JobFlags, Pair, make_job
+from semreg.batch import Digests, JobFlags, Pair, make_job
 from semreg.config import RegistrationConfig
 from semreg.settings import to_dict, to_toml
 

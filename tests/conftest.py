@@ -22,10 +22,10 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from semreg.fields import Field, Volume
-from semreg.geometry import Grid
-from semreg.memory import available_bytes
-from semreg.sampling import base_index, transform_index
+from semreg.core.fields import Field, Volume
+from semreg.core.geometry import Grid
+from semreg.core.sampling import base_index, transform_index
+from semreg.runtime.memory import available_bytes
 
 torch.set_num_threads(1)  # small problems: threads that wait for each other cost more than they give
 

@@ -8,16 +8,16 @@ import numpy as np
 import torch
 
 from conftest import grid_at, rotation
-from semreg.body import content_mask
+from semreg.core.fields import Volume
+from semreg.core.geometry import Grid, Matrix
+from semreg.core.sampling import transform_index
 from semreg.features.descriptors import MindSSC
 from semreg.features.extract import describe as extract
-from semreg.fields import Volume
-from semreg.geometry import Grid, Matrix
-from semreg.parametric.maps import linear_about, mapped
-from semreg.parametric.overlap import Picture
 from semreg.phantom import make_anatomy, render
 from semreg.phantom.anatomy import CENTRE_MM
-from semreg.sampling import transform_index
+from semreg.preprocess.body import content_mask
+from semreg.registration.parametric.overlap import Picture
+from semreg.transforms.maps import linear_about, mapped
 
 ANATOMY = make_anatomy()
 VOXELS = {2: 64, 3: 36}

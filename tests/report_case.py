@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from semreg.fields import Field, Volume
-from semreg.geometry import Grid
-from semreg.reports import Case
+from semreg.core.fields import Field, Volume
+from semreg.core.geometry import Grid
+from semreg.report import Case
 
 # stored as (P, S, R): x runs to posterior, y to superior, z to the right
 STORED = ((0.0, 0.0, -1.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0))

@@ -11,14 +11,14 @@ from torch import nn
 
 from conftest import centre, grid_at, make_grid, noise, rotation
 from semreg.config import FeatureConfig, ModelConfig, RegistrationConfig
+from semreg.core.fields import Volume
+from semreg.core.geometry import Grid
+from semreg.core.sampling import smooth
 from semreg.features.contract import ModelSpec
 from semreg.features.extract import Extractor
 from semreg.features.networks import as_network
-from semreg.fields import Volume
-from semreg.geometry import Grid
-from semreg.matching import Pairing, resolve_models
-from semreg.sampled import SampledConfig, SampledObjective
-from semreg.sampling import smooth
+from semreg.itk.sampled import SampledConfig, SampledObjective
+from semreg.registration.matching import Pairing, resolve_models
 
 CPU = torch.device("cpu")
 

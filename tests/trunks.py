@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from semreg.fields import Volume
-from semreg.geometry import Grid
+from semreg.core.fields import Volume
+from semreg.core.geometry import Grid
 from semreg.phantom.grids import rotation
 from semreg.phantom.painting import Ellipsoid, Region, Tissue, Tubes, depth_in, number, paint
 from semreg.phantom.pair import PhantomPair, Recipe, pair_of, points_of

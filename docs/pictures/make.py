@@ -23,11 +23,11 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter, zoom
 
 import semreg
-from semreg.body import body_mask
-from semreg.geometry import canonical_order
+from semreg.core.geometry import canonical_order
 from semreg.phantom import PhantomPair, make_pair
-from semreg.reports.planes import Plane, planes_of
-from semreg.reports.stacks import Map, Stacks, make_stacks
+from semreg.preprocess.body import body_mask
+from semreg.report.planes import Plane, planes_of
+from semreg.report.stacks import Map, Stacks, make_stacks
 
 CARD, INK, ORANGE = "#12161c", "#f2f4f7", "#ff9a2e"
 """Light letters on a dark card: it looks the same on a light and on a dark page."""

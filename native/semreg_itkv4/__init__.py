@@ -1,7 +1,7 @@
 """Metrics written in Python for ITK's v4 registration: the binary part of semreg.
 
 ``make_metric(dimension, target, name)`` of the loaded module gives an ``itk`` metric that calls ``target``;
-``semreg.itk_api.PythonMetricv4`` is the comfortable way to it.
+``semreg.itk.api.PythonMetricv4`` is the comfortable way to it.
 """
 
 from __future__ import annotations

@@ -9,8 +9,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from semreg.alignment import Aligned as Aligned
-    from semreg.alignment import align as align
     from semreg.config import AlignConfig as AlignConfig
     from semreg.config import CoarseConfig as CoarseConfig
     from semreg.config import FeatureConfig as FeatureConfig
@@ -20,9 +18,14 @@ if TYPE_CHECKING:
     from semreg.config import RefineConfig as RefineConfig
     from semreg.config import RegistrationConfig as RegistrationConfig
     from semreg.config import UncertaintyConfig as UncertaintyConfig
-    from semreg.consistency import Inverse as Inverse
-    from semreg.consistency import inverse_consistency as inverse_consistency
-    from semreg.consistency import invert as invert
+    from semreg.core.consistency import Inverse as Inverse
+    from semreg.core.consistency import inverse_consistency as inverse_consistency
+    from semreg.core.consistency import invert as invert
+    from semreg.core.fields import Field as Field
+    from semreg.core.fields import Layer as Layer
+    from semreg.core.fields import Volume as Volume
+    from semreg.core.fields import warp as warp
+    from semreg.core.geometry import Grid as Grid
     from semreg.errors import ConfigError as ConfigError
     from semreg.errors import DeviceError as DeviceError
     from semreg.errors import DivergedError as DivergedError
@@ -33,66 +36,63 @@ if TYPE_CHECKING:
     from semreg.errors import ModelNotFoundError as ModelNotFoundError
     from semreg.errors import OutputError as OutputError
     from semreg.errors import SemregError as SemregError
-    from semreg.evaluation import Evaluation as Evaluation
-    from semreg.evaluation import EvaluationConfig as EvaluationConfig
-    from semreg.evaluation import evaluate as evaluate
-    from semreg.events import Step as Step
     from semreg.features.contract import ModelSpec as ModelSpec
     from semreg.features.contract import Normalisation as Normalisation
+    from semreg.features.inference import extract as extract
+    from semreg.features.inference import infer as infer
     from semreg.features.networks import load_network as load_network
-    from semreg.fields import Field as Field
-    from semreg.fields import Layer as Layer
-    from semreg.fields import Volume as Volume
-    from semreg.fields import warp as warp
-    from semreg.files import OutputFolder as OutputFolder
-    from semreg.files import read_image as read_image
-    from semreg.files import read_mask as read_mask
-    from semreg.files import write_field as write_field
-    from semreg.files import write_image as write_image
-    from semreg.files import write_transform as write_transform
-    from semreg.gates import Evidence as Evidence
-    from semreg.gates import Verdict as Verdict
-    from semreg.gates import collect_evidence as collect_evidence
-    from semreg.gates import judge as judge
-    from semreg.geometry import Grid as Grid
-    from semreg.inference import extract as extract
-    from semreg.inference import infer as infer
-    from semreg.itk_bridge import LoadedImage as LoadedImage
-    from semreg.itk_bridge import to_volume as to_volume
-    from semreg.itk_tensor import image_to_tensor as image_to_tensor
-    from semreg.itk_tensor import tensor_to_image as tensor_to_image
-    from semreg.planning import plan as plan
+    from semreg.io.bridge import LoadedImage as LoadedImage
+    from semreg.io.bridge import to_volume as to_volume
+    from semreg.io.files import OutputFolder as OutputFolder
+    from semreg.io.files import read_image as read_image
+    from semreg.io.files import read_mask as read_mask
+    from semreg.io.files import write_field as write_field
+    from semreg.io.files import write_image as write_image
+    from semreg.io.files import write_transform as write_transform
+    from semreg.itk.tensor import image_to_tensor as image_to_tensor
+    from semreg.itk.tensor import tensor_to_image as tensor_to_image
     from semreg.presets import configure as configure
-    from semreg.registration import Registration as Registration
-    from semreg.registration import register as register
-    from semreg.reports import Case as Case
-    from semreg.reports import write_figures as write_figures
-    from semreg.reports import write_report as write_report
+    from semreg.quality import Evaluation as Evaluation
+    from semreg.quality import EvaluationConfig as EvaluationConfig
+    from semreg.quality import Evidence as Evidence
+    from semreg.quality import Verdict as Verdict
+    from semreg.quality import collect_evidence as collect_evidence
+    from semreg.quality import evaluate as evaluate
+    from semreg.quality import judge as judge
+    from semreg.registration.alignment import Aligned as Aligned
+    from semreg.registration.alignment import align as align
+    from semreg.registration.pipeline import Registration as Registration
+    from semreg.registration.pipeline import register as register
+    from semreg.registration.plan import plan as plan
+    from semreg.report import Case as Case
+    from semreg.report import write_figures as write_figures
+    from semreg.report import write_report as write_report
+    from semreg.runtime.events import Step as Step
     from semreg.transforms import read_transform as read_transform
 
     __version__: str
 
 _HOMES = {
     "AlignConfig": "config",
-    "Aligned": "alignment",
-    "Case": "reports",
+    "Aligned": "registration.alignment",
+    "Case": "report",
     "CoarseConfig": "config",
     "ConfigError": "errors",
     "DeviceError": "errors",
     "DivergedError": "errors",
-    "Evaluation": "evaluation",
-    "EvaluationConfig": "evaluation",
-    "Evidence": "gates",
+    "Evaluation": "quality",
+    "EvaluationConfig": "quality",
+    "Evidence": "quality",
     "FeatureConfig": "config",
-    "Field": "fields",
+    "Field": "core.fields",
     "GateConfig": "config",
     "GeometryError": "errors",
-    "Grid": "geometry",
+    "Grid": "core.geometry",
     "ImageError": "errors",
     "IntensityConfig": "config",
-    "Inverse": "consistency",
-    "Layer": "fields",
-    "LoadedImage": "itk_bridge",
+    "Inverse": "core.consistency",
+    "Layer": "core.fields",
+    "LoadedImage": "io.bridge",
     "ModelConfig": "config",
     "ModelContractError": "errors",
     "ModelError": "errors",
@@ -100,39 +100,39 @@ _HOMES = {
     "ModelSpec": "features.contract",
     "Normalisation": "features.contract",
     "OutputError": "errors",
-    "OutputFolder": "files",
+    "OutputFolder": "io.files",
     "RefineConfig": "config",
-    "Registration": "registration",
+    "Registration": "registration.pipeline",
     "RegistrationConfig": "config",
     "SemregError": "errors",
-    "Step": "events",
+    "Step": "runtime.events",
     "UncertaintyConfig": "config",
-    "Verdict": "gates",
-    "Volume": "fields",
-    "align": "alignment",
-    "collect_evidence": "gates",
+    "Verdict": "quality",
+    "Volume": "core.fields",
+    "align": "registration.alignment",
+    "collect_evidence": "quality",
     "configure": "presets",
-    "evaluate": "evaluation",
-    "extract": "inference",
-    "image_to_tensor": "itk_tensor",
-    "infer": "inference",
-    "inverse_consistency": "consistency",
-    "invert": "consistency",
-    "judge": "gates",
+    "evaluate": "quality",
+    "extract": "features.inference",
+    "image_to_tensor": "itk.tensor",
+    "infer": "features.inference",
+    "inverse_consistency": "core.consistency",
+    "invert": "core.consistency",
+    "judge": "quality",
     "load_network": "features.networks",
-    "plan": "planning",
-    "read_image": "files",
-    "read_mask": "files",
+    "plan": "registration.plan",
+    "read_image": "io.files",
+    "read_mask": "io.files",
     "read_transform": "transforms",
-    "register": "registration",
-    "tensor_to_image": "itk_tensor",
-    "to_volume": "itk_bridge",
-    "warp": "fields",
-    "write_field": "files",
-    "write_figures": "reports",
-    "write_image": "files",
-    "write_report": "reports",
-    "write_transform": "files",
+    "register": "registration.pipeline",
+    "tensor_to_image": "itk.tensor",
+    "to_volume": "io.bridge",
+    "warp": "core.fields",
+    "write_field": "io.files",
+    "write_figures": "report",
+    "write_image": "io.files",
+    "write_report": "report",
+    "write_transform": "io.files",
 }
 """Public name → the module it lives in."""
 

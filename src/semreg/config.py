@@ -11,7 +11,7 @@ from typing import Literal
 from semreg.settings import require
 
 DistanceName = Literal["l1", "l2", "ncc", "lncc", "cosine", "l1cosine", "dotproduct", "dice"]
-"""How features are compared; ``semreg.similarity`` has the formulas."""
+"""How features are compared; ``semreg.distances`` has the formulas."""
 Modality = Literal["auto", "ct", "mr", "other"]
 """What an image is. ``ct``: values in Hounsfield units. ``auto``: as its DICOM header says, else as its values look."""
 

@@ -11,7 +11,6 @@ import typer
 from semreg.cli.common import Device, ImageFiles, Threads, VerboseMessages, check_dtype, command_of, print_json
 from semreg.cli.grouping import grouped
 from semreg.cli.panels import ALIGNMENT
-from semreg.cli.proof import ProofFlags
 from semreg.cli.register import check_together, read_beside, read_images
 from semreg.cli.register_files import check_outputs, describe_inputs, remove_stale, write_texts, written_before
 from semreg.cli.register_flags import (
@@ -27,7 +26,8 @@ from semreg.cli.register_flags import (
     SettingFlags,
     load_config,
 )
-from semreg.terminal import DIRECTION, Progress, alignment_rows, show_rows, show_sentences
+from semreg.cli.report_output import ProofFlags
+from semreg.runtime.terminal import DIRECTION, Progress, alignment_rows, show_rows, show_sentences
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +84,9 @@ def run_align(flags: RegisterFlags) -> None:
     config = load_config(flags.settings)
     check_outputs(flags)
     before = written_before(flags.pair.output)
-    from semreg import files
-    from semreg.alignment import align
-    from semreg.record import versions
+    from semreg.io import files
+    from semreg.registration.alignment import align
+    from semreg.registration.record import versions
 
     check_dtype(flags.images.dtype)
     if flags.threads is not None:

@@ -15,11 +15,11 @@ from semreg.cli.common import EXIT_INTERRUPTED, check_dtype, command_of, print_j
 from semreg.cli.grouping import grouped
 from semreg.cli.register_flags import SettingFlags, load_config
 from semreg.errors import ConfigError
-from semreg.terminal import show_rows, show_table
+from semreg.runtime.terminal import show_rows, show_table
 
 if TYPE_CHECKING:
-    from semreg.cohort import BatchResult, Job, Pair, Scheduler
-    from semreg.cohort.log import Event
+    from semreg.batch import BatchResult, Job, Pair, Scheduler
+    from semreg.batch.log import Event
     from semreg.config import RegistrationConfig
 
 EXIT_SOME_FAILED = 1
@@ -41,7 +41,7 @@ def batch_command(context: typer.Context, flags: BatchFlags) -> None:
 
 def run(flags: BatchFlags) -> bool:
     """Read, check, run and show; whether a pair failed."""
-    from semreg.cohort import BatchOptions, plan_batch, run_batch, threads_of
+    from semreg.batch import BatchOptions, plan_batch, run_batch, threads_of
 
     scheduler = scheduler_of(flags)
     everything = read_pairs(flags)
@@ -72,7 +72,7 @@ def run(flags: BatchFlags) -> bool:
 
 def read_pairs(flags: BatchFlags) -> list[Pair]:
     """The pairs of the table or of the BIDS data set, all of them checked (ConfigError)."""
-    from semreg.cohort import bids_pairs, read_table
+    from semreg.batch import bids_pairs, read_table
 
     fixed, moving = flags.fixed, flags.moving
     if flags.source.is_dir():
@@ -146,7 +146,7 @@ def make_jobs(
     pairs: Sequence[Pair], settings: dict[str, RegistrationConfig], flags: BatchFlags, threads: int
 ) -> list[Job]:
     """The commands and fingerprints of all pairs; reads every file once."""
-    from semreg.cohort import Digests, JobFlags, make_job
+    from semreg.batch import Digests, JobFlags, make_job
     from semreg.settings import to_dict, to_toml
 
     given = JobFlags(threads=threads, device=flags.device, models=flags.folders, register=flags.further)
@@ -156,7 +156,7 @@ def make_jobs(
 
 def scheduler_of(flags: BatchFlags) -> Scheduler:
     """Where it is to run."""
-    from semreg.cohort import DaskScheduler, LocalScheduler
+    from semreg.batch import DaskScheduler, LocalScheduler
 
     if flags.scheduler is None:
         return LocalScheduler(flags.jobs)
@@ -167,7 +167,7 @@ def scheduler_of(flags: BatchFlags) -> Scheduler:
 
 def write_summary(pairs: Sequence[Pair], flags: BatchFlags) -> list[dict[str, Any]]:
     """``cohort.csv`` and ``index.html`` about all pairs; the rows."""
-    from semreg.cohort import cohort_rows, write_csv, write_page
+    from semreg.batch import cohort_rows, write_csv, write_page
 
     rows = cohort_rows(flags.output, [pair.name for pair in pairs])
     write_csv(flags.output / "cohort.csv", rows)

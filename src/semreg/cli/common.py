@@ -18,8 +18,8 @@ import typer
 
 from semreg.cli.panels import MACHINE, MESSAGES, MODELS, OUTPUT
 from semreg.errors import ConfigError, OutputError, SemregError
-from semreg.memory import is_out_of_memory
-from semreg.terminal import show_log
+from semreg.runtime.memory import is_out_of_memory
+from semreg.runtime.terminal import show_log
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -148,14 +148,14 @@ def command_of(context: typer.Context) -> tuple[str, ...]:
 
 def print_json(value: Any) -> None:
     """The value as stable JSON on the standard output."""
-    from semreg.record import stable_json
+    from semreg.registration.record import stable_json
 
     typer.echo(stable_json(value), nl=False)
 
 
 def check_dtype(dtype: str | None) -> None:
     """Refuse what is no voxel type (ConfigError)."""
-    from semreg.itk_bridge import PIXEL_TYPES
+    from semreg.io.bridge import PIXEL_TYPES
 
     if dtype is not None and dtype not in PIXEL_TYPES:
         raise ConfigError(f"expected --dtype of {', '.join(PIXEL_TYPES)}, got {dtype!r}")

@@ -10,7 +10,7 @@ import typer
 
 from semreg.cli.common import Debug, sentences
 from semreg.cli.grouping import grouped
-from semreg.terminal import Progress, show_log
+from semreg.runtime.terminal import Progress, show_log
 
 
 class Kind(str, Enum):
@@ -42,7 +42,7 @@ def demo_command(
     """Register a built-in pair of phantoms with a known deformation and print the landmark error in mm."""
     with sentences(debug=debug):
         show_log(quiet=False, verbose=False)
-        from semreg.demo import run, write_images
+        from semreg.phantom.demo import run, write_images
 
         if images_only:
             lines = [str(path) for path in write_images(output, kind=kind.value, size=size)]

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from semreg.cli.common import EXIT_BAD_INPUT, Debug, print_json, sentences
-from semreg.terminal import show_log, show_table
+from semreg.runtime.terminal import show_log, show_table
 
 
 def doctor_command(
@@ -22,7 +22,7 @@ def doctor_command(
         show_log(quiet=False, verbose=False)
         from dataclasses import asdict
 
-        from semreg.environment import examine
+        from semreg.cli.environment import examine
 
         findings = examine()
         broken = [finding for finding in findings if finding.state == "broken"]

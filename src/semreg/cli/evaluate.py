@@ -13,15 +13,15 @@ from semreg.cli.common import check_not_read, command_of, print_json
 from semreg.cli.evaluate_flags import EvaluateFlags, LandmarkUnit
 from semreg.cli.evaluate_table import show
 from semreg.cli.grouping import grouped
-from semreg.cli.proof import PAGE, ProofFlags, verdict_on, write_proof
+from semreg.cli.report_output import PAGE, ProofFlags, verdict_on, write_proof
 from semreg.errors import ConfigError
 
 if TYPE_CHECKING:
     from semreg.config import RegistrationConfig
-    from semreg.evaluation import Evaluation, Result, Subject
-    from semreg.fields import Volume
-    from semreg.itk_bridge import LabelMap, LoadedImage
-    from semreg.reports import Case
+    from semreg.core.fields import Volume
+    from semreg.io.bridge import LabelMap, LoadedImage
+    from semreg.quality import Evaluation, Result, Subject
+    from semreg.report import Case
 
 ADVICE = "use --no-similarity, smaller images or a machine with more memory"
 
@@ -49,7 +49,7 @@ class Evaluated:
 
     def record(self, command: tuple[str, ...]) -> dict[str, Any]:
         """What ``evaluation.json`` holds beside the measures."""
-        from semreg.record import versions
+        from semreg.registration.record import versions
 
         return {"inputs": dict(self.inputs), "versions": versions(), "command": list(command)}
 
@@ -65,7 +65,7 @@ def evaluate_command(context: typer.Context, flags: EvaluateFlags) -> None:
     messages = flags.messages
     with messages.spoken(ADVICE):
         if flags.threads is not None:
-            from semreg.files import limit_threads
+            from semreg.io.files import limit_threads
 
             limit_threads(flags.threads)
         found = evaluated(flags)
@@ -82,7 +82,7 @@ def evaluate_command(context: typer.Context, flags: EvaluateFlags) -> None:
 
 def evaluated(flags: EvaluateFlags) -> Evaluated:
     """Read all that is named and measure it; writes nothing."""
-    from semreg.evaluation import EvaluationConfig, measure, prepare, read_label_names, read_landmarks
+    from semreg.quality import EvaluationConfig, measure, prepare, read_label_names, read_landmarks
     from semreg.transforms import Outside
 
     config = EvaluationConfig(tolerance_mm=flags.tolerance, similarity=flags.similarity, outside=flags.outside.value)
@@ -98,7 +98,7 @@ def evaluated(flags: EvaluateFlags) -> Evaluated:
     images = read_images(paths, result)
     notes: tuple[str, ...] = ()
     if landmarks is not None and in_pixels(flags, images):
-        from semreg.evaluation import of_pixels
+        from semreg.quality import of_pixels
 
         sides = zip(("fixed", "moving"), landmarks[:2], strict=True)
         fixed, moving = (of_pixels(points, images[side].volume.grid) for side, points in sides)
@@ -117,7 +117,7 @@ def evaluated(flags: EvaluateFlags) -> Evaluated:
     )
     evaluation = measure(subject, landmarks=landmarks, labels=labels, label_names=names, config=config)
     evaluation = replace(evaluation, notes=(*notes, *evaluation.notes))
-    from semreg.files import read_mask
+    from semreg.io.files import read_mask
 
     if subject.field is None and landmarks is None:
         raise ConfigError(
@@ -131,7 +131,7 @@ def evaluated(flags: EvaluateFlags) -> Evaluated:
 
 def labels_beside(paths: Sequence[Path], images: Mapping[str, LoadedImage]) -> tuple[LabelMap, LabelMap]:
     """Both label maps, pictures in the unit of their images."""
-    from semreg.files import in_unit_of, read_labels
+    from semreg.io.files import in_unit_of, read_labels
 
     fixed, moving = (read_labels(path) for path in paths)
     found = {"fixed": fixed, "moving": moving}
@@ -143,7 +143,7 @@ def labels_beside(paths: Sequence[Path], images: Mapping[str, LoadedImage]) -> t
 
 def in_pixels(flags: EvaluateFlags, images: Mapping[str, LoadedImage]) -> bool:
     """Whether landmarks are indices of pixels (ConfigError where that is asked for without both images)."""
-    from semreg.pictures import ENDINGS
+    from semreg.io.pictures import ENDINGS
 
     if flags.landmarks_in is LandmarkUnit.PIXELS and len(images) < 2:
         raise ConfigError("expected both images with --landmarks-in pixels, got fewer: name them too")
@@ -160,7 +160,7 @@ def folder_of(flags: EvaluateFlags) -> Result | None:
         return None
     if len(flags.sources) > 1:
         raise ConfigError(f"expected one folder of results or transform files, got {folders[0]} and more: name one")
-    from semreg.evaluation import read_result
+    from semreg.quality import read_result
 
     return read_result(folders[0])
 
@@ -188,7 +188,7 @@ def paths_of(flags: EvaluateFlags, result: Result | None) -> dict[str, list[Path
 
 def read_images(paths: Mapping[str, list[Path]], result: Result | None) -> dict[str, LoadedImage]:
     """The images that are named; of a folder that was registered the series that was."""
-    from semreg.files import in_one_unit, read_image
+    from semreg.io.files import in_one_unit, read_image
 
     recorded = {} if result is None else {"fixed": result.fixed, "moving": result.moving}
     found = {}
@@ -201,7 +201,7 @@ def read_images(paths: Mapping[str, list[Path]], result: Result | None) -> dict[
 
 def described(paths: Mapping[str, list[Path]], images: Mapping[str, LoadedImage]) -> dict[str, Any]:
     """Paths and checksums of all that was read."""
-    from semreg.files import checksum
+    from semreg.io.files import checksum
     from semreg.transforms import chosen
 
     found: dict[str, Any] = {}
@@ -244,7 +244,7 @@ def judged(found: Evaluated, config: RegistrationConfig) -> dict[str, Any] | Non
     """The verdict with all that was measured; None without both images, or where it is not wanted."""
     import torch
 
-    from semreg.fields import Volume
+    from semreg.core.fields import Volume
 
     subject = found.subject
     if subject.fixed is None or subject.moving is None or subject.field is None:
@@ -271,7 +271,7 @@ def case_of(found: Evaluated, more: Mapping[str, Any]) -> Case | None:
     subject, result = found.subject, found.result
     if subject.fixed is None or subject.moving is None or subject.field is None:
         return None
-    from semreg.reports import Case
+    from semreg.report import Case
 
     record = None if result is None else result.record
     names = {name: image.path.name for name, image in found.images.items()}
@@ -297,7 +297,7 @@ def case_of(found: Evaluated, more: Mapping[str, Any]) -> Case | None:
 def uncertainty_beside(result: Result, fixed: Volume) -> Volume | None:
     """The map that ``semreg register --uncertainty`` wrote beside the transform, if it is of this fixed image."""
     from semreg.cli.common import ImageFormat
-    from semreg.files import read_image
+    from semreg.io.files import read_image
 
     paths = [result.transform.with_name(f"uncertainty.{ending.value}") for ending in ImageFormat]
     volume = next((read_image(path).volume for path in paths if path.is_file()), None)
@@ -308,8 +308,8 @@ def write_evaluated(found: Evaluated, more: Mapping[str, Any], proof: ProofFlags
     """Write evaluation.json, evaluation.csv and what is to be looked at, where there is a folder; the files."""
     if found.output is None:
         return []
-    from semreg.evaluation import stage_evaluation
-    from semreg.files import OutputFolder
+    from semreg.io.files import OutputFolder
+    from semreg.quality import stage_evaluation
 
     with OutputFolder(found.output) as folder:
         stage_evaluation(found.evaluation, folder, **more)

@@ -12,8 +12,8 @@ import typer
 from semreg.cli.common import JsonMessages, Threads
 from semreg.cli.outside import OUTSIDE_HELP, Beyond
 from semreg.cli.panels import INPUT, MEASURES, MESSAGES, OUTPUT
-from semreg.cli.proof import ProofFlags
 from semreg.cli.register_flags import Assignments, Config
+from semreg.cli.report_output import ProofFlags
 
 
 class LandmarkUnit(str, Enum):

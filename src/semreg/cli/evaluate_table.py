@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from semreg.terminal import show_rows, show_sentences, show_table, verdict_rows
+from semreg.runtime.terminal import show_rows, show_sentences, show_table, verdict_rows
 
 if TYPE_CHECKING:
-    from semreg.evaluation import Evaluation
-    from semreg.evaluation.words import Line
+    from semreg.quality import Evaluation
+    from semreg.quality.summary import Line
 
 MANY = 12
 """Labels that have a row each; of more, the ``WORST`` by Dice after the registration have one."""
@@ -32,7 +32,7 @@ def show(
 
 def table_of(evaluation: Evaluation, *, everything: bool = False) -> list[Line]:
     """What is measured, before, after: all measures with ``everything``, else Dice and HD95 alone of the labels."""
-    from semreg.evaluation.words import table
+    from semreg.quality.summary import table
 
     measures = evaluation.to_dict()
     labels = measures["labels"]

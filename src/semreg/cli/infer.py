@@ -32,15 +32,15 @@ from semreg.cli.common import (
 )
 from semreg.cli.grouping import grouped
 from semreg.errors import ConfigError, OutputError
-from semreg.terminal import Progress, show_rows
+from semreg.runtime.terminal import Progress, show_rows
 
 if TYPE_CHECKING:
-    from semreg.events import Step
+    from semreg.core.fields import Layer, Volume
     from semreg.features.contract import Descriptor, Network
-    from semreg.fields import Layer, Volume
-    from semreg.inference import Options
-    from semreg.itk_bridge import LoadedImage
-    from semreg.staging import OutputFolder
+    from semreg.features.inference import Options
+    from semreg.io.atomic_output import OutputFolder
+    from semreg.io.bridge import LoadedImage
+    from semreg.runtime.events import Step
 
 SUFFIXES = tuple(f".{each.value}" for each in ImageFormat)
 
@@ -182,7 +182,8 @@ def check_folder(job: Job, ending: str) -> None:
 
 def run_infer(job: InferJob) -> None:
     """Read, run, write one file, and show what was done."""
-    from semreg import files, inference
+    from semreg.features import inference
+    from semreg.io import files
 
     with files.OutputFolder(job.output.parent) as folder:
         with Progress(quiet=job.messages.quiet, unit="tiles") as progress:
@@ -202,7 +203,7 @@ def run_infer(job: InferJob) -> None:
 
 def result_of(run: Run, *, argmax: bool) -> Volume:
     """The labels on the grid of the image, or the one output on its own grid."""
-    from semreg import inference
+    from semreg.features import inference
 
     if argmax:
         return inference.labels_of(run.volume, run.weight, run.model, run.options)
@@ -212,8 +213,9 @@ def result_of(run: Run, *, argmax: bool) -> Volume:
 
 def run_features(job: FeaturesJob) -> None:
     """Read, run, write all layers and the record, and show what was done."""
-    from semreg import files, inference
-    from semreg.record import stable_json
+    from semreg.features import inference
+    from semreg.io import files
+    from semreg.registration.record import stable_json
 
     ending = job.image_format.value
     with files.OutputFolder(job.output) as folder:
@@ -233,8 +235,9 @@ def run_features(job: FeaturesJob) -> None:
 
 def start(job: Job, watch: Watch) -> Run:
     """Read the image and the mask and load the model."""
-    from semreg import files, inference
-    from semreg.devices import choose_device
+    from semreg.features import inference
+    from semreg.io import files
+    from semreg.runtime.devices import choose_device
 
     if job.threads is not None:
         files.limit_threads(job.threads)
@@ -257,7 +260,8 @@ def start(job: Job, watch: Watch) -> Run:
 
 def write_layer(layer: Layer, number: int, ending: str, folder: OutputFolder) -> dict[str, Any]:
     """Write one layer, and its weight if it has one; what the record says of it."""
-    from semreg import files, inference
+    from semreg.features import inference
+    from semreg.io import files
 
     names = {"file": f"layer_{number}.{ending}"}
     files.write_image(layer.features, folder.stage(names["file"]))
@@ -271,9 +275,10 @@ def record_of(run: Run) -> dict[str, Any]:
     """What was read, what ran, how long it took and what it held."""
     import torch
 
-    from semreg import files, inference
-    from semreg.memory import peak_bytes
-    from semreg.record import versions
+    from semreg.features import inference
+    from semreg.io import files
+    from semreg.registration.record import versions
+    from semreg.runtime.memory import peak_bytes
     from semreg.settings import to_dict
 
     job, image = run.job, run.image

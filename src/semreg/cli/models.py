@@ -22,11 +22,11 @@ from semreg.cli.common import (
 )
 from semreg.cli.grouping import grouped
 from semreg.cli.panels import SectionedCommand
-from semreg.terminal import Download, show_log, show_rows, show_table
+from semreg.runtime.terminal import Download, show_log, show_rows, show_table
 
 if TYPE_CHECKING:
-    from semreg.catalogue import Entry
-    from semreg.inspection import Inspection
+    from semreg.features.catalogue import Entry
+    from semreg.features.inspection import Inspection
 
 app = typer.Typer(help="List, describe, fetch and inspect pretrained networks.", no_args_is_help=True)
 
@@ -43,7 +43,7 @@ def list_command(
 ) -> None:
     """List the known models: name, dimension, licence, whether the file is there, and what for."""
     with sentences(debug=debug):
-        from semreg.catalogue import BUILT_IN, entries
+        from semreg.features.catalogue import BUILT_IN, entries
 
         known = [entry for entry in entries() if everything or not entry.earlier]
         rows = [described(entry, models) for entry in known]
@@ -68,8 +68,8 @@ def show_command(
 ) -> None:
     """Print the description of a model, as the TOML file that may lie beside it: model.toml for model.pt."""
     with sentences(debug=debug):
-        from semreg.catalogue import BUILT_IN, find
-        from semreg.models import describe_model, is_file_name
+        from semreg.features.catalogue import BUILT_IN, find
+        from semreg.features.models import describe_model, is_file_name
         from semreg.settings import to_dict, to_toml
 
         if name in BUILT_IN:
@@ -105,7 +105,7 @@ def fetch_command(
 ) -> None:
     """Fetch the file of a model, once, and print where it is, its SHA-256 and the revision it is from."""
     with messages.spoken():
-        from semreg.catalogue import default_folder, fetch, find
+        from semreg.features.catalogue import default_folder, fetch, find
 
         place = default_folder() if folder is None else folder
         with Download(name, quiet=messages.quiet or messages.as_json) as progress:
@@ -143,8 +143,8 @@ def inspect_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
     """Run a network on noise and say what it is: outputs, receptive field, sizes it takes, memory it needs."""
     with sentences(debug=debug, advice=MODEL_ADVICE):
         show_log(quiet=False, verbose=False)
-        from semreg import inference
-        from semreg.inspection import inspect_network
+        from semreg.features import inference
+        from semreg.features.inspection import inspect_network
 
         options = inference.Options(layers=parse_layers(layers), spec=spec, device=device, folders=models)
         network, place = inference.load_checked(model, options)
@@ -158,7 +158,7 @@ def inspect_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
 
 def described(entry: Entry, folders: Sequence[Path]) -> dict[str, Any]:
     """What the catalogue knows of a model, and where its file is, None if nowhere."""
-    from semreg.catalogue import default_folder
+    from semreg.features.catalogue import default_folder
 
     places = [
         place

@@ -11,7 +11,7 @@ import typer
 
 from semreg.cli.common import Debug, print_json, sentences
 from semreg.cli.panels import SectionedCommand
-from semreg.terminal import show_log, show_table
+from semreg.runtime.terminal import show_log, show_table
 
 app = typer.Typer(name="presets", help="Settings for common pairs, and why.", no_args_is_help=True)
 

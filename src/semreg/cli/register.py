@@ -11,7 +11,6 @@ import typer
 
 from semreg.cli.common import check_dtype, command_of, print_json
 from semreg.cli.grouping import grouped
-from semreg.cli.proof import verdict_on, write_proof
 from semreg.cli.register_files import (
     check_outputs,
     describe_inputs,
@@ -21,15 +20,16 @@ from semreg.cli.register_files import (
     written_before,
 )
 from semreg.cli.register_flags import PairFlags, RegisterFlags, load_config
+from semreg.cli.report_output import verdict_on, write_proof
 from semreg.errors import ConfigError
-from semreg.terminal import Progress, show_sentences, show_summary
+from semreg.runtime.terminal import Progress, show_sentences, show_summary
 
 if TYPE_CHECKING:
-    from semreg.automatic import Decision
     from semreg.config import RegistrationConfig
-    from semreg.itk_bridge import LoadedImage
-    from semreg.registration import Registration
-    from semreg.staging import OutputFolder
+    from semreg.io.atomic_output import OutputFolder
+    from semreg.io.bridge import LoadedImage
+    from semreg.registration.automatic import Decision
+    from semreg.registration.pipeline import Registration
 
 
 @grouped
@@ -56,9 +56,9 @@ def check_together(pair: PairFlags) -> None:
 def run_plan(flags: RegisterFlags) -> None:
     """Print what would be done; reads the headers of the images, with ``--explain`` the images; writes nothing."""
     config = load_config(flags.settings)
-    from semreg.devices import choose_device
-    from semreg.files import read_grid
-    from semreg.planning import plan
+    from semreg.io.files import read_grid
+    from semreg.registration.plan import plan
+    from semreg.runtime.devices import choose_device
 
     device = choose_device(flags.device)
     if flags.explain:
@@ -84,8 +84,8 @@ def run_register(flags: RegisterFlags) -> None:
         raise ConfigError("expected uncertainty.enabled=true with --uncertainty, got false: leave one of them out")
     check_outputs(flags)
     before = written_before(flags.pair.output)
-    from semreg import files
-    from semreg.devices import choose_device
+    from semreg.io import files
+    from semreg.runtime.devices import choose_device
 
     check_dtype(flags.images.dtype)
     if flags.threads is not None:
@@ -103,9 +103,9 @@ def run_register(flags: RegisterFlags) -> None:
 
 def registered(flags: RegisterFlags, config: RegistrationConfig, device: Any, folder: OutputFolder) -> dict[str, Any]:
     """Read, register, write and judge; the record."""
-    from semreg.events import Clock
-    from semreg.record import versions
-    from semreg.registration import register
+    from semreg.registration.pipeline import register
+    from semreg.registration.record import versions
+    from semreg.runtime.events import Clock
 
     clock = Clock(None)
     with clock.stage("read"):
@@ -131,7 +131,7 @@ def registered(flags: RegisterFlags, config: RegistrationConfig, device: Any, fo
     with clock.stage("proof"):
         landmarks = landmarks_of(result, beside)
         if landmarks is not None:
-            from semreg.evaluation import landmark_summary
+            from semreg.quality import landmark_summary
 
             record["landmarks"] = landmark_summary(landmarks)
         record["verdict"] = judge_result(images, beside, result, {**record, "landmarks": landmarks})
@@ -144,8 +144,9 @@ def decide_on(
     flags: RegisterFlags, config: RegistrationConfig, images: Mapping[str, LoadedImage], device: Any
 ) -> Decision:
     """What will be decided of these two images."""
-    from semreg.automatic import decide, look, this_machine
-    from semreg.intake import recognise_both
+    from semreg.preprocess.image_pair import recognise_both
+    from semreg.registration.automatic import decide, this_machine
+    from semreg.registration.automatic import look
 
     known = recognise_both(images["fixed"], images["moving"], config)
     fixed, moving = (look(images[name].volume, known[name]) for name in ("fixed", "moving"))
@@ -154,7 +155,7 @@ def decide_on(
 
 def read_images(pair: PairFlags) -> dict[str, LoadedImage]:
     """Both images."""
-    from semreg.files import in_one_unit, read_image
+    from semreg.io.files import in_one_unit, read_image
 
     def read(name: str, path: Path) -> LoadedImage:
         return read_image(path, series=pair.series[name]) if name in pair.series else read_image(path)
@@ -164,7 +165,7 @@ def read_images(pair: PairFlags) -> dict[str, LoadedImage]:
 
 def read_beside(flags: RegisterFlags, images: Mapping[str, LoadedImage]) -> dict[str, Any]:
     """What ``register`` takes beside the images: masks, start, stiffness, and whether the inverse is wanted."""
-    from semreg.files import in_unit_of, read_image, read_mask
+    from semreg.io.files import in_unit_of, read_image, read_mask
     from semreg.transforms import read_transform
 
     found: dict[str, Any] = {"fixed_mask": None, "moving_mask": None}
@@ -186,8 +187,8 @@ def read_beside(flags: RegisterFlags, images: Mapping[str, LoadedImage]) -> dict
 
 def landmarks_of(result: Registration, beside: Mapping[str, Any]) -> dict[str, Any] | None:
     """The errors of the landmarks that the start was found from, before and after; None without such."""
-    from semreg.evaluation import table_of_landmarks
-    from semreg.evaluation.subject import way_of
+    from semreg.quality import table_of_landmarks
+    from semreg.quality.subject import way_of
 
     given = beside.get("landmarks")
     return None if given is None else table_of_landmarks(way_of(result.transform()), None, given)
@@ -223,7 +224,7 @@ def prove(
     """Write the page and the figures that are wanted; their names."""
     if not flags.proof.wanted:
         return []
-    from semreg.reports import Case
+    from semreg.report import Case
 
     case = Case.of(result, images["fixed"], images["moving"], verdict=record["verdict"], record=record)
     return write_proof(case, folder, flags.proof)

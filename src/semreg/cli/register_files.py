@@ -10,14 +10,14 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from semreg.cli.proof import FIGURES, PAGE
 from semreg.cli.register_flags import RegisterFlags
+from semreg.cli.report_output import FIGURES, PAGE
 from semreg.errors import OutputError
 
 if TYPE_CHECKING:
-    from semreg.itk_bridge import LoadedImage
-    from semreg.registration import Registration
-    from semreg.staging import OutputFolder
+    from semreg.io.atomic_output import OutputFolder
+    from semreg.io.bridge import LoadedImage
+    from semreg.registration.pipeline import Registration
 
 FIGURE_NAMES = ("before_after", "checkerboard", "grid", "jacobian", "uncertainty", "convergence", "landmarks")
 LATER = ("evaluation.json", "evaluation.csv", PAGE, *(f"{FIGURES}/{name}.png" for name in FIGURE_NAMES))
@@ -26,8 +26,8 @@ LATER = ("evaluation.json", "evaluation.csv", PAGE, *(f"{FIGURES}/{name}.png" fo
 
 def write_results(flags: RegisterFlags, result: Registration, folder: OutputFolder, pixel_type: str) -> None:
     """Write all that is no text."""
-    from semreg import files
-    from semreg.fields import Volume, jacobian_determinant
+    from semreg.core.fields import Volume, jacobian_determinant
+    from semreg.io import files
 
     files.write_image(result.warped, folder.stage(flags.images.name("warped")), flags.images.dtype or pixel_type)
     files.write_field(result.field, folder.stage(flags.images.name("field")))
@@ -46,7 +46,7 @@ def write_results(flags: RegisterFlags, result: Registration, folder: OutputFold
 def write_texts(record: Mapping[str, Any], folder: OutputFolder) -> None:
     """Write the record, and the settings that were in force as a file for ``--config``."""
     from semreg.config import RegistrationConfig
-    from semreg.record import stable_json
+    from semreg.registration.record import stable_json
     from semreg.settings import from_dict, to_toml
 
     settings = to_toml(from_dict(RegistrationConfig, record["settings"]))
@@ -86,7 +86,7 @@ def remove_stale(flags: RegisterFlags, before: list[str], written: Collection[st
 
 def describe_inputs(flags: RegisterFlags, images: Mapping[str, LoadedImage]) -> dict[str, Any]:
     """Paths and checksums of all that was read."""
-    from semreg.files import checksum
+    from semreg.io.files import checksum
     from semreg.transforms import chosen
 
     described: dict[str, Any] = {

@@ -13,7 +13,7 @@ import typer
 from semreg.cli.common import Device, Folders, ImageFiles, Threads, VerboseMessages
 from semreg.cli.model_flags import ModelFlags, model_configs
 from semreg.cli.panels import ALIGNMENT, DEFORMATION, INPUT, MESSAGES, OUTPUT, SETTINGS
-from semreg.cli.proof import PAGE, ProofFlags
+from semreg.cli.report_output import PAGE, ProofFlags
 from semreg.errors import ConfigError
 
 if TYPE_CHECKING:

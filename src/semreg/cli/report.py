@@ -42,7 +42,7 @@ def report_command(  # noqa: PLR0913 - one parameter a flag
 ) -> None:
     """Write the page of a registration anew, with the evaluation if there is one; see docs/report.md."""
     with messages.spoken():
-        from semreg.reports import Case, write_figures, write_report
+        from semreg.report import Case, write_figures, write_report
 
         page = output or folder / "report.html"
         if page.suffix.lower() not in ENDINGS:
@@ -63,7 +63,7 @@ def report_command(  # noqa: PLR0913 - one parameter a flag
 
 def recorded(case: Any, folder: Path) -> list[Path]:
     """The files that the registration and the evaluation read."""
-    from semreg.evaluation import locate
+    from semreg.quality import locate
 
     given = [
         each for source in (case.record, case.evaluation) for each in ((source or {}).get("inputs") or {}).values()

@@ -15,10 +15,10 @@ from semreg.cli.common import JsonMessages, Messages, check_not_read, print_json
 from semreg.cli.grouping import grouped
 from semreg.cli.outside import Beyond, OutsideBox
 from semreg.errors import ConfigError, OutputError
-from semreg.terminal import show_rows
+from semreg.runtime.terminal import show_rows
 
 if TYPE_CHECKING:
-    from semreg.geometry import Grid
+    from semreg.core.geometry import Grid
     from semreg.transforms import Chain, Outside
 
 logger = logging.getLogger("semreg")
@@ -216,8 +216,8 @@ def jacobian_command(
         chain, grid = read([transform]), grid_of(reference)
         from dataclasses import asdict
 
-        from semreg import files
         from semreg import transforms as library
+        from semreg.io import files
 
         determinant, summary = library.jacobian_map(chain, grid, outside=library.Outside(outside.value))
         files.write_image(library.logarithm(determinant) if log else determinant, output)
@@ -298,8 +298,8 @@ def apply_to_points(chain: Chain, source: Path, output: Path, outside: Beyond, *
 def apply_to_image(chain: Chain, grid: Grid, paths: tuple[Path, Path], how: Resampling) -> dict[str, Any]:
     """Resample an image; what the record says of it."""
     check_image_name(paths[1])
-    from semreg import files
-    from semreg.segments import names_of
+    from semreg.io import files
+    from semreg.io.segments import names_of
     from semreg.transforms import Interpolation, background_of, lost_labels, read_any_image, resample
 
     method = Interpolation(how.interpolation)
@@ -372,7 +372,7 @@ def grid_for_images(chain: Chain, reference: Path | None) -> Grid:
     """The grid of the reference, or else of the field that comes first (ConfigError)."""
     grid = grid_of(reference)
     if grid is not None and reference is not None and chain.grid is not None:
-        from semreg.files import in_unit_of
+        from semreg.io.files import in_unit_of
 
         grid = in_unit_of(grid, reference, chain.grid)
     grid = grid or chain.grid
@@ -386,7 +386,7 @@ def grid_for_images(chain: Chain, reference: Path | None) -> Grid:
 
 def grid_of(reference: Path | None) -> Grid | None:
     """The grid of an image, if one is given."""
-    from semreg.files import read_grid
+    from semreg.io.files import read_grid
 
     return None if reference is None else read_grid(reference)
 

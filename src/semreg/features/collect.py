@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from semreg.geometry import Grid, index_map
-from semreg.sampling import pool, resample
+from semreg.core.geometry import Grid, index_map
+from semreg.core.sampling import pool, resample
 
 PLANES_BYTES = 1 << 26
 """Bytes of what is compared at once."""

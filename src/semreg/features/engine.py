@@ -18,11 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from semreg.errors import ConfigError, ModelContractError
-from semreg.events import OnStep, Step
 from semreg.features.collect import Collector, Piece
 from semreg.features.contract import IntensityStats, Network
+from semreg.features.tiles import Axis, Cut, Plan, Span, plan_patches, plan_tiles, window
 from semreg.features.traits import Traits
-from semreg.memory import (
+from semreg.runtime.events import OnStep, Step
+from semreg.runtime.memory import (
     SHARE,
     available_bytes,
     give_back_memory,
@@ -30,7 +31,6 @@ from semreg.memory import (
     is_out_of_memory,
     sparing_memory,
 )
-from semreg.tiles import Axis, Cut, Plan, Span, plan_patches, plan_tiles, window
 
 logger = logging.getLogger("semreg")
 

@@ -11,17 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from semreg.core.fields import Layer, Volume, reorder_tensor
+from semreg.core.geometry import Grid, index_map, reorder
+from semreg.core.sampling import pool
 from semreg.errors import ModelContractError
 from semreg.features.collect import Labels, Maps, label_type
 from semreg.features.contract import Descriptor, IntensityStats, ModelSpec, Network
 from semreg.features.engine import Engine, Request
 from semreg.features.inputs import Frame, frame_of, request_of, stats_of
 from semreg.features.slices import AXES, SliceNetwork, slice_axis
+from semreg.features.tiles import Plan
 from semreg.features.traits import Traits
-from semreg.fields import Layer, Volume, reorder_tensor
-from semreg.geometry import Grid, index_map, reorder
-from semreg.sampling import pool
-from semreg.tiles import Plan
 
 SMALL = 1e-6
 """Weights below count as none."""

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from semreg.core.fields import Volume
+from semreg.core.geometry import AxisOrder, Grid, canonical_order, covering_grid, oriented_order, reorder
 from semreg.errors import ModelContractError
 from semreg.features.contract import IntensityStats, ModelSpec, Normalisation
 from semreg.features.engine import Request
 from semreg.features.slices import slice_axis
-from semreg.fields import Volume
-from semreg.geometry import AxisOrder, Grid, canonical_order, covering_grid, oriented_order, reorder
 
 SAME_SPACING = 0.01
 """Spacings that differ by less than this share are the same: the image is not resampled."""

@@ -14,12 +14,12 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from semreg.digests import sha256_of_open
 from semreg.errors import ConfigError, ModelContractError, ModelError, ModelNotFoundError
 from semreg.features import exported, torchscript
 from semreg.features.agreement import FAILURES, is_memory
 from semreg.features.contract import ModelSpec, Network
 from semreg.features.loaded import LoadedNetwork, Model, PythonModel, device_of, last_line
+from semreg.io.digests import sha256_of_open
 from semreg.settings import from_toml
 
 EXPORT = "export the model with torch.jit.script, torch.jit.trace or torch.export, or pass the module in Python"

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from semreg.errors import ModelContractError
 from semreg.features.contract import IntensityStats, Network
-from semreg.features.tally import TensorTally
-from semreg.memory import give_back_memory, held_bytes, is_out_of_memory, watched_peak
+from semreg.features.tensor_memory import TensorTally
+from semreg.runtime.memory import give_back_memory, held_bytes, is_out_of_memory, watched_peak
 
 MULTIPLES = (1, 2, 4, 8, 16, 32, 64, 7, 14, 28, 56)
 """Input sizes that networks ask to be multiples of, tried in this order."""

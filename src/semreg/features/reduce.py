@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from semreg.core.fields import Layer, Volume
+from semreg.distances import SMALL
 from semreg.errors import ConfigError, ModelContractError
-from semreg.fields import Layer, Volume
-from semreg.similarity import SMALL
 
 CHUNK = 1 << 16
 """Voxels handled at once: bounds the memory of what is computed in double precision."""

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from semreg.geometry import Grid
+from semreg.core.geometry import Grid
 from semreg.phantom.anatomy import CENTRE_MM
 from semreg.phantom.waves import Array
 

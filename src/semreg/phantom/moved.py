@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from semreg.geometry import Grid
-from semreg.sampling import transform_index
+from semreg.core.geometry import Grid
+from semreg.core.sampling import transform_index
 
 
 class TrueMap(Protocol):

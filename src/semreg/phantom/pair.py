@@ -14,14 +14,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from semreg.core.fields import Field, PointMap, Volume
+from semreg.core.geometry import Grid
+from semreg.core.sampling import base_index, inside, transform_index
 from semreg.errors import ConfigError
-from semreg.fields import Field, PointMap, Volume
-from semreg.geometry import Grid
 from semreg.phantom.couplings import make_map
 from semreg.phantom.moved import MovedMap, TrueMap, carried
 from semreg.phantom.painting import EDGE_MM, Body, Region
 from semreg.phantom.waves import Array
-from semreg.sampling import base_index, inside, transform_index
 
 BLOCK = 28
 """Voxels an axis that are coloured at once; what is far from such a block is not computed there."""

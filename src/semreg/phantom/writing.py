@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from semreg import pictures
-from semreg.fields import Volume
-from semreg.files import OutputFolder, write_image
-from semreg.geometry import Grid
+from semreg.core.fields import Volume
+from semreg.core.geometry import Grid
+from semreg.io import pictures
+from semreg.io.files import OutputFolder, write_image
 from semreg.phantom.pair import PhantomPair
 
 

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from semreg.core.fields import Field
+from semreg.core.geometry import Grid
+from semreg.core.sampling import base_index, slabs, transform_index
 from semreg.errors import GeometryError
-from semreg.fields import Field
-from semreg.geometry import Grid
-from semreg.itk_bridge import field_of_transform, matrix_of, sitk_transform, transform_of
-from semreg.sampling import base_index, slabs, transform_index
+from semreg.io.bridge import field_of_transform, matrix_of, sitk_transform, transform_of
 from semreg.transforms.domain import Coverage, Domain, Mask, Outside, domain_of, grid_of_field, holds_box
 from semreg.transforms.pointwise import PIECE, Distances, Points, invert_field, invert_points
 

@@ -16,9 +16,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from semreg.geometry import Grid, Matrix
-from semreg.itk_bridge import grid_of_header
-from semreg.sampling import transform_index
+from semreg.core.geometry import Grid, Matrix
+from semreg.core.sampling import transform_index
+from semreg.io.bridge import grid_of_header
 from semreg.transforms.pointwise import Points
 
 logger = logging.getLogger("semreg")

@@ -13,9 +13,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from semreg.core.geometry import Grid
 from semreg.errors import GeometryError
-from semreg.geometry import Grid
-from semreg.itk_bridge import matrix_of
+from semreg.io.bridge import matrix_of
 
 Parameters: TypeAlias = dict[str, list[str]]
 """The values of each parameter, as they are written, without their quotes."""

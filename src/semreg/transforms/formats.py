@@ -7,10 +7,10 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from semreg import files
+from semreg.core.fields import Field
+from semreg.core.geometry import Grid
 from semreg.errors import ConfigError, GeometryError, OutputError
-from semreg.fields import Field
-from semreg.geometry import Grid
+from semreg.io import files
 from semreg.transforms import elastix
 from semreg.transforms.chain import Chain
 from semreg.transforms.domain import Outside

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from semreg import files
+from semreg.core.geometry import Grid
 from semreg.errors import ConfigError, GeometryError, ImageError
-from semreg.geometry import Grid
-from semreg.itk_bridge import sitk_transform, straightened, to_pixels, with_sitk_header
-from semreg.modality import are_hounsfield
-from semreg.segments import on_labels
-from semreg.stored import Stored
+from semreg.io import files
+from semreg.io.bridge import sitk_transform, straightened, to_pixels, with_sitk_header
+from semreg.io.segments import on_labels
+from semreg.io.stored import Stored
+from semreg.preprocess.modality import are_hounsfield
 from semreg.transforms.chain import Chain
 from semreg.transforms.domain import Outside
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from semreg import consistency
+from semreg.core import consistency
+from semreg.core.geometry import Grid
 from semreg.errors import ConfigError, GeometryError
-from semreg.geometry import Grid
-from semreg.itk_bridge import matrix_of
+from semreg.io.bridge import matrix_of
 from semreg.transforms.chain import Chain, Link, voxel_points
 from semreg.transforms.pointwise import Distances
 

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from semreg.core.fields import Field, Volume, jacobian_determinant
+from semreg.core.geometry import Grid
 from semreg.errors import GeometryError
-from semreg.fields import Field, Volume, jacobian_determinant
-from semreg.geometry import Grid
-from semreg.itk_bridge import matrix_of
+from semreg.io.bridge import matrix_of
 from semreg.transforms.chain import Chain
 from semreg.transforms.domain import Outside
 from semreg.transforms.formats import field_of

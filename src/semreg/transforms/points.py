@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from semreg.errors import ConfigError, GeometryError, ImageError
-from semreg.files import atomic_file
+from semreg.io.files import atomic_file
 from semreg.transforms.chain import Chain, Followed
 from semreg.transforms.domain import Outside, warn_beyond
 from semreg.transforms.meshes import Mesh, is_mesh, parse_vtk, parse_vtp

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from semreg.fields import Field
-from semreg.inversion import displacement, undo
-from semreg.sampling import inside, sample, transform_index
+from semreg.core.fields import Field
+from semreg.core.inversion import displacement, undo
+from semreg.core.sampling import inside, sample, transform_index
 
 Points: TypeAlias = npt.NDArray[np.float64]
 """Points (D, N) in mm, x y(, z), LPS."""

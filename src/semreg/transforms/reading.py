@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from semreg import files
 from semreg.errors import ConfigError, GeometryError
+from semreg.io import files
 from semreg.transforms.chain import Chain
 from semreg.transforms.elastix import is_elastix, read_elastix
 from semreg.transforms.several import check_one, chosen, read_numbered

@@ -12,9 +12,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from semreg import files
 from semreg.errors import ConfigError, GeometryError, ImageError
-from semreg.itk_bridge import import_itk
+from semreg.io import files
+from semreg.io.bridge import import_itk
 
 CHOSEN = re.compile(r"(.+)#([0-9]+)")
 BLOCK = re.compile(rb"^[ \t]*Transform:[ \t]*(\w+)", re.MULTILINE)

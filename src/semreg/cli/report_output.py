@@ -1,0 +1,78 @@
+"""Verdict, page and figures of a result: what ``register`` and ``evaluate`` have in common. Reads no file.
+
+Imports nothing heavy at its top: ``semreg --help`` must not wait for torch, SimpleITK or numpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from semreg.cli.panels import PROOF
+
+if TYPE_CHECKING:
+    from semreg.config import RegistrationConfig
+    from semreg.core.fields import Field, Volume
+    from semreg.io.atomic_output import OutputFolder
+    from semreg.report import Case
+
+PAGE = "report.html"
+FIGURES = "figures"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProofFlags:
+    """What is written to be looked at."""
+
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Write a page that shows the result.", rich_help_panel=PROOF)
+    ] = True
+    figures: Annotated[
+        bool,
+        typer.Option("--figures", help="Write its main pictures as PNG files for papers too.", rich_help_panel=PROOF),
+    ] = False
+    dpi: Annotated[
+        int,
+        typer.Option(
+            min=50, max=1200, help="Dots per inch of these pictures: 300 for print.", metavar="N", rich_help_panel=PROOF
+        ),
+    ] = 150
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is anything to draw."""
+        return self.report or self.figures
+
+
+def verdict_on(
+    images: tuple[Any, Any],
+    field: Field,
+    *,
+    masks: tuple[Volume | None, Volume | None],
+    config: RegistrationConfig,
+    known: Mapping[str, Any],
+) -> dict[str, Any] | None:
+    """The verdict, ready for JSON; None where the settings do not want one. ``known``: arguments of ``judge``."""
+    if not config.gates.enabled:
+        return None
+    from semreg.quality import collect_evidence, judge
+
+    evidence = collect_evidence(*images, field, fixed_mask=masks[0], moving_mask=masks[1], config=config)
+    return judge(evidence, config=config.gates, **known).to_dict()
+
+
+def write_proof(case: Case, folder: OutputFolder, flags: ProofFlags) -> list[str]:
+    """Write what is wanted into ``folder``; the names of the files."""
+    from semreg.report import write_figures, write_report
+
+    names = []
+    if flags.report:
+        write_report(case, folder.stage(PAGE))
+        names.append(PAGE)
+    if flags.figures:
+        drawn = write_figures(case, folder.stage(FIGURES), dpi=flags.dpi)
+        names += [f"{FIGURES}/{path.name}" for path in drawn]
+    return names

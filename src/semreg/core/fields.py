@@ -1,0 +1,311 @@
+"""Images and displacement fields on their grids. Knows nothing of files, ITK and features.
+
+A field is a pull, fixed → moving: a sample of the fixed image at point p is found in the moving image at p + u(p).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from semreg.core.geometry import AxisOrder, Grid, Matrix, index_map, reorder
+from semreg.core.inversion import at_face, displacement, undo
+from semreg.core.sampling import (
+    SLAB_POINTS,
+    Mode,
+    base_index,
+    inside,
+    pool,
+    resample,
+    sample,
+    slabs,
+    transform_index,
+)
+from semreg.errors import GeometryError
+
+PointMap: TypeAlias = Callable[[Tensor], Tensor]
+"""Points (D, N) in mm, x y z → points (D, N) in mm."""
+
+
+@dataclass(frozen=True)
+class Volume:
+    """Samples ``data`` (C, z, y, x) or (C, y, x) on their ``grid``."""
+
+    data: Tensor
+    grid: Grid
+
+    def __post_init__(self) -> None:
+        """Check that the samples fit the grid (GeometryError)."""
+        if tuple(self.data.shape[1:]) != self.grid.shape:
+            raise GeometryError(
+                f"expected data of shape (C, {', '.join(map(str, self.grid.shape))}) for a grid of size "
+                f"{self.grid.size_xyz} (x, y, z), got {tuple(self.data.shape)}"
+            )
+
+    def on(self, grid: Grid, *, mode: Mode = "linear", outside: float | None = None) -> Volume:
+        """The image resampled on another grid; ``outside`` beyond its box, the border value if None."""
+        return Volume(resample(self.data, index_map(grid, self.grid), grid.shape, mode=mode, outside=outside), grid)
+
+    def averaged_on(self, grid: Grid) -> Volume:
+        """The image on a grid along the same axes, after block means where its voxels are at least twice as large."""
+        if self.grid == grid:
+            return self
+        factors = tuple(max(1, int(b / a + 0.01)) for a, b in zip(self.grid.spacing, grid.spacing, strict=True))
+        if max(factors) == 1:
+            return self.on(grid)
+        return Volume(pool(self.data, factors), self.grid.pooled(factors)).on(grid)
+
+    def reordered(self, axes: AxisOrder) -> Volume:
+        """The same image with its axes permuted and flipped; no value changes."""
+        return Volume(reorder_tensor(self.data, axes), reorder(self.grid, axes))
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of features (C, *S) and, where voxels are excluded, their ``weight`` (1, *S) in [0, 1].
+
+    Both lie on the same grid. ``weight`` None means that every voxel counts.
+    """
+
+    features: Volume
+    weight: Volume | None = None
+
+    @property
+    def grid(self) -> Grid:
+        """The grid of the features."""
+        return self.features.grid
+
+    def pooled(self, factor: int | tuple[int, ...]) -> Layer:
+        """Block means, weighted where voxels are excluded."""
+        grid = self.grid.pooled(factor)
+        if self.weight is None:
+            return Layer(Volume(pool(self.features.data, factor), grid))
+        weight = pool(self.weight.data, factor)
+        values = pool(self.features.data * self.weight.data, factor) / weight.clamp(min=1e-6)
+        return Layer(Volume(values, grid), Volume(weight, grid))
+
+    def averaged_on(self, grid: Grid) -> Layer:
+        """The layer on another grid along the same axes, weighted where voxels are excluded."""
+        if self.weight is None:
+            return Layer(self.features.averaged_on(grid))
+        weight = self.weight.averaged_on(grid)
+        values = Volume(self.features.data * self.weight.data, self.grid).averaged_on(grid).data
+        return Layer(Volume(values / weight.data.clamp(min=1e-6), grid), weight)
+
+
+def reorder_tensor(x: Tensor, axes: AxisOrder) -> Tensor:
+    """Permute and flip the spatial axes of ``x`` (C, *S)."""
+    moved = x.permute(0, *[a + 1 for a in axes.order])
+    return moved.flip([a + 1 for a in axes.flips]) if axes.flips else moved
+
+
+@dataclass(frozen=True)
+class Field:
+    """A displacement field, fixed → moving.
+
+    ``vox`` (D, z, y, x): component d moves along tensor axis d, in voxels of ``grid``.
+    """
+
+    vox: Tensor
+    grid: Grid
+
+    def __post_init__(self) -> None:
+        """Check that the vectors fit the grid (GeometryError)."""
+        if tuple(self.vox.shape) != (self.grid.dimension, *self.grid.shape):
+            raise GeometryError(
+                f"expected vectors of shape {(self.grid.dimension, *self.grid.shape)}, got {tuple(self.vox.shape)}"
+            )
+
+    @classmethod
+    def zeros(cls, grid: Grid, *, device: torch.device | str = "cpu") -> Field:
+        """The identity."""
+        return cls(torch.zeros((grid.dimension, *grid.shape), device=device), grid)
+
+    @classmethod
+    def from_mm(cls, mm: Tensor, grid: Grid) -> Field:
+        """From displacements in mm, (D, *S), components in the order x, y(, z)."""
+        return cls(apply_linear(grid.point_to_index(), mm), grid)
+
+    def mm(self) -> Tensor:
+        """Displacements in mm, (D, *S), components in the order x, y(, z)."""
+        return apply_linear(self.grid.index_to_point(), self.vox)
+
+    def index(self, part: slice | None = None) -> Tensor:
+        """Where each sample (of the slab ``part``) is found: own index plus displacement, (D, *S), own voxels."""
+        part = part or slice(0, self.grid.shape[0])
+        index = base_index((part.stop - part.start, *self.grid.shape[1:]), like=self.vox)
+        index[0] += part.start
+        return index.add_(self.vox[:, part])
+
+    def on(self, grid: Grid) -> Field:
+        """The same field on another grid: resampled, vectors rescaled; border vectors hold beyond the box."""
+        if grid == self.grid:
+            return self
+        values = resample(self.vox, index_map(grid, self.grid), grid.shape)
+        return Field(apply_linear(index_map(self.grid, grid), values), grid)
+
+    def then(self, other: Field) -> Field:
+        """First this field, then ``other``: u(p) = this(p) + other(p + this(p)), on this field's grid."""
+        to_other = index_map(self.grid, other.grid)
+        back = index_map(other.grid, self.grid)
+        result = torch.empty_like(self.vox)
+        for part in slabs(self.grid.shape, SLAB_POINTS):
+            more = sample(other.vox, transform_index(to_other, self.index(part)))
+            result[:, part] = self.vox[:, part] + apply_linear(back, more)
+        return Field(result, self.grid)
+
+    def inverse(self, grid: Grid | None = None, *, iterations: int = 30) -> Field:
+        """The inverse v on ``grid`` (its own by default): v(p) + u(p + v(p)) = 0, in about ``iterations`` steps.
+
+        Beyond the box the border vectors hold, so every point has an origin; where the field folds one of several is
+        found, or the nearest to one. The result is never worse than −u. ``semreg.core.consistency.invert`` says how
+        good it is.
+        """
+        return self.inverse_with_error(grid, iterations=iterations)[0]
+
+    def inverse_with_error(
+        self, grid: Grid | None = None, *, iterations: int = 30, after: Matrix | None = None
+    ) -> tuple[Field, Tensor]:
+        """The inverse g on ``grid``, and its error |f(g(p)) − p| in mm at each sample, (*S).
+
+        The error is NaN where g(p) lies outside of this field's box. With ``after``, a homogeneous (E, E) matrix on
+        points in mm, f is this field followed by that map, which may turn and scale by any amount.
+        """
+        grid = grid or self.grid
+        forth, shift, to_mm = self._ways_back(grid, after)
+        back, moved = index_map(self.grid, grid), displacement(self.vox)
+        result = self.vox.new_empty((grid.dimension, *grid.shape))
+        error = self.vox.new_empty(grid.shape)
+        for part in slabs(grid.shape, SLAB_POINTS):
+            index = base_index((part.stop - part.start, *grid.shape[1:]), like=self.vox)
+            index[0] += part.start
+            where = transform_index(forth, index).flatten(1)
+            found, left = undo(moved, where, iterations)
+            result[:, part] = apply_linear(back, found).reshape(index.shape)
+            if shift is not None:
+                result[:, part] += transform_index(shift, index)
+            distance = apply_linear(to_mm, left).square().sum(0).sqrt()
+            origin = where + found
+            lost = at_face(origin, self.grid.shape) & (left.square().sum(0) > moved.tolerance**2)
+            distance[lost | ~inside(origin, self.grid.shape)] = torch.nan
+            error[part] = distance.reshape(index.shape[1:])
+        return Field(result, grid), error
+
+    def _ways_back(self, grid: Grid, after: Matrix | None) -> tuple[Matrix, Matrix | None, Matrix]:
+        """Index of ``grid`` → index here after undoing ``after``, its displacement in voxels, vectors here → mm."""
+        if after is None:
+            return index_map(grid, self.grid), None, self.grid.index_to_point()
+        n = grid.dimension
+        size = np.linalg.svd(after[:n, :n], compute_uv=False) if np.isfinite(after).all() else np.zeros(n)
+        if size.min() <= 1e-6 * size.max():
+            raise GeometryError(f"expected an affine map that can be undone, got {after.tolist()}: check the transform")
+        undone = np.linalg.inv(after) @ grid.index_to_point()
+        shift = grid.point_to_index() @ undone - np.eye(n + 1)
+        return self.grid.point_to_index() @ undone, shift, after @ self.grid.index_to_point()
+
+    def point_map(self) -> PointMap:
+        """The field as a map of points (D, N) in mm; beyond the box points stay, as in ITK."""
+
+        def move(points: Tensor) -> Tensor:
+            index = transform_index(self.grid.point_to_index(), points.to(torch.float64))
+            shift = sample(self.vox.to(torch.float64), index, outside=0.0)
+            return points + apply_linear(self.grid.index_to_point(), shift).to(points.dtype)
+
+        return move
+
+    def inverse_point_map(self, *, iterations: int = 30) -> PointMap:
+        """The map of points (D, N) in mm to their origins: it undoes ``point_map`` for what comes from within the box.
+
+        Solved at each point itself, without a grid. Beyond the box the border vectors hold.
+        """
+        moved = displacement(self.vox.to(torch.float64))
+
+        def undo_points(points: Tensor) -> Tensor:
+            index = transform_index(self.grid.point_to_index(), points.to(torch.float64))
+            found, _ = undo(moved, index, iterations)
+            return points + apply_linear(self.grid.index_to_point(), found).to(points.dtype)
+
+        return undo_points
+
+    def reordered(self, axes: AxisOrder) -> Field:
+        """The same field with its axes permuted and flipped; physical vectors do not change."""
+        signs = [-1.0 if axis in axes.flips else 1.0 for axis in range(self.grid.dimension)]
+        vox = reorder_tensor(self.vox, axes)[list(axes.order)]
+        vox = vox * torch.tensor(signs, dtype=vox.dtype, device=vox.device).reshape(-1, *[1] * self.grid.dimension)
+        return Field(vox, reorder(self.grid, axes))
+
+
+def restore_order(field: Field, axes: AxisOrder, grid: Grid) -> Field:
+    """Undo ``field.reordered(axes)``: back to the axes of ``grid``."""
+    vox = field.vox
+    for axis in axes.flips:
+        vox = vox.flip(axis + 1)
+        vox[axis] = -vox[axis]
+    inverse = axes.inverse_order
+    return Field(vox[list(inverse)].permute(0, *[a + 1 for a in inverse]).contiguous(), grid)
+
+
+def warp(moving: Volume, field: Field, *, mode: Mode = "linear", outside: float) -> Volume:
+    """The moving image on the field's grid, read at p + u(p); ``outside`` is the background value."""
+    to_moving = index_map(field.grid, moving.grid)
+    result = moving.data.new_empty((moving.data.shape[0], *field.grid.shape))
+    for part in slabs(field.grid.shape, SLAB_POINTS):
+        index = transform_index(to_moving, field.index(part))
+        result[:, part] = sample(moving.data, index, mode=mode, outside=outside)
+    return Volume(result, field.grid)
+
+
+def jacobian_determinant(field: Field) -> Tensor:
+    """Determinant of ∂(p + u)/∂p at every sample, (*S), without unit; negative where space is folded.
+
+    Central differences, with border values continued, as ``itk::DisplacementFieldJacobianDeterminantFilter``.
+    An axis of one voxel counts as unchanging.
+    """
+    result = torch.empty_like(field.vox[0])
+    count = field.grid.shape[0]
+    for part in slabs(field.grid.shape, SLAB_POINTS // 8):
+        padded = slice(max(part.start - 1, 0), min(part.stop + 1, count))
+        values = central_determinant(field.vox[:, padded])
+        result[part] = values[part.start - padded.start :][: part.stop - part.start]
+    return result
+
+
+def central_determinant(vox: Tensor) -> Tensor:
+    """The determinant of vectors in voxels by central differences, (D, *S) → (*S); ``jacobian_determinant`` at once."""
+    n = vox.shape[0]
+    rows = [[_central_difference(vox[i], axis) for axis in range(n)] for i in range(n)]
+    for i in range(n):
+        rows[i][i] += 1
+    if n == 2:
+        return rows[0][0] * rows[1][1] - rows[0][1] * rows[1][0]
+    (a, b, c), (d, e, f), (g, h, i_) = rows
+    return a * (e * i_ - f * h) - b * (d * i_ - f * g) + c * (d * h - e * g)
+
+
+def _central_difference(x: Tensor, axis: int) -> Tensor:
+    n = x.shape[axis]
+    if n == 1:
+        return torch.zeros_like(x)
+    result = torch.empty_like(x)
+    torch.sub(x.narrow(axis, 2, n - 2), x.narrow(axis, 0, n - 2), out=result.narrow(axis, 1, n - 2))
+    torch.sub(x.narrow(axis, 1, 1), x.narrow(axis, 0, 1), out=result.narrow(axis, 0, 1))
+    torch.sub(x.narrow(axis, n - 1, 1), x.narrow(axis, n - 2, 1), out=result.narrow(axis, n - 1, 1))
+    return result.mul_(0.5)
+
+
+def apply_linear(matrix: Matrix, vectors: Tensor) -> Tensor:
+    """The linear part of a homogeneous (E, E) matrix applied to vectors (D, *S)."""
+    n = vectors.shape[0]
+    linear = torch.as_tensor(matrix[:n, :n], dtype=vectors.dtype, device=vectors.device)
+    return (linear @ vectors.reshape(n, -1)).reshape(vectors.shape)
+
+
+def background(volume: Volume) -> float:
+    """What lies outside an image: its smallest finite value, whatever it shows; 0 if there is none."""
+    finite = volume.data[torch.isfinite(volume.data)]
+    return float(finite.min()) if finite.numel() else 0.0

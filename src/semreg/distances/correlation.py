@@ -1,0 +1,100 @@
+"""Normalised cross-correlation of features, over all samples and in windows. Features are (P, C)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from semreg.core.sampling import smooth
+from semreg.distances.contract import Shape
+from semreg.distances.samples import SMALL, mean_over
+from semreg.errors import ConfigError
+
+RADIUS = 2
+"""LNCC: half width of the window in voxels where nothing else is said."""
+FLAT = 1e-5
+"""LNCC: a local variance well below this share of the whole image's is rounding or noise and does not count."""
+
+
+def ncc(fixed: Tensor, moving: Tensor, weight: Tensor | None = None) -> Tensor:
+    """1 − normalised cross-correlation over all samples, mean over the channels; 0 for equal features, in [0, 2].
+
+    A channel without variation in one of the two has correlation 0 (and distance 0 if both are the same constant).
+    """
+    share = torch.ones_like(fixed[:, :1]) if weight is None else weight[:, None]
+    share = share / share.sum().clamp(min=SMALL)
+    centred_fixed = fixed - (share * fixed).sum(0)
+    centred_moving = moving - (share * moving).sum(0)
+    covariance = (share * centred_fixed * centred_moving).sum(0)
+    variance_fixed = (share * centred_fixed.square()).sum(0)
+    variance_moving = (share * centred_moving.square()).sum(0)
+    small = SMALL**2
+    correlation = (covariance + small) / ((variance_fixed + small) * (variance_moving + small)).sqrt()
+    return (1 - correlation).mean()
+
+
+def lncc(
+    fixed: Tensor, moving: Tensor, weight: Tensor | None = None, shape: Shape | None = None, radius: int = RADIUS
+) -> Tensor:
+    """1 − local normalised cross-correlation in windows of ``2 radius + 1`` voxels, mean over channels and samples.
+
+    The windows of Avants et al., Medical Image Analysis 2008 (at the border: what is there of them; weighted where
+    there is a weight), but the correlation itself and not its square: features that are each other's negative do not
+    match, and the gradient does not vanish where nothing is correlated yet. 0 for equal features, in [0, 2]. Where both
+    are locally constant the distance is 0, where only one is, 1. ``shape`` is the spatial shape (ConfigError without).
+    """
+    mask = None if weight is None else on_grid(weight[:, None], shape)
+    f, m = without_mean(on_grid(fixed, shape), mask), without_mean(on_grid(moving, shape), mask)
+    flat_fixed, flat_moving = _flat(f, mask), _flat(m, mask)
+    mean_fixed, mean_moving = local_mean(f, mask, radius), local_mean(m, mask, radius)
+    covariance = local_mean(f * m, mask, radius) - mean_fixed * mean_moving + (flat_fixed * flat_moving).sqrt()
+    variance_fixed = (local_mean(f.square(), mask, radius) - mean_fixed.square()).clamp(min=0) + flat_fixed
+    variance_moving = (local_mean(m.square(), mask, radius) - mean_moving.square()).clamp(min=0) + flat_moving
+    correlation = covariance / (variance_fixed.sqrt() * variance_moving.sqrt())
+    return mean_over(1 - correlation.mean(0).flatten(), weight)
+
+
+def on_grid(x: Tensor, shape: Shape | None) -> Tensor:
+    """Samples (P, C) as images (C, *S); ConfigError without their shape."""
+    if shape is None:
+        raise ConfigError("expected the spatial shape of the samples for lncc, got none: give it, or choose ncc")
+    return x.T.contiguous().reshape(-1, *shape)  # a third less time than window means over strided channels
+
+
+def global_mean(x: Tensor, weight: Tensor | None) -> Tensor:
+    """Mean of each channel of ``x`` (C, *S), weighted, (C, 1, …)."""
+    if weight is None:
+        return x.mean(tuple(range(1, x.ndim)), keepdim=True)
+    return (x * weight).sum(tuple(range(1, x.ndim)), keepdim=True) / weight.sum().clamp(min=SMALL)
+
+
+def without_mean(x: Tensor, weight: Tensor | None) -> Tensor:
+    """``x`` (C, *S) minus the means of its channels, so that differences of squares lose fewer digits."""
+    return x - global_mean(x, weight)
+
+
+def _flat(centred: Tensor, weight: Tensor | None) -> Tensor:
+    """The local variance of each channel that counts as none, (C, 1, …)."""
+    return FLAT * global_mean(centred.square(), weight) + SMALL**2
+
+
+def local_mean(x: Tensor, weight: Tensor | None, radius: int) -> Tensor:
+    """Mean in windows of ``2 radius + 1`` voxels of each channel of ``x`` (C, *S), weighted."""
+    if weight is None:
+        return smooth(x, radius=radius)
+    return smooth(x * weight, radius=radius) / smooth(weight, radius=radius).clamp(min=SMALL)
+
+
+def locally_standardised(x: Tensor, weight: Tensor | None, radius: int = RADIUS) -> Tensor:
+    """``x`` (C, *S) with mean 0 and variance 1 in each window; 0 where nothing counts."""
+    centred = without_mean(x, weight)
+    mean = local_mean(centred, weight, radius)
+    variance = (local_mean(centred.square(), weight, radius) - mean.square()).clamp_(min=0)
+    result = (centred - mean).div_(variance.add_(_flat(centred, weight)).sqrt_())
+    return result if weight is None else result.mul_(weight > 0)
+
+
+def standardised(x: Tensor, weight: Tensor | None) -> Tensor:
+    """``x`` (C, *S) with mean 0 and variance 1 in each channel."""
+    centred = without_mean(x, weight)
+    return centred / (global_mean(centred.square(), weight) + SMALL**2).sqrt()

@@ -1,0 +1,282 @@
+"""Writes images, fields and transforms with SimpleITK, and reads transforms. Knows nothing of registration.
+
+Images are read by ``semreg.io.images``, whose functions are offered here too.
+
+SimpleITK is imported by the functions that need it. Files appear complete or not at all.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from semreg.core.fields import Field, Volume
+from semreg.core.geometry import Grid
+from semreg.core.sampling import slabs
+from semreg.errors import GeometryError, OutputError
+from semreg.io.atomic_output import OutputFolder, atomic_file, check_output_folder, reserve
+from semreg.io.bridge import (
+    PIECE_POINTS,
+    PIXEL_TYPES,
+    LoadedImage,
+    piece_on,
+    quantised_mm,
+    sitk_field,
+    sitk_image,
+    sitk_transform,
+    to_pixels,
+)
+from semreg.io.hdf5 import forget_times
+from semreg.io.image_files import checksum
+from semreg.io.images import (
+    in_one_unit,
+    in_unit_of,
+    read_grid,
+    read_image,
+    read_labels,
+    read_mask,
+    read_stored,
+    reason_of,
+)
+from semreg.io.nifti import (
+    INTENT_DISPLACEMENT,
+    float_voxels,
+    resized_header,
+    write_chunks,
+)
+from semreg.io.nifti_header import HEADER_BYTES
+from semreg.runtime.memory import give_back_memory
+
+__all__ = [
+    "PIXEL_TYPES",
+    "LoadedImage",
+    "OutputFolder",
+    "atomic_file",
+    "check_output_folder",
+    "checksum",
+    "in_one_unit",
+    "in_unit_of",
+    "limit_threads",
+    "read_grid",
+    "read_image",
+    "read_labels",
+    "read_mask",
+    "read_stored",
+    "read_transform",
+    "write_field",
+    "write_image",
+    "write_sitk_image",
+    "write_sitk_transform",
+    "write_transform",
+    "write_warp",
+]
+
+HDF5_NAMES = (".h5", ".hdf5")
+
+
+def read_transform(path: str | Path) -> Any:
+    """Read a ``SimpleITK.Transform``, fixed points → moving points: a transform file or a displacement field image.
+
+    Raises GeometryError if there is none.
+    """
+    import SimpleITK as sitk
+
+    path = Path(path)
+    if not path.is_file():
+        raise GeometryError(f"expected a transform file, got {path}: there is no such file")
+    _check_complete(path)
+    try:
+        return sitk.ReadTransform(str(path))
+    except RuntimeError as no_transform:
+        return _read_displacements(path, no_transform)
+
+
+def _check_complete(path: Path) -> None:
+    """Refuse a file that is cut short, where ITK takes what is missing from its memory or for the identity."""
+    ending, complete = path.suffix.lower(), True
+    if ending == ".mat":
+        from scipy.io import loadmat
+        from scipy.io.matlab import MatReadError
+
+        try:
+            loadmat(path)
+        except (ValueError, TypeError, LookupError, ArithmeticError, OSError, EOFError, MatReadError):
+            complete = False
+    elif ending in (".tfm", ".txt"):
+        lines = path.read_bytes().splitlines()
+        counts = {len([line for line in lines if line.startswith(word)]) for word in (b"Parameters:", b"FixedParam")}
+        complete = len(counts) == 1
+    if not complete:
+        raise GeometryError(
+            f"expected a complete transform file, got {path}: it is cut short or damaged; copy it again"
+        )
+
+
+def _read_displacements(path: Path, no_transform: RuntimeError) -> Any:
+    """An image of displacements as a transform; GeometryError if there is none, or if one of them is not finite."""
+    import SimpleITK as sitk
+
+    try:
+        transform = sitk.DisplacementFieldTransform(sitk.ReadImage(str(path), sitk.sitkVectorFloat64))
+    except RuntimeError:
+        raise GeometryError(
+            f"expected a transform or displacement field that SimpleITK reads, got {path}: it is neither"
+        ) from no_transform
+    voxels = float_voxels(path)  # ITK makes 0 of NaN in NIfTI files
+    if voxels is not None and not np.isfinite(voxels).all():
+        raise GeometryError(f"expected finite displacements in {path}, got NaN or infinity: check its source")
+    return transform
+
+
+def write_image(volume: Volume, path: str | Path, pixel_type: str = "float32", *, on: Grid | None = None) -> None:
+    """Write all channels as ``pixel_type``, rounded and clipped for integer types; the name says the format.
+
+    Several channels become one image of so many components. ``on``: another grid, that the image is interpolated onto
+    piece by piece, so that it is never held there. NIfTI is written in pieces; for NRRD and MHA SimpleITK takes a
+    copy. Raises OutputError if the file cannot be written, ImageError if the type cannot hold the values.
+    """
+    grid = volume.grid if on is None else on
+    channels = len(volume.data)
+    with atomic_file(path) as partial:
+        if not _is_nifti(partial):
+            _write_with_sitk(sitk_image(volume, pixel_type, on=grid), partial, compressed=channels == 1)
+            return
+        voxel = Volume(volume.data.new_zeros((channels, *[1] * grid.dimension)), _one_voxel(grid))
+        header = resized_header(_nifti_header(sitk_image(voxel, pixel_type), partial), grid.size_xyz)
+        pieces = (
+            to_pixels(piece_on(volume, grid, part, slice(channel, channel + 1)), pixel_type)
+            for channel in range(channels)
+            for part in slabs(grid.shape, PIECE_POINTS)
+        )
+        write_chunks(partial, header, pieces, smooth=channels > 1)
+
+
+def write_field(field: Field, path: str | Path) -> None:
+    """Write the displacements, fixed → moving, as an image of float32 vectors (x, y(, z)) in mm.
+
+    A 3-D NIfTI file gets five axes and the intent 1006 (displacement vectors): as that standard demands its bytes are
+    RAS, and SimpleITK from 2.4, ITK from 5.4 and 3D Slicer return LPS vectors. Other formats hold LPS as ITK writes
+    them, and so does NIfTI in 2-D, with the intent 1007 (vectors): ITK garbles the signs of 2-D vectors under 1006.
+    The values are those of ``write_transform``. Raises OutputError.
+    """
+    with atomic_file(path) as partial:
+        if _is_nifti(partial):
+            _write_nifti_field(field, partial, INTENT_DISPLACEMENT if field.grid.dimension == 3 else None)
+        else:
+            _write_with_sitk(sitk_field(field), partial)
+
+
+def write_warp(field: Field, path: str | Path) -> None:
+    """Write the displacements as a warp of ANTs: NIfTI, five axes, the intent 1007 (vectors), LPS as they are, in mm.
+
+    The values are those of ``write_field``. Raises OutputError.
+    """
+    with atomic_file(path) as partial:
+        if not _is_nifti(partial):
+            raise OutputError(f"expected the name of a warp to end in .nii.gz or .nii, got {path}: ANTs reads NIfTI")
+        _write_nifti_field(field, partial, None)
+
+
+def write_transform(field: Field, path: str | Path, affine: Any | None = None) -> None:
+    """Write an ITK transform, fixed points → moving points in mm (LPS), as ``.h5``, ``.tfm`` or ``.txt``.
+
+    A DisplacementFieldTransform with the values of ``write_field``; with ``affine`` (a ``SimpleITK.Transform``) a
+    CompositeTransform that moves a point by the field first and by ``affine`` then. Raises OutputError.
+    """
+    import SimpleITK as sitk
+
+    give_back_memory()
+    transform = sitk_transform(field)
+    if affine is not None:
+        transform = sitk.CompositeTransform([affine, transform])  # the last one is applied first
+    write_sitk_transform(transform, path, values=field.vox.numel())
+
+
+def write_sitk_transform(transform: Any, path: str | Path, *, values: int = 0) -> None:
+    """Write a ``SimpleITK.Transform`` in the format of ITK that the name says: .h5, .tfm, .txt or .mat.
+
+    ``values``: how many numbers its fields hold, to see first whether there is room. No time is stored: the same
+    transform gives the same bytes. Raises OutputError.
+    """
+    import SimpleITK as sitk
+
+    with atomic_file(path) as partial:
+        reserve(partial, 8 * values + 65536)  # the HDF5 library does not survive a full disk
+        _writing(partial, lambda: sitk.WriteTransform(transform, str(partial)))
+        if partial.name.endswith(HDF5_NAMES):
+            forget_times(partial)
+
+
+def write_sitk_image(image: Any, path: str | Path) -> None:
+    """Write a ``SimpleITK.Image`` as it is, compressed; the name says the format. Raises OutputError."""
+    values = image.GetNumberOfPixels() * image.GetNumberOfComponentsPerPixel()
+    with atomic_file(path) as partial:
+        reserve(partial, values * image.GetSizeOfPixelComponent() + 4096)  # ITK's NIfTI writer overlooks a full disk
+        _write_with_sitk(image, partial)
+
+
+def limit_threads(count: int) -> None:
+    """Let torch and SimpleITK use ``count`` threads of the CPU in this process: for commands, not for libraries."""
+    import SimpleITK as sitk
+    import torch
+
+    torch.set_num_threads(count)
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(count)
+
+
+def _is_nifti(path: Path) -> bool:
+    return path.name.endswith((".nii", ".nii.gz"))
+
+
+def _write_nifti_field(field: Field, partial: Path, intent: int | None) -> None:
+    """Stream the vectors as NIfTI: RAS under the intent 1006, LPS under SimpleITK's own for vectors, 1007."""
+    grid = field.grid
+    voxel = Field(field.vox.new_zeros((grid.dimension, *[1] * grid.dimension)), _one_voxel(grid))
+    header = _nifti_header(sitk_field(voxel), partial)
+    signs = (1.0,) * grid.dimension if intent is None else (-1.0, -1.0, 1.0)
+    write_chunks(partial, resized_header(header, grid.size_xyz, intent=intent), _planes(field, signs), smooth=True)
+
+
+def _one_voxel(grid: Grid) -> Grid:
+    return Grid((1,) * grid.dimension, grid.spacing_xyz, grid.origin_xyz, grid.direction)
+
+
+def _nifti_header(image: Any, beside: Path) -> bytes:
+    """The header SimpleITK writes for ``image``, through a temporary file in the folder of ``beside``."""
+    import SimpleITK as sitk
+
+    with tempfile.TemporaryDirectory(dir=beside.parent, prefix=".semreg-") as folder:
+        name = Path(folder) / "header.nii"
+        _writing(beside, lambda: sitk.WriteImage(image, str(name)))
+        return name.read_bytes()[:HEADER_BYTES]
+
+
+def _planes(field: Field, signs: tuple[float, ...]) -> Iterator[npt.NDArray[Any]]:
+    """All x, then all y(, then all z) components in mm, the order of NIfTI, each times its sign."""
+    for component, sign in enumerate(signs):
+        for part in slabs(field.grid.shape, PIECE_POINTS):
+            yield quantised_mm(field, component, part).mul_(sign).numpy()
+
+
+def _write_with_sitk(image: Any, path: Path, *, compressed: bool = True) -> None:
+    """Compressing takes further copies: not for what is large and hardly becomes smaller."""
+    import SimpleITK as sitk
+
+    if path.name.lower().endswith(".mnc"):
+        raise OutputError("expected a format in LPS, got MINC, which ITK writes turned by 180 degrees: write NIfTI")
+    _writing(path, lambda: sitk.WriteImage(image, str(path), useCompression=compressed, compressionLevel=1))
+
+
+def _writing(path: Path, action: Callable[[], Any]) -> None:
+    try:
+        action()
+    except RuntimeError as error:
+        name = path.name.removeprefix(".partial-")
+        raise OutputError(
+            f"expected to write {name}, got: {reason_of(error)}; check its format and that the disk has room"
+        ) from error

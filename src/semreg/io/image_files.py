@@ -1,0 +1,104 @@
+"""Which files an image is in, and their checksum: pairs of header and voxels, lists of files, DICOM series.
+
+Knows nothing of what is in them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from semreg.errors import ImageError
+from semreg.io.dicom import choose_series
+from semreg.io.digests import sha256_of
+from semreg.io.nifti_header import PAIRED, beside, is_nifti_name
+
+STIMULATE = (".spr", ".sdt")
+"""Endings of files that belong together, the header first; those of NIfTI and Analyze: ``nifti_header``."""
+NRRD = (".nhdr", ".nrrd")
+VOXELS_AT = re.compile(rb"\s*(?:ElementDataFile\s*[=:]|data ?file:(?!=))\s*(.*?)\s*", re.IGNORECASE)
+"""The line of a MetaImage or NRRD header that says where the voxels are."""
+COUNTER = re.compile(r"%0?\d*[diu]")
+"""What stands for the number of a file in a pattern."""
+
+
+def checksum(path: str | Path, series: str | None = None) -> str:
+    """SHA-256 of the bytes of a file, or of all files of the DICOM series in a folder, sorted by name (ImageError).
+
+    Of an image whose header stands apart from its voxels, those of all its ``data_files``.
+    """
+    path = Path(path)
+    return digest_of(path, files_of(path, series))
+
+
+def data_files(path: str | Path) -> tuple[Path, ...]:
+    """The files that hold an image: the file itself, and those with its voxels if they stand apart, header first.
+
+    Pairs of Analyze, NIfTI (.hdr and .img) and Stimulate (.spr and .sdt) are known by their names; MetaImage and NRRD
+    headers say where their voxels are, as one file, a list or a numbered pattern. Raises ImageError for a header that
+    cannot be read.
+    """
+    path = Path(path)
+    name = path.name.lower()
+    if is_nifti_name(path, PAIRED):
+        return tuple(sorted((path, *beside(path)), key=lambda file: ".hdr" not in file.name.lower()))
+    if name.endswith(STIMULATE):
+        both = [path.with_name(path.name[: -len(ending)] + ending) for ending in STIMULATE]
+        return tuple(path if name.endswith(file.suffix) else file for file in both if file.is_file())
+    if name.endswith((".mhd", ".mha", *NRRD)):
+        return (path, *_named_in(path))
+    return (path,)
+
+
+def _named_in(header: Path) -> list[Path]:
+    """The files of voxels that a MetaImage or NRRD header names; none where the voxels follow it."""
+    try:
+        texts = _names_in(header)
+        places = [place for text in texts if text.upper() != "LOCAL" for place in _places(header.parent, text)]
+        return [place for place in places if place.is_file() or not place.exists()]  # no device, which has no end
+    except OSError as error:
+        raise ImageError(f"expected an image file that can be read, got {header}: {error.strerror}") from error
+
+
+def _names_in(header: Path) -> list[str]:
+    with header.open("rb") as file:
+        for line in file:
+            if not line.strip() and header.name.lower().endswith(NRRD):
+                break  # voxels follow
+            if (found := VOXELS_AT.fullmatch(line)) is not None:
+                names = [each.strip() for each in file] if found[1].split()[:1] == [b"LIST"] else [found[1]]
+                return [os.fsdecode(name) for name in names if name and b"\0" not in name]
+    return []
+
+
+def _places(folder: Path, text: str) -> list[Path]:
+    """The files meant by a name of a header; of a pattern, as ``slice%03d.raw 1 40 1``, all that are there."""
+    if COUNTER.search(text) is None:
+        return [folder / text]
+    pattern = folder / text.split(maxsplit=1)[0]
+    parts = [re.escape(part) for part in COUNTER.split(pattern.name)]
+    name = re.compile(r"\s*\d+".join(parts))
+    return sorted(file for file in pattern.parent.glob("*") if name.fullmatch(file.name))
+
+
+def files_of(path: Path, series: str | None) -> list[Path]:
+    """The files of an image: itself, or all of one DICOM series in a folder."""
+    if path.is_file():
+        if series is not None:
+            raise ImageError(f"expected a DICOM folder to choose the series {series!r} from, got the file {path}")
+        return [path]
+    if not path.exists():
+        raise ImageError(f"expected an image file or a DICOM folder, got {path}: there is no such file")
+    if not path.is_dir():
+        raise ImageError(f"expected an image file or a DICOM folder, got {path}: it is neither")
+    return list(choose_series(path, series).files)
+
+
+def digest_of(path: Path, names: Sequence[Path]) -> str:
+    """SHA-256 of the bytes of an image in the files ``names`` that ``files_of`` returns for ``path``."""
+    try:
+        return sha256_of(*(sorted(names) if path.is_dir() else data_files(path)))
+    except OSError as error:
+        raise ImageError(f"expected an image file that can be read, got {error.filename}: {error.strerror}") from error

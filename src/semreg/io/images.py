@@ -1,0 +1,260 @@
+"""The door for images in files: whatever one is read for, it is read here. Knows nothing of registration.
+
+What is wanted of an image says the function: values as float32 (``read_image``), labels exact (``read_labels``), a
+mask (``read_mask``), all that is there (``read_stored``), or where it lies (``read_grid``). What is repaired is said in
+the log.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from semreg.core.fields import Volume
+from semreg.core.geometry import Grid
+from semreg.errors import GeometryError, ImageError
+from semreg.io.bridge import LabelMap, Lattice, LoadedImage, check_scalar_image, pixel_type_name
+from semreg.io.dicom import is_dicom, modality_of, read_series, series_grid
+from semreg.io.headers import lattice_of
+from semreg.io.image_files import digest_of, files_of
+from semreg.io.nifti import float_voxels, is_cut_short, plain_copy
+from semreg.io.nifti_header import is_nifti_name
+from semreg.io.pictures import counts_in_pixels, in_pixels, is_colour, is_picture, pixel_size_note
+from semreg.io.segments import names_of
+from semreg.io.stored import Stored
+
+logger = logging.getLogger("semreg")
+
+T = TypeVar("T")
+
+
+def read_image(path: str | Path, *, series: str | None = None) -> LoadedImage:
+    """Read an image: a 2-D or 3-D file that SimpleITK reads, or a DICOM series in a folder.
+
+    ``series``: the UID of one of several series, or its description or a part of it, whatever the case. Colours (three
+    or four values of 8 or 16 bits) become their luminance; any other voxels of several values are refused.
+
+    Raises ImageError if there is no such image, GeometryError if its header cannot be used.
+    """
+    path = Path(path)
+    stored, digest = _stored(path, series, scalar=True)
+    return LoadedImage(_reading(path, stored.samples().volume), stored.pixel_type, path, digest, stored.modality)
+
+
+def read_labels(path: str | Path, *, series: str | None = None) -> LabelMap:
+    """Read a label map: whole numbers of any size, exact, and their names where the file has them.
+
+    Raises as ``read_image`` does, and ImageError for voxels that are no labels.
+    """
+    path = Path(path)
+    stored, _ = _stored(path, series, scalar=True)
+    return _reading(path, lambda: stored.samples().labels(path.name, names_of(stored.segments)))
+
+
+def read_stored(path: str | Path, *, series: str | None = None) -> Stored:
+    """Read an image as it is: the type of its voxels, any number of components, a series over time, its segments.
+
+    Raises as ``read_image`` does.
+    """
+    return _stored(Path(path), series, scalar=False)[0]
+
+
+def read_mask(path: str | Path, *, series: str | None = None) -> Volume:
+    """Read a mask, float32 (1, z, y, x): 0 is excluded, 1 and above is included, between is a weight; NaN is excluded.
+
+    Raises as ``read_image`` does.
+    """
+    volume = read_image(path, series=series).volume
+    return Volume(volume.data.nan_to_num(nan=0.0).clamp(0.0, 1.0), volume.grid)
+
+
+def in_one_unit(images: Mapping[str, LoadedImage]) -> dict[str, LoadedImage]:
+    """Images that belong together; pictures of which one says no size of its pixels all count in pixels."""
+    pictures = {name: each for name, each in images.items() if is_picture(each.path.name, each.volume.grid)}
+    if not any(counts_in_pixels(each.volume.grid) for each in pictures.values()):
+        return dict(images)
+    return dict(images) | {
+        name: replace(each, volume=Volume(each.volume.data, _unsized(each.path, each.volume.grid)))
+        for name, each in pictures.items()
+    }
+
+
+def in_unit_of(grid: Grid, path: str | Path, image: Grid) -> Grid:
+    """The ``grid`` of a picture (a mask, labels) in the unit of the image it belongs to; any other as it is."""
+    path = Path(path)
+    if not is_picture(path.name, grid) or counts_in_pixels(grid) == counts_in_pixels(image):
+        return grid
+    if counts_in_pixels(image):
+        return _unsized(path, grid)
+    if grid.shape == image.shape:
+        logger.warning("%s says no size of its pixels: that of the image it belongs to counts", path)
+        return image
+    return grid
+
+
+def _unsized(path: Path, grid: Grid) -> Grid:
+    if not counts_in_pixels(grid):
+        spacing = " × ".join(f"{s:.4g}" for s in grid.spacing_xyz)
+        logger.warning(
+            "%s says that its pixels are %s mm and what it belongs to says nothing: both count in pixels, 1 mm each",
+            path, spacing,
+        )  # fmt: skip
+    return in_pixels(grid)
+
+
+def read_grid(path: str | Path, series: str | None = None) -> Grid:
+    """The grid of an image, from its header alone where that says it. Raises as ``read_image`` does."""
+    path = Path(path)
+    names = files_of(path, series)
+    if path.is_dir() or is_dicom(path):
+        return _reading(path, lambda: series_grid(names, str(path)))
+    with tempfile.TemporaryDirectory(prefix="semreg-") as folder:
+        reader = _reader(path, Path(folder))
+        _check_scalar(path, reader)
+        return _reading(path, lambda: lattice_of(reader, path, minc=_is_minc(path))[0].straight(str(path))[0])
+
+
+def _stored(path: Path, series: str | None, *, scalar: bool) -> tuple[Stored, str]:
+    """What is in the files of an image, and their checksum; ``scalar``: one value a voxel, or colours, made grey."""
+    names = files_of(path, series)
+    digest = digest_of(path, names)
+    if path.is_dir() or is_dicom(path):
+        volume, kind, segments = _reading(path, lambda: read_series(names, str(path)))
+        modality = modality_of(names[0])
+        return Stored(volume.data[0].numpy(), volume.grid, None, kind, segments=segments, modality=modality), digest
+    with tempfile.TemporaryDirectory(prefix="semreg-") as folder:
+        reader = _reader(path, Path(folder))
+        if scalar:
+            _check_scalar(path, reader)
+        lattice, notes = _reading(path, lambda: lattice_of(reader, path, minc=_is_minc(path)))
+        for note in notes:
+            logger.warning("%s: %s", path, note)
+        stored = _load(path, reader, lattice)
+    if note := pixel_size_note(path.name, stored.grid):
+        logger.info("%s: %s", path, note)
+    if scalar and stored.components > 1:
+        logger.info("%s: its colours become their luminance", path)
+        stored = stored.grey()
+    return stored, digest
+
+
+def _load(path: Path, reader: Any, lattice: Lattice) -> Stored:
+    """The voxels of an image whose header ``reader`` has read."""
+    import SimpleITK as sitk
+
+    grid, index = _reading(path, lambda: lattice.straight(str(path)))
+    size, components = reader.GetSize(), reader.GetNumberOfComponents()
+    kind = pixel_type_name(_kind_of(reader))
+    voxels = _exact_floats(path) if is_nifti_name(path) else None
+    if voxels is not None and components == 1:
+        array = voxels.reshape(size[::-1])
+        segments: dict[str, str] = {}
+    else:
+        image = _reading(path, reader.Execute)
+        array = sitk.GetArrayFromImage(image)
+        segments = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys() if key.startswith("Segment")}
+        if voxels is not None and voxels.size == array.size:  # the components of NIfTI are its last axis
+            exact = np.moveaxis(voxels.reshape(components, *size[::-1]), 0, -1)
+            array = np.where(np.isfinite(exact), array, exact.astype(array.dtype))
+    frames = None
+    if len(size) > 3:
+        if len(size) > 4 or size[3] == 1:
+            array = _without_single(path, array, size)
+        else:
+            frames = (float(reader.GetOrigin()[3]), float(reader.GetSpacing()[3]))
+    return Stored(array, grid, index, kind, components, frames, segments)
+
+
+def _without_single(path: Path, array: npt.NDArray[Any], size: tuple[int, ...]) -> npt.NDArray[Any]:
+    """The array without axes of one sample beyond the third (ImageError where they have more)."""
+    _reading(path, lambda: check_scalar_image(size, 1, ""))
+    return array.reshape(array.shape[len(size) - 3 :])
+
+
+def _exact_floats(path: Path) -> npt.NDArray[Any] | None:
+    """The voxels of a NIfTI file of floats with those that are not finite; ImageError where it is cut short."""
+    try:
+        voxels = float_voxels(path)
+        damaged = voxels is None and is_cut_short(path)
+    except (EOFError, OSError, zlib.error):
+        voxels, damaged = None, True
+    if damaged:
+        raise ImageError(f"expected a complete image, got {path}: the file is cut short or damaged; copy it again")
+    return voxels
+
+
+def _kind_of(reader: Any) -> str:
+    """SimpleITK's words for the type of one value of an image whose header it has read."""
+    import SimpleITK as sitk
+
+    return str(sitk.GetPixelIDValueAsString(reader.GetPixelIDValue())).removeprefix("vector of ")
+
+
+def _is_minc(path: Path) -> bool:
+    import SimpleITK as sitk
+
+    return str(sitk.ImageFileReader.GetImageIOFromFileName(str(path))) == "MINCImageIO"
+
+
+def _check_scalar(path: Path, reader: Any) -> None:
+    """Refuse what is not one value a voxel, or a colour, in 2-D or 3-D."""
+    import SimpleITK as sitk
+
+    components = reader.GetNumberOfComponents()
+    kind = str(sitk.GetPixelIDValueAsString(reader.GetPixelIDValue()))
+    colour = is_colour(components, kind)
+    _reading(path, lambda: check_scalar_image(reader.GetSize(), 1 if colour else components, kind))
+
+
+class _RefusedAxesError(GeometryError):
+    """ITK refuses a NIfTI header whose axes are not orthonormal; its voxels can be read from a copy."""
+
+
+def _reader(path: Path, folder: Path) -> Any:
+    """A SimpleITK reader that has read the header; of a copy in ``folder`` where ITK refuses the axes of NIfTI."""
+    try:
+        return _opened(path, path)
+    except _RefusedAxesError:
+        if not is_nifti_name(path):
+            raise
+        return _opened(path, _reading(path, lambda: plain_copy(path, folder)))
+
+
+def _opened(path: Path, name: Path) -> Any:
+    """A reader of the file ``name``; messages speak of ``path``."""
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(name))
+    _reading(path, reader.ReadImageInformation)
+    return reader
+
+
+def _reading(path: Path, action: Callable[[], T]) -> T:
+    """Run ``action`` and put what SimpleITK complains about into one sentence that names the file."""
+    try:
+        return action()
+    except (ImageError, GeometryError) as error:
+        named = str(error) if str(path) in str(error) else f"{path}: {error}"
+        raise type(error)(named) from error
+    except RuntimeError as error:
+        if "orthonormal" in str(error):
+            raise _RefusedAxesError(f"expected orthonormal axes in the header of {path}: correct it") from error
+        if "memory" in str(error).lower():
+            raise MemoryError(f"reading {path}: {reason_of(error)}") from error
+        raise ImageError(f"expected an image that SimpleITK reads, got {path}: {reason_of(error)}") from error
+
+
+def reason_of(error: BaseException) -> str:
+    """The last line of an error of SimpleITK that says something, without the addresses ITK puts before it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and "Reason:" not in line]
+    text = lines[-1] if lines else type(error).__name__
+    return text.rpartition("): ")[2].removeprefix("ITK ERROR: ").removeprefix("sitk::ERROR: ")

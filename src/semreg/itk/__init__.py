@@ -1,0 +1,1 @@
+"""ITK's words for all this: classes with Set and Get, filters, metrics, images as tensors."""

@@ -1,0 +1,68 @@
+"""Two images as users give them → checked, without what does not count, ready for an alignment or a registration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from semreg.config import RegistrationConfig
+from semreg.core.fields import Volume, background
+from semreg.core.geometry import Grid
+from semreg.io.bridge import LoadedImage, to_volume
+from semreg.io.images import in_one_unit
+from semreg.preprocess.intensities import treat
+from semreg.preprocess.modality import Recognised, recognise
+from semreg.preprocess.preparation import check_dimension, clean
+
+Cleaned: TypeAlias = tuple[Volume, Volume | None]
+"""An image and the weight of its voxels."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Both images, by ``fixed`` and ``moving``."""
+
+    cleaned: dict[str, Cleaned]
+    """Finite, with the weight of mask and missing voxels: what is warped."""
+    treated: dict[str, Cleaned]
+    """What features see: without padding and outliers."""
+    recognised: dict[str, Recognised]
+    """What each image is taken for."""
+    outside: float
+    """Value of the warped image where the moving one shows nothing."""
+    done: dict[str, Any]
+    """What was done to the intensities of each image, for the record."""
+
+    @property
+    def ct(self) -> tuple[bool, bool]:
+        """Whether the values of the fixed and of the moving image are taken for Hounsfield units."""
+        return self.recognised["fixed"].ct, self.recognised["moving"].ct
+
+    @property
+    def grids(self) -> tuple[Grid, Grid]:
+        """Of the fixed and of the moving image."""
+        return self.cleaned["fixed"][0].grid, self.cleaned["moving"][0].grid
+
+
+def take_in(fixed: Any, moving: Any, fixed_mask: Any, moving_mask: Any, config: RegistrationConfig) -> Pair:
+    """Check, clean and treat both images. Raises ImageError and GeometryError."""
+    if isinstance(fixed, LoadedImage) and isinstance(moving, LoadedImage):
+        fixed, moving = in_one_unit({"fixed": fixed, "moving": moving}).values()
+    volumes = {"fixed": to_volume(fixed), "moving": to_volume(moving)}
+    recognised = recognise_both(fixed, moving, config)
+    check_dimension(volumes["fixed"].grid, volumes["moving"].grid)
+    outside = background(volumes["moving"]) if config.background is None else config.background
+    masks = {"fixed": fixed_mask, "moving": moving_mask}
+    cleaned, treated, done = {}, {}, {}
+    for name, volume in volumes.items():
+        mask = None if masks[name] is None else to_volume(masks[name])
+        cleaned[name] = clean(volume, mask, name)
+        image, weight, done[name] = treat(*cleaned[name], config.intensities, name, ct=recognised[name].ct)
+        treated[name] = (image, weight)
+    return Pair(cleaned, treated, recognised, outside, done)
+
+
+def recognise_both(fixed: Any, moving: Any, config: RegistrationConfig) -> dict[str, Recognised]:
+    """What both images are taken for, by ``fixed`` and ``moving``."""
+    near, far = config.intensities.modalities
+    return {"fixed": recognise(fixed, near), "moving": recognise(moving, far)}

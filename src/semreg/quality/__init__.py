@@ -1,0 +1,41 @@
+"""Says how good a transform is: landmarks, labels, deformation, similarity, way back; and checks it.
+
+``evaluate`` measures against what is known, ``collect_evidence`` from both images and the transform alone, ``judge``
+decides by the thresholds of ``semreg.config.GateConfig``. Knows not how the transform was found.
+"""
+
+from semreg.quality.config import EvaluationConfig
+from semreg.quality.evidence import Evidence, collect_evidence, collect_pair
+from semreg.quality.landmarks import landmark_summary, table_of_landmarks
+from semreg.quality.measuring import evaluate, measure
+from semreg.quality.overlap import label_overlap
+from semreg.quality.reading import Result, locate, of_pixels, read_label_names, read_landmarks, read_result
+from semreg.quality.result import Evaluation, stage_evaluation, write_evaluation
+from semreg.quality.subject import Subject, prepare
+from semreg.quality.verdict import Gate, Verdict, judge
+
+__all__ = [
+    "Evaluation",
+    "EvaluationConfig",
+    "Evidence",
+    "Gate",
+    "Result",
+    "Subject",
+    "Verdict",
+    "collect_evidence",
+    "collect_pair",
+    "evaluate",
+    "judge",
+    "label_overlap",
+    "landmark_summary",
+    "locate",
+    "measure",
+    "of_pixels",
+    "prepare",
+    "read_label_names",
+    "read_landmarks",
+    "read_result",
+    "stage_evaluation",
+    "table_of_landmarks",
+    "write_evaluation",
+]

@@ -1,0 +1,114 @@
+"""How far landmarks are from where they should be (target registration error), in mm. Knows nothing of files.
+
+Fitzpatrick and West, The distribution of target registration error in rigid-body point-based registration, IEEE TMI
+2001: the distance between a mapped point and the point that it corresponds to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from semreg.core.geometry import Grid
+from semreg.errors import GeometryError
+from semreg.transforms.pointwise import Distances, Points
+
+PERCENTILES = {"p75": 75.0, "p90": 90.0, "p95": 95.0}
+
+
+class PointMap(Protocol):
+    """A transform of points."""
+
+    @property
+    def dimension(self) -> int:
+        """2 or 3."""
+
+    def map(self, points: Points) -> Points:
+        """The points (D, N) in mm after it."""
+
+
+def checked_points(points: npt.ArrayLike, name: str, dimension: int) -> Points:
+    """Points (N, D) in mm as (D, N), float64; in 2-D a third coordinate that is 0 everywhere is left out.
+
+    Raises GeometryError for another shape, for none at all and for what is not finite.
+    """
+    array = np.asarray(points, dtype=np.float64)
+    if array.ndim == 2 and array.shape[1] == 3 and dimension == 2 and not array[:, 2].any():
+        array = array[:, :2]
+    if array.ndim != 2 or array.shape[1] != dimension:
+        raise GeometryError(
+            f"expected {name} landmarks of shape (N, {dimension}) as the transform is in {dimension}-D, "
+            f"got {array.shape}: give points of the two images"
+        )
+    if not len(array):
+        raise GeometryError(f"expected at least one {name} landmark, got none: leave the landmarks out")
+    if not np.isfinite(array).all():
+        raise GeometryError(f"expected {name} landmarks with finite coordinates, got NaN or infinity: remove those")
+    return np.ascontiguousarray(array.T)
+
+
+def distances(way: PointMap | None, fixed: Points, moving: Points) -> Distances:
+    """|T(p) − q| in mm, (N,), for fixed points p and moving points q (D, N); None: the identity."""
+    mapped = fixed if way is None else way.map(fixed)
+    return np.asarray(np.sqrt(((mapped - moving) ** 2).sum(0)))
+
+
+def spread(values: npt.NDArray[np.float64]) -> dict[str, float]:
+    """Mean, standard deviation (over N), minimum, percentiles (linear between neighbours) and maximum, in mm."""
+    return {
+        "mean": float(values.mean()),
+        "sd": float(values.std()),
+        "minimum": float(values.min()),
+        "median": float(np.median(values)),
+        **{name: float(np.percentile(values, percent)) for name, percent in PERCENTILES.items()},
+        "maximum": float(values.max()),
+    }
+
+
+def table_of_landmarks(
+    way: PointMap,
+    initial: PointMap | None,
+    landmarks: tuple[npt.ArrayLike, npt.ArrayLike],
+    names: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """The errors of all landmarks (N, D), before with ``initial`` (None: the identity) and after, ready for JSON.
+
+    The n-th fixed point corresponds to the n-th moving one. Raises GeometryError for numbers of points that differ.
+    """
+    fixed, moving = (
+        checked_points(points, name, way.dimension) for points, name in zip(landmarks, ("fixed", "moving"), strict=True)
+    )
+    count = fixed.shape[1]
+    if moving.shape[1] != count:
+        raise GeometryError(
+            f"expected as many fixed as moving landmarks, got {count} and {moving.shape[1]}: "
+            "the n-th point of one must correspond to the n-th of the other"
+        )
+    called = list(names) if names is not None and len(names) == count else [str(n + 1) for n in range(count)]
+    before, after = distances(initial, fixed, moving), distances(way, fixed, moving)
+    points = [
+        {"name": name, "fixed": p.tolist(), "moving": q.tolist(), "before": float(b), "after": float(a)}
+        for name, p, q, b, a in zip(called, fixed.T, moving.T, before, after, strict=True)
+    ]
+    worse = int((after > before).sum())
+    return {"count": count, "worse": worse, "before": spread(before), "after": spread(after), "points": points}
+
+
+def landmark_summary(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Of ``table_of_landmarks`` what a record says: errors in mm before and after, and how many points got worse."""
+    sides = {
+        when: {f"{name}_mm": table[when][name] for name in ("mean", "p95", "maximum")} for when in ("before", "after")
+    }
+    return {"count": table["count"], "worse": table["worse"], **sides}
+
+
+def outside(points: npt.ArrayLike, grid: Grid) -> int:
+    """How many of the points (N, D) lie outside the box of ``grid``."""
+    array = np.asarray(points, dtype=np.float64)
+    matrix = grid.point_to_index()
+    index = array[:, : grid.dimension] @ matrix[:-1, :-1].T + matrix[:-1, -1]
+    within = (index >= -0.5) & (index < np.asarray(grid.shape) - 0.5)
+    return int((~within.all(1)).sum())

@@ -1,0 +1,138 @@
+"""All measures of one transform: what is there is measured, the rest is left out. Knows not how it was found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from semreg.core.fields import Field
+from semreg.core.geometry import Grid
+from semreg.errors import ConfigError
+from semreg.io.bridge import LabelMap
+from semreg.quality.config import EvaluationConfig
+from semreg.quality.deformation import consistency, displacement_statistics, jacobian_statistics, share_inside
+from semreg.quality.image_similarity import similarity_table
+from semreg.quality.landmarks import checked_points, outside, table_of_landmarks
+from semreg.quality.overlap import notes_on_labels, table_of_labels
+from semreg.quality.result import Evaluation
+from semreg.quality.subject import Subject, check_dimension, labels_of, prepare
+from semreg.transforms import Outside
+
+
+def evaluate(  # noqa: PLR0913 - a transform and all that it can be held against
+    transform: Any,
+    *,
+    fixed: Any | None = None,
+    moving: Any | None = None,
+    landmarks: Sequence[Any] | None = None,
+    labels: Sequence[Any] | None = None,
+    fixed_mask: Any | None = None,
+    initial: Any | None = None,
+    inverse: Any | None = None,
+    label_names: Mapping[int, str] | None = None,
+    config: EvaluationConfig | None = None,
+) -> Evaluation:
+    """Measure how good ``transform`` is, fixed → moving in mm, before (``initial``) and after, side by side.
+
+    ``transform``: a SimpleITK transform, a Field, a result of ``register`` or ``align``, a file of any tool, or a list
+    of these, the first applied first. ``initial``: the same, what to compare with; None is the identity. ``inverse``:
+    the way back; that of a result of ``register`` by default. Images, ``fixed_mask`` and label maps: anything
+    ``semreg.to_volume`` takes, or files. ``landmarks``: fixed and moving points (N, D) in mm, LPS, the n-th ones
+    corresponding, and their names if they have any. ``labels``: the label maps of both images. ``label_names``: label →
+    name. ``fixed_mask``: the voxels of the fixed image that count for the deformation and the similarity.
+
+    Raises ImageError, GeometryError or ConfigError, each with what to do. Measures and sources: ``docs/measures.md``.
+    """
+    maps = None if labels is None else _two(labels, "label maps")
+    volumes = None if maps is None else (labels_of(maps[0], "fixed"), labels_of(maps[1], "moving"))
+    subject = prepare(
+        transform, fixed=fixed, moving=moving, fixed_mask=fixed_mask, initial=initial, inverse=inverse,
+        grid=None if volumes is None else volumes[0].grid,
+        outside=Outside((config or EvaluationConfig()).outside),
+    )  # fmt: skip
+    return measure(subject, landmarks=landmarks, labels=volumes, label_names=label_names, config=config)
+
+
+def measure(
+    subject: Subject,
+    *,
+    landmarks: Sequence[Any] | None = None,
+    labels: tuple[LabelMap, LabelMap] | None = None,
+    label_names: Mapping[int, str] | None = None,
+    config: EvaluationConfig | None = None,
+) -> Evaluation:
+    """The measures of what ``prepare`` returned; see ``evaluate``."""
+    config = config or EvaluationConfig()
+    field, counted, region = subject.field, subject.counted, "image" if subject.mask is None else "mask"
+    notes: list[str] = []
+    if subject.left_out is not None:
+        share = 100 * float(subject.left_out.double().mean())
+        notes.append(
+            f"{share:.3g} % of the voxels are left out: they lie outside of the box of the transform or beside it."
+        )
+    points = None if landmarks is None else _landmarks(subject, landmarks, notes)
+    overlaps = None
+    if labels is not None:
+        for volume, name in zip(labels, ("fixed", "moving"), strict=True):
+            check_dimension(subject.way, volume.grid, f"{name} label map")
+        overlaps = table_of_labels(
+            *labels, _fields_on(subject, labels[0].grid), names=label_names, tolerance_mm=config.tolerance_mm,
+            left_out=subject.way.coverage(labels[0].grid).beyond,
+        )  # fmt: skip
+        notes += notes_on_labels(overlaps)
+    shares = None
+    if field is not None and subject.moving is not None:
+        shares = {
+            name: share_inside(field.grid, each, subject.moving.grid, counted)
+            for name, each in (("before", subject.before), ("after", field))
+        }
+    likeness = None
+    if config.similarity and field is not None and subject.fixed is not None and subject.moving is not None:
+        likeness = similarity_table(subject.fixed, subject.moving, (subject.before, field), counted, config)
+        if likeness is None:
+            notes.append("The moving image shows nothing of what counts of the fixed image after the transform.")
+    return Evaluation(
+        landmarks=points,
+        labels=overlaps,
+        jacobian=None if field is None else jacobian_statistics(field, counted) | {"region": region},
+        displacement=None if field is None else displacement_statistics(field, counted),
+        overlap=shares,
+        similarity=likeness,
+        consistency=None if field is None or subject.inverse is None else consistency(field, subject.inverse),
+        notes=tuple(notes),
+    )
+
+
+def _two(given: Sequence[Any], what: str) -> tuple[Any, Any]:
+    if isinstance(given, (str, bytes)) or len(given) != 2:
+        raise ConfigError(f"expected two {what}, of the fixed and of the moving image, got {len(given)}: give both")
+    return given[0], given[1]
+
+
+def _landmarks(subject: Subject, landmarks: Sequence[Any], notes: list[str]) -> dict[str, Any]:
+    fixed, moving = _two(landmarks[:2], "sets of landmarks")
+    names = landmarks[2] if len(landmarks) > 2 else None
+    beyond = subject.way.beyond(checked_points(fixed, "fixed", subject.way.dimension))
+    if beyond.any():
+        left_out = subject.way.outside is Outside.BACKGROUND
+        told = "are left out" if left_out else "are counted all the same"
+        notes.append(f"{int(beyond.sum())} fixed landmarks lie outside of the box of the transform and {told}.")
+        if left_out and len(fixed) == len(moving):
+            fixed, moving = (np.asarray(points)[~beyond] for points in (fixed, moving))
+            names = names and [name for name, lost in zip(names, beyond, strict=True) if not lost]
+    table = table_of_landmarks(subject.way, subject.initial, (fixed, moving), names)
+    sides = (("fixed", subject.grid), ("moving", None if subject.moving is None else subject.moving.grid))
+    for name, grid in sides:
+        lost = 0 if grid is None else outside([point[name] for point in table["points"]], grid)
+        if lost:
+            notes.append(f"{lost} of {table['count']} {name} landmarks lie outside of the {name} image.")
+    return table
+
+
+def _fields_on(subject: Subject, grid: Grid) -> tuple[Field | None, Field | None]:
+    """The initial transform and the transform on ``grid``."""
+    if subject.field is not None and subject.field.grid == grid:
+        return subject.before, subject.field
+    return (None if subject.initial is None else subject.initial.on(grid)), subject.way.on(grid)

@@ -1,0 +1,186 @@
+"""How well labels agree: volume and surface of each, before and after. Knows nothing of files and transforms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from semreg.core.fields import Field, Volume, warp
+from semreg.core.geometry import Grid
+from semreg.errors import GeometryError, ImageError
+from semreg.io.bridge import LabelMap
+from semreg.quality.surfaces import (
+    Mask,
+    average_distance,
+    distances_between,
+    robust_hausdorff,
+    surface_dice,
+    surface_of,
+)
+
+Labels: TypeAlias = npt.NDArray[np.int32]
+Overlap: TypeAlias = dict[str, float | None]
+
+MEASURES = ("dice", "hd95_mm", "assd_mm", "surface_dice")
+PERCENT = 95.0
+"""Of the robust Hausdorff distance."""
+
+
+def label_overlap(fixed: Mask, other: Mask, spacing: Sequence[float], tolerance_mm: float) -> Overlap:
+    """The agreement of two masks (*S) on one grid, with ``spacing`` in mm in tensor order.
+
+    ``dice``: 2 |A ∩ B| / (|A| + |B|). ``hd95_mm``: the larger 95th percentile of the distances between the surfaces,
+    ``assd_mm`` their mean, ``surface_dice`` the share of both surfaces that is at most ``tolerance_mm`` apart
+    (Nikolov et al. 2021). All None where both are empty; where one is, the Dice are 0 and the distances None.
+    """
+    size = int(fixed.sum()), int(other.sum())
+    if not sum(size):
+        return dict.fromkeys(MEASURES)
+    if not min(size):
+        return {"dice": 0.0, "hd95_mm": None, "assd_mm": None, "surface_dice": 0.0}
+    if sum(side > 1 for side in fixed.shape) == 2 < fixed.ndim:  # a slice has an outline, no faces above and below
+        spacing = [step for step, side in zip(spacing, fixed.shape, strict=True) if side > 1]
+        fixed, other = fixed.squeeze(), other.squeeze()
+    box = _box(fixed | other)
+    fixed, other = fixed[box], other[box]
+    first, second = surface_of(fixed, spacing), surface_of(other, spacing)
+    there, back = distances_between(first, second, spacing), distances_between(second, first, spacing)
+    return {
+        "dice": 2 * int((fixed & other).sum()) / sum(size),
+        "hd95_mm": robust_hausdorff(there, back, PERCENT),
+        "assd_mm": average_distance(there, back),
+        "surface_dice": surface_dice(there, back, tolerance_mm),
+    }
+
+
+def brought(moving: LabelMap, field: Field | None, grid: Grid) -> Labels:
+    """The numbers of the moving labels on ``grid``, the nearest through ``field``, None: as the headers say; else 0.
+
+    A number is the place of a label in the table of its map.
+    """
+    numbers = moving.numbers
+    if field is None:
+        return _whole(numbers.on(grid, mode="nearest", outside=0.0))
+    return _whole(warp(numbers, field, mode="nearest", outside=0.0))
+
+
+def _whole(numbers: Volume) -> Labels:
+    return np.asarray(np.rint(numbers.data[0].numpy()), dtype=np.int32)
+
+
+def table_of_labels(
+    fixed: LabelMap,
+    moving: LabelMap,
+    fields: tuple[Field | None, Field | None],
+    *,
+    names: Mapping[int, str] | None = None,
+    tolerance_mm: float = 2.0,
+    left_out: Tensor | None = None,
+) -> dict[str, Any]:
+    """The agreement of all labels on the fixed labels' grid, before and after the two ``fields``, ready for JSON.
+
+    The moving labels are read at the nearest voxel through each field (None: the identity). A label that one of the
+    two maps lacks has no measures; the means are over labels that are measured both before and after. Voxels that are
+    ``left_out``, (*S) bool, have no label.
+    Raises GeometryError for maps of different dimension, ImageError where they have no label in common.
+    """
+    if fixed.grid.dimension != moving.grid.dimension:
+        raise GeometryError(
+            f"expected two label maps of the same dimension, got {fixed.grid.dimension}-D and "
+            f"{moving.grid.dimension}-D: give those of the two images"
+        )
+    kept = None if left_out is None else ~left_out.numpy()
+    numbers = _kept(_whole(fixed.numbers), kept)
+    present = {"fixed": {fixed.labels[i] for i in np.unique(numbers)} - {0}, "moving": set(moving.labels) - {0}}
+    both = sorted(present["fixed"] & present["moving"])
+    if not both:
+        raise ImageError(
+            f"expected label maps with labels in common, got {_listed(present['fixed'])} in the fixed and "
+            f"{_listed(present['moving'])} in the moving one: check that they belong to this pair"
+        )
+    target = _in_common(numbers, fixed, both)
+    sides = []
+    for field in fields:
+        read = _in_common(_kept(brought(moving, field, fixed.grid), kept), moving, both)
+        sides.append(dict(zip(both, _measured(target, read, len(both), fixed.grid.spacing, tolerance_mm), strict=True)))
+    names = {**moving.names, **fixed.names, **(names or {})}
+    missing = dict.fromkeys(MEASURES)
+    each = [
+        {"label": label, "name": names.get(label, str(label))}
+        | {side: found.get(label, missing) for side, found in zip(("before", "after"), sides, strict=True)}
+        for label in sorted(present["fixed"] | present["moving"])
+    ]
+    return {"tolerance_mm": tolerance_mm, "each": each, "mean": _means(each)}
+
+
+def notes_on_labels(table: Mapping[str, Any]) -> list[str]:
+    """Which labels only one of the two maps has, and which leave the fixed grid, in sentences."""
+    notes = []
+    if missing := [row["name"] for row in table["each"] if row["before"]["dice"] is None]:
+        notes.append(f"Only one of the two label maps has: {', '.join(missing)}.")
+    for side in ("before", "after"):
+        lost = [row["name"] for row in table["each"] if row[side]["dice"] == 0 and row[side]["hd95_mm"] is None]
+        told = f"No voxel of the fixed label map gets, {side}: {', '.join(lost)}; no distance to it is known."
+        notes += [told] if lost else []
+    return notes
+
+
+def _kept(labels: Labels, kept: Mask | None) -> Labels:
+    return labels if kept is None else np.where(kept, labels, np.zeros((), labels.dtype))
+
+
+def _measured(target: Labels, read: Labels, count: int, spacing: Sequence[float], tolerance_mm: float) -> list[Overlap]:
+    """The agreement of each of the labels 1 to ``count``."""
+    from scipy.ndimage import find_objects
+
+    found = []
+    boxes = zip(find_objects(target, max_label=count), find_objects(read, max_label=count), strict=True)
+    for label, (near, far) in enumerate(boxes, start=1):
+        there = [each for each in (near, far) if each is not None]
+        box = _joined(there) if there else (slice(0, 0),) * target.ndim
+        found.append(label_overlap(target[box] == label, read[box] == label, spacing, tolerance_mm))
+    return found
+
+
+def _in_common(numbers: Labels, labels: LabelMap, both: Sequence[int]) -> Labels:
+    """Numbers of ``labels`` as places, from 1, in the list of the labels that both maps have; 0 for all others."""
+    place = {label: number for number, label in enumerate(both, start=1)}
+    table = np.array([place.get(label, 0) for label in labels.labels], dtype=np.int32)
+    return np.asarray(table[numbers])
+
+
+def _joined(boxes: Sequence[tuple[slice, ...]]) -> tuple[slice, ...]:
+    return tuple(
+        slice(min(part.start for part in parts), max(part.stop for part in parts)) for parts in zip(*boxes, strict=True)
+    )
+
+
+def _box(mask: Mask) -> tuple[slice, ...]:
+    """The bounding box of what is there."""
+    parts = []
+    for axis in range(mask.ndim):
+        there = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
+        parts.append(slice(int(there[0]), int(there[-1]) + 1))
+    return tuple(parts)
+
+
+def _means(each: Sequence[Mapping[str, Any]]) -> dict[str, Overlap]:
+    """The mean of each measure over the labels that have it on both sides."""
+    means: dict[str, Overlap] = {"before": {}, "after": {}}
+    for measure in MEASURES:
+        rows = [row for row in each if None not in (row["before"][measure], row["after"][measure])]
+        for side, values in means.items():
+            values[measure] = math.fsum(row[side][measure] for row in rows) / len(rows) if rows else None
+    return means
+
+
+def _listed(labels: set[int]) -> str:
+    if not labels:
+        return "none"
+    shown = ", ".join(map(str, sorted(labels)[:8]))
+    return f"{shown}, …" if len(labels) > 8 else shown

@@ -1,0 +1,200 @@
+"""Reads what an evaluation needs beside images: landmarks with their names, names of labels, folders of results."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from semreg.core.geometry import Grid
+from semreg.errors import ConfigError, GeometryError, ImageError
+from semreg.transforms import read_points
+from semreg.transforms.pointwise import Points
+
+NAME_COLUMNS = ("name", "label", "id")
+"""Columns of a table of points that may hold their names, the first one that is there counts."""
+NUMBER_COLUMNS = ("label", "index", "value", "id", "number")
+"""Columns of a table of labels that may hold the numbers."""
+
+
+class Landmarks(NamedTuple):
+    """Corresponding points."""
+
+    fixed: Points
+    """(N, D) in mm, LPS."""
+    moving: Points
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """Where the parts of an output folder of ``semreg register`` or ``align`` are."""
+
+    transform: Path
+    inverse: Path | None
+    fixed: Path
+    moving: Path
+    mask: Path | None
+    """Of the fixed image."""
+    moving_mask: Path | None
+    checksums: Mapping[str, str]
+    """SHA-256 of ``fixed`` and ``moving`` when they were registered."""
+    record: Mapping[str, Any]
+
+    def series(self, name: str) -> str | None:
+        """Which series of a DICOM folder the ``fixed`` or ``moving`` image was, where that was said."""
+        found = self.record["inputs"][name].get("series")
+        return None if found is None else str(found)
+
+
+def read_landmarks(fixed: Sequence[str | Path], moving: Sequence[str | Path], *, ras: bool = False) -> Landmarks:
+    """The points of several pairs of files as one set; points of a file correspond by their order.
+
+    Where both files name their points, each name once, and have the same names in another order, the names hold.
+    ``ras``: CSV files are RAS. Raises ConfigError for numbers of files that differ, GeometryError for numbers of
+    points that do, ImageError for a file that cannot be read.
+    """
+    if len(fixed) != len(moving) or not fixed:
+        raise ConfigError(
+            f"expected as many files of fixed as of moving landmarks, got {len(fixed)} and {len(moving)}: "
+            "the n-th ones belong together"
+        )
+    pairs = [_pair(Path(a), Path(b), ras) for a, b in zip(fixed, moving, strict=True)]
+    if len({side.shape[1] for pair in pairs for side in pair[:2]}) > 1:
+        raise GeometryError("expected landmarks that are all in 2-D or all in 3-D, got both: give those of one pair")
+    names: list[str] = []
+    for pair in pairs:
+        names += [name or str(len(names) + n + 1) for n, name in enumerate(pair.names)]
+    fixed_points, moving_points = (np.concatenate([pair[side] for pair in pairs]) for side in (0, 1))
+    return Landmarks(fixed_points, moving_points, tuple(names))
+
+
+def of_pixels(points: Points, grid: Grid) -> Points:
+    """Points (N, D) in mm from indices (N, D) of voxels, x first, 0 the centre of the first one."""
+    matrix = grid.index_to_point()  # of indices in the order of the tensor, x last
+    return np.asarray(points[:, ::-1] @ matrix[:-1, :-1].T + matrix[:-1, -1])
+
+
+def read_label_names(path: str | Path) -> dict[int, str]:
+    """Label → name from a table with a first line: ``label,name`` (CSV, or TSV as BIDS has it: ``index``, ``name``).
+
+    Raises ImageError for anything else.
+    """
+    rows = _table(Path(path))
+    titles = [title.strip().lower() for title in rows[0]] if rows else []
+    number = next((titles.index(name) for name in NUMBER_COLUMNS if name in titles), None)
+    if number is None or "name" not in titles:
+        raise ImageError(f"expected a first line that names the columns label and name in {path}, got {titles}")
+    column = titles.index("name")
+    found = {}
+    for line, row in enumerate(rows[1:], start=2):
+        try:
+            found[int(row[number])] = row[column].strip()
+        except (ValueError, IndexError):
+            raise ImageError(f"expected a whole number and a name in line {line} of {path}, got {row}") from None
+    return found
+
+
+def read_result(folder: str | Path) -> Result:
+    """Where an output folder has its transform and, by its ``record.json``, its images.
+
+    Paths of the record that were relative are looked for from here and from the folder. Raises ConfigError for a
+    folder that holds no result, ImageError for an image that is not there any more.
+    """
+    folder = Path(folder)
+    transform = folder / "transform.h5"
+    try:
+        record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+        inputs = record["inputs"]
+        paths = {name: str(each["path"]) for name, each in inputs.items()}
+        checksums = {name: str(each["sha256"]) for name, each in inputs.items()}
+        fixed, moving = paths["fixed"], paths["moving"]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"expected a folder that semreg register wrote, with a record.json that names both images, got {folder}: "
+            "name the transform and give --fixed and --moving"
+        ) from error
+    if not transform.is_file():
+        raise ConfigError(f"expected a transform.h5 in {folder}, there is none: register again, or name the transform")
+    inverse, mask, other = folder / "inverse.h5", paths.get("fixed_mask"), paths.get("moving_mask")
+    return Result(
+        transform=transform,
+        inverse=inverse if inverse.is_file() else None,
+        fixed=locate(fixed, folder),
+        moving=locate(moving, folder),
+        mask=None if mask is None else locate(mask, folder),
+        moving_mask=None if other is None else locate(other, folder),
+        checksums=checksums,
+        record=record,
+    )
+
+
+def locate(name: str, folder: Path) -> Path:
+    """A path of a record; where it is not there from here, that seen from ``folder`` or one of those above it."""
+    path, above = Path(name), folder.resolve()
+    places = [path] if path.is_absolute() else [path, *(parent / path for parent in (above, *above.parents))]
+    return next((place for place in places if place.exists()), path)
+
+
+def _pair(fixed: Path, moving: Path, ras: bool) -> Landmarks:
+    """The points of two files that belong together; "" for a point without a name."""
+    first, second = read_points(fixed, ras=ras).points.T, read_points(moving, ras=ras).points.T
+    if len(first) != len(second):
+        raise GeometryError(
+            f"expected as many points in {fixed} as in {moving}, got {len(first)} and {len(second)}: "
+            "the n-th point of one must correspond to the n-th of the other"
+        )
+    names, others = point_names(fixed, len(first)), point_names(moving, len(first))
+    if names != others and sorted(names) == sorted(others) and len(set(names)) == len(names):
+        second = second[[others.index(name) for name in names]]
+    return Landmarks(first, second, tuple(names))
+
+
+def point_names(path: Path, count: int) -> list[str]:
+    """The names that a file gives its ``count`` points, "" where it gives none; of FCSV and MRK.JSON the labels."""
+    suffix, found = path.suffix.lower(), list[str]()
+    if suffix == ".csv":
+        rows = _table(path)
+        titles = [title.strip().lower() for title in rows[0]]
+        column = next((titles.index(name) for name in NAME_COLUMNS if name in titles), None)
+        found = [] if column is None else [row[column].strip() if len(row) > column else "" for row in rows[1:]]
+    elif suffix == ".fcsv":
+        found = _fcsv_names(path)
+    elif suffix == ".json":
+        markups = json.loads(path.read_text(encoding="utf-8-sig"))["markups"]
+        points = [point for markup in markups for point in markup.get("controlPoints") or [] if point.get("position")]
+        found = [str(point.get("label") or "") for point in points]
+    return found if len(found) == count else [""] * count
+
+
+def _fcsv_names(path: Path) -> list[str]:
+    """The column ``label``; files without a line that names the columns have none."""
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    columns: list[str] = []
+    for line in lines:
+        name, _, value = line.lstrip("#").partition("=")
+        if line.startswith("#") and name.strip().lower() == "columns":
+            columns = [each.strip().lower() for each in value.split(",")]
+    if "label" not in columns:
+        return []
+    rows = csv.reader([line for line in lines if line.strip() and not line.startswith("#")])
+    place = columns.index("label")
+    return [row[place].strip() if len(row) > place else "" for row in rows]
+
+
+def _table(path: Path) -> list[list[str]]:
+    """The rows of a table in text with commas, semicolons or tabs (ImageError)."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise ImageError(f"expected a table in {path}: {reason}") from error
+    first = text.partition("\n")[0]
+    delimiter = max(",;\t", key=first.count)
+    return [row for row in csv.reader(io.StringIO(text), delimiter=delimiter) if row]

@@ -1,0 +1,260 @@
+"""The decisions as sentences in mm: what was chosen, and why. Decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from semreg.config import RegistrationConfig
+from semreg.preprocess.preparation import CUBIC, MOST_VOXELS
+from semreg.registration.automatic.image_kind import Sight, shares
+from semreg.registration.plan import MOST_PIXELS, distances, is_small, layout
+
+KINDS = {
+    "ct": "looks like CT in Hounsfield units, with air near −1000",
+    "mask": "looks like a mask, two values",
+    "labels": "looks like labels, few values in pieces",
+    "picture": "looks like a picture of 8 bits",
+    "grey": "is of grey values, neither CT nor labels",
+}
+MODALITIES = {"ct": "CT", "mr": "MR", "other": "neither CT nor MR"}
+THICK = 2.5
+"""Ratio of spacings from which slices are called thick."""
+COARSER = 1.5
+"""Ratio of the spacings of two images along one axis from which one is called coarser."""
+LITTLE = 0.5
+"""Share of an image's box below which the overlap is called little."""
+TINY = 20
+"""Voxels an axis below which an image tells little."""
+
+
+@dataclass(frozen=True)
+class Story:
+    """All that the sentences are about."""
+
+    fixed: Sight
+    moving: Sight
+    given: RegistrationConfig
+    chosen: RegistrationConfig
+    """What was decided from ``given``."""
+    ample: RegistrationConfig
+    """What would have been decided with memory in plenty."""
+    initial: bool
+
+
+def of_images(story: Story) -> Iterator[str]:
+    """What the images are and how their headers put them together."""
+    fixed, moving = story.fixed, story.moving
+    for name, image in (("fixed", fixed), ("moving", moving)):
+        kind = "" if image.kind is None else f" and {_kind(image)}"
+        yield f"The {name} image has {_size(image)} {_elements(image)} of {_lengths(image.grid.spacing_xyz)} mm{kind}."
+    yield from _consequences(fixed, moving)
+    if story.given.intensities.body:
+        yield "What lies around the body, as table and air, does not count, as set."
+    if fixed.spacing_xyz == moving.spacing_xyz:
+        yield from _thickness("Both images'", fixed)
+    else:
+        yield from _thickness("The fixed image's", fixed)
+        yield from _thickness("The moving image's", moving)
+    yield from _coarser_axes(fixed, moving)
+    yield from _overlap(story)
+
+
+def _kind(image: Sight) -> str:
+    """What the image is, and who says so."""
+    known = image.recognised
+    if known is None or known.source == "values":
+        return KINDS[image.kind or "grey"]
+    what = MODALITIES[known.modality]
+    return f"is {what} {'as set' if known.source == 'settings' else 'by its DICOM header'}"
+
+
+def _consequences(fixed: Sight, moving: Sight) -> Iterator[str]:
+    kinds = {fixed.kind, moving.kind}
+    if kinds <= {"mask", "labels"} and None not in kinds:
+        yield (
+            "Both images hold labels: only their borders can be matched, and inside them the displacement is smooth; "
+            "the images they were drawn on would tell more."
+        )
+    elif kinds & {"mask", "labels"}:
+        yield "One image holds labels and the other does not: only borders can be matched; is it the right file?"
+
+
+def _thickness(whose: str, image: Sight) -> Iterator[str]:
+    spacing = image.spacing_xyz
+    ratio = max(spacing) / min(spacing)
+    if ratio >= THICK:
+        axis = "xyz"[spacing.index(max(spacing))]
+        yield (
+            f"{whose} voxels are {ratio:.1f} times longer along {axis} ({max(spacing):.3g} mm) than across "
+            f"({min(spacing):.3g} mm): values between them are interpolated, and what is thinner than "
+            f"{max(spacing):.3g} mm along {axis} cannot be matched."
+        )
+
+
+def _coarser_axes(fixed: Sight, moving: Sight) -> Iterator[str]:
+    """Axes along which the moving image tells much less than the fixed one; the other way round nothing is lost."""
+    for axis, ours, theirs in zip("xyz", fixed.spacing_xyz, moving.spacing_xyz, strict=False):
+        if theirs >= COARSER * ours:
+            yield (
+                f"The moving image is coarser along {axis} ({theirs:.3g} mm against {ours:.3g} mm): along {axis} the "
+                f"displacement is known to a part of {theirs:.3g} mm only."
+            )
+
+
+def _overlap(story: Story) -> Iterator[str]:
+    if story.initial:
+        yield "The images lie as the initial transform says."
+        return
+    ours, theirs = shares(story.fixed.grid, story.moving.grid)
+    if not ours:
+        yield "By their headers the images do not overlap at all: only an alignment can bring them together."
+    elif min(ours, theirs) > 1 - 1e-9:
+        yield "By their headers both images show the same box."
+    else:
+        where = f"the boxes share {100 * ours:.0f} % of the fixed and {100 * theirs:.0f} % of the moving image"
+        little = max(ours, theirs) < LITTLE
+        if little:
+            yield f"By their headers {where}, which is little: look at the result."
+        elif ours < LITTLE:
+            yield f"By their headers {where}: in the rest of the fixed image the displacement is only continued."
+        else:
+            yield f"By their headers {where}."
+
+
+def of_settings(story: Story) -> Iterator[str]:
+    """The grids, the search and the refinement."""
+    yield _alignment(story)
+    yield _reading(story)
+    yield _features(story)
+    if story.chosen.coarse.enabled:
+        yield _search(story)
+    else:
+        yield "There is no search, as set: the refinement starts where the images lie."
+    if story.chosen.refine.enabled:
+        yield _refinement(story)
+    else:
+        yield "There is no refinement, as set."
+    if min(n for n in story.fixed.grid.shape if n > 1 or story.fixed.grid.voxels == 1) < TINY:
+        yield (
+            f"The fixed image has fewer than {TINY} {_elements(story.fixed)} along an axis: "
+            "there is little to go by, look at the result."
+        )
+
+
+def _alignment(story: Story) -> str:
+    align = story.chosen.align
+    if align.transform == "none":
+        return "There is no alignment, as set."
+    if story.initial:
+        stands = ", which stands where nothing near it matches clearly better" if align.transform == "auto" else ""
+        return (
+            f"The alignment is not searched for but starts from the initial transform{stands}; one that is not linear "
+            "is taken as it is."
+        )
+    turned = f"turned by up to {align.largest_rotation_deg(story.fixed.grid.dimension):.3g}°, "
+    if align.transform == "auto":
+        return (
+            f"First an alignment is looked for, {turned}rigid or, where that matches clearly better, affine; "
+            "one that is not clearly better than the headers is left out."
+        )
+    turned = "" if align.transform == "translation" else turned
+    return f"First an alignment is looked for, {turned}{align.transform}, as set."
+
+
+def _reading(story: Story) -> str:
+    spacing = story.chosen.features.spacing_mm or 0.0
+    best = story.ample.features.spacing_mm or 0.0
+    fixed = story.fixed.grid
+    finest = min(fixed.spacing)
+    if story.given.features.spacing_mm is not None:
+        why = "as set"
+    elif spacing > CUBIC * best:
+        why = f"coarser than the {best:.3g} mm that this image deserves, to fit in memory"
+    elif spacing <= CUBIC * finest:
+        why = "the fixed image's smallest spacing"
+    elif fixed.dimension == 2:
+        why = f"so that the fixed image has no more than {MOST_PIXELS / 1e6:.1f} million pixels"
+    elif fixed.voxels >= MOST_VOXELS / 4:
+        why = f"so that the fixed image has no more than {MOST_VOXELS / 1e6:.0f} million voxels"
+    else:
+        why = f"a compromise: {finest:.3g} mm along all axes would be many more voxels than were measured"
+    elements = "square pixels" if fixed.dimension == 2 else "cubic voxels"
+    return f"Both images are read in {elements} of {spacing:.3g} mm: {why}."
+
+
+def _features(story: Story) -> str:
+    chosen, given, fixed = story.chosen, story.given, story.fixed.grid
+    pooling, spacing = chosen.features.pooling or 1, chosen.features.spacing_mm or 0.0
+    names = " and ".join(dict.fromkeys(model.model for model in chosen.models))
+    if given.features.pooling is not None:
+        why = "as set"
+    elif pooling != story.ample.features.pooling:
+        why = "less dense than usual, to fit in memory"
+    elif is_small(fixed, spacing):
+        why = "the image is small, so they are kept at full resolution"
+    else:
+        why = "at full resolution so large an image would take several times as long for little"
+    return f"Features of {names} are averaged over blocks of {pooling * spacing:.3g} mm: {why}."
+
+
+def _search(story: Story) -> str:
+    _, levels = layout(story.fixed.grid, story.moving.grid, story.chosen, initial=story.initial)
+    reach = sum(level.reach_mm for level in levels)
+    given = story.given.coarse
+    extent = min(story.fixed.grid.extent_mm)
+    apart = f"on nodes {', then '.join(f'{level.spacing_mm:.3g}' for level in levels)} mm apart"
+    both = "in both directions " if story.chosen.coarse.inverse_consistency else ""
+    if given.levels is not None:
+        why = "as the levels that were set reach"
+    elif given.reach_mm is not None:
+        rounded = f", rounded up to whole nodes: {reach:.3g} mm" if reach > given.reach_mm + 1e-6 else ""
+        return f"The search {both}goes up to {given.reach_mm:.3g} mm along each axis as set{rounded}, {apart}."
+    elif story.fixed.grid.dimension == 2 and not is_small(story.fixed.grid, story.chosen.features.spacing_mm or 1.0):
+        why = f"a twelfth of the shortest extent, {extent:.3g} mm, in whole nodes"
+    elif extent < 60:
+        why = f"half the shortest extent, {extent:.3g} mm, in whole nodes"
+    else:
+        why = "30 mm, about what breathing and posture do, in whole nodes"
+    return f"The search {both}goes up to {reach:.3g} mm along each axis ({why}), {apart}."
+
+
+def _refinement(story: Story) -> str:
+    refine = story.chosen.refine
+    if story.given.refine.symmetric is not None:
+        why = "as set"
+    elif refine.symmetric:
+        why = "because the image is small"
+    elif story.ample.refine.symmetric:
+        why = "to fit in memory"
+    else:
+        why = "because two take nearly twice as long"
+    ways = "in both directions" if refine.symmetric else "in one direction"
+    return (
+        f"The refinement, {ways} ({why}), moves control points {refine.control_mm or 0.0:.3g} mm apart, at most "
+        f"{refine.iterations} steps on each of {refine.levels} resolutions, by the distance {distances(story.chosen)}."
+    )
+
+
+def memory(wanted: int, needed: int, usable: int, output: int, device: str) -> str:
+    """What it takes, of what there is, and what to do where that is too little."""
+    there = f"about {needed / 1e9:.2g} GB of the {usable / 1e9:.2g} GB that may be used ({device})"
+    if needed > usable:
+        whole = 2 * output > needed
+        advice = "crop the fixed image" if whole else "set features.spacing_mm larger, or crop the fixed image"
+        return f"It takes {there}, which is too much: {advice}."
+    if needed < wanted:
+        return f"It takes {there}; with finer settings it would have taken {wanted / 1e9:.2g} GB."
+    return f"It takes {there}."
+
+
+def _elements(image: Sight) -> str:
+    return "pixels" if image.grid.dimension == 2 else "voxels"
+
+
+def _size(image: Sight) -> str:
+    return " × ".join(map(str, image.grid.size_xyz))
+
+
+def _lengths(values: tuple[float, ...]) -> str:
+    return " × ".join(f"{value:.3g}" for value in values)

@@ -1,0 +1,244 @@
+"""How well features match at given places, and which way they pull: the data term of the refinement.
+
+A match reads its moving side where an index says and returns its distance and the gradient in the index. Knows nothing
+of regularity, and of networks only that somebody can run one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from semreg.core.fields import Field, Layer, Volume
+from semreg.core.geometry import Grid, index_map
+from semreg.core.sampling import base_index, inside, sample, transform_index
+from semreg.core.scattered import Table
+from semreg.distances import SMALL, Slope
+from semreg.registration.dense.terms import Term
+from semreg.transforms.bspline import SplineLattice, product
+
+CHUNK = 1 << 15
+"""Samples warped at once: small enough that their intermediate results stay in the processor's cache."""
+
+
+class Renewal(Protocol):
+    """Runs the models again while the field changes."""
+
+    def renewed(self, field: Field, spacing_mm: float) -> Sequence[Term]:
+        """The terms with the moving features of the image warped by ``field``, about ``spacing_mm`` apart."""
+
+    @property
+    def image(self) -> Volume:
+        """The moving image (1, *S) that the networks are given."""
+
+    @property
+    def grid(self) -> Grid:
+        """Where the networks see the warped image: the fixed image's working grid."""
+
+    @property
+    def image_weight(self) -> Volume | None:
+        """How much each voxel of ``image`` counts, (1, *S); None: all do."""
+
+    def features(self, warped: Tensor) -> list[Tensor]:
+        """Features (C, *S) of the warped image (1, *S) on ``grid``, one for each term; differentiable in ``warped``."""
+
+
+class Match(Protocol):
+    """Part of the data term."""
+
+    def index(self, coefficients: Tensor) -> Tensor:
+        """Where the samples are read in the moving image, (D, P), differentiable in ``coefficients``."""
+
+    def data(self, index: Tensor) -> tuple[float, Tensor]:
+        """The distance at ``index`` (D, P) and its gradient (D, P)."""
+
+    def weight(self, index: Tensor) -> Tensor:
+        """How much each sample counts, (P,)."""
+
+    def curvature(self) -> Tensor:
+        """An upper bound of its curvature for each coefficient."""
+
+    def redraw(self, generator: torch.Generator) -> None:
+        """Draw other channels, where that is asked for."""
+
+
+class SplineIndex:
+    """Where the samples of ``grid`` are read in a moving image on ``target`` under the displacement of a spline."""
+
+    def __init__(self, lattice: SplineLattice, grid: Grid, target: Grid, device: torch.device) -> None:
+        """Lay out the matrices; all three grids share their axes."""
+        self.bases = [b.to(device) for b in lattice.bases(lattice.positions(grid))]
+        # displacements come in voxels of the lattice's grid
+        ratio = [a / b for a, b in zip(lattice.grid.spacing, target.spacing, strict=True)]
+        self.unit = torch.tensor(ratio, device=device).reshape(-1, 1)
+        own = [a / b for a, b in zip(lattice.grid.spacing, grid.spacing, strict=True)]
+        self.voxels = torch.tensor(own, device=device).reshape(-1, *[1] * grid.dimension)
+        base = base_index(grid.shape, like=torch.empty(0, device=device))
+        self.base = transform_index(index_map(grid, target), base).flatten(1)
+
+    def __call__(self, coefficients: Tensor) -> Tensor:
+        """The index (D, P)."""
+        return self.base + product(coefficients, self.bases).flatten(1) * self.unit
+
+
+class TermMatch:
+    """The match of one term with features that are interpolated."""
+
+    def __init__(self, term: Term, lattice: SplineLattice) -> None:
+        """Lay out the features and the matrices of the spline."""
+        fixed, moving = term.fixed, term.moving
+        self.grid, device = fixed.grid, fixed.features.data.device
+        self.distance, self.factor, self._term = term.measure, term.factor, term
+        self.fixed = fixed.features.data.flatten(1).T.contiguous()
+        self.fixed_weight = None if fixed.weight is None else fixed.weight.data.flatten()
+        self.table = Table(moving.features.data)
+        self.index = SplineIndex(lattice, self.grid, moving.grid, device)
+
+    def data(self, index: Tensor) -> tuple[float, Tensor]:
+        """The distance at ``index`` (D, P) times the term's factor, and its gradient (D, P)."""
+        weight = self.weight(index)
+        if self.distance.slope is not None:
+            value, gradient = self._additive(index, weight, self.distance.slope)
+        else:
+            value, gradient = self._joint(index, weight)
+        return self.factor * value, gradient if self.factor == 1 else gradient.mul_(self.factor)
+
+    def _joint(self, index: Tensor, weight: Tensor) -> tuple[float, Tensor]:
+        """For a distance that sees all samples at once."""
+        readings = [self.table.at(part) for part in torch.split(index, CHUNK, 1)]
+        values = torch.cat([reading.values() for reading in readings]).requires_grad_()
+        distance = self.distance(self.fixed, values, weight, self.grid.shape)
+        distance.backward()  # type: ignore[no-untyped-call]
+        assert values.grad is not None  # noqa: S101  (for the type checker: backward has just filled it)
+        pulled = [r.pull(part) for r, part in zip(readings, torch.split(values.grad, CHUNK), strict=True)]
+        return float(distance.detach()), torch.cat(pulled, 1)
+
+    def _additive(self, index: Tensor, weight: Tensor, slope: Slope) -> tuple[float, Tensor]:
+        """For a distance that is a weighted mean over samples: chunk by chunk, while it is in the cache."""
+        total, gradient = 0.0, torch.empty_like(index)
+        share = weight / weight.sum().clamp(min=SMALL)
+        for first in range(0, index.shape[1], CHUNK):
+            part = slice(first, first + CHUNK)
+            reading = self.table.at(index[:, part])
+            value, pull = slope(self.fixed[part], reading.values(), share[part])
+            total += value
+            gradient[:, part] = reading.pull(pull)
+        return total, gradient
+
+    def weight(self, index: Tensor) -> Tensor:
+        """How much each sample counts, (P,): inside the moving image and both masks."""
+        return sample_weight(self._term, index, self.fixed_weight)
+
+    def curvature(self) -> Tensor:
+        """From the fixed features' gradients."""
+        curvature = self.distance.curvature(self.fixed, self.fixed_weight, self.grid.shape)
+        share = self.factor * curvature * len(self.fixed) / self.grid.voxels
+        energy = _energy(self._term.fixed)
+        return share * product(energy * self.index.voxels**2, [b.T for b in self.index.bases])
+
+    def redraw(self, generator: torch.Generator) -> None:
+        """Draw ``subset`` channels of the term."""
+        term = self._term
+        if not 0 < term.subset < len(term.fixed.features.data):
+            return
+        order = torch.randperm(len(term.fixed.features.data), generator=generator)[: term.subset].sort().values
+        order = order.to(self.fixed.device)
+        self.fixed = term.fixed.features.data[order].flatten(1).T.contiguous()
+        self.table = Table(term.moving.features.data[order])
+
+
+class ImageMatch:
+    """The match of all terms through the networks themselves, which are differentiated: the mode ``jacobian``."""
+
+    def __init__(self, terms: Sequence[Term], lattice: SplineLattice, renewal: Renewal) -> None:
+        """``terms`` hold the fixed features; the moving image and the networks are those of ``renewal``."""
+        self._terms, self._renewal = terms, renewal
+        device = terms[0].fixed.features.data.device
+        self.table = Table(renewal.image.data.to(device))
+        self.index = SplineIndex(lattice, renewal.grid, renewal.image.grid, device)
+
+    def data(self, index: Tensor) -> tuple[float, Tensor]:
+        """The sum of all distances with the image read at ``index`` (D, P), and its gradient (D, P)."""
+        reading = self.table.at(index)
+        warped = reading.values().requires_grad_()
+        image = warped.T.reshape(1, *self._renewal.grid.shape)
+        total = index.new_zeros(())
+        for term, moving in zip(self._terms, self._renewal.features(image), strict=True):
+            fixed = term.fixed.features.data.flatten(1).T
+            weight = self._sample_weight(term, index)
+            distance = term.measure(fixed, moving.flatten(1).T.to(fixed), weight, term.fixed.grid.shape)
+            total = total + term.factor * distance
+        (gradient,) = torch.autograd.grad(total, warped)
+        return float(total.detach()), reading.pull(gradient)
+
+    def _sample_weight(self, term: Term, index: Tensor) -> Tensor:
+        """How much each sample of a layer counts: where its place in the image is read inside of the moving image."""
+        counts = self.weight(index).reshape(1, *self._renewal.grid.shape)
+        weight = Volume(counts, self._renewal.grid).averaged_on(term.fixed.grid).data.flatten()
+        return weight if term.fixed.weight is None else weight * term.fixed.weight.data.flatten()
+
+    def weight(self, index: Tensor) -> Tensor:
+        """How much each voxel counts, (P,): inside the moving image and its mask."""
+        weight = inside(index, self._renewal.image.grid.shape).to(index.dtype)
+        share = self._renewal.image_weight
+        return weight if share is None else weight * sample(share.data.to(index), index)[0]
+
+    def curvature(self) -> Tensor:
+        """Not known; that of the interpolated features stands for it."""
+        raise NotImplementedError
+
+    def redraw(self, generator: torch.Generator) -> None:
+        """All channels are compared."""
+
+
+def sample_weight(term: Term, index: Tensor, fixed_weight: Tensor | None) -> Tensor:
+    """How much samples at ``index`` (D, P) of the moving layer count: inside it and both masks."""
+    weight = inside(index, term.moving.grid.shape).to(index.dtype)
+    if term.moving.weight is not None:
+        share = term.moving.weight.data
+        # a sample between a known and an excluded feature would mix the two
+        known = sample((share > 0).to(share.dtype), index, outside=0.0)[0] > 1 - SMALL
+        weight = weight * known * sample(share, index)[0]
+    return weight if fixed_weight is None else weight * fixed_weight
+
+
+def distance_at(terms: Sequence[Term], field: Field) -> float:
+    """The sum of the terms' distances with the moving features read through ``field``; NaN without overlap."""
+    total = 0.0
+    for term in terms:
+        fixed, moving = term.fixed, term.moving
+        index = transform_index(index_map(fixed.grid, moving.grid), field.on(fixed.grid).index()).flatten(1)
+        weight = inside(index, moving.grid.shape).to(index.dtype)
+        for layer, where in ((moving, index), (fixed, None)):
+            if layer.weight is not None:
+                data = layer.weight.data
+                weight = weight * (data.flatten() if where is None else sample(data, where, outside=0.0)[0])
+        if not bool((weight > 0).any()):
+            return math.nan
+        table = Table(moving.features.data)
+        values = torch.cat([table.at(part).values() for part in torch.split(index, CHUNK, 1)])
+        rows = fixed.features.data.flatten(1).T
+        total += term.factor * float(term.measure(rows, values, weight, fixed.grid.shape))
+    return total
+
+
+def _energy(layer: Layer) -> Tensor:
+    """Squared differences between neighbouring features along each axis, summed over the channels, (D, *S).
+
+    Differences to excluded voxels do not count.
+    """
+    features = layer.features.data
+    energy = features.new_zeros((features.ndim - 1, *features.shape[1:]))
+    for axis, n in enumerate(features.shape[1:]):
+        if n > 1:
+            squared = features.diff(dim=axis + 1).square().sum(0)
+            if layer.weight is not None:
+                known = layer.weight.data[0] > 0
+                squared = squared * (known.narrow(axis, 0, n - 1) & known.narrow(axis, 1, n - 1))
+            energy[axis].narrow(axis, 0, n - 1).add_(squared, alpha=0.5)
+            energy[axis].narrow(axis, 1, n - 1).add_(squared, alpha=0.5)
+    return energy

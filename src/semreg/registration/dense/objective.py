@@ -1,0 +1,160 @@
+"""The objective of one level of the refinement as a function of the spline's coefficients, and its gradient.
+
+Distance of the features, diffusion of the displacement and a penalty on compression beyond a limit. Knows nothing of
+feature models and of how the objective is lowered.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from semreg.config import RefineConfig
+from semreg.core.fields import Volume
+from semreg.core.sampling import smooth
+from semreg.errors import ConfigError, DivergedError
+from semreg.registration.dense.data_term import ImageMatch, Match, Renewal, TermMatch
+from semreg.registration.dense.smoothness import Smoothness
+from semreg.registration.dense.subsampled import DrawnMatch
+from semreg.registration.dense.terms import ALIKE, Term, device_of
+from semreg.transforms.bspline import SplineLattice
+
+PATCH_VOXELS = 4
+"""Half width of the means over which a displacement must be smooth for features to be extracted anew through it."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The objective at some coefficients."""
+
+    coefficients: Tensor
+    distance: float
+    value: float
+    gradient: Tensor
+
+
+class Problem:
+    """The objective of one level as a function of the spline's coefficients."""
+
+    def __init__(
+        self,
+        terms: Sequence[Term],
+        lattice: SplineLattice,
+        config: RefineConfig,
+        renewal: Renewal | None = None,
+        stiffness: Volume | None = None,
+    ) -> None:
+        """Lay out the features and the matrices of the spline."""
+        self.lattice = lattice
+        self.config = config
+        self.renewal = renewal
+        self.device = device_of(terms)
+        self.spacing_mm = min(min(term.fixed.grid.spacing) for term in terms)
+        self.terms = tuple(terms)
+        self.bounds: list[Match] = [TermMatch(term, lattice) for term in terms]
+        self.matches = self._drawn(self.bounds)
+        if config.mode == "jacobian":
+            if renewal is None:
+                raise ConfigError("expected a network to differentiate for the mode jacobian, got none: name a model")
+            self.matches = [ImageMatch(terms, lattice, renewal)]
+        self.smoothness = Smoothness(lattice, config, self.device, stiffness)
+        self.scale = ALIKE
+        self.bounded = all(term.measure.zero_at_match for term in terms)
+        self.redraws = config.sampling < 1 or (any(term.subset for term in terms) and config.mode == "static")
+        self._anchor: Tensor | None = None
+
+    def _drawn(self, matches: list[Match]) -> list[Match]:
+        """The matches at the share of their samples that the settings ask for."""
+        if self.config.sampling == 1:
+            return list(matches)
+        return [DrawnMatch(match, self.config.sampling) for match in matches if isinstance(match, TermMatch)]
+
+    def shaped(self, coefficients: Tensor) -> Tensor:
+        """The coefficients of the displacement itself, smoothed where the settings ask for it."""
+        return smooth(coefficients, passes=self.config.smoothing) if self.config.smoothing else coefficients
+
+    def unit(self, distance: float) -> float:
+        """What the regularity is relative to if ``distance`` is the one at the start."""
+        if self.config.balance == "raw":
+            return self.terms[0].factor / self.terms[0].share  # the same for all terms: that of a distance of 1
+        return distance if self.bounded and self.config.relative_to == "start" else self.scale
+
+    def evaluate(self, coefficients: Tensor, unit: float | None) -> Evaluation:
+        """The objective and its gradient; ``unit`` is what the regularity is relative to (None: by this distance)."""
+        variable = coefficients.detach().requires_grad_()
+        shaped = self.shaped(variable)
+        distance = 0.0
+        places, pulls = [], []
+        for match in self.matches:
+            index = match.index(shaped if self._anchor is None else shaped - self._anchor)
+            value, pull = match.data(index.detach())
+            distance += value
+            places.append(index)
+            pulls.append(pull)
+        if unit is None:
+            unit = self.unit(distance)
+        regularity, stiff = self.smoothness.pull(shaped.detach(), unit)
+        torch.autograd.backward([*places, shaped], [*pulls, stiff])
+        value, gradient = distance + unit * regularity, variable.grad
+        if gradient is None or not (math.isfinite(value) and _finite(gradient)):
+            raise DivergedError(
+                f"expected finite values in the refinement, got a distance of {distance}: "
+                "lower refine.step_mm, or check the images for extreme values"
+            )
+        return Evaluation(coefficients.detach(), distance, value, gradient)
+
+    def renew(self, coefficients: Tensor) -> None:
+        """Extract the moving features anew from the image warped by the smooth part of ``coefficients``.
+
+        A model sees patches: what varies within one is no motion of the patch. Baked into the image, it would come
+        back as a difference of the features, and be answered by still rougher displacements. So features are read
+        through what is not smooth, as before.
+        """
+        if self.renewal is None:
+            raise ConfigError("expected images to extract features from again, got none: set refine.update_every=0")
+        anchor = self.shaped(coefficients.detach())
+        radius = round(PATCH_VOXELS / max(self.lattice.step))
+        anchor = smooth(anchor, radius=radius, passes=2) if radius else anchor
+        renewed = self.renewal.renewed(self.lattice.field(anchor, self.lattice.grid), self.spacing_mm)
+        pairs = zip(renewed, self.terms, strict=True)
+        counted = [replace(new, scale=old.scale, radius=old.radius) for new, old in pairs]
+        self.matches = self._drawn([TermMatch(term, self.lattice) for term in counted])
+        self._anchor = anchor
+
+    def redraw(self, generator: torch.Generator) -> None:
+        """Draw other channels for the terms that ask for it, and other samples where not all are compared."""
+        for match in self.matches:
+            match.redraw(generator)
+
+    def overlap(self, coefficients: Tensor) -> bool:
+        """Whether any sample of any term counts."""
+        shaped = self.shaped(coefficients)
+        return any(bool((match.weight(match.index(shaped)) > 0).any()) for match in self.bounds)
+
+    def curvature(self, unit: float) -> Tensor:
+        """An upper bound of the objective's curvature for each coefficient, from the fixed features' gradients."""
+        bound = torch.stack([match.curvature() for match in self.bounds]).sum(0)
+        bound = self.smoothness.curved(bound, unit)
+        return bound.clamp(min=1e-3 * float(bound.mean()) + 1e-30)
+
+    def longest_step(self, config: RefineConfig) -> Tensor:
+        """The longest step of a coefficient per axis, in voxels of the lattice's grid, (D, 1, …)."""
+        finest = min(self.lattice.grid.spacing)
+        voxel = self.spacing_mm
+        step = voxel if config.step_mm is None else config.step_mm * voxel / finest
+        lengths = [step / s for s in self.lattice.grid.spacing]
+        return torch.tensor(lengths, device=self.device).reshape(-1, *[1] * self.lattice.grid.dimension)
+
+    def regularity(self, coefficients: Tensor) -> Tensor:
+        """Weighted diffusion and folding penalty, relative to a distance of 1."""
+        return self.smoothness.value(coefficients)
+
+
+def _finite(x: Tensor) -> bool:
+    """Whether all values are; without a copy of them."""
+    low, high = torch.aminmax(x)
+    return math.isfinite(float(low)) and math.isfinite(float(high))

@@ -1,0 +1,230 @@
+"""Refinement: descent on the control points of a spline, through the warp of the moving features.
+
+The distance of the features, the diffusion of the displacement and a penalty on compression beyond a limit are
+lowered together, from coarse to fine. Knows nothing of feature models.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from semreg.config import RefineConfig
+from semreg.core.fields import Field, Volume
+from semreg.core.geometry import Grid
+from semreg.errors import GeometryError
+from semreg.registration.dense.adam import adam
+from semreg.registration.dense.data_term import Renewal
+from semreg.registration.dense.objective import Evaluation, Problem
+from semreg.registration.dense.stiffness import stiffened
+from semreg.registration.dense.terms import Term
+from semreg.registration.dense.unfold import unfold
+from semreg.runtime.events import OnStep, Step
+from semreg.transforms.bspline import SplineLattice
+
+__all__ = ["LevelReport", "Refined", "descend", "lattice_of", "refine", "unfold"]
+
+CONTROL_VOXELS = 4
+"""Spacing of the control points in feature voxels where the settings leave it open."""
+EQUAL = 1e-6
+"""A distance below this share of the features' own variation is rounding: there is nothing to refine."""
+MEMORY = 6
+"""Steps that the quasi-Newton direction remembers."""
+PATIENCE = 5
+"""Steps over which the objective must fall by the tolerance."""
+
+
+@dataclass(frozen=True)
+class LevelReport:
+    """How one level ended."""
+
+    spacing_mm: float
+    """Spacing of the features."""
+    iterations: int
+    reason: str
+    """Why it stopped, as a sentence."""
+    distance_before: float
+    distance_after: float
+    objective: tuple[float, ...]
+    """The objective at the start and after each step."""
+    returned: int
+    """After which step the control points were as they are returned; 0: the start."""
+
+
+@dataclass(frozen=True)
+class Refined:
+    """Control points after the refinement: ``coefficients`` (D, ...) of ``lattice``, and a report per level."""
+
+    lattice: SplineLattice
+    coefficients: Tensor
+    levels: tuple[LevelReport, ...]
+
+
+def lattice_of(grid: Grid, config: RefineConfig, factor: int = 1) -> SplineLattice:
+    """Control points for a level whose features are ``factor`` times as far apart as the samples of ``grid``."""
+    spacing = (CONTROL_VOXELS * min(grid.spacing) if config.control_mm is None else config.control_mm) * factor
+    return SplineLattice(grid, tuple(spacing / s for s in grid.spacing))
+
+
+def refine(  # noqa: PLR0913, PLR0917 - what is compared, where from, how, and who is told
+    terms: Sequence[Term],
+    grid: Grid,
+    initial: Field,
+    config: RefineConfig,
+    on_step: OnStep | None = None,
+    renewal: Renewal | None = None,
+    stiffness: Volume | None = None,
+) -> Refined:
+    """Lower the distance between the fixed and the warped moving features of all terms, starting at ``initial``.
+
+    The layers of all terms share the axes of ``grid``, on which the control points are counted. ``renewal`` gives
+    features of the warped image, for the modes that ask for them. ``stiffness`` weighs the regularity from place to
+    place, see ``Smoothness``. Raises GeometryError where no sample of the images
+    can be compared and DivergedError for values that are not finite.
+    """
+    started = time.perf_counter()
+    reports: list[LevelReport] = []
+    field = initial
+    for number in range(1, config.levels + 1):
+        factor = 2 ** (config.levels - number)
+        lattice = lattice_of(grid, config, factor)
+
+        def report(iteration: int, value: float, objective: float, level: int = number) -> None:
+            if on_step is not None:
+                on_step(
+                    Step(
+                        stage="refine", level=level, levels=config.levels, iteration=iteration,
+                        iterations=config.iterations, value=value, seconds=time.perf_counter() - started,
+                        objective=objective,
+                    )
+                )  # fmt: skip
+
+        whole = factor == 1 or config.mode == "jacobian"  # a network sees the image as it is
+        near = list(terms) if whole else [term.pooled(factor * min(grid.spacing)) for term in terms]
+        problem = Problem(near, lattice, config, renewal, stiffness)
+        start = lattice.fit(field)
+        if stiffness is not None:
+            start = stiffened(lattice, start, stiffness)
+        coefficients, outcome = descend(problem, start, config, report)
+        reports.append(outcome)
+        if stiffness is not None:
+            coefficients = stiffened(lattice, coefficients, stiffness)
+        field = lattice.field(coefficients, grid)
+    return Refined(lattice, coefficients, tuple(reports))
+
+
+def descend(
+    problem: Problem, start: Tensor, config: RefineConfig, report: Callable[[int, float, float], None]
+) -> tuple[Tensor, LevelReport]:
+    """Lower the objective from ``start``: coefficients of the displacement, and how it ended.
+
+    ``report`` gets the number of the step, the distance, and the objective relative to the unit of its regularity.
+    """
+    _check_overlap(overlap=problem.overlap(start))
+    first = problem.evaluate(start, None)
+    if problem.bounded and first.distance <= EQUAL * problem.scale:
+        return problem.shaped(start), _report(problem, "the features are equal already", first, first, [], 0)
+    unit = problem.unit(first.distance)
+
+    def tell(iteration: int, at: Evaluation) -> None:
+        report(iteration, at.distance, at.value / unit)
+
+    if config.optimizer == "adam":
+        best, objective, returned = adam(problem, first, unit, config, tell)
+        reason = f"made all {config.iterations} steps"
+    else:
+        best, objective, reason = _lbfgs(problem, first, unit, config, tell)
+        returned = len(objective) - 1
+    return problem.shaped(best.coefficients), _report(problem, reason, first, best, objective, returned)
+
+
+def _lbfgs(
+    problem: Problem, first: Evaluation, unit: float, config: RefineConfig, tell: Callable[[int, Evaluation], None]
+) -> tuple[Evaluation, list[float], str]:
+    """The best point, the objective at the start and after each step, and why it ended.
+
+    Quasi-Newton steps (L-BFGS: Liu, Nocedal, Mathematical Programming 1989) on coefficients scaled by an upper bound
+    of their curvature. A step is never longer than the configuration allows, and halved where the objective rises.
+    """
+    generator = torch.Generator().manual_seed(torch.initial_seed())
+    inverse = 1 / problem.curvature(unit)
+    longest = problem.longest_step(config)
+    best = first
+    memory: list[tuple[Tensor, Tensor]] = []
+    objective = [best.value]
+    since = 0  # the step from which on the objective is the same function
+    direction, length = _limited(-inverse * best.gradient, longest), 1.0
+    reason = f"reached the largest number of iterations, {config.iterations}"
+    for iteration in range(1, config.iterations + 1):
+        if problem.redraws or (config.update_every and iteration > 1 and (iteration - 1) % config.update_every == 0):
+            if problem.redraws:
+                problem.redraw(generator)
+            else:
+                problem.renew(best.coefficients)
+            best = problem.evaluate(best.coefficients, unit)  # the objective is another one now
+            memory, length, since = [], 1.0, len(objective)
+            direction = _limited(_quasi_newton(best.gradient, memory, inverse), longest)
+        trial = problem.evaluate(best.coefficients + length * direction, unit)
+        if trial.value <= best.value:
+            memory = _remembered(memory, trial, best)
+            best, length = trial, 1.0
+            direction = _limited(_quasi_newton(best.gradient, memory, inverse), longest)
+        else:
+            length /= 2
+        objective.append(best.value)
+        tell(iteration, best)
+        if _stalled(objective[since:], config.tolerance):
+            reason = f"the objective fell by less than {config.tolerance:g} of itself over {PATIENCE} steps"
+            break
+    return best, objective, reason
+
+
+def _limited(step: Tensor, longest: Tensor) -> Tensor:
+    """The step, shortened as a whole where one control point would move further than ``longest`` per axis."""
+    return step / max(1.0, float((step.abs() / longest).max()))
+
+
+def _remembered(memory: list[tuple[Tensor, Tensor]], new: Evaluation, old: Evaluation) -> list[tuple[Tensor, Tensor]]:
+    """The last steps and what they changed in the gradient; only those along which the objective curves upwards."""
+    step, change = new.coefficients - old.coefficients, new.gradient - old.gradient
+    if float((step * change).sum()) <= 0:
+        return memory
+    return [*memory, (step, change)][-MEMORY:]
+
+
+def _quasi_newton(gradient: Tensor, memory: list[tuple[Tensor, Tensor]], inverse: Tensor) -> Tensor:
+    """The two-loop recursion of L-BFGS with the diagonal ``inverse`` as the first guess of the inverse Hessian."""
+    vector, shares = gradient, []
+    for step, change in reversed(memory):
+        share = (step * vector).sum() / (step * change).sum()
+        shares.append(share)
+        vector = vector - share * change
+    vector = vector * inverse
+    if memory:
+        step, change = memory[-1]
+        vector = vector * ((step * change).sum() / (change * inverse * change).sum())
+    for (step, change), share in zip(memory, reversed(shares), strict=True):
+        vector = vector + step * (share - (change * vector).sum() / (step * change).sum())
+    return -vector
+
+
+def _report(
+    problem: Problem, reason: str, first: Evaluation, last: Evaluation, objective: list[float], returned: int
+) -> LevelReport:
+    spacing, steps = problem.spacing_mm, max(0, len(objective) - 1)
+    return LevelReport(spacing, steps, reason, first.distance, last.distance, tuple(objective), returned)
+
+
+def _stalled(objective: list[float], tolerance: float) -> bool:
+    return len(objective) > PATIENCE and objective[-1 - PATIENCE] - objective[-1] < tolerance * abs(objective[-1])
+
+
+def _check_overlap(*, overlap: bool) -> None:
+    if not overlap:
+        raise GeometryError(
+            "expected voxels that both images (and masks) show, got none: check the masks, or give an initial transform"
+        )

@@ -1,0 +1,149 @@
+"""How smooth the displacement of a spline is, as a function of its coefficients, and which way that pulls them.
+
+Knows nothing of features. The derivatives have D² components at each place, more than all else in a step: they are
+computed slab by slab, value and gradient together, and none outlives its slab.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from semreg.config import RefineConfig
+from semreg.core.fields import Volume
+from semreg.core.regularity import determinant, diffusion, weighted_diffusion
+from semreg.transforms.bspline import SplineLattice, blocks, product
+
+SLAB_PLACES = 1 << 18
+"""Places whose derivatives are held at once on the CPU: few enough that they stay near the processor."""
+MOST_PLACES = 1 << 23
+"""The same on other devices, where only memory counts."""
+
+
+@dataclass(frozen=True)
+class Slab:
+    """Some planes of places: which control points they see along the first axis, and their matrices.
+
+    ``bases[axis]`` holds a matrix per axis for the derivative along ``axis``; ``stiffness`` (*S) the map there, if any.
+    """
+
+    seen: slice
+    bases: list[list[Tensor]]
+    stiffness: Tensor | None = None
+
+
+class Smoothness:
+    """Weighted diffusion of a spline's displacement and a penalty on compression beyond a limit.
+
+    With a map of the stiffness w the squared gradient |∇u|² is multiplied by w where w is below 1. Above, the squared
+    strain |∇u + ∇uᵀ|²/4 is added w − 1 times: what is stiff keeps its shape and may turn by small angles.
+    """
+
+    def __init__(
+        self, lattice: SplineLattice, config: RefineConfig, device: torch.device, stiffness: Volume | None = None
+    ) -> None:
+        """The derivatives are checked at two places per control interval, not more than there are samples."""
+        self.config = config
+        positions = []
+        for n, step in zip(lattice.grid.shape, lattice.step, strict=True):
+            count = 1 if n == 1 else min(n, max(2, math.ceil(2 * (n - 1) / step)))
+            positions.append(np.linspace(0.0, n - 1.0, count))
+        dimension = lattice.grid.dimension
+        self.bases = [[b.to(device) for b in lattice.bases(positions, axis)] for axis in range(dimension)]
+        """A matrix per axis for the derivative along each."""
+        self.places = math.prod(len(p) for p in positions)
+        spacing = torch.tensor(lattice.grid.spacing, device=device)
+        self.unit = (spacing[:, None] / spacing[None]).reshape(dimension, dimension, *[1] * dimension)
+        """From voxels per voxel to mm per mm."""
+        self.stiffness = None
+        if stiffness is not None:
+            steps = [float(p[-1]) / (len(p) - 1) if len(p) > 1 else 1.0 for p in positions]
+            places = lattice.grid.lattice([0.0] * dimension, steps, [len(p) for p in positions])
+            self.stiffness = stiffness.on(lattice.grid, outside=1.0).averaged_on(places).data[0].to(device)
+        self.slabs = self._slabs(SLAB_PLACES if device.type == "cpu" else MOST_PLACES)
+
+    def _slabs(self, most: int) -> list[Slab]:
+        """All places, about ``most`` at a time."""
+        planes = len(self.bases[0][0])
+        size = max(1, most * planes // self.places)
+        slabs = []
+        for number in range(0, planes, size):
+            rows = slice(number, min(number + size, planes))
+            # value and derivative of a spline see the same control points, but for a zero at the end of their reach
+            spans = [blocks(bases[0][rows], size)[0][1] for bases in self.bases]
+            seen = slice(min(s.start for s in spans), max(s.stop for s in spans))
+            cut = [[bases[0][rows, seen], *bases[1:]] for bases in self.bases]
+            slabs.append(Slab(seen, cut, None if self.stiffness is None else self.stiffness[rows]))
+        return slabs
+
+    def value(self, coefficients: Tensor) -> Tensor:
+        """The sum of both at ``coefficients`` (D, *control points): a mean over the places, without unit."""
+        total = coefficients.new_zeros(())
+        for slab in self.slabs:
+            part = coefficients[:, slab.seen]
+            gradient = torch.stack([product(part, bases) for bases in slab.bases], 1).mul_(self.unit)
+            total = total + self._value(gradient, self._shortfall(gradient), slab.stiffness)
+        return total
+
+    def pull(self, coefficients: Tensor, unit: float) -> tuple[float, Tensor]:
+        """The value, and ``unit`` times its gradient in the coefficients."""
+        total, pull = coefficients.new_zeros(()), torch.zeros_like(coefficients)
+        for slab in self.slabs:
+            part = coefficients[:, slab.seen].detach().requires_grad_()
+            columns = [product(part, bases) for bases in slab.bases]
+            gradient = torch.stack([c.detach() for c in columns], 1).mul_(self.unit)
+            shortfall = self._shortfall(gradient)
+            total = total + self._value(gradient, shortfall, slab.stiffness)
+            slope = self._slope(gradient, shortfall, unit, slab.stiffness).mul_(self.unit)
+            (found,) = torch.autograd.grad(columns, part, list(slope.unbind(1)))
+            pull[:, slab.seen] += found
+        return float(total), pull
+
+    def _shortfall(self, gradient: Tensor) -> Tensor | None:
+        """How far the determinant is below the limit, (*S); None if that costs nothing."""
+        if not self.config.folding:
+            return None
+        return torch.clamp(self.config.minimum_jacobian - determinant(gradient), min=0)
+
+    def _value(self, gradient: Tensor, shortfall: Tensor | None, stiffness: Tensor | None) -> Tensor:
+        """The part of a slab with derivatives ``gradient`` (D, D, *S)."""
+        energy = diffusion(gradient) if stiffness is None else weighted_diffusion(gradient, stiffness)
+        result = self.config.diffusion * energy
+        if shortfall is not None:
+            result = result + self.config.folding * shortfall.square().mean()
+        return result * (gradient[0, 0].numel() / self.places)
+
+    def _slope(self, gradient: Tensor, shortfall: Tensor | None, unit: float, stiffness: Tensor | None) -> Tensor:
+        """``unit`` times the derivative of the value in ``gradient``, which it overwrites: (D, D, *S)."""
+        scale = gradient.new_tensor(unit)
+        slope, twice = gradient, 2 * (scale * self.config.diffusion / self.places)
+        if shortfall is None:
+            return _weigh(slope, stiffness).mul_(twice)
+        rows = shortfall.flatten().nonzero()[:, 0]
+        folded = gradient.flatten(2)[..., rows].requires_grad_()
+        squares = torch.clamp(self.config.minimum_jacobian - determinant(folded), min=0).square().sum()
+        (found,) = torch.autograd.grad(squares, folded, scale * self.config.folding / self.places)
+        _weigh(slope, stiffness).mul_(twice).flatten(2).index_add_(2, rows, found)
+        return slope
+
+    def curved(self, bound: Tensor, unit: float) -> Tensor:
+        """``bound``, of the curvature for each coefficient, plus an upper bound of ``unit`` times the diffusion's."""
+        for axis, bases in enumerate(self.bases):
+            absolute = [b.abs() for b in bases]
+            rows = product(torch.ones_like(bound), absolute)
+            strength = self.unit[:, axis] ** 2 * 2 * self.config.diffusion * unit / self.places
+            rows = rows if self.stiffness is None else rows * self.stiffness
+            bound = bound + strength * product(rows, [b.T for b in absolute])
+        return bound
+
+
+def _weigh(gradient: Tensor, stiffness: Tensor | None) -> Tensor:
+    """Half the derivative of the (weighted) squared gradient in the gradient (D, D, *S), which it overwrites."""
+    if stiffness is None:
+        return gradient
+    strain = (gradient + gradient.transpose(0, 1)).mul_(0.5 * (stiffness - 1).clamp(min=0))
+    return gradient.mul_(stiffness.clamp(max=1)).add_(strain)

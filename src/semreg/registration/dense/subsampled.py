@@ -1,0 +1,45 @@
+"""The data term at some of the samples, drawn anew for each step. Knows nothing of regularity."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor
+
+from semreg.registration.dense.data_term import TermMatch
+
+
+class DrawnMatch:
+    """A match that compares a share of its samples, at least one; which ones is drawn with ``redraw``."""
+
+    def __init__(self, match: TermMatch, share: float) -> None:
+        """``share`` of the samples of ``match``, above 0 and up to 1; all until the first are drawn."""
+        self.whole = match
+        self.count = max(1, round(share * len(match.fixed)))
+        self.rows: Tensor | None = None
+        self.index = match.index
+        self.curvature = match.curvature
+
+    def data(self, index: Tensor) -> tuple[float, Tensor]:
+        """The distance of the drawn samples at ``index`` (D, P), and its gradient (D, P), 0 at all others."""
+        if self.rows is None:
+            return self.whole.data(index)
+        part = copy.copy(self.whole)
+        part.fixed = self.whole.fixed[self.rows]
+        if self.whole.fixed_weight is not None:
+            part.fixed_weight = self.whole.fixed_weight[self.rows]
+        value, slope = part.data(index[:, self.rows])
+        gradient = torch.zeros_like(index)
+        gradient[:, self.rows] = slope
+        return value, gradient
+
+    def weight(self, index: Tensor) -> Tensor:
+        """How much each sample counts, (P,), drawn or not."""
+        return self.whole.weight(index)
+
+    def redraw(self, generator: torch.Generator) -> None:
+        """Draw other samples, and other channels where that is asked for."""
+        self.whole.redraw(generator)
+        order = torch.randperm(len(self.whole.fixed), generator=generator)[: self.count]
+        self.rows = order.sort().values.to(self.whole.fixed.device)

@@ -1,0 +1,123 @@
+"""The best translation of all, for one rotation: the match of every shift at once, by Fourier transforms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.fft import next_fast_len
+from torch import Tensor
+
+from semreg.core.geometry import Matrix
+from semreg.registration.parametric.overlap import (
+    SMALL,
+    Describe,
+    Picture,
+    Seen,
+    describe_picture,
+    describe_through,
+    match,
+    turned_grid,
+    unrelated,
+)
+from semreg.transforms.maps import linear_about
+
+NEIGHBOURHOOD = 2
+"""Voxels around a peak that belong to it."""
+IMPOSSIBLE = -9.0
+"""The match where too little is compared."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A map that may be right."""
+
+    matrix: Matrix
+    match: float
+    overlap: float
+    """Share of the content that both images show, of the image that has less."""
+
+
+class ShiftSearch:
+    """Looks for the shifts at which two pictures match, the features of the fixed one transformed once."""
+
+    def __init__(self, fixed: Picture, moving: Picture, describe: Describe, minimum_overlap: float) -> None:
+        """Describe the fixed picture; both are on cubic voxels of one size."""
+        self.fixed = describe_picture(fixed, describe)
+        self.spacing = min(self.fixed.grid.spacing)
+        self.moving, self.describe, self.minimum_overlap = moving, describe, minimum_overlap
+        self.centre_moving = moving.image.grid.corners_xyz().mean(0)
+        self.most = min(float(fixed.content.data.sum()), float(moving.content.data.sum()))
+        self._transformed: dict[tuple[int, ...], list[Tensor]] = {}
+
+    def candidates(self, turn: Matrix, count: int = 2) -> list[Candidate]:
+        """The best shifts after a rotation (D, D), fixed → moving, best first; none where too little overlaps."""
+        back = linear_about(turn.T, self.centre_moving, self.centre_moving)
+        grid = turned_grid(self.moving, back, self.spacing, self.fixed.grid)
+        forth = linear_about(turn, self.centre_moving, self.centre_moving)
+        seen = describe_through(self.moving, forth, grid, self.describe)
+        matches, overlap = self._all_shifts(seen)
+        found = []
+        for _ in range(count):
+            number = int(matches.argmax())
+            value = float(matches.flatten()[number])
+            if value <= IMPOSSIBLE:
+                break
+            where = np.unravel_index(number, matches.shape)
+            # beyond what a shift forward can reach lie the shifts backward
+            shift = [
+                int(k) - n if k >= size else int(k)
+                for k, n, size in zip(where, matches.shape, seen.grid.shape, strict=True)
+            ]
+            start = seen.grid.index_to_point() @ np.array([*shift, 1.0])
+            origin = self.fixed.grid.index_to_point() @ np.array([*[0.0] * len(shift), 1.0])
+            move = np.eye(len(turn) + 1)
+            move[:-1, -1] = (start - origin)[:-1]
+            found.append(Candidate(forth @ move, value, float(overlap[where]) / self.most))
+            _clear(matches, where)
+        return found
+
+    def _all_shifts(self, seen: Seen) -> tuple[Tensor, Tensor]:
+        """The match and Σ w for every shift (*T), circular."""
+        shape = tuple(
+            int(next_fast_len(a + b - 1, real=True))
+            for a, b in zip(self.fixed.grid.shape, seen.grid.shape, strict=True)
+        )
+        if shape not in self._transformed:
+            fixed = self.fixed
+            parts = [fixed.share, fixed.features.square().sum(0) * fixed.share, fixed.features * fixed.share]
+            self._transformed[shape] = [_forth(part, shape).conj() for part in parts]
+        share, square, features = self._transformed[shape]
+        own = _forth(seen.share, shape)
+        overlap = _back(share * own, shape).clamp(min=0)
+        squares = square * own + share * _forth(seen.features.square().sum(0) * seen.share, shape)
+        product = sum(
+            part * _forth(channel * seen.share, shape) for part, channel in zip(features, seen.features, strict=True)
+        )
+        distance = _back(squares - 2 * product, shape)
+        scale = unrelated(self.fixed, seen)
+        if scale > 0:
+            matches = match(scale * overlap - distance, overlap, self.most, scale)
+        else:
+            matches = torch.zeros_like(overlap)  # nothing that one shift could match better by than another
+        return torch.where(overlap >= max(self.minimum_overlap * self.most, SMALL), matches, IMPOSSIBLE), overlap
+
+
+def _forth(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    result: Tensor = torch.fft.rfftn(x, shape, dim=tuple(range(-len(shape), 0)))
+    return result
+
+
+def _back(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    result: Tensor = torch.fft.irfftn(x, shape, dim=tuple(range(-len(shape), 0)))
+    return result
+
+
+def _clear(matches: Tensor, where: tuple[np.intp, ...]) -> None:
+    """Take a peak out, so that the next one is another."""
+    near = [
+        torch.arange(int(k) - NEIGHBOURHOOD, int(k) + NEIGHBOURHOOD + 1, device=matches.device) % n
+        for k, n in zip(where, matches.shape, strict=True)
+    ]
+    matches[torch.meshgrid(*near, indexing="ij")] = IMPOSSIBLE

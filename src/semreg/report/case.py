@@ -1,0 +1,145 @@
+"""All that a page shows of one registration. Knows nothing of pages and of files."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from semreg.core.fields import Field, Volume
+from semreg.errors import GeometryError
+from semreg.io.bridge import LabelMap, LoadedImage, to_labels, to_volume
+
+if TYPE_CHECKING:
+    from semreg.quality import Evaluation, Verdict
+    from semreg.registration.pipeline import Registration
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Case:
+    """Two images, the map between them, and what is known of its quality; what is None is left out of the page."""
+
+    fixed: Volume
+    """The fixed image, (1, *S)."""
+    moving: Volume
+    """The moving image, (1, *T), on its own grid."""
+    field: Field
+    """Displacement on the fixed image's grid, fixed → moving, complete: with the alignment."""
+    title: str = "Registration"
+    """The headline, plain text."""
+    warped: Volume | None = None
+    """The moving image on the fixed grid; None: read through ``field``."""
+    initial: Field | None = None
+    """Where the images lay before, on the fixed grid, fixed → moving; None: where their headers say."""
+    background: float | None = None
+    """What counts as nothing in the moving image; None: its minimum."""
+    jacobian: Volume | None = None
+    """Determinants (1, *S) on the fixed grid; None: computed from ``field``."""
+    uncertainty: Volume | None = None
+    """Uncertainty (1, *S) in mm on the fixed grid."""
+    evaluation: Mapping[str, Any] | None = None
+    """What ``evaluation.json`` holds."""
+    verdict: Mapping[str, Any] | None = None
+    """What ``record["verdict"]`` holds."""
+    record: Mapping[str, Any] | None = None
+    """What ``record.json`` holds."""
+    fixed_labels: LabelMap | None = None
+    """Labels of the fixed image, drawn as contours."""
+    moving_labels: LabelMap | None = None
+    """Labels of the moving image."""
+    names: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Names of the files, by role: ``fixed``, ``moving``."""
+    notes: tuple[str, ...] = ()
+    """Sentences a reader has to know, such as that a file has changed since."""
+
+    def __post_init__(self) -> None:
+        """Check that all lie on their grids and have one dimension (GeometryError)."""
+        grid = self.fixed.grid
+        if self.moving.grid.dimension != grid.dimension:
+            raise GeometryError(
+                f"expected two images of one dimension, got {grid.dimension}-D and {self.moving.grid.dimension}-D: "
+                "give the pair that was registered"
+            )
+        on_fixed = {
+            "field": self.field, "warped": self.warped, "initial": self.initial, "jacobian": self.jacobian,
+            "uncertainty": self.uncertainty,
+        }  # fmt: skip
+        for name, each in on_fixed.items():
+            if each is not None and each.grid.shape != grid.shape:
+                raise GeometryError(
+                    f"expected {name} on the fixed image's grid of {grid.size_xyz} voxels, "
+                    f"got {each.grid.size_xyz}: give the fixed image that was registered"
+                )
+
+    @classmethod
+    def of(  # noqa: PLR0913 - a result, its images and what is known of it
+        cls,
+        result: Registration,
+        fixed: Any,
+        moving: Any,
+        *,
+        evaluation: Evaluation | Mapping[str, Any] | None = None,
+        verdict: Verdict | Mapping[str, Any] | None = None,
+        record: Mapping[str, Any] | None = None,
+        title: str | None = None,
+        fixed_labels: Any | None = None,
+        moving_labels: Any | None = None,
+    ) -> Case:
+        """A result of ``register`` and the two images that it is of: anything ``semreg.to_volume`` takes, labels too.
+
+        ``evaluation`` and ``verdict``: what ``evaluate`` and ``judge`` returned. ``record`` stands for the result's own
+        where more is known. Images that were read from files give their names, and the title unless there is one.
+        Raises ImageError or GeometryError.
+        """
+        record = result.record if record is None else record
+        read = {"fixed": fixed, "moving": moving}
+        names = {name: image.path.name for name, image in read.items() if isinstance(image, LoadedImage)}
+        known = f"{names['moving']} onto {names['fixed']}" if len(names) == 2 else cls.title
+        return cls(
+            fixed=to_volume(fixed),
+            moving=to_volume(moving),
+            field=result.field,
+            title=known if title is None else title,
+            warped=result.warped,
+            background=record.get("background"),
+            uncertainty=result.uncertainty,
+            evaluation=_told(evaluation),
+            verdict=_told(verdict),
+            record=record,
+            fixed_labels=None if fixed_labels is None else to_labels(fixed_labels, "fixed"),
+            moving_labels=None if moving_labels is None else to_labels(moving_labels, "moving"),
+            names=names,
+        )
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: str | Path,
+        *,
+        fixed: str | Path | None = None,
+        moving: str | Path | None = None,
+        title: str | None = None,
+        fixed_labels: str | Path | None = None,
+        moving_labels: str | Path | None = None,
+    ) -> Case:
+        """What ``semreg register`` and ``semreg evaluate`` left in a folder; see ``semreg.report.folder``.
+
+        ``fixed`` and ``moving`` stand for the recorded paths of images that have moved, and labels for those that
+        the evaluation read. Raises ImageError,
+        GeometryError or ConfigError.
+        """
+        from semreg.io.files import read_labels
+        from semreg.report.folder import read_case
+
+        case = read_case(Path(folder), {"fixed": fixed, "moving": moving}, title)
+        return dataclasses.replace(
+            case,
+            fixed_labels=case.fixed_labels if fixed_labels is None else read_labels(fixed_labels),
+            moving_labels=case.moving_labels if moving_labels is None else read_labels(moving_labels),
+        )
+
+
+def _told(found: Evaluation | Verdict | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """As it stands in files."""
+    return found if found is None or isinstance(found, Mapping) else found.to_dict()

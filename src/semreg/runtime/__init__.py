@@ -1,0 +1,1 @@
+"""The process: memory, devices, step events, the terminal. Knows nothing of images."""

@@ -1,6 +1,0 @@
-"""Features of two images compared at scattered points in mm, with the derivative in the moving points."""
-
-from semreg.sampled.config import SampledConfig
-from semreg.sampled.objective import SampledObjective
-
-__all__ = ["SampledConfig", "SampledObjective"]

@@ -1,0 +1,184 @@
+"""Promises of a batch on a Dask cluster: a real one of separate processes, also when a worker dies in the middle."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from dataclasses import replace
+
+import pytest
+
+from cohort_cases import image_pair, jobs_of, log_of, names_of, text_pairs
+from conftest import eventually
+from semreg.batch import BatchOptions, DaskScheduler, LocalScheduler, Pair, run_batch
+from semreg.batch import cluster as clusters
+from semreg.batch.worker import Task
+from semreg.config import RegistrationConfig
+from semreg.errors import ConfigError, DeviceError
+from semreg.settings import override
+
+distributed = pytest.importorskip("distributed", reason="the extra semreg[dask] is not installed")
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+"""Dask warns of what it does itself: ports in use, files of workers that were killed."""
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """Two workers, each a process with one thread, as ``dask worker --nthreads 1``."""
+    logging.getLogger("distributed").setLevel(logging.ERROR)
+    folder = tmp_path_factory.mktemp("dask")
+    made = distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, local_directory=str(folder)
+    )
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """Two small pairs of images."""
+    folder = tmp_path_factory.mktemp("cohort")
+    found = []
+    for seed, name in enumerate(("one", "two")):
+        row = image_pair(folder, name, seed)
+        found.append(Pair(name=name, fixed=folder / row["fixed"], moving=folder / row["moving"]))
+    return found
+
+
+def config():
+    """Settings that take no time."""
+    found = RegistrationConfig()
+    for assignment in (
+        "align.transform=none",
+        "refine.iterations=2",
+        "refine.symmetric=false",
+        "uncertainty.enabled=false",
+    ):
+        found = override(found, assignment)
+    return found
+
+
+def run(jobs, output, scheduler, **more):
+    return run_batch(jobs, output, scheduler, BatchOptions(threads=1, **more))
+
+
+def bytes_of(output, name):
+    return {file: (output / name / file).read_bytes() for file in ("field.nii.gz", "warped.nii.gz")}
+
+
+def test_a_pair_whose_worker_is_killed_runs_on_another_one(cluster, pairs, tmp_path):
+    """A worker is killed while its pair runs: all pairs are finished, and as by this machine alone, bit by bit."""
+    output = tmp_path / "out"
+    jobs = jobs_of(pairs, config=config())
+    killed = []
+
+    def kill_first(event):
+        if event.event == "started" and not killed:
+            process = next(w.pid for w in cluster.workers.values() if w.worker_address == event.worker)
+            killed.append((event.pair, event.worker))
+            threading.Timer(1.0, os.kill, (process, signal.SIGKILL)).start()
+
+    result = run(jobs, output, DaskScheduler(cluster.scheduler_address), on_event=kill_first)
+    assert (sorted(result.finished), dict(result.failed)) == (["one", "two"], {})
+    (name, dead) = killed[0]
+    attempts = [line["worker"] for line in log_of(output) if line["event"] == "started" and line["pair"] == name]
+    assert len(attempts) == 2
+    assert attempts[0] == dead
+    assert attempts[1] != dead
+    assert not (output / ".work").exists()
+    alone = tmp_path / "alone"
+    again = [job for job in jobs if job.name == name]
+    assert run(again, alone, LocalScheduler(1)).finished == (name,)
+    assert bytes_of(alone, name) == bytes_of(output, name)
+    assert run(jobs, output, DaskScheduler(cluster.scheduler_address)).skipped == ("one", "two")
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_an_interruption_stops_the_workers(cluster, pairs, tmp_path):
+    """Ctrl-C on the client ends what the workers run, leaves nothing half-written, and the workers stay usable."""
+    output = tmp_path / "out"
+    workers = [worker.pid for worker in cluster.workers.values()]
+
+    def interrupt(event):
+        if event.event == "started":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(jobs_of(pairs, config=config()), output, DaskScheduler(cluster.scheduler_address), on_event=interrupt)
+    assert not any((output / name).exists() for name in ("one", "two", ".work"))
+    eventually(lambda: not any(children(process) for process in workers))
+    result = run(jobs_of(pairs[:1], config=config()), output, DaskScheduler(cluster.scheduler_address))
+    assert result.finished == ("one",)
+
+
+def children(process):
+    """Processes of semreg below a worker."""
+    import psutil
+
+    try:
+        return [child for child in psutil.Process(process).children() if "semreg" in child.cmdline()]
+    except psutil.Error:
+        return []
+
+
+def test_what_fails_on_a_worker_is_one_sentence(cluster, pairs, tmp_path):
+    """A pair that cannot be read is written down with what its process said, and where it ran."""
+    broken = tmp_path / "broken.nii.gz"
+    broken.write_bytes(b"no image")
+    jobs = jobs_of([Pair(name="broken", fixed=pairs[0].fixed, moving=broken)], config=config())
+    result = run(jobs, tmp_path / "out", DaskScheduler(cluster.scheduler_address))
+    assert result.failed["broken"].startswith("register: expected an image")
+    assert [line["worker"][:6] for line in log_of(tmp_path / "out") if line["event"] == "failed"] == ["tcp://"]
+
+
+def test_a_cluster_that_cannot_be_used_is_one_sentence(cluster, tmp_path, monkeypatch):
+    """No scheduler, no package, another version, files that a worker does not see: nothing is run."""
+    jobs = jobs_of(text_pairs(tmp_path / "in", {"a": ""}))
+    address = cluster.scheduler_address
+
+    def refused(kind, said, **more):
+        with pytest.raises(kind, match=said) as caught:
+            run(jobs, tmp_path / "out", DaskScheduler(**{"address": address, **more}))
+        assert "\n" not in str(caught.value)
+        assert not (tmp_path / "out" / "a").exists()
+
+    refused(DeviceError, r"a Dask scheduler at tcp://127.0.0.1:9", address="tcp://127.0.0.1:9", timeout=1.0)
+    refused(DeviceError, r"a Dask scheduler at nonsense://x", address="nonsense://x", timeout=1.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(clusters.semreg, "__version__", "99")
+        refused(DeviceError, r"semreg 99 on the worker tcp://.*install the same")
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "distributed", None)
+        refused(ConfigError, r"pip install 'semreg\[dask\]'")
+    hidden = tmp_path / "in" / "a-moving.txt"
+    hidden.rename(hidden.with_name("gone"))
+    refused(DeviceError, r"the worker tcp://\S+ to see \S+a-moving.txt, it does not: .* share")
+    assert names_of(tmp_path / "out", "started") == []
+
+
+def test_an_error_of_one_task_fails_it_alone(cluster, tmp_path):
+    """What nobody foresaw in a worker is the outcome of that pair; the others have theirs."""
+    jobs = jobs_of(text_pairs(tmp_path / "in", {"a": "", "b": ""}))
+    (tmp_path / "work").mkdir()
+    tasks = [
+        Task(job=replace(job, steps=()), steps=(), place=tmp_path / job.name, work=work)
+        for job, work in zip(jobs, (str(tmp_path / "work"), tmp_path / "work"), strict=True)
+    ]
+    found = DaskScheduler(cluster.scheduler_address).outcomes(tasks, lambda *_: None)
+    errors = {outcome.name: outcome.error for outcome in found}
+    assert errors["a"].startswith("TypeError: unsupported operand")
+    assert errors["b"] is None
+
+
+def test_a_cluster_without_workers_is_one_sentence(tmp_path):
+    """A scheduler alone is not waited for without end."""
+    jobs = jobs_of(text_pairs(tmp_path / "in", {"a": ""}))
+    with (
+        distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=None, protocol="tcp://") as empty,
+        pytest.raises(DeviceError, match="expected a worker at"),
+    ):
+        run(jobs, tmp_path / "out", DaskScheduler(empty.scheduler_address, timeout=1.0))

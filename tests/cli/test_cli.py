@@ -1,0 +1,480 @@
+"""Promises of the command line: files that open elsewhere, one sentence for what is wrong, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+import typer
+
+import semreg
+from conftest import centre, eventually, grid_at, make_grid, rotation
+from semreg.cli import app, main
+from semreg.cli.common import sentences
+from semreg.config import RegistrationConfig
+from semreg.core.fields import Volume
+from semreg.io.bridge import PIXEL_TYPES
+from semreg.io.files import write_image
+from semreg.settings import from_dict, to_toml
+
+
+@pytest.fixture
+def run(capfd):
+    """Run the command in this process: exit code, standard output, standard error."""
+
+    def command(*arguments):
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        captured = capfd.readouterr()
+        return end.value.code or 0, captured.out, captured.err
+
+    return command
+
+
+def phantom(grid, shift_mm=(0.0, 0.0, 0.0)):
+    """Three blobs of different size at fixed places in space, moved by ``shift_mm``, 0 to about 900."""
+    index = np.indices(grid.shape).reshape(grid.dimension, -1)
+    points = (grid.index_to_point() @ np.vstack([index, np.ones(index.shape[1])]))[:-1]
+    middle = np.array([3.0, -7.0, 11.0])[: grid.dimension] + np.array(shift_mm)[: grid.dimension]
+    values = np.zeros(points.shape[1])
+    for offset, width, height in (((-8, 4, 3), 5, 500), ((7, -5, -4), 6, 900), ((3, 8, 6), 4, 300)):
+        away = points - (middle + np.array(offset)[: grid.dimension])[:, None]
+        values += height * np.exp(-(away**2).sum(0) / (2 * width**2))
+    return Volume(torch.from_numpy(values.reshape(1, *grid.shape)).float(), grid)
+
+
+FIXED = grid_at((3.0, -7.0, 11.0), (22, 20, 16), (1.7, 1.9, 2.6), rotation(3))
+MOVING = grid_at((4.0, -6.0, 12.0), (24, 19, 21), (1.6, 2.1, 2.2), rotation(3, -21.0))
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """A fixed and a moving image on different oblique anisotropic grids, as files."""
+    write_image(phantom(FIXED), tmp_path / "fixed.nii.gz", "float32")
+    write_image(phantom(MOVING, (2.0, -1.5, 1.0)), tmp_path / "moving.nrrd", "int16")
+    return tmp_path / "fixed.nii.gz", tmp_path / "moving.nrrd", tmp_path / "out"
+
+
+def listed(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_help_imports_nothing_heavy():
+    """The help is printed without torch, SimpleITK, numpy or rich."""
+    code = (
+        "import sys\nfrom semreg.cli import main\n"
+        "try:\n    main(['register', '--help'])\nexcept SystemExit as end:\n    assert not end.code\n"
+        "assert not {'torch', 'SimpleITK', 'numpy', 'rich'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_version(run):
+    """The version is one line; ``version`` adds those of what semreg builds on."""
+    assert run("--version") == (0, f"semreg {semreg.__version__}\n", "")
+    code, out, _ = run("version")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["semreg", "python", "torch", "SimpleITK", "numpy"]
+
+
+def test_register_writes_all_files(run, pair):
+    """A run leaves its seven files and nothing else, and says on the standard output what it reached and where."""
+    fixed, moving, out = pair
+    code, text, err = run("register", fixed, moving, "-o", out)
+    assert code == 0, err
+    files = ["config.toml", "field.nii.gz", "record.json", "report.html", "transform.h5", "uncertainty.nii.gz"]
+    assert listed(out) == [*files, "warped.nii.gz"]
+    assert json.loads((out / "record.json").read_text(encoding="utf-8"))["outputs"] == listed(out)
+    assert text.startswith("verdict: ")
+    assert "maps points of the fixed image to the moving image" in text
+    assert str(out / "transform.h5") in text
+    assert "before" in text
+    assert "Jacobian" in text
+    assert "warning" not in err
+    warped = sitk.ReadImage(str(out / "warped.nii.gz"))
+    assert warped.GetPixelIDTypeAsString() == "16-bit signed integer"
+    assert warped.GetSize() == FIXED.size_xyz
+    assert warped.GetOrigin() == pytest.approx(FIXED.origin_xyz, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["transform.h5", "field.nii.gz"])
+def test_files_give_the_warped_image_in_sitk(run, pair, name):
+    """SimpleITK's Resample with either file gives warped.nii.gz within the rounding of interpolation."""
+    fixed, moving, out = pair
+    assert run("register", fixed, moving, "-o", out, "--dtype", "float32")[0] == 0
+    if name == "transform.h5":
+        transform = sitk.ReadTransform(str(out / name))
+    else:
+        transform = sitk.DisplacementFieldTransform(sitk.ReadImage(str(out / name), sitk.sitkVectorFloat64))
+    image, grid = sitk.ReadImage(str(moving), sitk.sitkFloat32), sitk.ReadImage(str(out / "warped.nii.gz"))
+    resampled = sitk.GetArrayFromImage(sitk.Resample(image, grid, transform, sitk.sitkLinear, 0.0))
+    difference = np.abs(resampled - sitk.GetArrayFromImage(grid))
+    assert np.median(difference) < 0.05
+    assert np.mean(difference > 0.5) < 0.01  # the outermost voxels, where rounding decides what is inside
+
+
+def test_registration_brings_the_images_together(run, pair):
+    """The warped image is much nearer to the fixed one than the moving image was."""
+    fixed, moving, out = pair
+    assert run("register", fixed, moving, "-o", out)[0] == 0
+    target = sitk.ReadImage(str(fixed))
+    before = sitk.Resample(sitk.ReadImage(str(moving), sitk.sitkFloat32), target)
+    after = sitk.ReadImage(str(out / "warped.nii.gz"), sitk.sitkFloat32)
+    errors = [np.abs(sitk.GetArrayFromImage(image - target)).mean() for image in (before, after)]
+    assert errors[1] < 0.6 * errors[0]
+
+
+def test_record_says_what_was_done(run, pair):
+    """The record is sorted, strict JSON with inputs, checksums, versions, settings and the command."""
+    fixed, moving, out = pair
+    arguments = ["register", str(fixed), str(moving), "-o", str(out), "--seed", "7"]
+    assert run(*arguments)[0] == 0
+    text = (out / "record.json").read_text(encoding="utf-8")
+
+    def no_constants(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    record = json.loads(text, parse_constant=no_constants)
+    assert text == json.dumps(record, sort_keys=True, indent=2, ensure_ascii=False) + "\n"
+    assert record["command"] == ["semreg", *arguments]
+    assert record["inputs"]["fixed"] == {
+        "path": str(fixed),
+        "pixel_type": "float32",
+        "sha256": semreg.read_image(fixed).sha256,
+    }
+    assert record["inputs"]["moving"]["pixel_type"] == "int16"
+    assert record["versions"]["semreg"] == semreg.__version__
+    assert set(record["versions"]) == {"semreg", "python", "torch", "SimpleITK", "numpy"}
+    assert record["outputs"] == listed(out)
+    assert record["verdict"]["level"] in ("PASS", "LOOK", "FAIL")
+    assert set(record["similarity"]) >= {"before", "after"}
+    assert set(record["jacobian"]) >= {"minimum", "folded_share"}
+    assert record["settings"]["seed"] == 7
+
+
+def test_json_and_quiet(run, pair):
+    """``--json`` prints the record and nothing else on the standard output; ``--quiet`` prints nothing at all."""
+    fixed, moving, out = pair
+    code, text, _ = run("register", fixed, moving, "-o", out, "--json")
+    assert code == 0
+    assert text == (out / "record.json").read_text(encoding="utf-8")
+    assert run("register", fixed, moving, "-o", out, "--quiet") == (0, "", "")
+
+
+def test_progress_goes_to_the_standard_error(run, pair):
+    """Where there is no terminal each level of each stage is one line with stage, iteration and distance."""
+    fixed, moving, out = pair
+    _, _, err = run("register", fixed, moving, "-o", out)
+    lines = err.splitlines()
+    assert lines
+    assert all(" iterations" in line and line.endswith(" s") for line in lines)
+    assert any(", distance " in line for line in lines)
+
+
+def test_format_and_type_of_the_images(run, pair):
+    """``--format`` and ``--dtype`` say how the images are written."""
+    fixed, moving, out = pair
+    assert run("register", fixed, moving, "-o", out, "--format", "nrrd", "--dtype", "uint8", "-q")[0] == 0
+    files = ["config.toml", "field.nrrd", "record.json", "report.html", "transform.h5", "uncertainty.nrrd"]
+    assert listed(out) == [*files, "warped.nrrd"]
+    assert sitk.ReadImage(str(out / "warped.nrrd")).GetPixelIDTypeAsString() == "8-bit unsigned integer"
+
+
+def test_dry_run_plans_and_writes_nothing(run, pair):
+    """The plan is in mm and names the memory; no folder is made."""
+    fixed, moving, out = pair
+    code, text, _ = run("register", fixed, moving, "-o", out, "--dry-run")
+    assert code == 0
+    assert " mm" in text
+    assert "GB of memory" in text
+    assert not out.exists()
+    code, text, _ = run("register", fixed, moving, "-o", out, "--dry-run", "--json")
+    assert code == 0
+    assert json.loads(text)["memory_bytes"] > 0
+
+
+def test_settings_come_from_file_set_and_seed(run, pair, tmp_path):
+    """A file of settings is read, ``--set`` and ``--seed`` change it, and the record holds the effective settings."""
+    fixed, moving, out = pair
+    (tmp_path / "settings.toml").write_text(to_toml(RegistrationConfig()) + "", encoding="utf-8")
+    arguments = ("register", fixed, moving, "-o", out, "-q", "--config", tmp_path / "settings.toml")
+    assert run(*arguments, "--set", "seed=3")[0] == 0
+    record = json.loads((out / "record.json").read_text(encoding="utf-8"))
+    effective = from_dict(RegistrationConfig, record["settings"])
+    assert effective.seed == 3
+    assert effective.features.spacing_mm == pytest.approx(1.7)
+    assert effective.refine.diffusion == RegistrationConfig().refine.diffusion
+    (tmp_path / "settings.toml").write_text(to_toml(effective), encoding="utf-8")
+    field = sitk.GetArrayFromImage(sitk.ReadImage(str(out / "field.nii.gz")))
+    assert run(*arguments)[0] == 0
+    assert json.loads((out / "record.json").read_text(encoding="utf-8"))["settings"] == record["settings"]
+    assert np.array_equal(field, sitk.GetArrayFromImage(sitk.ReadImage(str(out / "field.nii.gz"))))
+    record = json.loads((out / "record.json").read_text(encoding="utf-8"))
+    assert record["inputs"]["config"]["path"] == str(tmp_path / "settings.toml")
+
+
+def test_dicom_and_pictures_are_inputs(run, tmp_path):
+    """Two grey pictures are registered in 2-D."""
+    grid = make_grid((40, 36), (1.0, 1.0), (-17.0, -25.0), np.eye(2))
+    write_image(phantom(grid), tmp_path / "fixed.png", "uint8")
+    write_image(phantom(grid, (2.0, 1.0)), tmp_path / "moving.png", "uint8")
+    code, _, err = run("register", tmp_path / "fixed.png", tmp_path / "moving.png", "-o", tmp_path / "out")
+    assert code == 0, err
+    assert sitk.ReadImage(str(tmp_path / "out" / "warped.nii.gz")).GetSize() == (40, 36)
+
+
+def test_mask_on_another_grid_is_used(run, pair, tmp_path):
+    """A mask may lie on a grid of its own."""
+    fixed, moving, out = pair
+    grid = grid_at(centre(FIXED), (9, 8, 7), (4.5, 5.0, 6.5), rotation(3, 5.0))
+    write_image(Volume(torch.ones(1, *grid.shape), grid), tmp_path / "mask.nii.gz", "uint8")
+    code, _, err = run("register", fixed, moving, "-o", out, "--fixed-mask", tmp_path / "mask.nii.gz")
+    assert code == 0, err
+    assert "fixed_mask" in json.loads((out / "record.json").read_text(encoding="utf-8"))["inputs"]
+
+
+def test_initial_transform_brings_far_images_together(run, pair, tmp_path):
+    """Images that do not overlap are registered once a transform says where to start."""
+    fixed, _, out = pair
+    far = grid_at(centre(MOVING) + np.array([400.0, 0.0, 0.0]), MOVING.size_xyz, MOVING.spacing_xyz, MOVING.direction)
+    write_image(phantom(far, (402.0, -1.5, 1.0)), tmp_path / "far.nrrd")
+    sitk.WriteTransform(sitk.TranslationTransform(3, (400.0, 0.0, 0.0)), str(tmp_path / "initial.tfm"))
+    code, _, err = run("register", fixed, tmp_path / "far.nrrd", "-o", out, "--initial", tmp_path / "initial.tfm")
+    assert code == 0, err
+    transform = sitk.ReadTransform(str(out / "transform.h5"))
+    assert transform.GetName() == "CompositeTransform"
+    image, grid = sitk.ReadImage(str(tmp_path / "far.nrrd")), sitk.ReadImage(str(out / "warped.nii.gz"))
+    resampled = sitk.GetArrayFromImage(sitk.Resample(image, grid, transform, sitk.sitkLinear, 0.0))
+    assert np.median(np.abs(resampled - sitk.GetArrayFromImage(grid))) < 0.05
+
+
+def test_nan_voxels_are_counted_in_a_warning(run, pair):
+    """Voxels that are NaN or infinite are counted in a warning and the run goes on."""
+    fixed, moving, out = pair
+    volume = phantom(FIXED)
+    volume.data[0, :2, :3, 4] = torch.nan
+    volume.data[0, 5, 5, 5] = torch.inf
+    write_image(volume, fixed)
+    code, _, err = run("register", fixed, moving, "-o", out)
+    assert code == 0
+    assert any(line.startswith("warning: ") and " 7 " in line for line in err.splitlines())
+
+
+def _all_nan(pair):
+    write_image(Volume(torch.full((1, *FIXED.shape), torch.nan), FIXED), pair[0])
+
+
+def _constant(pair):
+    write_image(Volume(torch.full((1, *FIXED.shape), 3.0), FIXED), pair[0])
+
+
+def _four_axes(pair):
+    sitk.WriteImage(sitk.Image((5, 4, 3, 2), sitk.sitkInt16), str(pair[0]))
+
+
+def _vectors(pair):
+    sitk.WriteImage(sitk.Image((5, 4, 3), sitk.sitkVectorFloat32, 3), str(pair[1]))
+
+
+def _rubbish(pair):
+    pair[1].write_bytes(b"rubbish" * 50)
+
+
+def _missing(pair):
+    pair[0].unlink()
+
+
+def _no_series(pair):
+    pair[0].unlink()
+    pair[0].mkdir()
+
+
+def _far_away(pair):
+    far = grid_at(centre(MOVING) + np.array([400.0, 0.0, 0.0]), MOVING.size_xyz, MOVING.spacing_xyz, MOVING.direction)
+    write_image(phantom(far, (400.0, 0.0, 0.0)), pair[1])
+
+
+def _flat(pair):
+    grid = make_grid((22, 20), (1.7, 1.9), (0.0, 0.0), np.eye(2))
+    write_image(phantom(grid), pair[0])
+
+
+def _file_as_output(pair):
+    pair[2].write_text("a file")
+
+
+def _nothing(pair):
+    pass
+
+
+def _empty_mask(pair):
+    write_image(Volume(torch.zeros(1, *FIXED.shape), FIXED), pair[0].with_name("mask.nii.gz"))
+
+
+BAD_INPUT = [
+    ("missing file", _missing, (), "fixed.nii.gz: there is no such file"),
+    ("rubbish", _rubbish, (), "expected an image that SimpleITK reads"),
+    ("folder without DICOM", _no_series, (), "DICOM series"),
+    ("4-D", _four_axes, (), "expected an image of 2 or 3 axes, got 4"),
+    ("vectors", _vectors, (), "expected one value per voxel, got 3 components"),
+    ("all NaN", _all_nan, (), "NaN"),
+    ("constant", _constant, (), "constant"),
+    ("2-D and 3-D", _flat, (), "2"),
+    ("no overlap", _far_away, ("--align", "none"), r"mm"),
+    ("empty mask", _empty_mask, ("--fixed-mask", "mask.nii.gz"), "mask"),
+    ("missing mask", _nothing, ("--moving-mask", "nowhere.nii.gz"), "nowhere.nii.gz: there is no such file"),
+    ("output is a file", _file_as_output, (), "expected to write to"),
+    ("output below a file", _nothing, ("-o", "fixed.nii.gz/out"), "expected to write to"),
+    ("unknown setting", _nothing, ("--set", "sed=1"), "did you mean 'seed'?"),
+    ("wrong setting", _nothing, ("--set", "seed=many"), "expected seed to be a whole number, got 'many'"),
+    ("missing settings", _nothing, ("--config", "nowhere.toml"), "nowhere.toml: No such file"),
+    ("unknown device", _nothing, ("--device", "gpu"), "expected a device of auto, cpu, cuda, cuda:n or mps, got 'gpu'"),
+    ("missing transform", _nothing, ("--initial", "nowhere.tfm"), "nowhere.tfm: there is no such file"),
+    ("no transform", _nothing, ("--initial", "settings.txt"), "settings.txt: it is neither"),
+    ("unknown type", _nothing, ("--dtype", "half"), f"expected --dtype of {', '.join(PIXEL_TYPES)}, got 'half'"),
+]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "arguments", "sentence"), [pytest.param(*rest, id=name) for name, *rest in BAD_INPUT]
+)
+def test_bad_input_is_one_sentence(run, pair, monkeypatch, spoil, arguments, sentence):
+    """What is wrong is one line on the standard error, exit code 2, and nothing is left in the output folder."""
+    fixed, moving, out = pair
+    monkeypatch.chdir(fixed.parent)
+    (fixed.parent / "settings.txt").write_text("no transform")
+    spoil(pair)
+    code, text, err = run("register", fixed, moving, "-o", out, "-q", *arguments)
+    assert code == 2
+    assert text == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert sentence in err
+    assert not out.is_dir()
+
+
+def test_no_overlap_prints_both_boxes(run, pair):
+    """Where images do not overlap the error says where each is, in mm."""
+    _far_away(pair)
+    code, _, err = run("register", *pair[:2], "-o", pair[2], "--align", "none", "-q")
+    assert code == 2
+    assert FIXED.box() in err
+    assert "initial" in err
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:99"])
+def test_missing_gpu_is_one_sentence(run, pair, device):
+    """Asking for a GPU that is not there is an error that names the way out."""
+    if device == "cuda" and torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA GPU")
+    code, _, err = run("register", *pair[:2], "-o", pair[2], "--device", device)
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith(f"error: expected a CUDA GPU for {device}, this machine has")
+
+
+def test_wrong_usage_is_exit_code_2(run, pair):
+    """What typer itself refuses has the same exit code."""
+    assert run("register", *pair[:2])[0] == 2
+    assert run("register", *pair[:2], "-o", pair[2], "--format", "dcm")[0] == 2
+    assert run("register", *pair[:2], "-o", pair[2], "--threads", "0")[0] == 2
+
+
+def test_inputs_are_not_written_over(run, pair, tmp_path):
+    """A run whose result would replace one of its inputs is refused."""
+    fixed, moving, _ = pair
+    write_image(phantom(FIXED), tmp_path / "warped.nii.gz")
+    content = (tmp_path / "warped.nii.gz").read_bytes()
+    code, _, err = run("register", tmp_path / "warped.nii.gz", moving, "-o", tmp_path)
+    assert code == 2
+    assert "warped.nii.gz, the fixed, would be written over" in err
+    assert (tmp_path / "warped.nii.gz").read_bytes() == content
+    assert fixed.exists()
+
+
+def test_debug_shows_the_trace(run, pair):
+    """``--debug`` prints where an error came from; the exit code stays."""
+    code, _, err = run("register", pair[0], "nowhere.nii", "-o", pair[2], "--debug")
+    assert code == 2
+    assert "Traceback" in err
+    assert err.splitlines()[-1].startswith("error: expected an image file")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory: you tried"),
+        RuntimeError("Exception thrown in SimpleITK: Failed to allocate memory for image."),
+    ],
+)
+def test_out_of_memory_is_one_sentence(error, capsys):
+    """Too little memory, wherever it shows, is one sentence that says what to do."""
+    with pytest.raises(typer.Exit) as end, sentences(debug=False):
+        raise error
+    assert end.value.exit_code == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "--dry-run" in err
+
+
+def test_other_errors_are_not_hidden():
+    """A mistake of the program itself keeps its trace."""
+    with pytest.raises(RuntimeError, match="a mistake"), sentences(debug=False):
+        raise RuntimeError("a mistake")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interruption_leaves_nothing(pair, tmp_path, number, code):
+    """Ctrl-C ends the command with 130 (SIGTERM with 143), whatever it was doing, and leaves no file and no folder."""
+    for name, grid in (("fixed", FIXED), ("moving", MOVING)):
+        large = grid_at(centre(grid), (90, 80, 70), (0.5, 0.6, 0.7), grid.direction)
+        write_image(phantom(large), tmp_path / f"large_{name}.nii.gz")
+    out = tmp_path / "deep" / "out"
+    inputs = [str(tmp_path / "large_fixed.nii.gz"), str(tmp_path / "large_moving.nii.gz")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "semreg", "register", *inputs, "-o", str(out), "--threads", "1"],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - a shell may have it ignored
+    )
+    eventually(lambda: (out.exists() and listed(out)) or process.poll() is not None)
+    process.send_signal(number)
+    _, err = process.communicate()
+    assert process.returncode == code, err
+    assert "Traceback" not in err
+    assert not (tmp_path / "deep").exists()
+
+
+def test_help_has_sections():
+    """The help of a long command says what belongs together, in plain words, and each flag once."""
+    command = typer.main.get_command(app).commands["register"]
+    with typer.Context(command, info_name="semreg register") as context:
+        text = command.get_help(context)
+    titles = ["Arguments", "Input", "Output", "Settings", "Models", "Alignment", "Deformation", "Proof", "Machine"]
+    assert re.findall(r"^(\w+):$", text, re.MULTILINE) == [*titles, "Messages"]
+    assert "Usage: semreg register [OPTIONS] FIXED MOVING\n" in text
+    assert "--initial-landmarks FIXED MOVING" in text
+    assert "list[" not in text
+    assert "<path>" not in text
+    flags = re.findall(r"^  (?:-\w, )?(--[\w-]+)", text[text.index("Arguments:") :], re.MULTILINE)
+    assert len(flags) == len(set(flags))
+    options = [each for each in command.params if each.param_type_name == "option"]
+    assert set(flags) == {next(name for name in each.opts if name.startswith("--")) for each in options} | {"--help"}
+
+
+@pytest.mark.parametrize("wanted", [["--images-only"], []])
+def test_demo_of_another_kind(run, tmp_path, wanted):
+    """The demo makes the pair it is asked for, and says which files it wrote."""
+    code, text, err = run("demo", "--kind", "slides", "--size", "40", "-o", tmp_path / "demo", *wanted)
+    assert code == 0, err
+    assert str(tmp_path / "demo" / "moving_labels.png") in text
+    assert (tmp_path / "demo" / "report.html").exists() != bool(wanted)

@@ -1,0 +1,317 @@
+"""Promises of the flags of ``semreg register``: which one wins, what they write, and that a run can be repeated."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from conftest import grid_at, make_grid, rotation
+from dicom_files import pixel_tags, slice_tags, write_dicom
+from semreg.cli import main
+from semreg.cli.model_flags import ModelFlags
+from semreg.cli.register_flags import Alignment, SettingFlags, load_config
+from semreg.config import RegistrationConfig
+from semreg.core.fields import Volume
+from semreg.errors import ConfigError
+from semreg.io.files import write_image
+from semreg.settings import from_dict, from_toml
+
+
+@pytest.fixture
+def run(capfd):
+    """Run the command in this process: exit code, standard output, standard error."""
+
+    def command(*arguments):
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        captured = capfd.readouterr()
+        return end.value.code or 0, captured.out, captured.err
+
+    return command
+
+
+def blobs(grid, shift_mm=(0.0, 0.0, 0.0)):
+    """Three blobs of different size at fixed places in space, moved by ``shift_mm``, 0 to about 900."""
+    index = np.indices(grid.shape).reshape(grid.dimension, -1)
+    points = (grid.index_to_point() @ np.vstack([index, np.ones(index.shape[1])]))[:-1]
+    middle = np.array([3.0, -7.0, 11.0]) + np.array(shift_mm)
+    values = np.zeros(points.shape[1])
+    for offset, width, height in (((-8, 4, 3), 5, 500), ((7, -5, -4), 6, 900), ((3, 8, 6), 4, 300)):
+        away = points - (middle + np.array(offset))[:, None]
+        values += height * np.exp(-(away**2).sum(0) / (2 * width**2))
+    return Volume(torch.from_numpy(values.reshape(1, *grid.shape)).float(), grid)
+
+
+FIXED = grid_at((3.0, -7.0, 11.0), (19, 17, 14), (1.9, 2.1, 2.8), rotation(3))
+MOVING = grid_at((4.0, -6.0, 12.0), (20, 17, 18), (1.8, 2.3, 2.4), rotation(3, -21.0))
+QUICK = ("--align", "none", "--set", "refine.iterations=3", "--set", "refine.symmetric=false", "-q")
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """A fixed and a moving image on different oblique anisotropic grids, as files."""
+    write_image(blobs(FIXED), tmp_path / "fixed.nii.gz", "float32")
+    write_image(blobs(MOVING, (2.0, -1.5, 1.0)), tmp_path / "moving.nrrd", "int16")
+    return tmp_path / "fixed.nii.gz", tmp_path / "moving.nrrd", tmp_path / "out"
+
+
+def listed(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def array(path):
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+
+
+def record_of(folder):
+    return json.loads((folder / "record.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    "flags", [("--fast",), ("--quality", "--align", "rigid"), ("--preset", "lung-ct", "--set", "refine.iterations=4")]
+)
+def test_the_settings_of_a_run_give_the_same_run_again(run, pair, flags):
+    """config.toml given back with --config gives the same field and image bit for bit, and the same config.toml."""
+    fixed, moving, out = pair
+    code, _, err = run("register", fixed, moving, "-o", out, "-q", *flags)
+    assert code == 0, err
+    again = out.with_name("again")
+    assert run("register", fixed, moving, "-o", again, "-q", "--config", out / "config.toml")[0] == 0
+    assert (again / "config.toml").read_bytes() == (out / "config.toml").read_bytes()
+    for name in ("field.nii.gz", "warped.nii.gz"):
+        assert np.array_equal(array(out / name), array(again / name))
+    effective = from_toml(RegistrationConfig, out / "config.toml")
+    assert effective == from_dict(RegistrationConfig, record_of(out)["settings"])
+    assert effective.features.spacing_mm is not None
+
+
+def test_each_way_to_say_a_setting_has_its_rank(tmp_path):
+    """Preset, file, fast or quality, models, --set, single flags: each wins over those before it."""
+    path = tmp_path / "mine.toml"
+    path.write_text("[refine]\niterations = 21\ndiffusion = 0.7\n", encoding="utf-8")
+    preset = load_config(SettingFlags(preset="lung-ct"))
+    assert (preset.refine.diffusion, preset.refine.symmetric, preset.coarse.reach_mm) == (0.15, True, 50.0)
+    file = load_config(SettingFlags(preset="lung-ct", config=path))
+    assert (file.refine.diffusion, file.refine.iterations, file.coarse.reach_mm) == (0.7, 21, 50.0)
+    fast = load_config(SettingFlags(preset="lung-ct", config=path, fast=True))
+    assert (fast.refine.iterations, fast.refine.symmetric, fast.refine.diffusion) == (8, False, 0.7)
+    named = load_config(SettingFlags(config=path, models=ModelFlags(model=("intensity",))))
+    assert named.models[0].model == "intensity"
+    assigned = load_config(SettingFlags(config=path, fast=True, assignments=("refine.iterations=5", "seed=3")))
+    assert (assigned.refine.iterations, assigned.seed) == (5, 3)
+    flags = SettingFlags(
+        assignments=("align.transform=affine", "seed=3", "intensities.body=true"), align=Alignment.RIGID, seed=4
+    )
+    assert (load_config(flags).align.transform, load_config(flags).seed) == ("rigid", 4)
+    assert load_config(flags).intensities.body is True
+    assert load_config(SettingFlags(symmetric=False, body_mask=False)).refine.symmetric is False
+    assert load_config(SettingFlags(modality="ct,mr")).intensities.modalities == ("ct", "mr")
+    assert load_config(SettingFlags(modality="other")).intensities.modalities == ("other", "other")
+    assert load_config(SettingFlags()) == RegistrationConfig()
+
+
+def test_flags_that_exclude_each_other_are_refused(run, pair, tmp_path):
+    """Fast and quality at once, two starts at once, an unknown preset: one sentence, nothing written."""
+    fixed, moving, out = pair
+    with pytest.raises(ConfigError, match="--fast or --quality"):
+        load_config(SettingFlags(fast=True, quality=True))
+    for flags in (
+        ("--fast", "--quality"),
+        ("--initial", tmp_path / "a.tfm", "--initial-landmarks", tmp_path / "a.csv", tmp_path / "b.csv"),
+        ("--preset", "lungs"),
+        ("--align", "sideways"),
+        ("--modality", "pet"),
+        ("--modality", "ct,mr,ct"),
+    ):
+        code, text, err = run("register", fixed, moving, "-o", out, *flags)
+        assert (code, text) == (2, "")
+        assert "error" in err.lower()
+        assert not out.exists()
+
+
+def test_explain_says_what_is_decided_and_then_does_it(run, pair):
+    """The sentences come on the standard output, in mm, before the summary; with --dry-run nothing follows them."""
+    fixed, moving, out = pair
+    code, text, _ = run("register", fixed, moving, "-o", out, "--explain", "--dry-run")
+    assert code == 0
+    assert not out.exists()
+    lines = text.splitlines()
+    assert all(line.endswith(".") for line in lines)
+    assert lines[0] == (
+        "The fixed image has 19 × 17 × 14 voxels of 1.9 × 2.1 × 2.8 mm and is of grey values, neither CT nor labels."
+    )
+    assert lines[-1].startswith("It takes about ")
+    code, whole, _ = run("register", fixed, moving, "-o", out, "--explain", "--align", "none", *QUICK[2:-1])
+    assert code == 0
+    assert whole.splitlines()[:2] == lines[:2]
+    assert "There is no alignment, as set." in whole
+    assert "smallest Jacobian" in whole
+    assert run("register", fixed, moving, "-o", out, "--explain", "--dry-run", "-q")[1] == ""
+    told = json.loads(run("register", fixed, moving, "-o", out, "--explain", "--dry-run", "--json")[1])
+    assert told["memory_bytes"] > 1e8
+    assert told["lines"][0] == lines[0]
+    text = run("register", fixed, moving, "-o", out, "--explain", "--dry-run", "--modality", "mr,ct")[1]
+    assert [line.partition(" mm and ")[2] for line in text.splitlines()[:2]] == ["is MR as set.", "is CT as set."]
+
+
+def test_explain_does_not_disturb_json(run, pair):
+    """With --json the standard output is the record alone."""
+    fixed, moving, out = pair
+    code, text, _ = run("register", fixed, moving, "-o", out, "--explain", "--json", *QUICK[:-1])
+    assert code == 0
+    assert text == (out / "record.json").read_text(encoding="utf-8")
+
+
+def test_the_jacobian_on_request_is_that_of_itk(run, pair):
+    """jacobian.nii.gz is the determinant that ITK's filter computes of the written field, on the fixed grid."""
+    fixed, moving, out = pair
+    code, _, err = run("register", fixed, moving, "-o", out, "--jacobian", *QUICK)
+    assert code == 0, err
+    assert "jacobian.nii.gz" in listed(out)
+    assert "jacobian.nii.gz" in record_of(out)["outputs"]
+    field = sitk.ReadImage(str(out / "field.nii.gz"), sitk.sitkVectorFloat64)
+    inside = (slice(1, -1),) * 3
+    # SimpleITK's filter takes the axes for those of the image: a grid without rotation tells the same determinant
+    matrix = np.array(field.GetDirection()).reshape(3, 3)
+    along = sitk.GetImageFromArray(sitk.GetArrayFromImage(field) @ matrix, isVector=True)
+    along.SetSpacing(field.GetSpacing())
+    expected = sitk.GetArrayFromImage(sitk.DisplacementFieldJacobianDeterminant(along))
+    np.testing.assert_allclose(
+        array(out / "jacobian.nii.gz")[inside], expected[inside], atol=5e-4
+    )  # what is rounded in the file
+
+
+def test_the_inverse_on_request_leads_back(run, pair):
+    """inverse.h5 and inverse.nii.gz lie on the moving grid and undo transform.h5 inside both images."""
+    fixed, moving, out = pair
+    code, _, err = run("register", fixed, moving, "-o", out, "--inverse", *QUICK)
+    assert code == 0, err
+    assert {"inverse.h5", "inverse.nii.gz"} <= set(listed(out))
+    forth, back = sitk.ReadTransform(str(out / "transform.h5")), sitk.ReadTransform(str(out / "inverse.h5"))
+    assert sitk.ReadImage(str(out / "inverse.nii.gz")).GetSize() == MOVING.size_xyz
+    for offset in ((0, 0, 0), (6, -4, 3), (-5, 5, -6)):
+        point = tuple(np.array([3.0, -7.0, 11.0]) + offset)
+        assert back.TransformPoint(forth.TransformPoint(point)) == pytest.approx(point, abs=0.1)
+        assert np.linalg.norm(np.subtract(forth.TransformPoint(point), point)) > 0.5
+
+
+def test_landmarks_are_a_start(run, pair, tmp_path):
+    """Images far from each other are brought together by a few corresponding points; their errors are said."""
+    fixed, _, out = pair
+    shift = np.array([300.0, -40.0, 20.0])
+    far = make_grid(MOVING.size_xyz, MOVING.spacing_xyz, np.array(MOVING.origin_xyz) + shift, MOVING.direction)
+    write_image(blobs(far, tuple(shift + np.array([2.0, -1.5, 1.0]))), tmp_path / "far.nrrd")
+    points = np.array([3.0, -7.0, 11.0]) + np.array([[-8, 4, 3], [7, -5, -4], [3, 8, 6], [0, 0, 0], [5, 5, -8.0]])
+    for name, values in (("a.csv", points), ("b.csv", points + shift)):
+        np.savetxt(tmp_path / name, values, delimiter=",", header="x,y,z", comments="")
+    given = ("--initial-landmarks", tmp_path / "a.csv", tmp_path / "b.csv")
+    code, text, err = run("register", fixed, tmp_path / "far.nrrd", "-o", out, *given, *[a for a in QUICK if a != "-q"])
+    assert code == 0, err
+    transform = sitk.ReadTransform(str(out / "transform.h5"))
+    moved = np.array([transform.TransformPoint(tuple(point)) for point in points[:3]])
+    assert np.abs(moved - points[:3] - shift - [2.0, -1.5, 1.0]).mean() < 1.0
+    record = record_of(out)
+    assert {"fixed_landmarks", "moving_landmarks"} <= set(record["inputs"])
+    errors = np.array([transform.TransformPoint(tuple(point)) for point in points]) - points - shift
+    largest = np.linalg.norm(errors, axis=1).max()
+    assert record["landmarks"]["after"]["maximum_mm"] == pytest.approx(largest, abs=0.01)
+    assert record["landmarks"]["worse"] == 0
+    assert f"largest {np.linalg.norm(shift):.2f} → {largest:.2f} mm; 0 of 5 got worse" in text
+    assert {gate["name"]: gate["level"] for gate in record["verdict"]["gates"]}["landmark_maximum"] == "PASS"
+
+
+def test_stiffness_is_read_as_an_image(run, pair, tmp_path):
+    """Where the stiffness is high the field bends less than without."""
+    fixed, moving, out = pair
+    write_image(Volume(torch.full((1, *FIXED.shape), 50.0), FIXED), tmp_path / "stiff.nii.gz", "float32")
+    assert run("register", fixed, moving, "-o", out, *QUICK)[0] == 0
+    stiff = out.with_name("stiff")
+    code, _, err = run("register", fixed, moving, "-o", stiff, "--stiffness", tmp_path / "stiff.nii.gz", *QUICK)
+    assert code == 0, err
+
+    def bending(folder):
+        return float(sum(np.abs(np.diff(array(folder / "field.nii.gz"), axis=axis)).mean() for axis in range(3)))
+
+    assert bending(stiff) < 0.9 * bending(out)
+
+
+def test_nothing_that_is_read_is_written_over(run, pair):
+    """A config.toml that is read from the output folder is an error, not lost."""
+    fixed, moving, out = pair
+    out.mkdir()
+    (out / "config.toml").write_text("seed = 3\n", encoding="utf-8")
+    code, _, err = run("register", fixed, moving, "-o", out, "--config", out / "config.toml")
+    assert code == 2
+    assert "another output folder" in err
+    assert listed(out) == ["config.toml"]
+
+
+def test_page_figures_and_uncertainty(run, pair):
+    """The page and the figures show what was found, the map is that of the library; a plain run removes them all."""
+    fixed, moving, out = pair
+    quick = (*QUICK, "--set", "coarse.reach_mm=8")
+    code, _, err = run("register", fixed, moving, "-o", out, *quick, "--figures", "--dpi", "60", "--uncertainty")
+    assert code == 0, err
+    record = record_of(out)
+    assert {"uncertainty.nii.gz", "report.html", "figures/grid.png", "figures/before_after.png"} < set(
+        record["outputs"]
+    )
+    assert sorted(record["outputs"]) == sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file())
+    assert record["verdict"]["level"] in (out / "report.html").read_text(encoding="utf-8")
+    map_mm = array(out / "uncertainty.nii.gz")
+    assert map_mm.shape == FIXED.shape
+    assert map_mm.min() > 0
+    assert map_mm.max() == pytest.approx(record["uncertainty"]["maximum_mm"], rel=0.35)
+    (out / "evaluation.json").write_text("{}", encoding="utf-8")
+    (out / "figures" / "mine.png").write_text("mine", encoding="utf-8")
+    (out / "figures" / "landmarks.png").write_text("of semreg evaluate", encoding="utf-8")
+    assert run("register", fixed, moving, "-o", out, *quick, "--no-report", "--set", "gates.enabled=false")[0] == 0
+    assert listed(out) == ["config.toml", "field.nii.gz", "figures", "record.json", "transform.h5", "warped.nii.gz"]
+    assert listed(out / "figures") == ["mine.png"]
+    assert record_of(out)["verdict"] is None
+
+
+def test_verdict_says_what_is_wrong(run, pair):
+    """Images of different things end with FAIL and its reason; exit code 0, because the files are as asked for."""
+    fixed, _, out = pair
+    noise = torch.randn(1, *MOVING.shape, generator=torch.Generator().manual_seed(1)) * 300
+    write_image(Volume(noise, MOVING), fixed.parent / "noise.nii.gz", "float32")
+    code, text, _ = run("register", fixed, fixed.parent / "noise.nii.gz", "-o", out, *QUICK[:-1])
+    assert code == 0
+    assert text.splitlines()[0] in ("verdict: LOOK", "verdict: FAIL")
+    assert text.splitlines()[1].split(":")[0] in ("look", "fail")
+
+
+def test_uncertainty_that_is_off_cannot_be_written(run, pair):
+    """--uncertainty with uncertainty.enabled=false is refused before anything is read."""
+    fixed, moving, out = pair
+    code, _, err = run("register", fixed, moving, "-o", out, "--uncertainty", "--set", "uncertainty.enabled=false")
+    assert code == 2
+    assert "uncertainty.enabled" in err
+    assert not out.exists()
+
+
+def test_the_series_of_a_folder_is_found_again(run, pair):
+    """Evaluate and report read the series that was registered, of a folder with several, by what the record says."""
+    _, moving, out = pair
+    folder = out.parent / "dicom"
+    folder.mkdir()
+    across, down, step = (np.asarray(FIXED.direction)[:, axis] for axis in range(3))
+    for name, uid, shift in (("first", "1.2.3.1", 0.0), ("second", "1.2.3.2", 2.0)):
+        values = blobs(FIXED, (shift, -shift, 0.0)).data[0].numpy().astype(np.int16)
+        for number, pixels in enumerate(values):
+            position = np.asarray(FIXED.origin_xyz) + number * FIXED.spacing_xyz[2] * step
+            tags = slice_tags(uid, number + 1, position, [*across, *down], FIXED.spacing_xyz[:2])
+            path = folder / f"{name}{number:02d}.dcm"
+            write_dicom(path, {**tags, **pixel_tags(pixels), 0x0008103E: ("LO", name)})
+    code, _, err = run("register", folder, moving, "-o", out, "--fixed-series", "second", *QUICK)
+    assert code == 0, err
+    assert record_of(out)["inputs"]["fixed"]["series"] == "second"
+    assert run("evaluate", out, "-q")[0] == 0
+    assert run("report", out, "-q")[0] == 0
+    written = json.loads((out / "evaluation.json").read_text())
+    assert written["inputs"]["fixed"][0]["sha256"] == record_of(out)["inputs"]["fixed"]["sha256"]

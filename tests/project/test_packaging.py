@@ -1,0 +1,199 @@
+"""Promises about what is built and published: one version, promises in one place, all files, all licences."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import zipfile
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import semreg
+from semreg.features.catalogue import entries
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+NATIVE = tomllib.loads((ROOT / "native" / "pyproject.toml").read_text(encoding="utf-8"))
+DEPENDENCIES = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
+EXTRAS = PROJECT["project"]["optional-dependencies"]
+
+
+def name_of(requirement):
+    """Of a requirement, in small letters."""
+    return re.match(r"[\w-]+", requirement)[0].lower()
+
+
+def fresh(code, *, path=True):
+    """What a new Python prints, which finds this source; with nothing installed if not ``path``."""
+    flags = [] if path else ["-S"]
+    given = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run([sys.executable, *flags, "-c", code], check=True, capture_output=True, text=True, env=given)
+    return done.stdout.strip()
+
+
+def test_version_is_the_installed_one():
+    """``semreg.__version__`` is that of the metadata, and says plainly that it is unknown where there is none."""
+    try:
+        expected = version("semreg")
+    except PackageNotFoundError:
+        expected = "0+unknown"
+    assert semreg.__version__ == expected
+    assert fresh("import semreg; print(semreg.__version__)", path=False) == "0+unknown"
+
+
+def test_version_follows_the_metadata(tmp_path):
+    """A wheel's metadata decide, wherever they lie on Python's path."""
+    (tmp_path / "semreg-1.2.3.dist-info").mkdir()
+    (tmp_path / "semreg-1.2.3.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.4\nName: semreg\nVersion: 1.2.3\n"
+    )
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import semreg; print(semreg.__version__)"
+    assert fresh(code) == "1.2.3"
+
+
+def test_no_version_is_written_down():
+    """Both packages take their version from the tag, so that no two places can disagree."""
+    for project in (PROJECT, NATIVE):
+        assert "version" in project["project"]["dynamic"]
+        assert "version" not in project["project"]
+    assert PROJECT["tool"]["hatch"]["version"]["source"] == "vcs"
+    assert (
+        PROJECT["tool"]["hatch"]["version"]["fallback-version"] == NATIVE["tool"]["setuptools_scm"]["fallback_version"]
+    )
+
+
+def test_import_is_light():
+    """``import semreg`` loads itself, ``typing`` and what that needs: few modules, all of the standard library."""
+    code = (
+        "import sys; before = set(sys.modules); import semreg; new = set(sys.modules) - before; "
+        "print(len(new), *sorted({name.split('.')[0] for name in new}))"
+    )
+    number, *loaded = fresh(code).split()
+    assert int(number) < 45  # 30 with Python 3.11; json alone has 10
+    assert set(loaded) <= {"semreg", *sys.stdlib_module_names}
+    assert not {"json", "pathlib", "email", "dataclasses", "logging"} & set(loaded)
+
+
+def test_every_dependency_has_its_reason():
+    """Each package that is required or offered as an extra has a row in docs/dependencies.md, which names its extra."""
+    rows = {line.split("|")[1].strip().lower() for line in DEPENDENCIES.splitlines() if line.startswith("| ")}
+    for requirement in PROJECT["project"]["dependencies"]:
+        assert name_of(requirement) in rows
+    for extra in ("itk", "nibabel", "hub", "dask"):
+        for requirement in EXTRAS[extra]:
+            assert f"{name_of(requirement)} (extra `{extra}`)" in rows
+    named = set(re.findall(r"extra `([a-z]+)`", DEPENDENCIES))
+    assert named == set(EXTRAS)
+
+
+def test_lower_bounds_are_stated():
+    """The row of each package says "from" the version that pyproject.toml asks for."""
+    required = [
+        *PROJECT["project"]["dependencies"],
+        *(word for extra in ("itk", "nibabel", "hub", "dask") for word in EXTRAS[extra]),
+    ]
+    for requirement in required:
+        least = re.search(r">=([\d.]+\d)(?!\w)", requirement)
+        row = next(line for line in DEPENDENCIES.splitlines() if line.lower().startswith(f"| {name_of(requirement)} "))
+        assert least is None or f"from {least[1]}" in row, requirement
+
+
+def test_bounds_agree():
+    """What an extra asks for, ``dev`` asks for as well, and both packages want the same itk and the same Pythons."""
+    for extra in ("nibabel", "hub", "dask"):
+        assert set(EXTRAS[extra]) <= set(EXTRAS["dev"])
+    (itk,) = NATIVE["project"]["dependencies"]
+    assert itk in EXTRAS["itk"]
+    assert itk in EXTRAS["dev"]
+    assert PROJECT["project"]["requires-python"] == NATIVE["project"]["requires-python"]
+
+
+def test_constraints_are_within_the_bounds():
+    """Each pinned version is one that pyproject.toml accepts."""
+    packaging = pytest.importorskip("packaging.requirements", reason="needs the package packaging, which pytest brings")
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = dict(line.lower().split("==") for line in lines if "==" in line)
+    words = [*PROJECT["project"]["dependencies"], *(word for extra in EXTRAS.values() for word in extra)]
+    for requirement in map(packaging.Requirement, words):
+        if requirement.name.lower() in pinned:
+            assert requirement.specifier.contains(pinned[requirement.name.lower()]), str(requirement)
+
+
+def test_notice_names_all_models():
+    """NOTICE names each model of the catalogue, below its licence and its source."""
+    notice = (ROOT / "NOTICE").read_text(encoding="utf-8")
+    paragraphs = [text for text in re.split(r"\n(?=\S)", notice) if re.match(r"[^\n]*, models? [^\n]*\n    ", text)]
+    for entry in entries():
+        name = re.sub(r"^mind/.*", "mind/…", re.sub(r"(?<=[a-z0-9])-\d$", "", entry.name))
+        (text,) = [text for text in paragraphs if re.search(rf"{re.escape(name)}(?![\w/])", text.partition("\n")[0])]
+        assert f"    {entry.spec.licence}; " in text, entry.name
+        assert all(part in text for part in str(entry.spec.source).split(", ")), entry.name
+
+
+def test_licences_go_along():
+    """LICENSE and NOTICE are in both packages, and the licence is one."""
+    for project, folder in ((PROJECT, ROOT), (NATIVE, ROOT / "native")):
+        assert project["project"]["license"] == "Apache-2.0"
+        assert project["project"]["license-files"] == ["LICENSE", "NOTICE"]
+        assert all((folder / name).is_file() for name in ("LICENSE", "NOTICE"))
+    assert (ROOT / "LICENSE").read_bytes() == (ROOT / "native" / "LICENSE").read_bytes()
+
+
+def test_changelog_starts_with_what_comes():
+    """The first entry is the version to come or the one that is released, and has something in it."""
+    first = re.split(r"^## ", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.MULTILINE)[1]
+    assert re.match(r"\[(Unreleased|\d+\.\d+\.\d+)\] – (\d+\.\d+\.\d+|\d{4}-\d\d-\d\d)\n", first)
+    assert "\n- " in first
+
+
+@pytest.mark.skipif(
+    not all(map(find_spec, ("hatchling", "hatch_vcs", "hatch_fancy_pypi_readme"))),
+    reason="needs hatchling, hatch-vcs and hatch-fancy-pypi-readme in this environment",
+)
+def test_what_is_built_is_whole(tmp_path):
+    """The wheel is the package and nothing else, without dead links; the sdist has what tests and `make` read."""
+    for target in ("sdist", "wheel"):
+        words = [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(tmp_path)]
+        subprocess.run(words, check=True, capture_output=True, cwd=ROOT)
+    (wheel,), (sdist,) = tmp_path.glob("*.whl"), tmp_path.glob("*.tar.gz")
+    package = {
+        path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src" / "semreg").rglob("*") if path.is_file()
+    }
+    package = {name for name in package if "__pycache__" not in name}
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        metadata = next(archive.read(name).decode() for name in names if name.endswith("/METADATA"))
+    assert "# semreg" in metadata
+    assert all("://" in link for link in re.findall(r"\]\(([^)#]+)", metadata))  # an index has no files of the project
+    assert {name for name in names if name.startswith("semreg/")} == package
+    assert {name.rpartition("/")[2] for name in names - package} == {
+        "METADATA",
+        "WHEEL",
+        "RECORD",
+        "entry_points.txt",
+        "LICENSE",
+        "NOTICE",
+    }
+    with tarfile.open(sdist) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
+    assert {f"src/{name}" for name in package} <= inside
+    assert {
+        "Makefile",
+        "mkdocs.yml",
+        "constraints.txt",
+        "CHANGELOG.md",
+        "native/pyproject.toml",
+        "benchmarks/README.md",
+    } <= inside
+    assert not [name for name in inside if name.startswith(("native/headers/", "benchmarks/out/", "site/"))]

@@ -1,0 +1,486 @@
+"""What a page and its pictures show, against SimpleITK, Pillow and numbers written out."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import re
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from PIL import Image
+
+from report_case import EVALUATION, RECORD, SHIFT, fixed_grid, make_case, moving_grid, phantom
+from semreg.core.fields import Field, Volume
+from semreg.core.geometry import Grid, canonical_order, reorder
+from semreg.errors import GeometryError, OutputError
+from semreg.io.bridge import sitk_image, to_labels
+from semreg.report import write_report
+from semreg.report.colours import blend, checkerboard, viridis
+from semreg.report.drawings import box_panels, curves, outline
+from semreg.report.encode import sheets, sheets_within
+from semreg.report.page import render, verdict_of, viewer_data
+from semreg.report.pictures import jacobian_colours
+from semreg.report.planes import planes_of
+from semreg.report.stacks import bounded, make_stacks, window
+from semreg.report.tables import changed_settings, key_figures, label_rows, landmark_rows, number
+
+
+@pytest.fixture(scope="module")
+def stacks():
+    return make_stacks(make_case())
+
+
+@pytest.fixture(scope="module")
+def page():
+    return render(make_case())
+
+
+def decoded(made, depth, rows, columns):
+    """All slices of sheets, by Pillow."""
+    found = []
+    for uri in made.uris:
+        picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
+        for number_ in range(made.per_sheet):
+            top, left = (number_ // made.columns) * made.tile[0], (number_ % made.columns) * made.tile[1]
+            if len(found) < depth:
+                found.append(picture[top : top + rows, left : left + columns])
+    return np.stack(found)
+
+
+def oriented(volume, windowed):
+    """An image as SimpleITK brings it to LPS, as bytes."""
+    image = sitk.GetArrayFromImage(sitk.DICOMOrient(sitk_image(volume), "LPS"))
+    return np.rint(np.clip((image - windowed.low) / (windowed.high - windowed.low), 0, 1) * 255)
+
+
+def test_fixed_stack_is_lps(stacks):
+    """The fixed stack runs to the left, posterior and superior however the image is stored, as SimpleITK orients it."""
+    expected = oriented(make_case().fixed, stacks.windows["fixed"])
+    assert stacks.fixed.shape == expected.shape
+    assert np.abs(stacks.fixed - expected).max() <= 1
+
+
+def test_before_and_after_are_where_itk_puts_them(stacks):
+    """The moving image lies before where its header says and after where the transform brings it, as ITK resamples."""
+    case = make_case()
+    reference = sitk.DICOMOrient(sitk_image(case.fixed), "LPS")
+    transforms = sitk.Transform(3, sitk.sitkIdentity), sitk.TranslationTransform(3, SHIFT)
+    for stack, transform in zip((stacks.before, stacks.after), transforms, strict=True):
+        image = sitk.Resample(sitk_image(case.moving), reference, transform, sitk.sitkLinear, 0.0)
+        low, high = stacks.windows["moving"].low, stacks.windows["moving"].high
+        expected = np.clip((sitk.GetArrayFromImage(image) - low) / (high - low), 0, 1) * 255
+        assert np.abs(stack - expected).max() <= 1
+
+
+def test_warped_image_is_used_as_it_is():
+    """An image that was warped already is shown, not computed anew."""
+    case = make_case()
+    marked = Volume(torch.full_like(case.fixed.data, 77.0), case.fixed.grid)
+    shown = make_stacks(dataclasses.replace(case, warped=marked))
+    assert len(np.unique(shown.after)) == 1
+    assert not np.array_equal(shown.after, make_stacks(case).after)
+
+
+def test_initial_field_makes_the_before():
+    """With a start, ``before`` is the moving image through it."""
+    case = make_case()
+    shown = make_stacks(dataclasses.replace(case, initial=case.field))
+    assert np.array_equal(shown.before, shown.after)
+
+
+def test_vectors_are_mm_along_the_view(stacks):
+    """Displacements are given in mm along superior, posterior and left, whatever the storage order."""
+    assert np.allclose(stacks.vectors, np.array(SHIFT)[::-1].reshape(3, 1, 1, 1), atol=1e-4)
+
+
+def test_reduced_stacks_know_the_full_size(stacks, monkeypatch):
+    """A page says how many slices the image has where it shows fewer, along the axes as they are shown."""
+    oriented_size = sitk.DICOMOrient(sitk_image(make_case().fixed), "LPS").GetSize()[::-1]
+    assert stacks.full == stacks.shape == oriented_size
+    monkeypatch.setattr("semreg.report.stacks.GREY_VOXELS", 3000)
+    small = make_stacks(make_case())
+    assert small.full == oriented_size
+    assert np.prod(small.shape) <= 3000
+    assert viewer_data(small, planes_of(small.grid))["full"] == list(oriented_size)
+
+
+def test_vectors_survive_the_page(stacks):
+    """The two bytes of each component give the displacement back to a 30 000th of the longest."""
+    made = viewer_data(stacks, planes_of(stacks.grid))["vectors"]
+    depth, rows, columns = made["shape"]
+    halves = decoded(sheets_like(made), 6 * depth, rows, columns).reshape(6, depth, rows, columns).astype(int)
+    values = (halves[:3] * 256 + halves[3:] - 32768) / 32767 * made["reach"]
+    assert np.abs(values - stacks.vectors).max() <= made["reach"] / 30_000
+
+
+def sheets_like(made):
+    """The sheets of the page's data, as ``sheets`` returns them."""
+    from semreg.report.encode import Sheets
+
+    return Sheets(tuple(made["uris"]), made["perSheet"], made["columns"], tuple(made["tile"]))
+
+
+@pytest.mark.parametrize("voxels", [50, 900, 5_000, 10_000_000])
+def test_bounded_grid_keeps_the_box(voxels):
+    """A reduced grid covers the same box with few enough voxels, and is never finer than the image."""
+    grid = fixed_grid()
+    small = bounded(grid, voxels)
+    assert np.allclose(small.corners_xyz(), grid.corners_xyz())
+    assert small.voxels <= voxels
+    assert all(m <= n for m, n in zip(small.shape, grid.shape, strict=True))
+    if voxels > grid.voxels:
+        assert small == grid
+
+
+def test_no_folded_voxel_is_lost():
+    """One folded voxel among many is on the reduced Jacobian map, at its place."""
+    grid = Grid((90, 84, 78), (1.0, 1.1, 1.2), (0.0, 0.0, 0.0), fixed_grid().direction)
+    determinant = torch.ones((1, *grid.shape))
+    determinant[0, 41, 50, 60] = -0.2
+    volume = Volume(torch.zeros((1, *grid.shape)), grid)
+    case = make_case(fixed=volume, field=Field.zeros(grid), uncertainty=None, jacobian=Volume(determinant, grid))
+    shown = make_stacks(case).jacobian.stack
+    assert shown.size < grid.voxels
+    assert (shown == 0).sum() == 1
+    axes = canonical_order(grid)
+    marked = Volume(determinant, grid).reordered(axes).data[0] < 0
+    expected = [int((i + 0.5) * m / n) for i, m, n in zip(
+        np.argwhere(marked.numpy())[0], shown.shape, marked.shape, strict=True)]  # fmt: skip
+    assert np.argwhere(shown == 0)[0].tolist() == expected
+
+
+def test_jacobian_levels_are_octaves():
+    """A determinant of 2 is one octave above 128 on the map, of 1/2 one below, and no colour shows where it is 1."""
+    case = make_case(jacobian=Volume(torch.full((1, *fixed_grid().shape), 2.0), fixed_grid()))
+    assert set(np.unique(make_stacks(case).jacobian.stack)) <= {191, 192}
+    _, opacity = jacobian_colours(np.array([0, 64, 128, 192], np.uint8))
+    assert opacity[0] == 1.0
+    assert opacity[2] == 0.0
+    assert opacity[1] == pytest.approx(opacity[3], abs=0.01)
+
+
+def test_unknown_uncertainty_has_no_colour(stacks):
+    """Where nothing is known the map holds 0; all else is at least 1 and grows with the uncertainty."""
+    values = make_case().uncertainty.reordered(canonical_order(fixed_grid())).data[0].numpy()
+    shown = stacks.uncertainty.stack
+    assert shown.shape == values.shape
+    assert np.array_equal(shown == 0, np.isnan(values))
+    known = ~np.isnan(values)
+    level = (shown[known] - 1) / 254 * stacks.uncertainty.high
+    assert np.abs(level - values[known]).max() <= stacks.uncertainty.high / 100 + 1e-3
+
+
+def test_labels_lie_on_their_images():
+    """Outlines of labels follow their image: those of the moving one move with it, and have the same numbers."""
+    case = make_case()
+    fixed = Volume((case.fixed.data > 60).float() * 300, case.fixed.grid)
+    moving = Volume((case.moving.data > 60).float() * 300, case.moving.grid)
+    labels = make_stacks(
+        dataclasses.replace(case, fixed_labels=to_labels(fixed), moving_labels=to_labels(moving))
+    ).labels
+    assert set(np.unique(labels["fixed"])) == {0, 1} == set(np.unique(labels["after"]))
+    agree = [np.mean(labels["fixed"][labels["fixed"] > 0] == labels[name][labels["fixed"] > 0]) for name in
+             ("before", "after")]  # fmt: skip
+    assert agree[1] > 0.85 > agree[0]
+
+
+def test_colours_add_up_to_grey():
+    """Where both images are equal the blend is grey; orange alone is the fixed image, blue alone the moving one."""
+    grey = np.arange(256, dtype=np.uint8)
+    both = blend(grey, grey)
+    assert np.abs(both - grey[:, None].astype(int)).max() <= 1
+    nothing = np.zeros_like(grey)
+    assert blend(grey, nothing)[255].tolist() == [255, 128, 0]
+    assert blend(nothing, grey)[255].tolist() == [0, 127, 255]
+
+
+def test_checkerboard_starts_with_the_fixed_image():
+    """The upper left square is the fixed image, its neighbours are the moving one."""
+    board = checkerboard(np.zeros((6, 8), np.uint8), np.ones((6, 8), np.uint8), (3, 4))
+    assert board.tolist() == [[0] * 4 + [1] * 4] * 3 + [[1] * 4 + [0] * 4] * 3
+
+
+def test_scale_grows_in_lightness():
+    """The table of the maps becomes lighter with every step, so that it reads without colour."""
+    light = viridis().astype(float) @ [0.2126, 0.7152, 0.0722]
+    assert (np.diff(light) > -1.0).all()
+    assert light[-1] - light[0] > 150
+
+
+def test_lossless_sheets_give_the_slices_back():
+    """Slices come back bit for bit from PNG sheets, in their order, also over several sheets."""
+    stack = np.random.default_rng(0).integers(0, 256, (7, 41, 53)).astype(np.uint8)
+    made = sheets(stack, quality=None)
+    assert len(made.uris) == 1
+    assert np.array_equal(decoded(made, *stack.shape), stack)
+    tall = np.zeros((9, 1500, 1100), np.uint8) + np.arange(9, dtype=np.uint8).reshape(9, 1, 1)
+    tall[:, 70, 30:60] = 200
+    made = sheets(tall, quality=None)
+    assert len(made.uris) > 1
+    assert np.array_equal(decoded(made, *tall.shape), tall)
+
+
+def test_slices_do_not_bleed():
+    """An even slice beside noisy ones on a compressed sheet stays even up to its border."""
+    stack = np.random.default_rng(3).integers(0, 256, (9, 21, 27)).astype(np.uint8)
+    stack[4] = 90
+    back = decoded(sheets(stack, quality=60), *stack.shape).astype(int)
+    assert np.abs(back[4] - 90).max() <= 2
+
+
+def test_noise_stays_within_the_limit():
+    """Stacks that compress badly get a lower quality, so that the page stays small."""
+    noise = {"fixed": np.random.default_rng(2).integers(0, 256, (24, 96, 96)).astype(np.uint8)}
+    free, held = sheets_within(noise, 10**9)["fixed"].size, sheets_within(noise, 120_000)["fixed"].size
+    assert held <= 120_000 < free
+
+
+@pytest.mark.parametrize(("lung", "expected"), [(0.3, (-1000, 400)), (0.01, (-160, 240))])
+def test_ct_is_windowed_by_what_it_shows(lung, expected):
+    """CT with much lung is shown from −1000 to 400 HU, other CT from −160 to 240."""
+    values = torch.full((1, 20, 20, 25), -1000.0)
+    flat = values.reshape(-1)
+    flat[: int(lung * 10_000)] = -700.0
+    flat[5_000:9_000] = 60.0
+    flat[9_000:] = 900.0
+    shown = window(values)
+    assert (shown.low, shown.high) == expected
+
+
+def test_window_survives_odd_images():
+    """Constant images, NaN and infinity give a finite window and finite bytes."""
+    for values in (torch.full((1, 4, 5, 6), 3.0), torch.full((1, 4, 5, 6), torch.nan), torch.zeros(1, 4, 5, 6)):
+        shown = window(values, 0.0)
+        assert np.isfinite([shown.low, shown.high]).all()
+        assert shown.high > shown.low
+        assert shown.grey(values).dtype == np.uint8
+
+
+def test_letters_follow_the_direction():
+    """Edges carry the letters of the directions, two where the image is oblique; R is left and A is top in axial."""
+    axial, coronal, sagittal = planes_of(reorder(fixed_grid(), canonical_order(fixed_grid())))
+    assert axial.letters == ("R", "L", "A", "P")
+    assert coronal.letters == ("R", "L", "S", "I")
+    assert sagittal.letters == ("A", "P", "S", "I")
+    c, s = float(np.cos(0.6)), float(np.sin(0.6))
+    oblique = Grid((5, 6, 7), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), ((c, -s, 0.0), (s, c, 0.0), (0.0, 0.0, 1.0)))
+    assert planes_of(oblique)[0].letters == ("RA", "LP", "AL", "PR")
+
+
+@pytest.mark.parametrize(("shape", "names"), [
+    ((4, 5, 6), ["axial", "coronal", "sagittal"]), ((1, 5, 6), ["axial"]), ((5, 6), ["plane"]),
+    ((1, 1, 6), ["axial"]),
+])  # fmt: skip
+def test_flat_images_have_fewer_planes(shape, names):
+    """A plane that would be a line is left out; a 2-D image has one plane without letters."""
+    assert [plane.name for plane in planes_of(Grid.of_shape(shape))] == names
+
+
+def test_two_dimensions_make_a_page():
+    """A 2-D pair gets a page of one plane with its arrows, and no letters of a patient."""
+    fixed, moving = Grid.of_shape((40, 56), (0.5, 0.7)), Grid.of_shape((48, 50), (0.6, 0.65))
+    case = make_case(
+        fixed=Volume(torch.rand(1, 40, 56), fixed), moving=Volume(torch.rand(1, 48, 50), moving),
+        field=Field.from_mm(torch.tensor([1.5, -0.5]).reshape(2, 1, 1).expand(2, 40, 56), fixed), uncertainty=None,
+    )  # fmt: skip
+    stacks = make_stacks(case)
+    assert np.allclose(stacks.vectors[:, 0, 0, 0], [0.0, -0.5, 1.5], atol=1e-5)
+    text = render(case)
+    assert text.count('<figure class="pane"') == 1
+    assert "Radiological" not in text
+
+
+def test_text_is_escaped():
+    """Names, titles and records with markup are shown as text and never run."""
+    evil = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+    record = {**RECORD, "decisions": [evil], "command": [evil], "settings": {evil: evil}}
+    verdict = {"level": "FAIL", "gates": [{"title": evil, "level": evil, "sentence": evil, "value": evil}]}
+    points = {"count": 1, "before": {}, "after": {}, "points": [{"name": evil, "fixed": [], "before": 1, "after": 2}]}
+    labels = {"tolerance_mm": evil, "each": [{"name": evil, "label": 1, "before": {}, "after": {}}], "mean": {}}
+    text = render(make_case(title=evil, names={"fixed": evil, "moving": evil}, record=record, verdict=verdict,
+                            evaluation={"landmarks": points, "labels": labels}, notes=(evil,)))  # fmt: skip
+    assert "<script>alert" not in text
+    assert "<img src=x" not in text
+    assert text.count("&lt;script&gt;alert(1)") >= 8
+
+
+def test_page_needs_nothing_else(page):
+    """Nothing on the page points elsewhere: pictures are inside, and its policy forbids the rest."""
+    targets = re.findall(r"""(?:src|href)="([^"]*)""", re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL))
+    assert len(targets) > 15
+    assert all(target.startswith(("data:", "#")) for target in targets)
+    assert "default-src 'none'" in page
+    assert "@import" not in page
+    assert "://" not in page
+
+
+def test_page_reads_without_a_script(page):
+    """Pictures before and after, the checkerboard and all numbers are there as plain HTML."""
+    plain = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+    for title in ("Before", "After", "Checkerboard after", "Jacobian", "Uncertainty"):
+        assert f"<h3>{title}</h3>" in plain
+    assert plain.count("<img ") == 15
+    assert "<noscript>" in plain
+    for word in ("LOOK", "Half of the fixed image lies beyond the moving one.", "liver", "P13", "7.5", "1.25"):
+        assert word in plain
+
+
+def test_page_of_little():
+    """A page needs the two images and the field alone."""
+    case = make_case()
+    text = render(type(case)(fixed=case.fixed, moving=case.moving, field=case.field))
+    assert "NOT JUDGED" in text
+    assert 'id="landmarks"' not in text
+    assert "uncertainty map" not in text
+
+
+def test_worst_gate_is_first():
+    """The reasons of a verdict start with the worst, and an unknown level is not taken for a good one."""
+    verdict = verdict_of({"level": "great", "gates": [{"level": "PASS"}, {"level": "FAIL"}, {"level": "odd"}]})
+    assert verdict["level"] == "NONE"
+    assert [gate["level"] for gate in verdict["gates"]] == ["FAIL", "PASS", "NONE"]
+    assert [gate["level"] for gate in verdict["reasons"]] == ["FAIL"]
+    assert verdict["counted"] == "1 of 2 checks passed; 1 had nothing to measure."
+    assert verdict_of({"level": "PASS", "gates": [{"level": "PASS"}]})["counted"] == "1 of 1 checks passed."
+
+
+def test_reasons_stay_few():
+    """The first screen names six reasons and says how many more there are; the table has all, tiny values as none."""
+    gates = [{"title": f"G{k}", "level": "FAIL", "value": 3.7e-6, "unit": "%", "sentence": "Bad."} for k in range(8)]
+    text = render(make_case(verdict={"level": "FAIL", "gates": gates}))
+    first, table = text.split('id="viewer"')[0], text.split('id="checks"')[1]
+    assert [f"G{k}</strong>" in first for k in range(8)] == [True] * 6 + [False] * 2
+    assert "And 2 more" in first
+    assert all(f"G{k}</th>" in table for k in range(8))
+    assert "e-06" not in first
+    assert table.count('<td class="number">0 %</td>') == 8
+
+
+def test_worst_landmark_is_first():
+    """Landmarks are sorted by their error after, unknown ones last; bars are shares of the largest error."""
+    rows = landmark_rows(make_case().evaluation)
+    assert [row["name"] for row in rows[:2]] == ["P13", "P12"]
+    assert rows[-1]["name"] == "lost"
+    assert rows[-1]["after"] == "–"
+    assert rows[0]["bar_before"] == 100.0
+    assert rows[0]["bar_after"] == pytest.approx(100 * 1.3 / 7.0, abs=0.1)
+
+
+def test_lowest_dice_is_first():
+    """Labels are sorted by Dice after, the mean closes the table, unknown measures are dashes."""
+    rows = label_rows(make_case().evaluation)
+    assert [row["name"] for row in rows] == ["spleen", "liver", "Mean"]
+    assert rows[0]["pairs"][0] == ("0.44", "0.52")
+    assert rows[0]["pairs"][1] == ("–", "–")
+
+
+def test_key_figures_have_before_and_after():
+    """The first screen shows errors before and after side by side, with their unit."""
+    keys = {key.name: key for key in key_figures(make_case())}
+    error = keys["Landmark error, mean"]
+    assert (error.before, error.after, error.unit) == ("7.5", "1.25", "mm")
+    assert error.note == "15 points, 95 % below 1.85 mm, worst 1.95 mm (before 8.2)"
+    assert (keys["Image overlap"].before, keys["Image overlap"].after) == ("90", "97")
+    assert keys["Uncertainty, median"].after == "1.25"
+    assert keys["Time"].after == "4"
+
+
+def test_remarks_of_the_evaluation_are_shown():
+    """What must be known of the measures, and what was evaluated, stands on the page, with and without a record."""
+    evaluation = {**EVALUATION, "notes": ["3 of 15 fixed landmarks lie <outside>."], "command": ["semreg", "evaluate"]}
+    text = render(make_case(evaluation=evaluation, record=None))
+    assert "3 of 15 fixed landmarks lie &lt;outside&gt;." in text
+    assert "What was evaluated" in text
+    assert 'id="how"' not in render(make_case(evaluation=EVALUATION, record=None))
+
+
+def test_only_changed_settings_are_listed():
+    """A setting that has its default value is not in the list; one that has another is, with both."""
+    from semreg.config import RegistrationConfig
+    from semreg.settings import to_dict
+
+    settings = to_dict(RegistrationConfig())
+    assert changed_settings({"settings": settings}) == []
+    settings["align"]["iterations"] = 5
+    assert changed_settings({"settings": settings}) == [("align.iterations", "5", "30")]
+
+
+@pytest.mark.parametrize(("value", "text"), [
+    (None, "–"), (float("nan"), "–"), (0, "0"), (0.123456, "0.123"), (12345.6, "12 346"), (1e-7, "1e-07"), (True, "–"),
+    ("evil", "–"), (-3.25, "-3.25"),
+])  # fmt: skip
+def test_numbers_are_short(value, text):
+    """Numbers have three digits, large ones a gap, unknown ones a dash."""
+    assert number(value) == text
+
+
+def test_curves_have_a_point_an_iteration():
+    """Each level with numbers has a curve from its first to its last value; levels without are left out."""
+    found = curves(RECORD)
+    assert [len(curve.dots) for curve in found] == [3, 2]
+    assert found[0].dots[0][1] == 0.0
+    assert found[0].dots[-1][1] == 110.0
+    assert curves({"convergence": [{"objective": None}, "odd"]}) == []
+
+
+def test_boxes_are_drawn_in_one_scale():
+    """The outline of a box is as long and as wide as the box, in the same scale in all three projections."""
+    case = make_case()
+    corners = np.concatenate([case.fixed.grid.corners_xyz(), case.moving.grid.corners_xyz()])
+    scale = 148 / (corners.max(0) - corners.min(0)).max()
+    extent = case.fixed.grid.corners_xyz().max(0) - case.fixed.grid.corners_xyz().min(0)
+    for panel, axes in zip(box_panels(case), ((0, 1), (0, 2), (1, 2)), strict=True):
+        name, points = panel.outlines[0]
+        assert name == "fixed"
+        drawn = np.array([[float(v) for v in point.split(",")] for point in points.split()])
+        assert np.allclose(np.ptp(drawn, axis=0), extent[list(axes)] * scale, atol=0.2)
+
+
+def test_aligned_box_is_drawn_where_it_came():
+    """With an alignment the moving box is drawn a third time, brought back by the inverse of the recorded matrix."""
+    matrix = np.eye(4)
+    matrix[:3, 3] = (0.0, 30.0, 0.0)
+    case = make_case(record={**RECORD, "alignment": {"matrix": matrix.tolist()}})
+    panel = box_panels(case)[0]
+    boxes = {name: np.array([p.split(",") for p in points.split()], float).mean(0) for name, points in panel.outlines}
+    assert set(boxes) == {"fixed", "moving", "aligned"}
+    assert boxes["aligned"][1] < boxes["moving"][1]
+
+
+def test_outline_is_convex():
+    """The outline of points holds the corners alone, each once."""
+    square = np.array([[0, 0], [2, 0], [2, 1], [0, 1], [1, 0.5], [1, 0]], float)
+    assert sorted(map(tuple, outline(square))) == [(0, 0), (0, 1), (2, 0), (2, 1)]
+
+
+def test_case_refuses_what_does_not_fit():
+    """Images of two dimensions, or a field on another grid, are refused with what to do."""
+    case = make_case()
+    with pytest.raises(GeometryError, match="one dimension"):
+        dataclasses.replace(case, moving=Volume(torch.zeros(1, 4, 5), Grid.of_shape((4, 5))))
+    with pytest.raises(GeometryError, match="give the fixed image that was registered"):
+        dataclasses.replace(case, field=Field.zeros(moving_grid()))
+    with pytest.raises(GeometryError, match="uncertainty"):
+        dataclasses.replace(case, uncertainty=phantom(moving_grid()))
+
+
+def test_unwritable_place_is_an_output_error(tmp_path):
+    """A page that cannot be written raises OutputError and leaves nothing."""
+    with pytest.raises(OutputError, match="writable"):
+        write_report(make_case(), tmp_path / "missing" / "report.html")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_page_of_odd_values():
+    """NaN and constant images, fields that fold and uncertainty nowhere known still give a page."""
+    grid = fixed_grid()
+    fixed = torch.full((1, *grid.shape), 5.0)
+    fixed[0, :4] = torch.nan
+    field = torch.randn((3, *grid.shape), generator=torch.Generator().manual_seed(0)) * 3
+    nowhere = Volume(torch.full((1, *grid.shape), torch.nan), grid)
+    text = render(make_case(fixed=Volume(fixed, grid), field=Field(field, grid), uncertainty=nowhere))
+    assert "NaN" not in re.sub(r'"data:[^"]*"', "", text)
