@@ -67,6 +67,20 @@ def _process_as_before() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[Any, str, str]]:
+    """Run the command in this process: exit code, standard output, standard error."""
+    from semreg.cli import main
+
+    def command(*arguments: object) -> tuple[Any, str, str]:
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        captured = capfd.readouterr()
+        return end.value.code or 0, captured.out, captured.err
+
+    return command
+
+
 def eventually(condition: Callable[[], T]) -> T:
     """Wait until ``condition`` returns something true, and return that."""
     end = time.monotonic() + PATIENCE_SECONDS

@@ -16,26 +16,13 @@ import typer
 
 import semreg
 from conftest import centre, eventually, grid_at, make_grid, rotation
-from semreg.cli import app, main
+from semreg.cli import app
 from semreg.cli.common import sentences
 from semreg.config import RegistrationConfig
 from semreg.core.fields import Volume
 from semreg.io.bridge import PIXEL_TYPES
 from semreg.io.files import write_image
 from semreg.settings import from_dict, to_toml
-
-
-@pytest.fixture
-def run(capfd):
-    """Run the command in this process: exit code, standard output, standard error."""
-
-    def command(*arguments):
-        with pytest.raises(SystemExit) as end:
-            main([str(argument) for argument in arguments])
-        captured = capfd.readouterr()
-        return end.value.code or 0, captured.out, captured.err
-
-    return command
 
 
 def phantom(grid, shift_mm=(0.0, 0.0, 0.0)):

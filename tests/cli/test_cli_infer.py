@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from test_cli import listed, run  # noqa: F401 - fixtures
+from test_cli import listed
 
 import semreg
 from conftest import eventually, make_grid, noise_volume, rotation
@@ -53,7 +53,7 @@ def expected(path):
 
 
 @pytest.mark.parametrize("ending", FORMATS)
-def test_labels_of_a_network(run, image, model, tmp_path, ending):  # noqa: F811
+def test_labels_of_a_network(run, image, model, tmp_path, ending):
     """``--argmax`` writes one image of small integers with the header of the image, in every format, and no more."""
     out = tmp_path / "out" / f"labels.{ending}"
     code, text, err = run("infer", image, "-o", out, "--model", model, "--argmax")
@@ -70,7 +70,7 @@ def test_labels_of_a_network(run, image, model, tmp_path, ending):  # noqa: F811
     np.testing.assert_array_equal(values[0], expected(image)[2].argmax(0))
 
 
-def test_scores_of_a_network(run, image, model, tmp_path):  # noqa: F811
+def test_scores_of_a_network(run, image, model, tmp_path):
     """Without ``--argmax`` the channels of the last output are the components of one image; --dtype is their type."""
     out = tmp_path / "scores.nii.gz"
     assert run("infer", image, "-o", out, "--model", model, "--dtype", "float64", "-q") == (0, "", "")
@@ -80,7 +80,7 @@ def test_scores_of_a_network(run, image, model, tmp_path):  # noqa: F811
 
 
 @pytest.mark.parametrize("ending", ["nii.gz", "nrrd"])
-def test_coarse_output_comes_onto_the_grid_of_the_image(run, image, model, tmp_path, ending):  # noqa: F811
+def test_coarse_output_comes_onto_the_grid_of_the_image(run, image, model, tmp_path, ending):
     """An output of half the size is written on the grid of the image, as ``semreg.infer`` gives it."""
     out = tmp_path / f"coarse.{ending}"
     assert run("infer", image, "-o", out, "--model", model, "--layers", "1")[0] == 0
@@ -91,7 +91,7 @@ def test_coarse_output_comes_onto_the_grid_of_the_image(run, image, model, tmp_p
 
 
 @pytest.mark.parametrize("ending", FORMATS)
-def test_features_lie_where_they_were_computed(run, image, model, tmp_path, ending):  # noqa: F811
+def test_features_lie_where_they_were_computed(run, image, model, tmp_path, ending):
     """Each layer has the header of its own grid, and its channels are the components, for SimpleITK as the judge."""
     out = tmp_path / "out"
     code, text, err = run("features", image, "-o", out, "--model", model, "--format", ending)
@@ -108,7 +108,7 @@ def test_features_lie_where_they_were_computed(run, image, model, tmp_path, endi
         assert found.TransformIndexToPhysicalPoint((2, 3, 4)) == pytest.approx(point, abs=1e-4)
 
 
-def test_record_of_features(run, image, model, tmp_path):  # noqa: F811
+def test_record_of_features(run, image, model, tmp_path):
     """The record says what was read, which network ran, where its outputs lie, and what it took."""
     out = tmp_path / "out"
     arguments = [
@@ -138,7 +138,7 @@ def test_record_of_features(run, image, model, tmp_path):  # noqa: F811
     assert set(record["versions"]) == {"semreg", "python", "torch", "SimpleITK", "numpy"}
 
 
-def test_mask_is_written_as_weight(run, image, model, tmp_path):  # noqa: F811
+def test_mask_is_written_as_weight(run, image, model, tmp_path):
     """With a mask each layer has its weight beside it."""
     mask = torch.ones(1, *GRID.shape)
     mask[:, :4] = 0
@@ -151,7 +151,7 @@ def test_mask_is_written_as_weight(run, image, model, tmp_path):  # noqa: F811
     assert "mask" in json.loads((out / "record.json").read_text(encoding="utf-8"))["inputs"]
 
 
-def test_formulas_have_features(run, image, tmp_path):  # noqa: F811
+def test_formulas_have_features(run, image, tmp_path):
     """What is built in needs no file."""
     assert run("features", image, "-o", tmp_path / "out", "--model", "mind", "-q") == (0, "", "")
     assert sitk.ReadImage(str(tmp_path / "out" / "layer_0.nii.gz")).GetNumberOfComponentsPerPixel() == 12
@@ -159,7 +159,7 @@ def test_formulas_have_features(run, image, tmp_path):  # noqa: F811
     assert (record["model"]["path"], record["receptive_field"]) == (None, None)
 
 
-def test_progress_counts_tiles(run, image, model, tmp_path):  # noqa: F811
+def test_progress_counts_tiles(run, image, model, tmp_path):
     """Where there is no terminal a run is one line on the standard error with the number of its tiles."""
     code, text, err = run("infer", image, "-o", tmp_path / "a.nii", "--model", model, "--spec", "patch=8", "--json")
     assert code == 0
@@ -195,7 +195,7 @@ BAD_USE = [
 
 
 @pytest.mark.parametrize("use", [pytest.param(rest, id=name) for name, *rest in BAD_USE])
-def test_bad_use_is_one_sentence(run, image, model, tmp_path, monkeypatch, use):  # noqa: F811
+def test_bad_use_is_one_sentence(run, image, model, tmp_path, monkeypatch, use):
     """What is wrong is one line on the standard error, exit code 2, and no file is written or changed."""
     arguments, sentence = use
     monkeypatch.chdir(tmp_path)
@@ -239,7 +239,7 @@ BAD_MODELS = [
 
 
 @pytest.mark.parametrize(("kind", "sentence"), BAD_MODELS)
-def test_bad_models_are_one_sentence(run, image, model, tmp_path, kind, sentence):  # noqa: F811 - the fixture
+def test_bad_models_are_one_sentence(run, image, model, tmp_path, kind, sentence):
     """A model that does not do is one sentence, exit code 2, and nothing is written."""
     arguments = spoiled(kind, model, tmp_path)
     code, out, err = run(

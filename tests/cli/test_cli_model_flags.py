@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-from test_cli import run  # noqa: F401 - fixtures
 
 from conftest import make_grid, noise_volume, rotation
 from semreg.cli.model_flags import ModelFlags, model_configs
@@ -80,7 +79,7 @@ def test_what_does_not_fit_is_one_sentence(flags, sentence):
     assert sentence in str(error.value)
 
 
-def test_registration_with_a_network(run, tmp_path):  # noqa: F811
+def test_registration_with_a_network(run, tmp_path):
     """The models of the command line are in the settings of the record, and they are what is compared."""
     grid = make_grid((16, 14, 12), (1.7, 1.9, 2.6), (3.0, -7.0, 11.0), rotation(3))
     for number, name in enumerate(("fixed.nii", "moving.nii")):

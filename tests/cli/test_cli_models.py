@@ -13,7 +13,6 @@ import huggingface_hub.constants
 import pytest
 import torch
 import typer
-from test_cli import run  # noqa: F401 - fixtures
 
 from hub import running_hub
 from semreg.cli import app
@@ -75,7 +74,7 @@ def test_commands_are_documented():
         assert all(getattr(parameter, "help", "") for parameter in command.params), command.name
 
 
-def test_list_shows_what_is_known(run, tmp_path):  # noqa: F811
+def test_list_shows_what_is_known(run, tmp_path):
     """The list has a line a model with its name, dimension, licence, whether its file is there, and what for."""
     (tmp_path / "M730.pt").touch()
     code, text, err = run("models", "list", "--models", tmp_path)
@@ -89,7 +88,7 @@ def test_list_shows_what_is_known(run, tmp_path):  # noqa: F811
     assert {row["name"] for row in json.loads(text)} == {entry.name for entry in entries()}
 
 
-def test_show_prints_a_description_that_can_be_used(run, tmp_path):  # noqa: F811
+def test_show_prints_a_description_that_can_be_used(run, tmp_path):
     """The output is the TOML file of the model, which reads back to its description; the rest are comments."""
     code, text, _ = run("models", "show", NAME)
     assert code == 0
@@ -105,7 +104,7 @@ def test_show_prints_a_description_that_can_be_used(run, tmp_path):  # noqa: F81
     assert 'axes = "LIA"' in run("models", "show", tmp_path / "own.pt")[1]
 
 
-def test_fetch_brings_a_model_that_runs(run, hub, model, tmp_path):  # noqa: F811
+def test_fetch_brings_a_model_that_runs(run, hub, model, tmp_path):
     """A fetched model is printed with path, checksum and revision, is listed, inspected, and not fetched twice."""
     folder = tmp_path / "models"
     arguments = ("models", "fetch", NAME, "--folder", folder, "--mirror", hub.address)
@@ -124,14 +123,14 @@ def test_fetch_brings_a_model_that_runs(run, hub, model, tmp_path):  # noqa: F81
     assert json.loads(text)["path"] == str(folder / PATH)
 
 
-def test_fetch_into_the_default_folder(run, hub, tmp_path):  # noqa: F811
+def test_fetch_into_the_default_folder(run, hub, tmp_path):
     """Without ``--folder`` a model goes below the home, where it is found without being told."""
     assert run("models", "fetch", NAME, "--mirror", hub.address, "-q") == (0, "", "")
     assert (tmp_path / "home" / ".cache" / "semreg" / "models" / PATH).is_file()
     assert f"{NAME}\t3-D\tApache-2.0\tfetched" in run("models", "list")[1]
 
 
-def test_another_revision(run, hub, tmp_path):  # noqa: F811
+def test_another_revision(run, hub, tmp_path):
     """``--revision`` is what the hub is asked for."""
     hub.files["c" * 40, PATH] = b"another"
     hub.branches["next"] = "c" * 40
@@ -140,7 +139,7 @@ def test_another_revision(run, hub, tmp_path):  # noqa: F811
     assert (tmp_path / PATH).read_bytes() == b"another"
 
 
-def test_inspection_in_words(run, model):  # noqa: F811
+def test_inspection_in_words(run, model):
     """The inspection names kind, parameters, checksum, outputs, receptive field, sizes and memory."""
     code, text, err = run("models", "inspect", model)
     assert (code, err) == (0, "")
@@ -158,7 +157,7 @@ def test_inspection_in_words(run, model):  # noqa: F811
     assert facts["description"] == "name=small, dimension=3, channels=1"
 
 
-def test_inspection_as_json(run, tmp_path):  # noqa: F811
+def test_inspection_as_json(run, tmp_path):
     """A network that sees the whole image is not tile-invariant, and the record says why."""
     module = torch.nn.Sequential(torch.nn.Conv3d(1, 2, 3, padding=1), torch.nn.InstanceNorm3d(2)).eval()
     code, text, err = run("models", "inspect", save(module, tmp_path / "norm.pt"), "--json", "--spec", "axes=LIA")
@@ -185,7 +184,7 @@ def test_a_broken_connection_is_one_sentence(hub, tmp_path):
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
 
-def test_a_changed_file_is_refused(run, hub, tmp_path):  # noqa: F811
+def test_a_changed_file_is_refused(run, hub, tmp_path):
     """A fetched file that was changed is refused, by whoever wants to use it, with both checksums."""
     assert run("models", "fetch", NAME, "--folder", tmp_path, "--mirror", hub.address, "-q")[0] == 0
     (tmp_path / PATH).write_bytes(b"changed")
@@ -211,7 +210,7 @@ BAD_USE = [
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), BAD_USE, ids=str)
-def test_bad_use_is_one_sentence(run, model, tmp_path, monkeypatch, arguments, sentence):  # noqa: F811
+def test_bad_use_is_one_sentence(run, model, tmp_path, monkeypatch, arguments, sentence):
     """What is wrong is one line on the standard error and exit code 2."""
     monkeypatch.chdir(tmp_path)
     Path("empty.pt").touch()

@@ -11,7 +11,6 @@ import torch
 
 from conftest import grid_at, make_grid, rotation
 from dicom_files import pixel_tags, slice_tags, write_dicom
-from semreg.cli import main
 from semreg.cli.model_flags import ModelFlags
 from semreg.cli.register_flags import Alignment, SettingFlags, load_config
 from semreg.config import RegistrationConfig
@@ -19,19 +18,6 @@ from semreg.core.fields import Volume
 from semreg.errors import ConfigError
 from semreg.io.files import write_image
 from semreg.settings import from_dict, from_toml
-
-
-@pytest.fixture
-def run(capfd):
-    """Run the command in this process: exit code, standard output, standard error."""
-
-    def command(*arguments):
-        with pytest.raises(SystemExit) as end:
-            main([str(argument) for argument in arguments])
-        captured = capfd.readouterr()
-        return end.value.code or 0, captured.out, captured.err
-
-    return command
 
 
 def blobs(grid, shift_mm=(0.0, 0.0, 0.0)):

@@ -11,7 +11,6 @@ import pytest
 import SimpleITK as sitk
 
 from conftest import make_grid, noise_volume, points_of, rotation, sitk_transform, smooth_field
-from semreg.cli import main
 from semreg.core.fields import Volume
 from semreg.io.files import write_field, write_image, write_transform
 from semreg.transforms import read_chain
@@ -19,19 +18,6 @@ from semreg.transforms import read_chain
 FIXED = make_grid((12, 11, 10), (1.1, 1.4, 1.9), (-31.0, 12.5, 77.0), rotation(3))
 MOVING = make_grid((14, 13, 12), (1.3, 1.2, 2.1), (-30.0, 10.0, 78.0), rotation(3, 8.0))
 TURN = sitk.Euler3DTransform((-25.0, 20.0, 86.0), 0.05, -0.08, 0.1, (0.4, -0.5, 0.6))
-
-
-@pytest.fixture
-def run(capfd):
-    """Run the command in this process: exit code, standard output, standard error."""
-
-    def command(*arguments):
-        with pytest.raises(SystemExit) as end:
-            main([str(argument) for argument in arguments])
-        captured = capfd.readouterr()
-        return end.value.code or 0, captured.out, captured.err
-
-    return command
 
 
 @pytest.fixture

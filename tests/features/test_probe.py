@@ -271,7 +271,7 @@ def test_slices_have_no_neighbours(axis):
 def test_memory_of_a_pass():
     """Bytes by voxel are at least those of the layers that are alive at once, and not many times as much."""
     code = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
+        f"import sys; sys.path[:0] = {[str(Path(__file__).parents[n]) for n in (0, 1)]!r}\n"
         "from test_probe import *\n"
         "for _ in range(2):  # what is loaded at first use counts in the first one\n"
         "    memory = traits_of(seeded(nn.Conv3d(1, 32, 1), nn.Conv3d(32, 32, 1))).memory\n"

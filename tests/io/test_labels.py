@@ -7,7 +7,6 @@ import json
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from test_cli import run  # noqa: F401 - a fixture
 
 from conftest import give_header, make_grid, rotation
 from semreg.core.fields import Field
@@ -50,7 +49,7 @@ def test_nothing_is_0_among_labels(dtype):
     assert (sitk.GetArrayFromImage(resample(grey, away, GRID, Interpolation.NEAREST)) == 2.5).all()
 
 
-def test_labels_that_vanish_are_said(tmp_path, run):  # noqa: F811
+def test_labels_that_vanish_are_said(tmp_path, run):
     """A label that has no voxel in the result is named in the log and in --json, and only such a label."""
     sitk.WriteImage(label_image((2, 41, 7), np.uint8), str(tmp_path / "labels.nrrd"))
     direction = np.array(GRID.direction)
@@ -79,7 +78,7 @@ def slicer_segmentation(path):
     return path
 
 
-def test_segments_keep_names_and_colours(tmp_path, run):  # noqa: F811
+def test_segments_keep_names_and_colours(tmp_path, run):
     """Names and colours of segments go to the result, with the extents that they have there; elsewhere it is said."""
     source = slicer_segmentation(tmp_path / "a.seg.nrrd")
     assert read_labels(source).names == {1: "liver", 2: "left kidney", 5: "tumour"}

@@ -186,7 +186,10 @@ def disagreement(metric: Any) -> float:
 def test_the_derivative_is_that_of_the_value(
     networks: dict[int, Path], distance: str, mode: str, transform: str
 ) -> None:
-    """Each distance, both modes, each transform of ITK: central differences of GetValue() within 2e-3."""
+    """Each distance, both modes, each transform of ITK: central differences of GetValue() within 3e-3.
+
+    Kinks of the interpolant and float32 leave up to 2e-3, by machine; a derivative of one side was off by 6e-2 or more.
+    """
     metric = metric_of(patches(networks[3], 3, 3 if mode == "Jacobian" else 0), mode=mode, distance=[distance])
     metric.SetMovingTransform(TRANSFORMS[transform](3))
     if transform == "displacement field":
@@ -194,7 +197,7 @@ def test_the_derivative_is_that_of_the_value(
     else:
         inside(metric)
     metric.Initialize()
-    assert disagreement(metric) < 2e-3
+    assert disagreement(metric) < 3e-3
 
 
 @pytest.mark.parametrize("transform", ["affine", "b-spline", "displacement field"])

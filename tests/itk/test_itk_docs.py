@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import SimpleITK as sitk
-from test_readme import blocks
 
 from moved_pair import MovedPair, write_network, write_pair
+from pages import blocks
 
 itk = pytest.importorskip("itk", reason="needs the package itk")
 pytest.importorskip("semreg_itkv4", reason="needs the package semreg-itkv4: make native")

@@ -537,7 +537,7 @@ def test_control_c_stops_a_registration() -> None:
     script = textwrap.dedent(
         """
         import sys
-        sys.path.insert(0, sys.argv[1])
+        sys.path[:0] = sys.argv[1:]
         from test_metricv4 import *
         class Slow(Quadratic):
             def evaluate(self, fixed_points, moving_points):
@@ -555,7 +555,7 @@ def test_control_c_stops_a_registration() -> None:
             print("stopped", flush=True)
         """
     )
-    command = [sys.executable, "-c", script, str(Path(__file__).parents[1])]
+    command = [sys.executable, "-c", script, str(Path(__file__).parent), str(Path(__file__).parents[1])]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "running\n"

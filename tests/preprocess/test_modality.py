@@ -18,7 +18,7 @@ from semreg.config import (
     RegistrationConfig,
     UncertaintyConfig,
 )
-from semreg.core.fields import Volume
+from semreg.core.fields import Volume, background
 from semreg.core.geometry import AxisOrder
 from semreg.errors import ConfigError
 from semreg.io.bridge import LoadedImage
@@ -26,7 +26,6 @@ from semreg.phantom import make_pair
 from semreg.preprocess.image_pair import take_in
 from semreg.preprocess.intensities import treat
 from semreg.preprocess.modality import is_ct_like, recognise
-from semreg.preprocess.preparation import background
 from trunks import View, chest_image, chest_pair
 
 ABDOMEN = make_pair(size=48)

@@ -22,11 +22,10 @@ from conftest import (
     sitk_resample,
     smooth_field,
 )
-from semreg.core.fields import Volume, warp
+from semreg.core.fields import Volume, background, warp
 from semreg.core.geometry import canonical_order, index_map, reorder
 from semreg.errors import GeometryError, ImageError
 from semreg.preprocess.preparation import (
-    background,
     check_dimension,
     check_overlap,
     clean,

@@ -12,6 +12,7 @@ import SimpleITK as sitk
 import torch
 import typer
 
+from pages import blocks
 from semreg.cli import app, main
 from semreg.config import ModelConfig, RefineConfig, RegistrationConfig
 from semreg.features.contract import ModelSpec, Normalisation
@@ -33,11 +34,6 @@ FEATURES = page("features.md")
 GUIDES = {name: page(name) for name in ("features.md", "models.md", "choose.md", "limits.md", "concepts/stages.md")}
 SLOW = ("batch",)
 """Commands that start processes of their own: they are parsed here and run by the tests of the cohort."""
-
-
-def blocks(language, page=README):
-    """The code blocks of a language, in order."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
 
 
 def lines_of_shell(*pages):
@@ -69,7 +65,7 @@ def run(block, where):
 
 def test_python_blocks_run(pair_folder, capsys):
     """The Python blocks run one after the other, each for itself, in a folder with the images they name."""
-    register, resample = blocks("python")
+    register, resample = blocks("python", README)
     run(register, "README, register")
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith("smallest Jacobian determinant: 0.")

@@ -13,9 +13,9 @@ from urllib.parse import unquote
 
 import pytest
 import typer
-from test_readme import blocks
 
 import semreg
+from pages import blocks
 from semreg import config
 from semreg.cli import app
 from semreg.phantom import make_pair, write_pair

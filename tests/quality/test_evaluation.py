@@ -292,7 +292,7 @@ def test_slabs_change_nothing(monkeypatch):
         Volume(noise_volume(moving_grid(GRID), seed=1).data.float(), moving_grid(GRID)),
     )
     whole = evaluate(smooth_field(GRID), fixed=fixed, moving=moving).to_dict()
-    for module in ("likeness", "deformation"):
+    for module in ("image_similarity", "deformation"):
         monkeypatch.setattr(f"semreg.quality.{module}.SLAB_POINTS", 300)
     parts = evaluate(smooth_field(GRID), fixed=fixed, moving=moving).to_dict()
     for name in ("similarity", "displacement", "overlap"):

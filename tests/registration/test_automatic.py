@@ -15,8 +15,7 @@ from semreg.core.fields import Volume
 from semreg.core.geometry import index_map
 from semreg.phantom import make_pair
 from semreg.preprocess.modality import Recognised
-from semreg.registration.automatic import Machine, Sight, decide, shares, this_machine
-from semreg.registration.automatic import look
+from semreg.registration.automatic import Machine, Sight, decide, look, shares, this_machine
 from semreg.registration.plan import resolve
 
 PLENTY = Machine("cpu", 10**12)

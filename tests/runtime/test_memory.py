@@ -52,7 +52,7 @@ needs_resident_set = pytest.mark.skipif(
 
 def in_a_process(work: str) -> list[float]:
     """What ``work`` prints, a number a line, in a process of its own: here other threads allocate too."""
-    start = "import torch\nfrom semreg import memory\ntorch.set_num_threads(1)\ntorch.ones(1 << 24).add_(1)\n"
+    start = "import torch\nfrom semreg.runtime import memory\ntorch.set_num_threads(1)\ntorch.ones(1 << 24).add_(1)\n"
     start += "memory.give_back_memory()\nbefore = memory.held_bytes()\n"
     done = subprocess.run([sys.executable, "-c", start + work], capture_output=True, text=True, check=True)
     return [float(line) / 2**20 for line in done.stdout.split()]

@@ -145,8 +145,7 @@ def decide_on(
 ) -> Decision:
     """What will be decided of these two images."""
     from semreg.preprocess.image_pair import recognise_both
-    from semreg.registration.automatic import decide, this_machine
-    from semreg.registration.automatic import look
+    from semreg.registration.automatic import decide, look, this_machine
 
     known = recognise_both(images["fixed"], images["moving"], config)
     fixed, moving = (look(images[name].volume, known[name]) for name in ("fixed", "moving"))

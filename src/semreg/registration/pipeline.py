@@ -30,8 +30,7 @@ from semreg.io.bridge import (
 from semreg.preprocess.image_pair import Pair, take_in
 from semreg.preprocess.preparation import Frame, canonical, check_overlap
 from semreg.registration.alignment import Points, aligned_start, alignment_record, checked_start, linear_part, start_of
-from semreg.registration.automatic import Decision, decide, this_machine
-from semreg.registration.automatic import look
+from semreg.registration.automatic import Decision, decide, look, this_machine
 from semreg.registration.dense.deform import Deformed, deform
 from semreg.registration.dense.stiffness import checked_stiffness
 from semreg.registration.dense.terms import Term
