@@ -32,7 +32,7 @@ from undoing import read_points
 import report
 from semreg import RegistrationConfig, read_image
 from semreg.config import AlignConfig
-from semreg.preprocess.image_pair import take_in
+from semreg.preprocess.image_pair import prepare_pair
 from semreg.registration.alignment import aligned_start
 from semreg.registration.plan import resolve
 from semreg.runtime.events import Clock
@@ -96,7 +96,7 @@ def measured(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
 def start(fixed: Any, moving: Any, rotation_deg: float | None) -> tuple[np.ndarray, dict[str, Any]]:
     """What ``register`` would start from, as a matrix, and what is said of it."""
     config = RegistrationConfig(align=AlignConfig(rotation_deg=rotation_deg))
-    pair = take_in(fixed, moving, None, None, config)
+    pair = prepare_pair(fixed, moving, None, None, config)
     config = resolve(config, pair.grids[0])
     began = time.process_time()
     _, found = aligned_start(pair, None, config, torch.device("cpu"), Clock(None))

@@ -215,7 +215,7 @@ def judged(case: Case) -> tuple[Evidence, Verdict, float]:
     """The verdict with what the record tells, as the command has it, and its CPU seconds."""
     started = time.process_time()
     evidence = collect_evidence(case.fixed, case.moving, case.field)
-    known = {} if case.record is None else {"uncertainty": case.record["uncertainty"], "record": case.record}
+    known = {} if case.record is None else {"uncertainty": case.record.uncertainty, "record": case.record}
     return evidence, judge(evidence, **known), time.process_time() - started
 
 

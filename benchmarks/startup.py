@@ -69,7 +69,7 @@ def stages(runs: int) -> dict[str, float]:
     import semreg
     from semreg.io.files import limit_threads
     from semreg.phantom import make_pair
-    from semreg.preprocess.image_pair import take_in
+    from semreg.preprocess.image_pair import prepare_pair
     from semreg.quality.evidence import collect_evidence
 
     limit_threads(1)
@@ -77,7 +77,7 @@ def stages(runs: int) -> dict[str, float]:
     config = semreg.RegistrationConfig()
     field = pair.true_field()
     work: dict[str, Callable[[], object]] = {
-        "preparing": lambda: take_in(pair.fixed, pair.moving, None, None, config),
+        "preparing": lambda: prepare_pair(pair.fixed, pair.moving, None, None, config),
         "registering": lambda: semreg.register(pair.fixed, pair.moving, config=config, device="cpu"),
         "judging": lambda: collect_evidence(pair.fixed, pair.moving, field),
     }

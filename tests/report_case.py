@@ -125,7 +125,7 @@ RECORD = {
         {"spacing_mm": 3.0, "objective": [0.45, 0.41], "reason": "nothing changed any more"},
         {"spacing_mm": 1.5, "objective": [], "reason": "left out"},
     ],
-    "decisions": ["The fixed image is small."],
+    "plan": {"reasons": [{"about": "frame", "sentence": "The fixed image is small."}], "memory_bytes": 1},
     "settings": {"seed": 7, "refine": {"iterations": 3}},
     "uncertainty": {"mean_mm": 1.5, "median_mm": 1.25, "p95_mm": 3.0},
 }  # fmt: skip

@@ -61,9 +61,9 @@ if TYPE_CHECKING:
     from semreg.quality import judge as judge
     from semreg.registration.alignment import Aligned as Aligned
     from semreg.registration.alignment import align as align
-    from semreg.registration.pipeline import Registration as Registration
+    from semreg.registration.pipeline import plan as plan
     from semreg.registration.pipeline import register as register
-    from semreg.registration.plan import plan as plan
+    from semreg.registration.result import Registration as Registration
     from semreg.report import Case as Case
     from semreg.report import write_figures as write_figures
     from semreg.report import write_report as write_report
@@ -102,7 +102,7 @@ _HOMES = {
     "OutputError": "errors",
     "OutputFolder": "io.files",
     "RefineConfig": "config",
-    "Registration": "registration.pipeline",
+    "Registration": "registration.result",
     "RegistrationConfig": "config",
     "SemregError": "errors",
     "Step": "runtime.events",
@@ -120,7 +120,7 @@ _HOMES = {
     "invert": "core.consistency",
     "judge": "quality",
     "load_network": "features.networks",
-    "plan": "registration.plan",
+    "plan": "registration.pipeline",
     "read_image": "io.files",
     "read_mask": "io.files",
     "read_transform": "transforms",

@@ -180,7 +180,7 @@ def test_dry_run_plans_and_writes_nothing(run, pair):
     code, text, _ = run("register", fixed, moving, "-o", out, "--dry-run")
     assert code == 0
     assert " mm" in text
-    assert "GB of memory" in text
+    assert "GB that may be used" in text
     assert not out.exists()
     code, text, _ = run("register", fixed, moving, "-o", out, "--dry-run", "--json")
     assert code == 0

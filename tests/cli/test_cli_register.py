@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from semreg.config import RegistrationConfig
 from semreg.core.fields import Volume
 from semreg.errors import ConfigError
 from semreg.io.files import write_image
-from semreg.settings import from_dict, from_toml
+from semreg.settings import from_dict, from_toml, to_toml
 
 
 def blobs(grid, shift_mm=(0.0, 0.0, 0.0)):
@@ -142,6 +144,50 @@ def test_explain_says_what_is_decided_and_then_does_it(run, pair):
     assert told["lines"][0] == lines[0]
     text = run("register", fixed, moving, "-o", out, "--explain", "--dry-run", "--modality", "mr,ct")[1]
     assert [line.partition(" mm and ")[2] for line in text.splitlines()[:2]] == ["is MR as set.", "is CT as set."]
+
+
+def test_the_dry_run_is_what_is_done(run, pair, tmp_path):
+    """The settings that the dry run prints give, as a file, the run that was planned: the same field to the bit."""
+    fixed, moving, out = pair
+    quick = ("--set", "refine.iterations=2", "--set", "uncertainty.enabled=false", "--no-report")
+    told = json.loads(run("register", fixed, moving, "-o", out, "--dry-run", "--json", *quick[:-1])[1])
+    assert run("register", fixed, moving, "-o", out, *quick, "-q")[0] == 0
+    record = json.loads((out / "record.json").read_text(encoding="utf-8"))
+    assert record["settings"] == told["settings"]
+    assert [reason["sentence"] for reason in record["plan"]["reasons"][:-1]] == told["lines"][:-1]
+    (tmp_path / "planned.toml").write_text(to_toml(from_dict(RegistrationConfig, told["settings"])), encoding="utf-8")
+    again = ("--config", tmp_path / "planned.toml", "--no-report", "-q")
+    assert run("register", fixed, moving, "-o", tmp_path / "again", *again)[0] == 0
+    assert (out / "transform.h5").read_bytes() == (tmp_path / "again" / "transform.h5").read_bytes()
+
+
+def test_everything_is_done_once(run, pair, monkeypatch):
+    """One run prepares each image once, plans once, and computes the determinants of its field once."""
+    from semreg.core.fields import jacobian_determinant
+    from semreg.preprocess import image_pair
+    from semreg.registration.stages import plan, prepare
+
+    counts: Counter[str] = Counter()
+
+    def counting(module, name, counted=lambda *_: True):
+        real = getattr(module, name)
+
+        def call(*arguments, **more):
+            counts[name] += bool(counted(*arguments))
+            return real(*arguments, **more)
+
+        monkeypatch.setattr(module, name, call)
+
+    fixed, moving, out = pair
+    whole = tuple(reversed(sitk.ReadImage(str(fixed)).GetSize()))
+    for module, name in ((prepare, "prepare_pair"), (image_pair, "clean"), (image_pair, "treat"), (plan, "make_plan")):
+        counting(module, name)
+    for name, module in list(sys.modules.items()):
+        if name.startswith("semreg") and getattr(module, "jacobian_determinant", None) is jacobian_determinant:
+            counting(module, "jacobian_determinant", lambda given, *_: given.grid.shape == whole)
+    code, *_ = run("register", fixed, moving, "-o", out, "--jacobian", "--set", "refine.iterations=2", "-q")
+    assert code == 0
+    assert counts == {"prepare_pair": 1, "clean": 2, "treat": 2, "make_plan": 1, "jacobian_determinant": 1}
 
 
 def test_explain_does_not_disturb_json(run, pair):

@@ -24,7 +24,6 @@ from conftest import (
 from semreg.core import inversion
 from semreg.core.consistency import (
     Inverse,
-    consistency_record,
     disagreement,
     errors_of,
     inverse_consistency,
@@ -34,6 +33,7 @@ from semreg.core.fields import Field, jacobian_determinant
 from semreg.core.geometry import Grid
 from semreg.core.sampling import base_index, inside, sample, transform_index
 from semreg.errors import DivergedError, GeometryError
+from semreg.registration.result import InverseReport, plain
 
 
 def grid_of(dimension: int, size: tuple[int, ...] = (26, 21, 17)) -> Grid:
@@ -278,16 +278,16 @@ def test_errors_of_distances() -> None:
     assert math.isnan(nothing.mean_mm)
 
 
-def test_record_is_plain() -> None:
+def test_what_the_record_keeps_is_plain() -> None:
     """What the record says is JSON: the residual, shares and counts, and both orders in mm."""
     field = strong_field(grid_of(3))
     found = invert(field, larger(field.grid))
-    record = json.loads(json.dumps(consistency_record(field, found)))
+    record = json.loads(json.dumps(plain(InverseReport.of(field, found))))
     assert record["residual"]["max_mm"] == pytest.approx(found.residual.max_mm)
     assert record["outside_share"] == pytest.approx(found.outside / found.field.grid.voxels)
     assert set(record["consistency"]) == {"fixed", "moving"}
     away = Grid((5, 5, 5), (1.0, 1.0, 1.0), (900.0, 0.0, 0.0), ((1, 0, 0), (0, 1, 0), (0, 0, 1)))
-    nowhere = consistency_record(field, Inverse(Field.zeros(away), errors_of(torch.zeros(0)), 125, 0))
+    nowhere = plain(InverseReport.of(field, Inverse(Field.zeros(away), errors_of(torch.zeros(0)), 125, 0)))
     assert nowhere["consistency"]["moving"]["mean_mm"] is None
     json.dumps(nowhere, allow_nan=False)
 

@@ -9,7 +9,7 @@ from PIL import Image
 from semreg.cli import main
 from semreg.config import RegistrationConfig
 from semreg.io.files import in_one_unit, in_unit_of, read_image
-from semreg.preprocess.image_pair import take_in
+from semreg.preprocess.image_pair import prepare_pair
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (20, 24), dtype=np.uint8)
 
@@ -33,7 +33,7 @@ def test_pictures_of_which_one_has_a_resolution_count_in_pixels(pair, caplog):
     for found in (in_one_unit(images), in_one_unit(dict(reversed(images.items())))):
         assert {each.volume.grid.spacing_xyz for each in found.values()} == {(1.0, 1.0)}
     assert "both count in pixels" in caplog.text
-    grids = take_in(*images.values(), None, None, RegistrationConfig()).grids
+    grids = prepare_pair(*images.values(), None, None, RegistrationConfig()).grids
     assert grids[0] == grids[1]
 
 

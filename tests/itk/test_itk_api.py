@@ -203,7 +203,7 @@ def test_landmarks_across_contrasts(itk):
     before = (pair.fixed_points - pair.moving_points).norm(dim=1)
     after = (moved - pair.moving_points).norm(dim=1)
     assert float(after.mean()) < 0.75 * float(before.mean())
-    assert second.result().record["jacobian"]["folded_share"] == 0
+    assert second.result().record.jacobian.folded_share == 0
 
 
 def test_functions_in_snake_case(itk):

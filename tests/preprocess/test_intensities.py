@@ -12,7 +12,7 @@ from semreg.core.fields import Volume
 from semreg.core.geometry import canonical_order
 from semreg.errors import ImageError
 from semreg.preprocess.body import MARGIN_MM, body_mask
-from semreg.preprocess.intensities import treat
+from semreg.preprocess.intensities import Body, Padding, Treatment, treat
 
 SHAPE = (12, 60, 80)
 GRID = make_grid(SHAPE[::-1], (4.0, 4.5, 6.0), (-100.0, 50.0, 7.0), rotation(3, 9.0))
@@ -51,7 +51,7 @@ def test_what_needs_nothing_is_the_same_object(weighted):
         treated, kept, done = treat(volume, weight, IntensityConfig(), "fixed")
         assert treated is volume
         assert kept is weight
-        assert done == {}
+        assert done == Treatment()
 
 
 @pytest.mark.parametrize("value", [-3024.0, -2000.0, -2048.0, -1500.0, -32768.0])
@@ -62,7 +62,7 @@ def test_padding_is_outside_and_air(value):
     assert torch.equal(weight.data == 0, corner())
     assert bool((treated.data[corner()] == -1024).all())
     assert torch.equal(treated.data[~corner()], volume.data[~corner()])
-    assert done == {"padding": {"voxels": int(corner().sum()), "value": value}}
+    assert done == Treatment(padding=Padding(voxels=int(corner().sum()), value=value))
 
 
 def test_interpolated_edge_of_padding_is_outside():
@@ -71,7 +71,7 @@ def test_interpolated_edge_of_padding_is_outside():
     volume.data[0, :, 3, 5:15] = -2100.0
     _, weight, done = treat(volume, None, IntensityConfig(), "fixed")
     assert bool((weight.data[0, :, 3, 5:15] == 0).all())
-    assert done["padding"]["value"] == -3024
+    assert done.padding.value == -3024
 
 
 def test_weight_and_padding_multiply():
@@ -90,7 +90,7 @@ def test_single_low_voxels_and_wide_ranges_are_no_padding():
     for volume in (ringing, phases):
         treated, weight, done = treat(volume, None, IntensityConfig(), "fixed")
         assert treated is volume
-        assert (weight, done) == (None, {})
+        assert (weight, done) == (None, Treatment())
 
 
 def test_padding_can_be_kept():
@@ -98,7 +98,7 @@ def test_padding_can_be_kept():
     volume = padded()
     treated, weight, done = treat(volume, None, IntensityConfig(padding=False, winsorise=False), "fixed")
     assert treated is volume
-    assert (weight, done) == (None, {})
+    assert (weight, done) == (None, Treatment())
 
 
 def test_padding_alone_is_refused():
@@ -117,9 +117,9 @@ def test_few_extreme_voxels_are_cut_off():
     low, high = (float(flat[round(p / 100 * (flat.size - 1))]) for p in (0.05, 99.95))
     assert torch.equal(treated.data, volume.data.clamp(low, high))
     assert weight is None
-    cut = done["winsorised"]
-    assert (cut["low"], cut["high"], cut["highest"]) == (low, high, 50000.0)
-    assert cut["voxels"] == int(((volume.data < low) | (volume.data > high)).sum()) < 0.002 * flat.size
+    cut = done.winsorised
+    assert (cut.low, cut.high, cut.highest) == (low, high, 50000.0)
+    assert cut.voxels == int(((volume.data < low) | (volume.data > high)).sum()) < 0.002 * flat.size
 
 
 def test_percentiles_are_of_voxels_that_count():
@@ -128,16 +128,16 @@ def test_percentiles_are_of_voxels_that_count():
     volume.data[:, 0] = 90000.0
     weight = Volume(torch.ones(1, *SHAPE), GRID)
     weight.data[:, 0] = 0
-    assert treat(volume, weight, IntensityConfig(), "fixed")[2] == {}
+    assert treat(volume, weight, IntensityConfig(), "fixed")[2] == Treatment()
     done = treat(volume, weight, IntensityConfig(winsorise=True, percentiles=(0, 90)), "fixed")[2]
-    assert done["winsorised"]["high"] == pytest.approx(np.percentile(volume.data[:, 1:], 90), rel=1e-3)
+    assert done.winsorised.high == pytest.approx(np.percentile(volume.data[:, 1:], 90), rel=1e-3)
 
 
 def test_winsorising_on_demand_and_never():
     """True cuts any image at the percentiles given, False none."""
     volume = mr()
     treated, _, done = treat(volume, None, IntensityConfig(winsorise=True, percentiles=(5, 95)), "fixed")
-    assert float(treated.data.max()) == done["winsorised"]["high"] < float(volume.data.max())
+    assert float(treated.data.max()) == done.winsorised.high < float(volume.data.max())
     volume.data[0, 0, 0, 0] = 1e6
     assert treat(volume, None, IntensityConfig(winsorise=False), "fixed")[0] is volume
 
@@ -153,12 +153,12 @@ def test_sparse_images_are_not_flattened():
 def test_body_of_ct_on_demand():
     """By default all of CT counts; on demand its body does, times the weight it has, and the share is on record."""
     volume = ct()
-    assert treat(volume, None, IntensityConfig(), "fixed") == (volume, None, {})
+    assert treat(volume, None, IntensityConfig(), "fixed") == (volume, None, Treatment())
     treated, weight, done = treat(volume, None, BODY, "fixed")
     expected = body_mask(volume)
     assert treated is volume
     assert torch.equal(weight.data, expected.data)
-    assert done == {"body": {"share": float(expected.data.mean()), "margin_mm": MARGIN_MM}}
+    assert done == Treatment(body=Body(share=float(expected.data.mean()), margin_mm=MARGIN_MM))
     given = Volume(torch.full((1, *SHAPE), 0.5), GRID)
     assert torch.equal(treat(volume, given, BODY, "fixed")[1].data, expected.data * 0.5)
 
@@ -166,7 +166,7 @@ def test_body_of_ct_on_demand():
 def test_padded_ct_is_masked_as_unpadded():
     """Padding does not disturb the body mask, and both are on record."""
     _, weight, done = treat(padded(), None, BODY, "fixed")
-    assert set(done) == {"padding", "body"}
+    assert [name for name, what in vars(done).items() if what is not None] == ["padding", "body"]
     air = ct()
     air.data[corner()] = -1024
     assert torch.equal(weight.data, body_mask(air).data * ~corner())
@@ -175,9 +175,9 @@ def test_padded_ct_is_masked_as_unpadded():
 def test_body_of_mr_on_demand():
     """On demand the content of an image that is no CT counts, without a margin."""
     volume = Volume((ct().data + 1100).clamp(min=0), GRID)
-    assert treat(volume, None, IntensityConfig(), "fixed") == (volume, None, {})
+    assert treat(volume, None, IntensityConfig(), "fixed") == (volume, None, Treatment())
     _, weight, done = treat(volume, None, IntensityConfig(body=True), "fixed")
-    assert done["body"]["margin_mm"] == 0
+    assert done.body.margin_mm == 0
     assert float(weight.data[ct().data > 0].mean()) > 0.97
     assert float(weight.data.mean()) < 0.5
 
@@ -188,7 +188,7 @@ def test_mask_beside_the_body_stands(caplog):
     weight.data[..., :3, :3] = 1
     _, kept, done = treat(ct(), weight, IntensityConfig(body=True), "fixed")
     assert kept is weight
-    assert done == {}
+    assert done == Treatment()
     assert "no voxel in common" in caplog.text
 
 
@@ -202,4 +202,4 @@ def test_result_does_not_depend_on_storage():
     assert torch.equal(others[0].data, treated.reordered(axes).data)
     assert torch.equal(others[1].data, weight.reordered(axes).data)
     assert others[2] == done
-    assert set(done) == {"padding", "winsorised", "body"}
+    assert None not in vars(done).values()

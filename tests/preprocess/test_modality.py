@@ -23,9 +23,9 @@ from semreg.core.geometry import AxisOrder
 from semreg.errors import ConfigError
 from semreg.io.bridge import LoadedImage
 from semreg.phantom import make_pair
-from semreg.preprocess.image_pair import take_in
-from semreg.preprocess.intensities import treat
-from semreg.preprocess.modality import is_ct_like, recognise
+from semreg.preprocess.image_pair import prepare_pair
+from semreg.preprocess.intensities import Treatment, treat
+from semreg.preprocess.modality import Recognised, is_ct_like, recognise
 from trunks import View, chest_image, chest_pair
 
 ABDOMEN = make_pair(size=48)
@@ -93,9 +93,9 @@ def test_what_only_has_low_values_is_no_ct(name):
     data = NO_CT[name]
     volume = Volume(data, (CT if data.shape == CT.data.shape else MR).grid)
     assert not is_ct_like(volume)
-    assert recognise(volume).to_dict() == {"modality": "other", "source": "values"}
+    assert recognise(volume) == Recognised("other", "values")
     if bool(torch.isfinite(data).any()):
-        assert treat(volume, None, IntensityConfig(winsorise=False), "fixed") == (volume, None, {})
+        assert treat(volume, None, IntensityConfig(winsorise=False), "fixed") == (volume, None, Treatment())
         assert background(volume) == float(data.min())
 
 
@@ -103,7 +103,7 @@ def test_what_only_has_low_values_is_no_ct(name):
 def test_ct_is_told_by_its_air(name):
     """CT of chest and abdomen is seen, padding, metal, noise and missing voxels or not; its outside is its smallest."""
     volume = Volume(IS_CT[name], (CHEST if name == "chest" else CT).grid)
-    assert recognise(volume).to_dict() == {"modality": "ct", "source": "values"}
+    assert recognise(volume) == Recognised("ct", "values")
     assert background(volume) == float(volume.data[torch.isfinite(volume.data)].min())
 
 
@@ -119,10 +119,10 @@ def test_padding_is_that_of_ct_alone():
     padded, _ = chest_image(View(low=(-120, -90, -60), high=(120, 90, 60), circle=-2000.0))
     _, weight, done = treat(padded, None, IntensityConfig(), "fixed")
     assert torch.equal(weight.data == 0, padded.data == -2000)
-    assert done["padding"]["value"] == -2000
+    assert done.padding.value == -2000
     phases = like(NO_CT["phases"])
     phases.data[:, :, :, :9] = -4096.0
-    assert treat(phases, None, IntensityConfig(), "fixed") == (phases, None, {})
+    assert treat(phases, None, IntensityConfig(), "fixed") == (phases, None, Treatment())
 
 
 def loaded(volume, modality):
@@ -152,9 +152,9 @@ def test_each_image_is_what_is_said_of_it():
     """One modality holds for both images, two for the fixed and the moving one; padding follows, three are refused."""
     padded = Volume(IS_CT["padded"], CT.grid)
     for said, expected in ((("ct",), (True, True)), (("ct", "mr"), (True, False)), (("mr", "ct"), (False, True))):
-        pair = take_in(padded, padded, None, None, RegistrationConfig(intensities=IntensityConfig(modality=said)))
+        pair = prepare_pair(padded, padded, None, None, RegistrationConfig(intensities=IntensityConfig(modality=said)))
         assert pair.ct == expected
-        assert tuple("padding" in pair.done[name] for name in ("fixed", "moving")) == expected
+        assert tuple(pair.done[name].padding is not None for name in ("fixed", "moving")) == expected
     with pytest.raises(ConfigError, match=r"intensities\.modality, one or two"):
         IntensityConfig(modality=("ct", "mr", "ct"))
 
@@ -175,12 +175,10 @@ def test_a_registration_knows_what_headers_say():
         uncertainty=UncertaintyConfig(enabled=False),
     )
     record = register(*images, config=quick).record
-    assert record["modality"] == {
-        "fixed": {"modality": "ct", "source": "header"}, "moving": {"modality": "other", "source": "values"},
-    }  # fmt: skip
-    assert record["settings"]["intensities"]["modality"] == ["ct", "auto"]
-    assert "is CT by its DICOM header" in record["decisions"][0]
-    assert record["background"] == float(images[1].volume.data.min())
+    assert record.modality == {"fixed": Recognised("ct", "header"), "moving": Recognised("other", "values")}
+    assert record.settings.intensities.modality == ("ct", "auto")
+    assert "is CT by its DICOM header" in record.plan.reasons[0].sentence
+    assert record.background == float(images[1].volume.data.min())
 
 
 def test_ct_is_seen_in_any_order_of_storage():

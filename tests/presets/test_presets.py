@@ -17,8 +17,8 @@ from semreg.config import RegistrationConfig
 from semreg.errors import ConfigError
 from semreg.phantom import make_pair, render
 from semreg.presets import configure, effort_names, layered, load_preset, preset_names, read_toml
-from semreg.registration.automatic import Machine, Sight, decide
 from semreg.registration.pipeline import register
+from semreg.registration.plan import Machine, Sight, decide
 from semreg.settings import to_dict
 
 ALL = (*preset_names(), *effort_names())
@@ -101,7 +101,7 @@ def test_every_preset_brings_a_pair_together(name):
         torch.linalg.vector_norm(x - true, dim=0).mean() for x in (points, result.field.point_map()(points))
     )
     assert after < 0.8 * before
-    assert result.record["jacobian"]["folded_share"] == 0
+    assert result.record.jacobian.folded_share == 0
 
 
 def test_an_unknown_preset_is_refused_with_the_nearest():

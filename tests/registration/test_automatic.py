@@ -1,4 +1,4 @@
-"""Promises of the automatic configuration: it sees what an image is, keeps to the memory there is, and says why."""
+"""Promises of the plan: it sees what an image is, keeps to the memory there is, and says why."""
 
 from __future__ import annotations
 
@@ -15,18 +15,26 @@ from semreg.core.fields import Volume
 from semreg.core.geometry import index_map
 from semreg.phantom import make_pair
 from semreg.preprocess.modality import Recognised
-from semreg.registration.automatic import Machine, Sight, decide, look, shares, this_machine
-from semreg.registration.plan import resolve
+from semreg.registration.matching import resolve_models
+from semreg.registration.plan import ImageFacts, Machine, Plan, image_facts, make_plan, this_machine
+from semreg.registration.plan.defaults import resolve
+from semreg.registration.plan.image_facts import shares
 
 PLENTY = Machine("cpu", 10**12)
+
+
+def decided(fixed, moving, config, machine, *, initial=False) -> Plan:
+    """The plan for two images, with the models of the settings."""
+    pairings = resolve_models(config, fixed.grid.dimension, torch.device("cpu"))
+    return make_plan((fixed, moving), config, machine, pairings=pairings, initial=initial)
 
 
 def grid(size, spacing, centre=(13.0, -7.0, 41.0), degrees=17.0):
     return grid_at(centre[: len(size)], size, spacing, rotation(len(size), degrees))
 
 
-BRAIN = Sight(grid((160, 224, 192), (1.0, 1.0, 1.0)))
-SMALL = Sight(grid((35, 51, 36), (1.0, 1.1, 1.2)))
+BRAIN = ImageFacts(grid((160, 224, 192), (1.0, 1.0, 1.0)))
+SMALL = ImageFacts(grid((35, 51, 36), (1.0, 1.1, 1.2)))
 
 
 def volume(values, spacing=1.3):
@@ -57,32 +65,32 @@ def pieces(values):
 
 def test_the_kind_of_an_image_is_seen():
     """CT by its air, masks and labels by few values in pieces, pictures by 8 bits in 2-D, the rest is grey values."""
-    assert look(volume(air_and_tissue())).kind == "ct"
-    assert look(volume(smooth())).kind == "grey"
-    assert look(volume(smooth() - 1024.0)).kind == "grey"  # an image shifted
-    assert look(volume(np.round(smooth()))).kind == "grey"
-    assert look(volume(pieces([7]))).kind == "mask"
-    assert look(volume(pieces([3, 9, 17]))).kind == "labels"
-    assert look(volume(pieces([0.25, 0.5, 0.75]))).kind == "grey"
-    assert look(volume(np.round(smooth()[5] / 4))).kind == "picture"
+    assert image_facts(volume(air_and_tissue())).kind == "ct"
+    assert image_facts(volume(smooth())).kind == "grey"
+    assert image_facts(volume(smooth() - 1024.0)).kind == "grey"  # an image shifted
+    assert image_facts(volume(np.round(smooth()))).kind == "grey"
+    assert image_facts(volume(pieces([7]))).kind == "mask"
+    assert image_facts(volume(pieces([3, 9, 17]))).kind == "labels"
+    assert image_facts(volume(pieces([0.25, 0.5, 0.75]))).kind == "grey"
+    assert image_facts(volume(np.round(smooth()[5] / 4))).kind == "picture"
     few = np.round(np.abs(noise(12, 13, 14).numpy()) * 20)  # 8 bits of noise: few values, not in pieces
-    assert look(volume(few)).kind == "grey"
+    assert image_facts(volume(few)).kind == "grey"
     few[:, 2:] = 0  # a scan in a large empty field
-    assert look(volume(few)).kind == "grey"
+    assert image_facts(volume(few)).kind == "grey"
 
 
 def test_bad_values_say_nothing_of_the_kind():
     """NaN and infinities do not hide CT, and an image of nothing else is no error here."""
     values = air_and_tissue()
     values[0, 0, 0], values[1, 0, 0] = math.nan, -math.inf
-    assert look(volume(values)).kind == "ct"
-    assert look(volume(np.full((4, 5, 6), math.nan))).kind == "grey"
+    assert image_facts(volume(values)).kind == "ct"
+    assert image_facts(volume(np.full((4, 5, 6), math.nan))).kind == "grey"
 
 
 def test_real_phantoms_are_seen_as_what_they_are():
     """The CT-like phantom is CT and the MR-like one is not."""
     pair = make_pair(size=24)
-    assert (look(pair.fixed).kind, look(pair.moving).kind) == ("ct", "grey")
+    assert (image_facts(pair.fixed).kind, image_facts(pair.moving).kind) == ("ct", "grey")
 
 
 def test_shares_of_the_boxes_are_those_counted_point_by_point():
@@ -107,20 +115,20 @@ def test_shares_of_the_boxes_are_those_counted_point_by_point():
 @pytest.mark.parametrize("size", [(160, 224, 192), (166, 195, 25), (35, 51, 36), (4000, 3000), (220, 200)])
 def test_with_memory_in_plenty_grids_decide_alone(size):
     """Where an image fits in memory the decisions are those of the plan, whatever its kind: no surprise by content."""
-    sight = Sight(grid(size, (1.1, 1.2, 4.0)[: len(size)]), "ct")
-    found = decide(sight, sight, RegistrationConfig(), PLENTY)
+    sight = ImageFacts(grid(size, (1.1, 1.2, 4.0)[: len(size)]), "ct")
+    found = decided(sight, sight, RegistrationConfig(), PLENTY)
     assert found.config == resolve(RegistrationConfig(), sight.grid)
-    assert "too much" not in " ".join(found.lines)
+    assert "too much" not in " ".join(found.sentences)
 
 
 def test_little_memory_makes_it_coarser_and_says_so():
     """Settings get coarser just until they fit, features before voxels, and the sentence has both amounts."""
-    ample = decide(BRAIN, BRAIN, RegistrationConfig(), PLENTY)
+    ample = decided(BRAIN, BRAIN, RegistrationConfig(), PLENTY)
     share = ample.memory_bytes / 0.8
-    found = decide(BRAIN, BRAIN, RegistrationConfig(), Machine("cpu", int(0.95 * share)))
+    found = decided(BRAIN, BRAIN, RegistrationConfig(), Machine("cpu", int(0.95 * share)))
     assert found.memory_bytes <= 0.95 * ample.memory_bytes
     assert (found.config.features.spacing_mm, found.config.features.pooling) == (1.0, 3)
-    text = " ".join(found.lines)
+    text = " ".join(found.sentences)
     assert "to fit in memory" in text
     assert "with finer settings it would have taken" in text
 
@@ -128,12 +136,12 @@ def test_little_memory_makes_it_coarser_and_says_so():
 def test_voxels_get_larger_where_nothing_else_is_open():
     """With the blocks of features set, larger voxels make it fit, no larger than they must be."""
     config = replace(RegistrationConfig(), features=FeatureConfig(pooling=1))
-    ample = decide(BRAIN, BRAIN, config, PLENTY)
-    found = decide(BRAIN, BRAIN, config, Machine("cpu", int(0.4 * ample.memory_bytes / 0.8)))
+    ample = decided(BRAIN, BRAIN, config, PLENTY)
+    found = decided(BRAIN, BRAIN, config, Machine("cpu", int(0.4 * ample.memory_bytes / 0.8)))
     assert found.config.features.pooling == 1
     assert 1.0 < found.config.features.spacing_mm <= 2.0
     assert found.memory_bytes <= 0.4 * ample.memory_bytes
-    assert "coarser than the 1 mm that this image deserves" in " ".join(found.lines)
+    assert "coarser than the 1 mm that this image deserves" in " ".join(found.sentences)
 
 
 def test_what_was_set_is_kept_even_without_memory():
@@ -141,45 +149,45 @@ def test_what_was_set_is_kept_even_without_memory():
     config = replace(
         RegistrationConfig(), features=FeatureConfig(spacing_mm=1.0, pooling=1), refine=RefineConfig(symmetric=True)
     )
-    found = decide(BRAIN, BRAIN, config, Machine("cpu", 10**9))
+    found = decided(BRAIN, BRAIN, config, Machine("cpu", 10**9))
     assert found.config == resolve(config, BRAIN.grid)
-    assert "too much" in found.lines[-1]
-    assert "features.spacing_mm" in found.lines[-1]
+    assert "too much" in found.sentences[-1]
+    assert "features.spacing_mm" in found.sentences[-1]
 
 
 def test_a_field_too_large_for_memory_is_said():
     """Where the displacement on the fixed grid alone is too much, no setting helps and the advice is to crop."""
-    huge = Sight(grid((900, 900, 900), (0.3, 0.3, 0.3)))
-    found = decide(huge, huge, RegistrationConfig(), Machine("cpu", 2 * 10**9))
-    assert found.lines[-1].endswith("too much: crop the fixed image.")
+    huge = ImageFacts(grid((900, 900, 900), (0.3, 0.3, 0.3)))
+    found = decided(huge, huge, RegistrationConfig(), Machine("cpu", 2 * 10**9))
+    assert found.sentences[-1].endswith("too much: crop the fixed image.")
 
 
 def test_both_directions_are_given_up_first():
     """A small image that does not fit is refined in one direction, at full resolution still."""
-    sight = Sight(grid((80, 81, 79), (1.0, 1.0, 1.0)))
-    ample = decide(sight, sight, RegistrationConfig(), PLENTY)
+    sight = ImageFacts(grid((80, 81, 79), (1.0, 1.0, 1.0)))
+    ample = decided(sight, sight, RegistrationConfig(), PLENTY)
     assert ample.config.refine.symmetric
-    found = decide(sight, sight, RegistrationConfig(), Machine("cpu", int(ample.memory_bytes / 0.8) - 10**7))
+    found = decided(sight, sight, RegistrationConfig(), Machine("cpu", int(ample.memory_bytes / 0.8) - 10**7))
     assert not found.config.refine.symmetric
     assert found.config.features == ample.config.features
 
 
-def test_networks_count_by_their_channels():
-    """A network that is not loaded yet weighs more than MIND, its principal components less."""
+def test_models_count_by_their_channels():
+    """Many channels take more memory than few, their principal components less."""
 
     def needed(**model):
         config = replace(RegistrationConfig(), models=(ModelConfig(**model),))
-        return decide(BRAIN, BRAIN, config, PLENTY).memory_bytes
+        return decided(BRAIN, BRAIN, config, PLENTY).memory_bytes
 
-    assert needed(model="net.pt") > needed(model="mind") > needed(model="net.pt", pca=4)
+    assert needed(model="mind") > needed(model="mind", pca=4) > needed(model="intensity")
 
 
 def test_every_line_is_a_sentence_with_numbers_in_mm():
     """Each decision is a sentence; lengths are in mm, and the numbers are those of the settings."""
-    found = decide(BRAIN, SMALL, RegistrationConfig(), PLENTY)
-    assert all(line.endswith(".") and line[0].isupper() for line in found.lines)
-    assert sum(" mm" in line for line in found.lines) >= 5
-    text = " ".join(found.lines)
+    found = decided(BRAIN, SMALL, RegistrationConfig(), PLENTY)
+    assert all(line.endswith(".") and line[0].isupper() for line in found.sentences)
+    assert sum(" mm" in line for line in found.sentences) >= 5
+    text = " ".join(found.sentences)
     assert "160 × 224 × 192 voxels of 1 × 1 × 1 mm" in text
     assert "up to 32 mm along each axis" in text
     assert "control points 6 mm apart" in text
@@ -189,7 +197,7 @@ def test_every_line_is_a_sentence_with_numbers_in_mm():
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("features.spacing_mm", "2.75", "2.75 mm: as set"),
+        ("features.spacing_mm", "2.75", "of the moving image: as set"),
         ("features.pooling", "3", "3 mm: as set"),
         ("coarse.reach_mm", "17", "17 mm along each axis as set, rounded up to whole nodes: "),
         ("refine.symmetric", "true", "in both directions (as set)"),
@@ -204,15 +212,15 @@ def test_what_was_set_is_said_to_be_set(name, value, words):
     """The sentences tell what was decided from what was asked for."""
     from semreg.settings import override
 
-    found = decide(BRAIN, BRAIN, override(RegistrationConfig(), f"{name}={value}"), PLENTY)
-    assert words in " ".join(found.lines)
+    found = decided(BRAIN, BRAIN, override(RegistrationConfig(), f"{name}={value}"), PLENTY)
+    assert words in " ".join(found.sentences)
 
 
 def test_thick_slices_and_coarser_axes_are_named_in_space():
     """The thick axis is told by its direction in the body, not by the order of storage."""
-    fixed = Sight(grid((60, 61, 62), (1.0, 1.0, 1.0), degrees=0.0))
+    fixed = ImageFacts(grid((60, 61, 62), (1.0, 1.0, 1.0), degrees=0.0))
     sagittal = make_grid((64, 62, 12), (1.0, 1.0, 5.0), (0.0, 0.0, 0.0), [[0, 0, 1], [1, 0, 0], [0, 1, 0]])
-    text = " ".join(decide(fixed, Sight(sagittal), RegistrationConfig(), PLENTY).lines)
+    text = " ".join(decided(fixed, ImageFacts(sagittal), RegistrationConfig(), PLENTY).sentences)
     assert "The moving image's voxels are 5.0 times longer along x (5 mm)" in text
     assert "coarser along x (5 mm against 1 mm)" in text
     assert "along z" not in text.replace("along z (", "")
@@ -229,23 +237,23 @@ def test_thick_slices_and_coarser_axes_are_named_in_space():
 )
 def test_overlap_is_said(centre, initial, words):
     """How the headers put the images together, unless a transform says it."""
-    moving = Sight(grid((160, 224, 192), (1.0, 1.0, 1.0), centre=centre))
-    assert words in " ".join(decide(BRAIN, moving, RegistrationConfig(), PLENTY, initial=initial).lines)
+    moving = ImageFacts(grid((160, 224, 192), (1.0, 1.0, 1.0), centre=centre))
+    assert words in " ".join(decided(BRAIN, moving, RegistrationConfig(), PLENTY, initial=initial).sentences)
 
 
 def test_a_small_moving_image_is_said_to_show_a_part():
     """Where the moving image shows a part of the fixed one, the rest is said to be continued."""
-    assert "only continued" in " ".join(decide(BRAIN, SMALL, RegistrationConfig(), PLENTY).lines)
+    assert "only continued" in " ".join(decided(BRAIN, SMALL, RegistrationConfig(), PLENTY).sentences)
 
 
 def test_labels_are_said_to_be_labels():
     """Two label images, or one by mistake, are pointed out."""
     labels, grey = replace(SMALL, kind="labels"), replace(SMALL, kind="grey")
     assert "only their borders" in " ".join(
-        decide(labels, replace(SMALL, kind="mask"), RegistrationConfig(), PLENTY).lines
+        decided(labels, replace(SMALL, kind="mask"), RegistrationConfig(), PLENTY).sentences
     )
-    assert "right file?" in " ".join(decide(labels, grey, RegistrationConfig(), PLENTY).lines)
-    assert "hold" not in " ".join(decide(grey, grey, RegistrationConfig(), PLENTY).lines)
+    assert "right file?" in " ".join(decided(labels, grey, RegistrationConfig(), PLENTY).sentences)
+    assert "hold" not in " ".join(decided(grey, grey, RegistrationConfig(), PLENTY).sentences)
 
 
 def test_who_says_what_an_image_is_is_said():
@@ -257,7 +265,7 @@ def test_who_says_what_an_image_is_is_said():
         (Recognised("other", "header"), "is neither CT nor MR by its DICOM header"),
     ):
         sight = replace(BRAIN, kind="ct" if known.ct else "grey", recognised=known)
-        lines = decide(sight, BRAIN, RegistrationConfig(), PLENTY).lines
+        lines = decided(sight, BRAIN, RegistrationConfig(), PLENTY).sentences
         assert words in lines[0]
         assert "Table" not in " ".join(lines)
 
@@ -265,10 +273,10 @@ def test_who_says_what_an_image_is_is_said():
 @pytest.mark.parametrize("size", [(1, 1, 1), (5, 1, 7), (4, 3, 5), (64, 60, 1), (5, 4)])
 def test_tiny_images_are_decided_on(size):
     """Images of a few voxels, or of one slice, get settings and sentences like any other."""
-    sight = Sight(grid(size, (1.1, 1.2, 4.0)[: len(size)]))
-    found = decide(sight, sight, RegistrationConfig(), PLENTY)
+    sight = ImageFacts(grid(size, (1.1, 1.2, 4.0)[: len(size)]))
+    found = decided(sight, sight, RegistrationConfig(), PLENTY)
     assert found.config.coarse.reach_mm > 0
-    assert "fewer than 20 " in " ".join(found.lines) or min(n for n in size if n > 1) >= 20
+    assert "fewer than 20 " in " ".join(found.sentences) or min(n for n in size if n > 1) >= 20
 
 
 def test_this_machine_has_memory():
@@ -280,4 +288,4 @@ def test_this_machine_has_memory():
 
 def test_the_same_images_are_decided_on_alike():
     """A decision depends on nothing but what it is given."""
-    assert decide(BRAIN, SMALL, RegistrationConfig(), PLENTY) == decide(BRAIN, SMALL, RegistrationConfig(), PLENTY)
+    assert decided(BRAIN, SMALL, RegistrationConfig(), PLENTY) == decided(BRAIN, SMALL, RegistrationConfig(), PLENTY)

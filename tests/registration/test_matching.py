@@ -71,7 +71,7 @@ def test_networks_find_the_deformation(model, entry):
     """A module or callable of one or two layers, whatever is done to its channels, brings 5.1 mm below 0.9 mm."""
     error, record = error_with(model, models=(entry,), refine=RefineConfig(symmetric=False))
     assert error < 0.9
-    assert record["jacobian"]["folded_share"] == 0
+    assert record.jacobian.folded_share == 0
 
 
 def test_channels_that_are_compared():
@@ -94,8 +94,8 @@ def test_several_models_add_up():
     """MIND and a network together: both are in the record, and the result is near that of each."""
     error, record = error_with(["mind", blocks()], models=(ModelConfig(), ModelConfig(weight=(0.5,))))
     assert error < 0.6
-    assert record["models"][0]["name"].startswith("mind")
-    assert len(record["models"]) == 2
+    assert record.models[0].name.startswith("mind")
+    assert len(record.models) == 2
 
 
 @pytest.mark.parametrize("mode", [{"mode": "jacobian"}, {"update_every": 3}])
@@ -258,7 +258,7 @@ def test_a_layer_without_structure_changes_nothing():
     alone, _ = error_with("mind")
     both, record = error_with(["mind", flat], models=(ModelConfig(), ModelConfig()))
     assert both == pytest.approx(alone, abs=0.05)
-    assert record["similarity"]["after"] < record["similarity"]["before"]
+    assert record.similarity.after < record.similarity.before
 
 
 def test_a_network_without_gradient_is_refused():

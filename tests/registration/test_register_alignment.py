@@ -56,12 +56,12 @@ def test_images_far_apart_are_brought_together(phantom):
     straight = register(phantom.fixed, phantom.moving, config=RegistrationConfig(align=AlignConfig(transform="none")))
     best = landmark_error(straight.field, phantom, np.eye(4))
     assert landmark_error(result.field, phantom, matrix) < 1.3 * best + 0.3
-    found = result.record["alignment"]
-    assert found["transform"] == "rigid"
-    assert found["match_before"] is None
-    assert not found["doubtful"]
+    found = result.record.alignment
+    assert found.transform == "rigid"
+    assert found.match_before is None
+    assert not found.doubtful
     assert result.affine is not None
-    np.testing.assert_allclose(matrix_of(result.affine), found["matrix"], atol=1e-9)
+    np.testing.assert_allclose(matrix_of(result.affine), found.matrix, atol=1e-9)
 
 
 def test_headers_that_are_right_stand(phantom):
@@ -72,8 +72,8 @@ def test_headers_that_are_right_stand(phantom):
         phantom.moving,
         config=RegistrationConfig(align=AlignConfig(transform="none"), refine=QUICK.refine),
     )
-    assert result.record["alignment"]["transform"] == "none"
-    assert without.record["alignment"] is None
+    assert result.record.alignment.transform == "none"
+    assert without.record.alignment is None
     assert torch.equal(result.field.vox, without.field.vox)
 
 
@@ -91,8 +91,8 @@ def test_unrelated_images_are_doubtful(caplog):
     one = Volume(torch.randn((1, 20, 24, 18), generator=generator), Grid.of_shape((20, 24, 18), (2.0, 1.8, 2.2)))
     other = Volume(torch.randn((1, 23, 19, 21), generator=generator), Grid.of_shape((23, 19, 21), (1.9, 2.1, 2.0)))
     result = align(one, other, config=RegistrationConfig(align=AlignConfig(transform="rigid", rotation_deg=20.0)))
-    assert result.record["alignment"]["doubtful"]
-    assert result.record["alignment"]["doubts"]
+    assert result.record.alignment.doubtful
+    assert result.record.alignment.doubts
 
 
 def test_landmarks_are_a_start(phantom):
@@ -116,8 +116,8 @@ def test_inverse_undoes_the_whole_transform(phantom):
     assert result.inverse.grid == image.grid
     for errors in inverse_consistency(result.field, result.inverse).values():
         assert errors.mean_mm < 0.2
-    assert result.record["inverse"]["consistency"]["fixed"]["mean_mm"] < 0.2
-    assert result.record["inverse"]["residual"]["points"] > 1000
+    assert result.record.inverse.consistency["fixed"].mean_mm < 0.2
+    assert result.record.inverse.residual.points > 1000
 
 
 def test_stiffness_reaches_the_refinement(phantom):
@@ -172,7 +172,7 @@ def test_an_initial_transform_that_is_not_linear_is_taken_as_it_is(phantom):
     """A field as a start is not aligned again in ``register``, and refused by ``align``."""
     field = register(phantom.fixed, phantom.moving, config=QUICK).transform()
     result = register(phantom.fixed, phantom.moving, initial=field, config=QUICK)
-    assert result.record["alignment"] is None
+    assert result.record.alignment is None
     with pytest.raises(GeometryError, match="linear initial transform"):
         align(phantom.fixed, phantom.moving, initial=field)
 
@@ -201,7 +201,7 @@ def test_a_field_as_start_does_not_tear(phantom):
     """The transform of one run as the start of the next folds nothing at the edge of its box."""
     first = register(phantom.fixed, phantom.moving, config=QUICK)
     second = register(phantom.fixed, phantom.moving, initial=first.transform(), config=QUICK)
-    assert second.record["jacobian"]["minimum"] > 0
+    assert second.record.jacobian.minimum > 0
 
 
 def test_results_of_an_earlier_run_do_not_stay(phantom, tmp_path):

@@ -117,7 +117,7 @@ def test_deformation_between_oblique_anisotropic_grids(contrast):
     assert float(error.mean()) < (0.3 if contrast == "a" else 1.1)
     assert float(error.quantile(0.95)) < (0.6 if contrast == "a" else 2.7)
     assert found.field.grid == found.warped.grid == FIXED
-    assert found.record["jacobian"]["folded_share"] == 0
+    assert found.record.jacobian.folded_share == 0
 
 
 def test_known_deformation_of_the_phantom():
@@ -137,13 +137,13 @@ def test_transform_gives_the_warped_image(result):
     found, _ = result
     reference = give_header(sitk.Image(list(FIXED.size_xyz), sitk.sitkFloat32), FIXED)
     resampled = sitk.Resample(
-        sitk_image(moving_image()), reference, found.transform(), sitk.sitkLinear, found.record["background"]
+        sitk_image(moving_image()), reference, found.transform(), sitk.sitkLinear, found.record.background
     )
     difference = np.abs(sitk.GetArrayFromImage(resampled) - found.warped.data[0].numpy())
     assert np.median(difference) < 0.1
     assert np.mean(difference > 1.0) < 0.01  # voxels at the edge, where rounding decides what is inside
     fixed = fixed_image().data
-    seen = found.warped.data != found.record["background"]
+    seen = found.warped.data != found.record.background
     before = (moving_image(FIXED).data - fixed).abs()[seen].mean()
     assert float((found.warped.data - fixed).abs()[seen].mean()) < 0.5 * float(before)
 
@@ -153,7 +153,7 @@ def test_warped_shows_the_background_outside():
     small = grid_at(MIDDLE, (18, 17, 16), (1.8, 1.9, 1.7), rotation(3, -21.0))
     found = register(fixed_image(), moving_image(small), config=RegistrationConfig(background=-77.0), device="cpu")
     assert float(found.warped.data[0, 0, 0, 0]) == -77.0
-    assert found.record["background"] == -77.0
+    assert found.record.background == -77.0
     assert float(found.warped.data.max()) > 300
 
 
@@ -383,7 +383,7 @@ def test_two_dimensions():
     error, before = error_mm(found.field)
     assert float(before.mean()) > 3
     assert float(error.mean()) < 0.4
-    assert found.record["jacobian"]["folded_share"] == 0
+    assert found.record.jacobian.folded_share == 0
 
 
 def test_one_slice():
@@ -432,14 +432,23 @@ def give_itk_header(image, grid):
 def test_record_says_what_was_done(result):
     """The record is JSON: device, seed, settings, plan, timings, memory, similarity, convergence and Jacobian."""
     found, _ = result
-    record = json.loads(json.dumps(found.record, allow_nan=False))
+    record = json.loads(json.dumps(found.record.to_dict(), allow_nan=False))
     assert record["device"] == "cpu"
     assert record["seed"] == 0
     effective, default = from_dict(RegistrationConfig, record["settings"]), RegistrationConfig()
     for name in ("features", "coarse", "refine"):  # what was left to the images is filled in, the rest is as given
         pairs = [(vars(getattr(effective, name))[key], value) for key, value in vars(getattr(default, name)).items()]
         assert all(found_value == given for found_value, given in pairs if given is not None)
-    assert set(record["timings"]) == {"prepare", "align", "features", "coarse", "refine", "uncertainty", "field"}
+    assert list(record["timings"]) == [
+        "prepare",
+        "plan",
+        "align",
+        "features",
+        "coarse",
+        "refine",
+        "uncertainty",
+        "field",
+    ]
     assert all(v["seconds"] >= 0 and v["cpu_seconds"] >= 0 for v in record["timings"].values())
     assert record["peak_memory_bytes"]["process"] > 50e6
     assert record["similarity"]["distance"] == "l2"
@@ -460,14 +469,14 @@ def test_jacobian_of_the_record_is_itks(result):
     straight = Grid(FIXED.size_xyz, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), np.eye(3))
     image = sitk.GetImageFromArray(found.field.vox.flip(0).movedim(0, -1).double().numpy(), isVector=True)
     least = sitk.GetArrayFromImage(sitk.DisplacementFieldJacobianDeterminant(give_header(image, straight))).min()
-    assert found.record["jacobian"]["minimum"] == pytest.approx(float(least), abs=1e-4)
+    assert found.record.jacobian.minimum == pytest.approx(float(least), abs=1e-4)
 
 
 def test_steps_are_told_in_the_order_of_the_stages(result):
     """The hook hears each stage in order, levels and iterations counted from one and complete."""
     _, steps = result
     assert [name for name, _ in itertools.groupby(steps, lambda step: step.stage)] == [
-        "prepare", "align", "features", "coarse", "refine", "uncertainty", "field",
+        "prepare", "plan", "align", "features", "coarse", "refine", "uncertainty", "field",
     ]  # fmt: skip
     for stage in ("coarse", "refine"):
         told = [(step.level, step.iteration) for step in steps if step.stage == stage]
@@ -480,26 +489,35 @@ def test_steps_are_told_in_the_order_of_the_stages(result):
     assert all(step.seconds >= 0 for step in steps)
 
 
-def test_plan_is_in_sentences_and_mm():
-    """The plan says in sentences, in mm, what will be done, and follows the settings."""
-    told = plan(FIXED, MOVING)
-    assert all(line.endswith(".") and line[0].isupper() for line in told.lines)
-    assert sum(" mm" in line for line in told.lines) >= 4
-    assert told.memory_bytes > 1e8
+def test_the_plan_is_what_is_done():
+    """``plan`` decides what ``register`` then does: settings and reasons of the record are those of the plan."""
+    images = fixed_image(), moving_image()
+    config = RegistrationConfig(refine=RefineConfig(iterations=2))
+    told = plan(*images, config=config, device="cpu")
+    assert told.config != config
+    done = register(*images, config=config, device="cpu").record
+    assert done.settings == told.config
+    assert done.plan.reasons == told.reasons
+    again = register(*images, config=told.config, device="cpu").record
+    assert again.settings == told.config
+    assert again.similarity == done.similarity
+
+
+def test_the_plan_follows_the_settings():
+    """A reason is a sentence, in mm, about a stage, and says what was set."""
+    images = fixed_image(), moving_image()
     config = RegistrationConfig(
         features=FeatureConfig(spacing_mm=2.75),
         coarse=CoarseConfig(enabled=False),
         refine=RefineConfig(distance="ncc", control_mm=11.0),
     )
-    other = plan(FIXED, MOVING, config=config)
-    text = "\n".join(other.lines)
-    assert "2.75 mm" in text
-    assert "ncc" in text
-    assert "11 mm" in text
-    assert "Coarse" not in text
-    assert "Coarse" in "\n".join(told.lines)
-    large = Grid(tuple(4 * n for n in FIXED.size_xyz), FIXED.spacing_xyz, FIXED.origin_xyz, FIXED.direction)
-    assert plan(large, MOVING).memory_bytes > 1.2 * told.memory_bytes
+    told = {reason.about: reason.sentence for reason in plan(*images, config=config).reasons}
+    assert set(told) == {"images", "align", "frame", "features", "coarse", "refine", "memory"}
+    assert all(sentence.endswith(".") and sentence[0].isupper() for sentence in told.values())
+    assert "2.75 mm" in told["frame"]
+    assert "no search" in told["coarse"]
+    assert "11 mm" in told["refine"]
+    assert "ncc" in told["refine"]
 
 
 def test_plan_says_the_memory():
@@ -510,9 +528,9 @@ def test_plan_says_the_memory():
         "torch.set_num_threads(1)\n"
         "pair = make_pair(size=72, landmarks=1)\n"
         "config = semreg.RegistrationConfig()\n"
-        "plan = semreg.plan(pair.fixed.grid, pair.moving.grid, config=config)\n"
+        "plan = semreg.plan(pair.fixed, pair.moving, config=config)\n"
         "found = semreg.register(pair.fixed, pair.moving, config=config, device='cpu')\n"
-        "print(json.dumps([plan.memory_bytes, found.record['peak_memory_bytes']['process']]))\n"
+        "print(json.dumps([plan.memory_bytes, found.record.peak_memory_bytes['process']]))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     planned, taken = json.loads(done.stdout)
@@ -525,9 +543,9 @@ def test_hard_pair_does_not_fold():
     refine = RefineConfig(diffusion=1e-4, folding=0.0, iterations=15, control_mm=8.0)
     config = RegistrationConfig(align=AlignConfig(transform="none"), refine=refine)
     found = register(pair.fixed, Volume(-pair.moving.data.flip(1), pair.moving.grid), config=config, device="cpu")
-    assert found.record["jacobian"]["folded_share"] == 0
+    assert found.record.jacobian.folded_share == 0
     assert float(jacobian_determinant(found.field).min()) > 0
-    assert found.record["jacobian"]["unfolding_passes"] > 0
+    assert found.record.jacobian.unfolding_passes > 0
 
 
 @pytest.mark.parametrize("stage", ["coarse", "refine"])
@@ -537,8 +555,8 @@ def test_stages_can_be_left_out(stage):
     found = register(fixed_image(), moving_image(), config=RegistrationConfig(**off), device="cpu")
     error, before = error_mm(found.field)
     assert float(error.mean()) < 0.6 * float(before.mean())
-    assert set(found.record["timings"]) == {"prepare", "align", "features", stage, "uncertainty", "field"}
-    assert (found.record["convergence"] == []) == (stage == "coarse")
+    assert set(found.record.timings) == {"prepare", "plan", "align", "features", stage, "uncertainty", "field"}
+    assert (found.record.convergence == ()) == (stage == "coarse")
 
 
 @pytest.mark.parametrize(("features", "distance"), [("intensity", "l2"), ("intensity", "ncc"), ("mind", "ncc")])
@@ -605,7 +623,7 @@ def test_real_hippocampi():
         for transform in (sitk.Transform(3, sitk.sitkIdentity), found.transform())
     ]
     assert overlaps[1] > overlaps[0] + 0.12
-    assert found.record["jacobian"]["folded_share"] == 0
+    assert found.record.jacobian.folded_share == 0
     assert float(jacobian_determinant(found.field).min()) > 0
     assert to_volume(fixed).grid == found.field.grid
 
@@ -621,7 +639,7 @@ def test_models_that_are_loaded_already():
     named = register(fixed, moving, config=config, device="cpu")
     loaded = register(fixed, moving, config=config, model=pairings, device="cpu")
     assert torch.equal(named.field.vox, loaded.field.vox)
-    assert loaded.record["models"] == named.record["models"]
+    assert loaded.record.models == named.record.models
 
 
 @pytest.mark.parametrize("balance", ["unrelated", "first", "spread", "raw"])
@@ -635,4 +653,4 @@ def test_layers_are_balanced_in_the_search(balance):
     found = register(fixed_image(FLAT), moving_image(FLAT_MOVING), config=config, device="cpu")
     error, before = error_mm(found.field)
     assert float(error.mean()) < 0.3 * float(before.mean())
-    assert len(found.record["spreads"]) == (2 if balance == "spread" else 0)
+    assert len(found.record.spreads) == (2 if balance == "spread" else 0)

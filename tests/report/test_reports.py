@@ -297,7 +297,12 @@ def test_two_dimensions_make_a_page():
 def test_text_is_escaped():
     """Names, titles and records with markup are shown as text and never run."""
     evil = "<script>alert(1)</script><img src=x onerror=alert(2)>"
-    record = {**RECORD, "decisions": [evil], "command": [evil], "settings": {evil: evil}}
+    record = {
+        **RECORD,
+        "plan": {"reasons": [{"about": "frame", "sentence": evil}]},
+        "command": [evil],
+        "settings": {evil: evil},
+    }
     verdict = {"level": "FAIL", "gates": [{"title": evil, "level": evil, "sentence": evil, "value": evil}]}
     points = {"count": 1, "before": {}, "after": {}, "points": [{"name": evil, "fixed": [], "before": 1, "after": 2}]}
     labels = {"tolerance_mm": evil, "each": [{"name": evil, "label": 1, "before": {}, "after": {}}], "mean": {}}

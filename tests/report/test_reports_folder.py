@@ -228,10 +228,10 @@ def test_a_case_of_a_result(tmp_path):
     assert case.warped is result.warped
     assert case.uncertainty is result.uncertainty
     assert (case.evaluation, case.verdict) == (evaluation.to_dict(), verdict.to_dict())
-    assert (case.background, case.record) == (result.record["background"], result.record)
+    assert (case.background, case.record) == (result.record.background, result.record.to_dict())
     assert case.fixed_labels.grid.shape == pair.fixed.grid.shape
-    other = Case.of(result, sitk_image(pair.fixed), pair.moving, verdict={"level": "LOOK"}, title="Mine", record={})
-    assert (other.title, other.names, dict(other.record), other.verdict["level"]) == ("Mine", {}, {}, "LOOK")
+    other = Case.of(result, sitk_image(pair.fixed), pair.moving, verdict={"level": "LOOK"}, title="Mine")
+    assert (other.title, other.names, other.verdict["level"]) == ("Mine", {}, "LOOK")
     with pytest.raises(GeometryError, match="give the fixed image that was registered"):
         Case.of(result, pair.moving, pair.moving)
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, Any
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -27,7 +26,11 @@ from semreg.cli.register_flags import (
     load_config,
 )
 from semreg.cli.report_output import ProofFlags
+from semreg.io.result_folder import TRANSFORM
 from semreg.runtime.terminal import DIRECTION, Progress, alignment_rows, show_rows, show_sentences
+
+if TYPE_CHECKING:
+    from semreg.report.run import AlignRun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +90,7 @@ def run_align(flags: RegisterFlags) -> None:
     from semreg.io import files
     from semreg.registration.alignment import align
     from semreg.registration.record import versions
+    from semreg.report.run import AlignRun
 
     check_dtype(flags.images.dtype)
     if flags.threads is not None:
@@ -102,24 +106,23 @@ def run_align(flags: RegisterFlags) -> None:
             )  # fmt: skip
         pixel_type = flags.images.dtype or images["moving"].pixel_type
         files.write_image(result.warped, folder.stage(flags.images.name("warped")), pixel_type)
-        files.write_sitk_transform(result.transform(), folder.stage("transform.h5"))
-        record = {
-            **result.record,
-            "inputs": describe_inputs(flags, images),
-            "outputs": flags.outputs,
-            "command": list(flags.command),
-            "versions": versions(),
-        }
-        write_texts(record, folder)
+        files.write_sitk_transform(result.transform(), folder.stage(TRANSFORM))
+        run = AlignRun(
+            **{each.name: getattr(result.record, each.name) for each in fields(result.record)},
+            inputs=describe_inputs(flags, images), outputs=tuple(flags.outputs), command=flags.command,
+            versions=versions(),
+        )  # fmt: skip
+        write_texts(run, folder)
     remove_stale(flags, before, flags.outputs)
     if flags.messages.as_json:
-        print_json(record)
+        print_json(run.to_dict())
     elif not flags.messages.quiet:
-        show_end(record, [str(path) for path in folder.files], explain=flags.explain)
+        show_end(run, [str(path) for path in folder.files], explain=flags.explain)
 
 
-def show_end(record: Mapping[str, Any], files: list[str], *, explain: bool) -> None:
+def show_end(run: AlignRun, files: list[str], *, explain: bool) -> None:
     """What was decided, if that was asked for, and the summary."""
+    found = run.to_dict()["alignment"]
     if explain:
-        show_sentences(record["alignment"]["decisions"])
-    show_rows([*alignment_rows(record["alignment"]), ("files", ", ".join(files))], DIRECTION)
+        show_sentences(found["decisions"])
+    show_rows([*alignment_rows(found), ("files", ", ".join(files))], DIRECTION)

@@ -13,8 +13,9 @@ from semreg.cli.common import check_not_read, command_of, print_json
 from semreg.cli.evaluate_flags import EvaluateFlags, LandmarkUnit
 from semreg.cli.evaluate_table import show
 from semreg.cli.grouping import grouped
-from semreg.cli.report_output import PAGE, ProofFlags, verdict_on, write_proof
+from semreg.cli.report_output import ProofFlags, verdict_on, write_proof
 from semreg.errors import ConfigError
+from semreg.io.result_folder import EVALUATION, EVALUATION_TABLE, PAGE
 
 if TYPE_CHECKING:
     from semreg.config import RegistrationConfig
@@ -91,7 +92,7 @@ def evaluated(flags: EvaluateFlags) -> Evaluated:
     paths = paths_of(flags, result)
     if output is not None:
         flat = [path for given in paths.values() for path in given]
-        for name in ("evaluation.json", "evaluation.csv", PAGE):
+        for name in (EVALUATION, EVALUATION_TABLE, PAGE):
             check_not_read(output / name, flat)
     landmarks = read_landmarks(*flags.landmarks, ras=flags.ras) if any(flags.landmarks) else None
     names = None if flags.names is None else read_label_names(flags.names)

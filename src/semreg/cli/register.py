@@ -20,16 +20,18 @@ from semreg.cli.register_files import (
     written_before,
 )
 from semreg.cli.register_flags import PairFlags, RegisterFlags, load_config
-from semreg.cli.report_output import verdict_on, write_proof
+from semreg.cli.report_output import verdict_of, write_proof
 from semreg.errors import ConfigError
 from semreg.runtime.terminal import Progress, show_sentences, show_summary
+from semreg.settings import to_dict
 
 if TYPE_CHECKING:
     from semreg.config import RegistrationConfig
     from semreg.io.atomic_output import OutputFolder
     from semreg.io.bridge import LoadedImage
-    from semreg.registration.automatic import Decision
-    from semreg.registration.pipeline import Registration
+    from semreg.registration.plan import Plan
+    from semreg.registration.result import Registration
+    from semreg.report.run import RegisterRun
 
 
 @grouped
@@ -54,27 +56,21 @@ def check_together(pair: PairFlags) -> None:
 
 
 def run_plan(flags: RegisterFlags) -> None:
-    """Print what would be done; reads the headers of the images, with ``--explain`` the images; writes nothing."""
+    """Print what would be done with these images; registers nothing and writes nothing."""
     config = load_config(flags.settings)
-    from semreg.io.files import read_grid
-    from semreg.registration.plan import plan
-    from semreg.runtime.devices import choose_device
+    from semreg.registration.pipeline import plan
 
-    device = choose_device(flags.device)
-    if flags.explain:
-        images = read_images(flags.pair)
-        decision = decide_on(flags, config, images, device)
-        if flags.messages.as_json:
-            print_json({"lines": list(decision.lines), "memory_bytes": decision.memory_bytes})
-        elif not flags.messages.quiet:
-            show_sentences(decision.lines)
-        return
-    grids = read_grid(flags.pair.fixed), read_grid(flags.pair.moving)
-    planned = plan(*grids, config=config, device=device, initial=flags.pair.started, models=flags.folders)
+    limit_threads(flags)
+    images = read_images(flags.pair)
+    beside = read_beside(flags, images)
+    for name in ("inverse", "stiffness"):  # no part of a plan
+        beside.pop(name, None)
+    found = plan(images["fixed"], images["moving"], config=config, device=flags.device, models=flags.folders, **beside)
     if flags.messages.as_json:
-        print_json({"lines": list(planned.lines), "memory_bytes": planned.memory_bytes})
+        settings = to_dict(found.config)
+        print_json({"lines": list(found.sentences), "memory_bytes": found.memory_bytes, "settings": settings})
     elif not flags.messages.quiet:
-        show_sentences([*planned.lines, f"It will take about {planned.memory_bytes / 1e9:.2g} GB of memory."])
+        show_sentences(found.sentences)
 
 
 def run_register(flags: RegisterFlags) -> None:
@@ -85,71 +81,71 @@ def run_register(flags: RegisterFlags) -> None:
     check_outputs(flags)
     before = written_before(flags.pair.output)
     from semreg.io import files
-    from semreg.runtime.devices import choose_device
 
     check_dtype(flags.images.dtype)
-    if flags.threads is not None:
-        files.limit_threads(flags.threads)
-    device = choose_device(flags.device)
+    limit_threads(flags)
     with files.OutputFolder(flags.pair.output) as folder:
-        record = registered(flags, config, device, folder)
-        write_texts(record, folder)
-    remove_stale(flags, before, record["outputs"])
+        run = registered(flags, config, folder)
+        write_texts(run, folder)
+    remove_stale(flags, before, run.outputs)
     if flags.messages.as_json:
-        print_json(record)
+        print_json(run.to_dict())
     elif not flags.messages.quiet:
-        show_summary(record, [str(path) for path in folder.files])
+        show_summary(run.to_dict(), [str(path) for path in folder.files])
 
 
-def registered(flags: RegisterFlags, config: RegistrationConfig, device: Any, folder: OutputFolder) -> dict[str, Any]:
-    """Read, register, write and judge; the record."""
+def limit_threads(flags: RegisterFlags) -> None:
+    """Compute in as many threads as is asked for."""
+    if flags.threads is not None:
+        from semreg.io import files
+
+        files.limit_threads(flags.threads)
+
+
+def registered(flags: RegisterFlags, config: RegistrationConfig, folder: OutputFolder) -> RegisterRun:
+    """Read, register, write and judge."""
     from semreg.registration.pipeline import register
     from semreg.registration.record import versions
+    from semreg.report.run import RegisterRun
     from semreg.runtime.events import Clock
 
     clock = Clock(None)
     with clock.stage("read"):
         images = read_images(flags.pair)
         beside = read_beside(flags, images)
-    if flags.explain and not flags.messages.quiet and not flags.messages.as_json:
-        show_sentences(decide_on(flags, config, images, device).lines)
+    explain = flags.explain and not flags.messages.quiet and not flags.messages.as_json
     with Progress(quiet=flags.messages.quiet) as progress:
         result = register(
-            images["fixed"], images["moving"], config=config, device=str(device), models=flags.folders,
-            on_step=progress, **beside,
+            images["fixed"], images["moving"], config=config, device=flags.device, models=flags.folders,
+            on_plan=show_plan if explain else None, on_step=progress, **beside,
         )  # fmt: skip
     with clock.stage("write"):
         write_results(flags, result, folder, images["moving"].pixel_type)
     unknown = flags.images.name("uncertainty")
-    record = {
-        **result.record,
-        "inputs": describe_inputs(flags, images),
-        "command": list(flags.command),
-        "versions": versions(),
-        "outputs": [name for name in flags.outputs if result.uncertainty is not None or name != unknown],
-    }
-    with clock.stage("proof"):
+    run = RegisterRun.of(
+        result.record,
+        inputs=describe_inputs(flags, images),
+        command=flags.command,
+        versions=versions(),
+        outputs=tuple(name for name in flags.outputs if result.uncertainty is not None or name != unknown),
+        seconds_files={},
+    )
+    with clock.stage("report"):
         landmarks = landmarks_of(result, beside)
         if landmarks is not None:
             from semreg.quality import landmark_summary
 
-            record["landmarks"] = landmark_summary(landmarks)
-        record["verdict"] = judge_result(images, beside, result, {**record, "landmarks": landmarks})
-        drawn = prove(flags, images, result, record, folder)
-    seconds = {name: timing["seconds"] for name, timing in clock.timings.items()}
-    return {**record, "outputs": sorted({*record["outputs"], *drawn}), "seconds_files": seconds}
+            run = replace(run, landmarks=landmark_summary(landmarks))
+        known = {"evaluation": {"landmarks": landmarks}, "record": result.record.to_dict()}
+        run = replace(run, verdict=verdict_of(result, known))
+        drawn = write_page(flags, images, result, run, folder)
+    seconds = {name: timing.seconds for name, timing in clock.timings.items()}
+    return replace(run, outputs=tuple(sorted({*run.outputs, *drawn})), seconds_files=seconds)
 
 
-def decide_on(
-    flags: RegisterFlags, config: RegistrationConfig, images: Mapping[str, LoadedImage], device: Any
-) -> Decision:
-    """What will be decided of these two images."""
-    from semreg.preprocess.image_pair import recognise_both
-    from semreg.registration.automatic import decide, look, this_machine
-
-    known = recognise_both(images["fixed"], images["moving"], config)
-    fixed, moving = (look(images[name].volume, known[name]) for name in ("fixed", "moving"))
-    return decide(fixed, moving, config, this_machine(device), initial=flags.pair.started)
+def show_plan(plan: Plan) -> None:
+    """The reasons of a plan, before it is executed."""
+    show_sentences(plan.sentences)
 
 
 def read_images(pair: PairFlags) -> dict[str, LoadedImage]:
@@ -193,31 +189,11 @@ def landmarks_of(result: Registration, beside: Mapping[str, Any]) -> dict[str, A
     return None if given is None else table_of_landmarks(way_of(result.transform()), None, given)
 
 
-def judge_result(
-    images: Mapping[str, LoadedImage], beside: Mapping[str, Any], result: Registration, record: Mapping[str, Any]
-) -> dict[str, Any] | None:
-    """The verdict on what was found."""
-    from semreg.config import RegistrationConfig
-    from semreg.settings import from_dict
-
-    return verdict_on(
-        (images["fixed"], images["moving"]),
-        result.field,
-        masks=(beside["fixed_mask"], beside["moving_mask"]),
-        config=from_dict(RegistrationConfig, record["settings"]),
-        known={
-            "evaluation": {"landmarks": record["landmarks"]},
-            "uncertainty": record["uncertainty"],
-            "record": record,
-        },
-    )
-
-
-def prove(
+def write_page(
     flags: RegisterFlags,
     images: Mapping[str, LoadedImage],
     result: Registration,
-    record: Mapping[str, Any],
+    run: RegisterRun,
     folder: OutputFolder,
 ) -> list[str]:
     """Write the page and the figures that are wanted; their names."""
@@ -225,5 +201,5 @@ def prove(
         return []
     from semreg.report import Case
 
-    case = Case.of(result, images["fixed"], images["moving"], verdict=record["verdict"], record=record)
+    case = Case.of(result, images["fixed"], images["moving"], verdict=run.verdict, run=run)
     return write_proof(case, folder, flags.proof)

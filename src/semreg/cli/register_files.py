@@ -8,50 +8,56 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from semreg.cli.register_flags import RegisterFlags
-from semreg.cli.report_output import FIGURES, PAGE
 from semreg.errors import OutputError
+from semreg.io.result_folder import (
+    CONFIG,
+    EVALUATION,
+    EVALUATION_TABLE,
+    FIGURES,
+    INVERSE,
+    PAGE,
+    RECORD,
+    TRANSFORM,
+)
 
 if TYPE_CHECKING:
     from semreg.io.atomic_output import OutputFolder
     from semreg.io.bridge import LoadedImage
-    from semreg.registration.pipeline import Registration
+    from semreg.registration.result import Registration
+    from semreg.report.run import InputFile, Run
 
 FIGURE_NAMES = ("before_after", "checkerboard", "grid", "jacobian", "uncertainty", "convergence", "landmarks")
-LATER = ("evaluation.json", "evaluation.csv", PAGE, *(f"{FIGURES}/{name}.png" for name in FIGURE_NAMES))
+LATER = (EVALUATION, EVALUATION_TABLE, PAGE, *(f"{FIGURES}/{name}.png" for name in FIGURE_NAMES))
 """What ``semreg evaluate`` and ``report`` may have written since: it is of the transform that was there."""
 
 
 def write_results(flags: RegisterFlags, result: Registration, folder: OutputFolder, pixel_type: str) -> None:
     """Write all that is no text."""
-    from semreg.core.fields import Volume, jacobian_determinant
     from semreg.io import files
 
     files.write_image(result.warped, folder.stage(flags.images.name("warped")), flags.images.dtype or pixel_type)
     files.write_field(result.field, folder.stage(flags.images.name("field")))
-    files.write_transform(result.deformation, folder.stage("transform.h5"), result.affine)
+    files.write_transform(result.deformation, folder.stage(TRANSFORM), result.affine)
     if flags.inverse and result.inverse is not None:
         files.write_field(result.inverse, folder.stage(flags.images.name("inverse")))
-        files.write_transform(result.inverse, folder.stage("inverse.h5"))
+        files.write_transform(result.inverse, folder.stage(INVERSE))
     if flags.jacobian:
-        volume = Volume(jacobian_determinant(result.field)[None], result.field.grid)
-        files.write_image(volume, folder.stage(flags.images.name("jacobian")), "float32")
+        files.write_image(result.jacobian(), folder.stage(flags.images.name("jacobian")), "float32")
     name = flags.images.name("uncertainty")  # the page shows it, and whoever draws the page anew reads it
     if name in flags.outputs and result.uncertainty is not None:
         files.write_image(result.uncertainty, folder.stage(name), "float32")
 
 
-def write_texts(record: Mapping[str, Any], folder: OutputFolder) -> None:
+def write_texts(run: Run, folder: OutputFolder) -> None:
     """Write the record, and the settings that were in force as a file for ``--config``."""
-    from semreg.config import RegistrationConfig
     from semreg.registration.record import stable_json
-    from semreg.settings import from_dict, to_toml
+    from semreg.settings import to_toml
 
-    settings = to_toml(from_dict(RegistrationConfig, record["settings"]))
-    folder.stage("record.json").write_text(stable_json(record), encoding="utf-8")
-    folder.stage("config.toml").write_text(settings, encoding="utf-8")
+    folder.stage(RECORD).write_text(stable_json(run.to_dict()), encoding="utf-8")
+    folder.stage(CONFIG).write_text(to_toml(run.settings), encoding="utf-8")
 
 
 def check_outputs(flags: RegisterFlags) -> None:
@@ -67,7 +73,7 @@ def check_outputs(flags: RegisterFlags) -> None:
 def written_before(output: Path) -> list[str]:
     """Names of the files that an earlier run wrote into the folder, by its record; none where there is no record."""
     try:
-        names = json.loads((output / "record.json").read_text(encoding="utf-8"))["outputs"]
+        names = json.loads((output / RECORD).read_text(encoding="utf-8"))["outputs"]
     except (OSError, ValueError, LookupError, TypeError):
         return []
     parts = {str(name): Path(str(name)).parts for name in names}
@@ -84,18 +90,19 @@ def remove_stale(flags: RegisterFlags, before: list[str], written: Collection[st
             path.unlink(missing_ok=True)
 
 
-def describe_inputs(flags: RegisterFlags, images: Mapping[str, LoadedImage]) -> dict[str, Any]:
+def describe_inputs(flags: RegisterFlags, images: Mapping[str, LoadedImage]) -> dict[str, InputFile]:
     """Paths and checksums of all that was read."""
     from semreg.io.files import checksum
+    from semreg.report.run import InputFile
     from semreg.transforms import chosen
 
-    described: dict[str, Any] = {
-        name: {"path": str(path), "sha256": checksum(chosen(path)[0])}
+    described = {
+        name: InputFile(path=str(path), sha256=checksum(chosen(path)[0]))
         for name, path in flags.inputs.items()
         if name not in images
     }
     for name, image in images.items():
-        described[name] = {"path": str(image.path), "sha256": image.sha256, "pixel_type": image.pixel_type}
-        if name in flags.pair.series:
-            described[name]["series"] = flags.pair.series[name]
+        described[name] = InputFile(
+            path=str(image.path), sha256=image.sha256, pixel_type=image.pixel_type, series=flags.pair.series.get(name)
+        )
     return described

@@ -13,8 +13,9 @@ import typer
 from semreg.cli.common import Device, Folders, ImageFiles, Threads, VerboseMessages
 from semreg.cli.model_flags import ModelFlags, model_configs
 from semreg.cli.panels import ALIGNMENT, DEFORMATION, INPUT, MESSAGES, OUTPUT, SETTINGS
-from semreg.cli.report_output import PAGE, ProofFlags
+from semreg.cli.report_output import ProofFlags
 from semreg.errors import ConfigError
+from semreg.io.result_folder import CONFIG, INVERSE, PAGE, RECORD, TRANSFORM
 
 if TYPE_CHECKING:
     from semreg.config import RegistrationConfig
@@ -228,12 +229,12 @@ class RegisterFlags:
     def outputs(self) -> list[str]:
         """Names of all files that are written, but for the figures."""
         name = self.images.name
-        inverse = ["inverse.h5", name("inverse")] if self.inverse else []
+        inverse = [INVERSE, name("inverse")] if self.inverse else []
         jacobian = [name("jacobian")] if self.jacobian else []
         dense = [name("field")] if self.dense else []
         page = [PAGE] if self.dense and self.proof.report else []
         uncertainty = [name("uncertainty")] if self.uncertainty or page else []
-        always = ["record.json", "config.toml", "transform.h5", *dense, name("warped")]
+        always = [RECORD, CONFIG, TRANSFORM, *dense, name("warped")]
         return [*always, *inverse, *jacobian, *uncertainty, *page]
 
 

@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from semreg.cli.panels import PROOF
+from semreg.io.result_folder import FIGURES, PAGE
 
 if TYPE_CHECKING:
     from semreg.config import RegistrationConfig
     from semreg.core.fields import Field, Volume
     from semreg.io.atomic_output import OutputFolder
+    from semreg.registration.result import Registration
     from semreg.report import Case
-
-PAGE = "report.html"
-FIGURES = "figures"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +44,15 @@ class ProofFlags:
     def wanted(self) -> bool:
         """Whether there is anything to draw."""
         return self.report or self.figures
+
+
+def verdict_of(result: Registration, known: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The verdict on a registration just made, from the images as it prepared them; see ``verdict_on``."""
+    if not result.config.gates.enabled:
+        return None
+    from semreg.quality import evidence_of, judge
+
+    return judge(evidence_of(result), config=result.config.gates, **known).to_dict()
 
 
 def verdict_on(

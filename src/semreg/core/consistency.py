@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -141,19 +140,3 @@ def disagreement(first: Field, second: Field) -> Tensor:
         back = apply_linear(second.grid.index_to_point(), sample(second.vox, index[:, counts]))
         found.append(back.add_(there).square_().sum(0).sqrt_())
     return torch.cat(found)
-
-
-def consistency_record(field: Field, inverse: Inverse) -> dict[str, Any]:
-    """What a record says of an inverse, ready for JSON: mm, counts of samples, None where nothing could be measured."""
-    both = inverse_consistency(field, inverse.field)
-    return {
-        "residual": _plain(inverse.residual),
-        "outside_share": inverse.outside / inverse.field.grid.voxels,
-        "unsolved": inverse.unsolved,
-        "consistency": {name: _plain(errors) for name, errors in both.items()},
-    }
-
-
-def _plain(errors: Errors) -> dict[str, float | int | None]:
-    values = asdict(errors)
-    return {name: None if isinstance(v, float) and math.isnan(v) else v for name, v in values.items()}

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from semreg.errors import ConfigError
-from semreg.io.files import OutputFolder, write_field, write_image, write_transform
+from semreg.io.files import OutputFolder, checksum, write_field, write_image, write_transform
+from semreg.io.result_folder import EVALUATION, EVALUATION_TABLE, PAGE, RECORD, TRANSFORM
 from semreg.phantom import PhantomPair, make_brains, make_pair, make_slides
 from semreg.phantom.writing import pixel_type_of, stage_pair, write_pair
-from semreg.quality import collect_evidence, evaluate, judge, landmark_summary, stage_evaluation
+from semreg.quality import evaluate, evidence_of, judge, landmark_summary, stage_evaluation
 from semreg.registration.pipeline import register
 from semreg.registration.record import stable_json, versions
 from semreg.report import Case, write_report
+from semreg.report.run import InputFile, RegisterRun
 from semreg.runtime.events import OnStep
 
 
@@ -61,25 +63,31 @@ def run(out: Path, *, kind: str = "abdomen", size: int | None = None, on_step: O
         points = (pair.fixed_points.numpy(), pair.moving_points.numpy())
         evaluation = evaluate(result, fixed=pair.fixed, moving=pair.moving, landmarks=points)
         measured = evaluation.to_dict()
-        evidence = collect_evidence(pair.fixed, pair.moving, result.field)
-        known = {"evaluation": measured, "uncertainty": result.record["uncertainty"], "record": result.record}
-        verdict = judge(evidence, **known).to_dict()
+        evidence = evidence_of(result)
+        verdict = judge(evidence, evaluation=measured, record=result.record.to_dict()).to_dict()
         write_image(result.warped, folder.stage("warped.nii.gz"), pixel_type_of(pair.moving))
         write_field(result.field, folder.stage("field.nii.gz"))
-        write_transform(result.field, folder.stage("transform.h5"))
+        write_transform(result.field, folder.stage(TRANSFORM))
         if result.uncertainty is not None:
             write_image(result.uncertainty, folder.stage("uncertainty.nii.gz"))
-        record = {**result.record, "verdict": verdict, "versions": versions()}
-        record["landmarks"] = landmark_summary(measured["landmarks"])
-        folder.stage("record.json").write_text(stable_json(record), encoding="utf-8")
+        names = {name: name + each.suffix for name in ("fixed", "moving")}
+        staged = {path.name for path in folder.stage(RECORD).parent.iterdir()}
+        staged |= {RECORD, EVALUATION, EVALUATION_TABLE, PAGE}
+        run = RegisterRun.of(
+            result.record,
+            inputs={role: InputFile(path=name, sha256=checksum(folder.stage(name))) for role, name in names.items()},
+            command=(), versions=versions(), outputs=tuple(sorted(staged)),
+            landmarks=landmark_summary(measured["landmarks"]), verdict=verdict, seconds_files={},
+        )  # fmt: skip
+        folder.stage(RECORD).write_text(stable_json(run.to_dict()), encoding="utf-8")
         stage_evaluation(evaluation, folder, verdict=verdict)
         case = Case(
             fixed=pair.fixed, moving=pair.moving, field=result.field, warped=result.warped,
-            uncertainty=result.uncertainty, evaluation=measured, verdict=verdict, record=record,
-            names={name: name + each.suffix for name in ("fixed", "moving")}, title="The built-in phantoms",
+            jacobian=result.jacobian(), uncertainty=result.uncertainty, evaluation=measured, verdict=verdict,
+            record=run.to_dict(), names=names, title="The built-in phantoms",
         )  # fmt: skip
-        write_report(case, folder.stage("report.html"))
-    jacobian, landmarks = record["jacobian"], record["landmarks"]
+        write_report(case, folder.stage(PAGE))
+    jacobian, landmarks = result.record.jacobian, run.landmarks or {}
     before, after = (
         f"mean {e['mean_mm']:.2f} mm, 95th percentile {e['p95_mm']:.2f} mm, largest {e['maximum_mm']:.2f} mm"
         for e in (landmarks["before"], landmarks["after"])
@@ -90,9 +98,9 @@ def run(out: Path, *, kind: str = "abdomen", size: int | None = None, on_step: O
         f"landmark error before: {before}",
         f"landmark error after:  {after}",
         f"landmarks that got worse: {landmarks['worse']} of {landmarks['count']}",
-        f"smallest Jacobian: {jacobian['minimum']:.3f}",
-        f"folded voxels: {100 * jacobian['folded_share']:.3g} %",
-        f"verdict: {verdict['level']}, see {out / 'report.html'}",
+        f"smallest Jacobian: {jacobian.minimum:.3f}",
+        f"folded voxels: {100 * jacobian.folded_share:.3g} %",
+        f"verdict: {verdict['level']}, see {out / PAGE}",
         *reasons,
         "files: " + ", ".join(str(path) for path in folder.files),
     ]

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import torch
+
 from semreg.config import RegistrationConfig
 from semreg.core.fields import Volume, background
 from semreg.core.geometry import Grid
 from semreg.io.bridge import LoadedImage, to_volume
 from semreg.io.images import in_one_unit
-from semreg.preprocess.intensities import treat
+from semreg.preprocess.intensities import Treatment, treat
 from semreg.preprocess.modality import Recognised, recognise
 from semreg.preprocess.preparation import check_dimension, clean
 
@@ -30,8 +32,10 @@ class Pair:
     """What each image is taken for."""
     outside: float
     """Value of the warped image where the moving one shows nothing."""
-    done: dict[str, Any]
-    """What was done to the intensities of each image, for the record."""
+    done: dict[str, Treatment]
+    """What was done to the intensities of each image."""
+    missing: dict[str, float]
+    """Share of the voxels of each image that are not finite."""
 
     @property
     def ct(self) -> tuple[bool, bool]:
@@ -44,7 +48,7 @@ class Pair:
         return self.cleaned["fixed"][0].grid, self.cleaned["moving"][0].grid
 
 
-def take_in(fixed: Any, moving: Any, fixed_mask: Any, moving_mask: Any, config: RegistrationConfig) -> Pair:
+def prepare_pair(fixed: Any, moving: Any, fixed_mask: Any, moving_mask: Any, config: RegistrationConfig) -> Pair:
     """Check, clean and treat both images. Raises ImageError and GeometryError."""
     if isinstance(fixed, LoadedImage) and isinstance(moving, LoadedImage):
         fixed, moving = in_one_unit({"fixed": fixed, "moving": moving}).values()
@@ -53,13 +57,21 @@ def take_in(fixed: Any, moving: Any, fixed_mask: Any, moving_mask: Any, config: 
     check_dimension(volumes["fixed"].grid, volumes["moving"].grid)
     outside = background(volumes["moving"]) if config.background is None else config.background
     masks = {"fixed": fixed_mask, "moving": moving_mask}
-    cleaned, treated, done = {}, {}, {}
+    cleaned: dict[str, Cleaned] = {}
+    treated: dict[str, Cleaned] = {}
+    done: dict[str, Treatment] = {}
     for name, volume in volumes.items():
         mask = None if masks[name] is None else to_volume(masks[name])
         cleaned[name] = clean(volume, mask, name)
         image, weight, done[name] = treat(*cleaned[name], config.intensities, name, ct=recognised[name].ct)
         treated[name] = (image, weight)
-    return Pair(cleaned, treated, recognised, outside, done)
+    missing = {name: share_missing(volume) for name, volume in volumes.items()}
+    return Pair(cleaned, treated, recognised, outside, done, missing)
+
+
+def share_missing(image: Volume) -> float:
+    """The share of the voxels that are not finite."""
+    return 1.0 - int(torch.isfinite(image.data).count_nonzero()) / image.data.numel()
 
 
 def recognise_both(fixed: Any, moving: Any, config: RegistrationConfig) -> dict[str, Recognised]:

@@ -6,7 +6,7 @@ Knows no features. An image that needs nothing is returned as it is, the same ob
 from __future__ import annotations
 
 import logging
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -26,40 +26,75 @@ RANGE_RATIO = 5.0
 """Values far beyond all others: their range is this many times the range between the percentiles."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Padding:
+    """Voxels that count as outside, and their median value."""
+
+    voxels: int
+    value: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Winsorised:
+    """Values cut off to ``low`` and ``high``: how many ``voxels`` were beyond, and the range before."""
+
+    low: float
+    high: float
+    voxels: int
+    lowest: float
+    highest: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Body:
+    """The ``share`` of the image that is the body, with a margin."""
+
+    share: float
+    margin_mm: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Treatment:
+    """What was done to the intensities of an image; None where it was not needed."""
+
+    padding: Padding | None = None
+    winsorised: Winsorised | None = None
+    body: Body | None = None
+
+
 def treat(
     volume: Volume, weight: Volume | None, config: IntensityConfig, name: str, *, ct: bool | None = None
-) -> tuple[Volume, Volume | None, dict[str, Any]]:
+) -> tuple[Volume, Volume | None, Treatment]:
     """The image (1, *S) as features are to see it, the weight (1, *S) of its voxels, and what was done, in numbers.
 
     ``volume`` is finite, ``weight`` (None: all count) lies on its grid, as ``preparation.clean`` returns them; ``name``
     says which image, for messages. ``ct``: whether its values are Hounsfield units; None: as they look.
 
-    The record has an entry for each treatment that was needed: ``padding`` (``voxels``, their median ``value``),
-    ``winsorised`` (``low`` and ``high``, ``voxels`` beyond, ``lowest`` and ``highest`` value before) and ``body``
-    (``share`` of the image, ``margin_mm``). Without entries ``volume`` and ``weight`` are the objects that came.
-    Raises ImageError where padding is all there is.
+    Where nothing was needed ``volume`` and ``weight`` are the objects that came. Raises ImageError where padding is all
+    there is.
     """
     ct = is_ct_like(volume) if ct is None else ct
-    done: dict[str, Any] = {}
+    padding: Padding | None = None
+    cut: Winsorised | None = None
+    body: Body | None = None
     if config.padding and ct:
-        volume, weight, done = _without_padding(volume, weight, name)
+        volume, weight, padding = _without_padding(volume, weight, name)
     values = volume  # winsorising must not move the threshold of tissue
     if config.winsorise is not False:
         volume, cut = _winsorised(volume, weight, config, name)
-        done |= cut
     if config.body:
         weight, share = _within_body(values, weight, ct=ct)
         if share < 1:
-            done["body"] = {"share": share, "margin_mm": MARGIN_MM if ct else 0.0}
+            body = Body(share=share, margin_mm=MARGIN_MM if ct else 0.0)
             logger.info("%s image: %.0f %% of it are the body; the rest does not count", name, 100 * share)
-    return volume, weight, done
+    return volume, weight, Treatment(padding=padding, winsorised=cut, body=body)
 
 
-def _without_padding(volume: Volume, weight: Volume | None, name: str) -> tuple[Volume, Volume | None, dict[str, Any]]:
+def _without_padding(volume: Volume, weight: Volume | None, name: str) -> tuple[Volume, Volume | None, Padding | None]:
     """CT whose values below air that are nearly all the same count as outside and are air."""
     value = padding_of(volume.data)
     if value is None:
-        return volume, weight, {}
+        return volume, weight, None
     low = volume.data < PADDING_BELOW
     counted = (~low).to(volume.data.dtype)
     counted = counted if weight is None else weight.data * counted
@@ -71,27 +106,26 @@ def _without_padding(volume: Volume, weight: Volume | None, name: str) -> tuple[
     data = torch.where(low, torch.as_tensor(OUTSIDE_HU, dtype=volume.data.dtype), volume.data)
     voxels = int(low.count_nonzero())
     logger.info("%s image: %d voxels of about %g are padding, outside of it", name, voxels, value)
-    done = {"padding": {"voxels": voxels, "value": value}}
-    return Volume(data, volume.grid), Volume(counted, volume.grid), done
+    return Volume(data, volume.grid), Volume(counted, volume.grid), Padding(voxels=voxels, value=float(value))
 
 
 def _winsorised(
     volume: Volume, weight: Volume | None, config: IntensityConfig, name: str
-) -> tuple[Volume, dict[str, Any]]:
+) -> tuple[Volume, Winsorised | None]:
     """The image with its values cut off at the percentiles, if it needs that or is told to."""
     counted = volume.data if weight is None else volume.data.masked_select(weight.data > 0)
     low, high = _percentiles(counted, config.percentiles)
     lowest, highest = (float(v) for v in torch.aminmax(counted))
     if not high > low or (low <= lowest and high >= highest):
-        return volume, {}
+        return volume, None
     if config.winsorise is None and highest - lowest <= RANGE_RATIO * (high - low):
-        return volume, {}
+        return volume, None
     voxels = int(((counted < low) | (counted > high)).sum())
     logger.info(
         "%s image: %d voxels between %g and %g are cut off to %g and %g", name, voxels, lowest, highest, low, high
     )
-    done = {"winsorised": {"low": low, "high": high, "voxels": voxels, "lowest": lowest, "highest": highest}}
-    return Volume(volume.data.clamp(low, high), volume.grid), done
+    cut = Winsorised(low=low, high=high, voxels=voxels, lowest=lowest, highest=highest)
+    return Volume(volume.data.clamp(low, high), volume.grid), cut
 
 
 def _percentiles(values: Tensor, percent: tuple[float, ...]) -> tuple[float, float]:

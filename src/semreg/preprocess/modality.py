@@ -52,10 +52,6 @@ class Recognised:
         """Whether the values are taken for Hounsfield units."""
         return self.modality == "ct"
 
-    def to_dict(self) -> dict[str, str]:
-        """For the record."""
-        return {"modality": self.modality, "source": self.source}
-
 
 def recognise(image: Any, said: Modality = "auto") -> Recognised:
     """What ``image``, anything ``to_volume`` takes, is: what is ``said``, else its DICOM header, else its values."""

@@ -5,7 +5,7 @@ decides by the thresholds of ``semreg.config.GateConfig``. Knows not how the tra
 """
 
 from semreg.quality.config import EvaluationConfig
-from semreg.quality.evidence import Evidence, collect_evidence, collect_pair
+from semreg.quality.evidence import Evidence, collect_evidence, collect_pair, evidence_of
 from semreg.quality.landmarks import landmark_summary, table_of_landmarks
 from semreg.quality.measuring import evaluate, measure
 from semreg.quality.overlap import label_overlap
@@ -25,6 +25,7 @@ __all__ = [
     "collect_evidence",
     "collect_pair",
     "evaluate",
+    "evidence_of",
     "judge",
     "label_overlap",
     "landmark_summary",

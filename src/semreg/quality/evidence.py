@@ -14,15 +14,15 @@ from semreg.config import RegistrationConfig
 from semreg.core.fields import Field, Layer, Volume, jacobian_determinant
 from semreg.core.geometry import Matrix
 from semreg.core.sampling import SLAB_POINTS, slabs
-from semreg.errors import GeometryError
-from semreg.io.bridge import to_volume
-from semreg.preprocess.image_pair import Cleaned, Pair, take_in
+from semreg.errors import ConfigError, GeometryError
+from semreg.preprocess.image_pair import Cleaned, Pair, prepare_pair
 from semreg.quality.coarse_view import SIDE, Shown, features_of, field_of_matrix, linear_part, show, working_grid
 from semreg.quality.probes import SIDE as PROBE_SIDE
 from semreg.quality.probes import seen, try_mirrors, try_shifts
 from semreg.quality.residual import search_again
 from semreg.registration.alignment import content_of
 from semreg.registration.parametric.overlap import unrelated
+from semreg.registration.result import Registration
 
 VOLUME_FACTOR = 5.0
 """Change of a voxel's volume from which it is implausible: tissue does not do that, but for lungs and bladders."""
@@ -105,10 +105,20 @@ def collect_evidence(  # noqa: PLR0913 - two images, two masks and what is betwe
     registration does. Raises ImageError for an image without finite voxels or structure, GeometryError for a field of
     another dimension.
     """
-    images = to_volume(fixed), to_volume(moving)
-    pair = take_in(fixed, moving, fixed_mask, moving_mask, config or RegistrationConfig())
-    missing = max(map(_missing, images))
-    return replace(collect_pair(pair, field, jacobian=jacobian), missing=missing)
+    pair = prepare_pair(fixed, moving, fixed_mask, moving_mask, config or RegistrationConfig())
+    return collect_pair(pair, field, jacobian=jacobian)
+
+
+def evidence_of(result: Registration) -> Evidence:
+    """The same of a registration just made, from the images as it prepared them and the determinants it computed.
+
+    Raises ConfigError for one that was read from files, which has no images.
+    """
+    if result.pair is None:
+        raise ConfigError(
+            "expected a result of register, got one read from a folder, without its images: use collect_evidence"
+        )
+    return collect_pair(result.pair, result.field, jacobian=result.determinants)
 
 
 def collect_pair(pair: Pair, field: Field, *, jacobian: Tensor | None = None) -> Evidence:
@@ -127,6 +137,7 @@ def collect_pair(pair: Pair, field: Field, *, jacobian: Tensor | None = None) ->
         diagonal_mm=math.dist(corners[0], corners[-1]),
         spacing_mm=min(fixed.spacing),
         field_missing=bad / field.grid.voxels,
+        missing=max(pair.missing.values()),
     )
     if bad:
         return evidence
@@ -150,10 +161,6 @@ class _Images:
         """Both on voxels of this size."""
         near, far = self.contents
         return show(self.fixed, near, spacing_mm), show(self.moving, far, spacing_mm)
-
-
-def _missing(volume: Volume) -> float:
-    return 1.0 - int(torch.isfinite(volume.data).count_nonzero()) / volume.data.numel()
 
 
 def _of_images(evidence: Evidence, images: _Images, field: Field, jacobian: Tensor | None) -> Evidence:

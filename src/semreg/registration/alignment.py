@@ -22,14 +22,14 @@ from semreg.features.descriptors import MindSSC
 from semreg.features.extract import describe
 from semreg.io.bridge import field_of_transform, is_linear, matrix_of, transform_of
 from semreg.preprocess.body import content_mask
-from semreg.preprocess.image_pair import Cleaned, Pair, take_in
+from semreg.preprocess.image_pair import Cleaned, Pair, prepare_pair
 from semreg.preprocess.preparation import canonical
 from semreg.registration.parametric.align import Alignment
 from semreg.registration.parametric.align import align as align_pictures
 from semreg.registration.parametric.overlap import Picture
+from semreg.registration.result import AlignmentReport, AlignRecord
 from semreg.runtime.devices import choose_device
 from semreg.runtime.events import Clock, OnStep, Step
-from semreg.settings import to_dict
 from semreg.transforms.maps import fit_points
 
 logger = logging.getLogger("semreg")
@@ -57,8 +57,8 @@ class Aligned:
     """Homogeneous, (E, E), float64."""
     warped: Volume
     """The moving image on the fixed grid, float32, ``background`` where it shows nothing."""
-    record: dict[str, Any]
-    """What was done, ready for JSON; ``alignment`` says what speaks against it in ``doubts``."""
+    record: AlignRecord
+    """What was done; ``alignment`` says what speaks against it in ``doubts``."""
 
     def transform(self) -> Any:
         """The map as a SimpleITK transform."""
@@ -88,12 +88,12 @@ def align(  # noqa: PLR0913 - two images, two masks, a start and a hook are what
     chosen = choose_device(device)
     torch.manual_seed(config.seed)
     with clock.stage("prepare"):
-        pair = take_in(fixed, moving, fixed_mask, moving_mask, config)
+        pair = prepare_pair(fixed, moving, fixed_mask, moving_mask, config)
         start = start_of(initial, landmarks, config.align.transform, pair.grids[0].dimension)
         if start is not None and not is_linear(start):
             raise GeometryError("expected a linear initial transform for an alignment, got another: use register")
     before = checked_start(start, pair.grids[0].dimension)
-    with clock.stage("align"):
+    with clock.stage("align", tells=True):
         if config.align.transform == "none":
             n = pair.grids[0].dimension
             found = Alignment(np.eye(n + 1) if before is None else before, "none", math.nan, None, math.nan, ())
@@ -103,39 +103,42 @@ def align(  # noqa: PLR0913 - two images, two masks, a start and a hook are what
     with clock.stage("field"):
         field = field_of_transform(transform_of(found.matrix), pair.grids[0])
         warped = warp(pair.cleaned["moving"][0], field, outside=pair.outside)
-    record = {
-        "device": str(chosen),
-        "threads": torch.get_num_threads(),
-        "seed": config.seed,
-        "settings": to_dict(config),
-        "modality": {name: known.to_dict() for name, known in pair.recognised.items()},
-        "intensities": pair.done,
-        "alignment": alignment_record(found),
-        "background": pair.outside,
-        "timings": clock.timings,
-    }
+    record = AlignRecord(
+        device=str(chosen),
+        threads=torch.get_num_threads(),
+        seed=config.seed,
+        settings=config,
+        modality=pair.recognised,
+        intensities=pair.done,
+        background=pair.outside,
+        alignment=AlignmentReport.of(found),
+        timings=clock.timings,
+    )
     return Aligned(found.matrix, warped, record)
 
 
-def aligned_start(
-    pair: Pair, begin: Any, config: RegistrationConfig, device: torch.device, clock: Clock
-) -> tuple[Any, Alignment | None]:
-    """What a deformation starts from after the alignment, None for the headers; and what was found, None: not looked.
+def looks_for_alignment(pair: Pair, begin: Any, config: RegistrationConfig) -> bool:
+    """Whether there is an alignment to look for before a deformation.
 
     A start that is not linear is taken as it is; a single slice does not tell where it lies in space.
     """
     thin = min(min(grid.shape) for grid in pair.grids) == 1 and config.align.transform == "auto"
-    linear = linear_part(begin)
-    if begin is not None and linear is None and config.align.transform not in ("auto", "none"):
+    bent = begin is not None and linear_part(begin) is None
+    if bent and config.align.transform not in ("auto", "none"):
         logger.warning("the initial transform is not linear: it is taken as it is, without an alignment")
-    if config.align.transform == "none" or thin or (begin is not None and linear is None):
-        return begin, None
+    return not (config.align.transform == "none" or thin or bent)
+
+
+def aligned_start(
+    pair: Pair, begin: Any, config: RegistrationConfig, device: torch.device, on_step: OnStep | None
+) -> tuple[Any, Alignment]:
+    """What a deformation starts from after the alignment, None for the headers; and what was found."""
+    linear = linear_part(begin)
     reach = (config.coarse.reach_mm or 0.0) if config.coarse.enabled else 0.0
-    with clock.stage("align"):
-        found = find_alignment(
-            canonical(pair.treated["fixed"]), canonical(pair.treated["moving"]), config.align, device,
-            ct=pair.ct, start=None if linear is None else matrix_of(linear), reach_mm=reach, on_step=clock.on_step,
-        )  # fmt: skip
+    found = find_alignment(
+        canonical(pair.treated["fixed"]), canonical(pair.treated["moving"]), config.align, device,
+        ct=pair.ct, start=None if linear is None else matrix_of(linear), reach_mm=reach, on_step=on_step,
+    )  # fmt: skip
     for doubt in found.doubts:
         logger.warning("the alignment is doubtful: %s", doubt)
     return (transform_of(found.matrix) if found.moves else begin), found
@@ -236,22 +239,6 @@ def find_alignment(  # noqa: PLR0913 - two images, how, where, and from where
         reach_mm=reach_mm,
         tell=_telling(on_step, config.iterations),
     )
-
-
-def alignment_record(found: Alignment) -> dict[str, Any]:
-    """What the record says of an alignment."""
-    return {
-        "transform": found.family,
-        "matrix": found.matrix.tolist(),
-        "match": found.match,
-        "match_before": found.match_before,
-        "overlap": found.overlap,
-        "decisions": list(found.decisions),
-        "evidence": [{"compared": what, "standard_errors": sure} for what, sure in found.evidence],
-        "doubts": list(found.doubts),
-        "doubtful": bool(found.doubts),
-        "levels": list(found.levels),
-    }
 
 
 def _telling(on_step: OnStep | None, iterations: int) -> Callable[[int, int, int, float], None] | None:

@@ -18,7 +18,7 @@ from semreg.core.fields import Field, Layer, Volume
 from semreg.core.geometry import Grid, index_map, reorder
 from semreg.core.sampling import inside, sample, transform_index
 from semreg.errors import ConfigError
-from semreg.features.contract import Descriptor, Network
+from semreg.features.contract import Descriptor, ModelSpec, Network
 from semreg.features.extract import Extractor, describe
 from semreg.features.inputs import frame_of
 from semreg.features.models import Choice, is_descriptor, resolve_model
@@ -27,7 +27,6 @@ from semreg.preprocess.image_pair import Cleaned
 from semreg.preprocess.preparation import Frame, Prepared, to_frame
 from semreg.registration.dense.terms import Term, terms_of
 from semreg.runtime.events import OnStep
-from semreg.settings import to_dict
 
 T = TypeVar("T")
 Model: TypeAlias = Descriptor | Extractor
@@ -93,18 +92,30 @@ def resolve_models(
     return pairings
 
 
-def describe_models(pairings: Sequence[Pairing]) -> list[dict[str, Any]]:
+@dataclass(frozen=True, kw_only=True)
+class ModelReport:
+    """One model: which ``image`` it saw (``fixed``, ``moving`` or ``both``), and, of a network, what is known of it."""
+
+    image: str
+    name: str
+    sha256: str | None = None
+    layers: tuple[int, ...] | None = None
+    """Outputs that were kept."""
+    spec: ModelSpec | None = None
+
+
+def describe_models(pairings: Sequence[Pairing]) -> tuple[ModelReport, ...]:
     """What the record says of the models."""
     described = []
     for pairing in pairings:
         for image in ("both",) if pairing.fixed is pairing.moving else ("fixed", "moving"):
             model = pairing.moving if image == "moving" else pairing.fixed
-            entry: dict[str, Any] = {"image": image, "name": model.spec.name}
+            facts = {}
             if isinstance(model, Extractor):
                 facts = {name: getattr(model.network, name, None) for name in ("sha256", "layers")}
-                entry |= facts | {"spec": to_dict(model.spec)}
-            described.append(entry)
-    return described
+                facts |= {"spec": model.spec}
+            described.append(ModelReport(image=image, name=model.spec.name, **facts))
+    return tuple(described)
 
 
 @dataclass

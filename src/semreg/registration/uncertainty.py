@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,6 +41,19 @@ NOTE = (
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class UncertaintySummary:
+    """The uncertainty in mm over the nodes that count."""
+
+    mean_mm: float
+    median_mm: float
+    p95_mm: float
+    maximum_mm: float
+    parts: dict[str, float | None]
+    """Root mean square of each part; None where there was none."""
+    note: str = NOTE
+
+
 @dataclass(frozen=True)
 class Uncertainty:
     """How far the displacement may be off, on nodes in the frame of the features."""
@@ -54,11 +66,11 @@ class Uncertainty:
     counts: Tensor
     """Which nodes lie where the fixed features count, (1, *nodes), bool: the others are left out of the summary."""
 
-    def summary(self) -> dict[str, Any]:
-        """What the record says, ready for JSON: mm over the nodes that count, of each part the root mean square."""
+    def summary(self) -> UncertaintySummary:
+        """What the record says: mm over the nodes that count, of each part the root mean square."""
         parts = {name: part.data[self.counts].square().mean().sqrt() for name, part in self.parts.items()}
         plain = {name: float(parts[name]) if name in parts else None for name in PARTS}
-        return {**statistics(self.map.data[self.counts]), "parts": plain, "note": NOTE}
+        return UncertaintySummary(parts=plain, **statistics(self.map.data[self.counts]))  # type: ignore[arg-type]
 
     def on_image(self, axes: AxisOrder, grid: Grid) -> Volume:
         """The map on ``grid``, (1, *S) float32 on the CPU; its axes in the order ``axes`` are those of the nodes."""

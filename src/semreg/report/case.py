@@ -13,7 +13,8 @@ from semreg.io.bridge import LabelMap, LoadedImage, to_labels, to_volume
 
 if TYPE_CHECKING:
     from semreg.quality import Evaluation, Verdict
-    from semreg.registration.pipeline import Registration
+    from semreg.registration.result import Registration
+    from semreg.report.run import RegisterRun
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,18 +82,18 @@ class Case:
         *,
         evaluation: Evaluation | Mapping[str, Any] | None = None,
         verdict: Verdict | Mapping[str, Any] | None = None,
-        record: Mapping[str, Any] | None = None,
+        run: RegisterRun | None = None,
         title: str | None = None,
         fixed_labels: Any | None = None,
         moving_labels: Any | None = None,
     ) -> Case:
         """A result of ``register`` and the two images that it is of: anything ``semreg.to_volume`` takes, labels too.
 
-        ``evaluation`` and ``verdict``: what ``evaluate`` and ``judge`` returned. ``record`` stands for the result's own
+        ``evaluation`` and ``verdict``: what ``evaluate`` and ``judge`` returned. ``run`` stands for the result's record
         where more is known. Images that were read from files give their names, and the title unless there is one.
         Raises ImageError or GeometryError.
         """
-        record = result.record if record is None else record
+        record = result.record if run is None else run
         read = {"fixed": fixed, "moving": moving}
         names = {name: image.path.name for name, image in read.items() if isinstance(image, LoadedImage)}
         known = f"{names['moving']} onto {names['fixed']}" if len(names) == 2 else cls.title
@@ -102,11 +103,12 @@ class Case:
             field=result.field,
             title=known if title is None else title,
             warped=result.warped,
-            background=record.get("background"),
+            background=record.background,
+            jacobian=result.jacobian(),
             uncertainty=result.uncertainty,
             evaluation=_told(evaluation),
             verdict=_told(verdict),
-            record=record,
+            record=record.to_dict(),
             fixed_labels=None if fixed_labels is None else to_labels(fixed_labels, "fixed"),
             moving_labels=None if moving_labels is None else to_labels(moving_labels, "moving"),
             names=names,

@@ -71,7 +71,7 @@ def render(case: Case) -> str:
         number=tables.number,
         measured=stable_json(measured) if (measured := _origin(case.evaluation)) else "",
         remarks=[str(line) for line in tables.at(case.evaluation, "notes") or []],
-        decisions=[str(line) for line in tables.at(case.record, "decisions") or []],
+        decisions=[str(tables.at(each, "sentence")) for each in tables.at(case.record, "plan", "reasons") or []],
         changed=tables.changed_settings(case.record),
         settings=stable_json(settings) if (settings := tables.at(case.record, "settings")) else "",
         record=stable_json(case.record) if case.record else "",

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,28 +36,66 @@ OnStep: TypeAlias = Callable[[Step], None]
 """Called after every step, in the thread that computes."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class StageTime:
+    """What a stage took."""
+
+    seconds: float
+    """Wall time."""
+    cpu_seconds: float
+
+
+S_contra = TypeVar("S_contra", contravariant=True)
+
+
+class Timed(Protocol[S_contra]):
+    """A stage that a clock can run."""
+
+    @property
+    def name(self) -> str:
+        """By what timings and steps call it."""
+
+    @property
+    def tells(self) -> bool:
+        """Whether it tells its steps itself."""
+
+    @property
+    def run(self) -> Callable[[S_contra], None]:
+        """What it does."""
+
+    @property
+    def wanted(self) -> Callable[[S_contra], bool]:
+        """Whether it runs at all."""
+
+
 @dataclass
 class Clock:
     """Wall and CPU seconds of each stage, and the caller's hook."""
 
     on_step: OnStep | None
-    timings: dict[str, dict[str, float]] = field(default_factory=dict)
+    timings: dict[str, StageTime] = field(default_factory=dict)
+
+    def run(self, stage: Timed[S_contra], state: S_contra) -> None:
+        """Run a stage on ``state`` if it is wanted, measured; one that tells no steps itself is told when it ends."""
+        if stage.wanted(state):
+            with self.stage(stage.name, tells=stage.tells):
+                stage.run(state)
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Measure a stage; stages without steps of their own are told to the hook when they end."""
+    def stage(self, name: str, *, tells: bool = False) -> Iterator[None]:
+        """Measure what is done under ``name``; ``tells``: whether it tells its steps itself."""
         wall, cpu = time.perf_counter(), time.process_time()
         yield
         seconds = time.perf_counter() - wall
-        self.timings[name] = {"seconds": seconds, "cpu_seconds": time.process_time() - cpu}
-        if self.on_step is not None and name not in ("align", "coarse", "refine"):
+        self.timings[name] = StageTime(seconds=seconds, cpu_seconds=time.process_time() - cpu)
+        if self.on_step is not None and not tells:
             self.on_step(
                 Step(stage=name, level=1, levels=1, iteration=1, iterations=1, value=math.nan, seconds=seconds)
             )
 
-    def counting(self, levels: int, directions: int, done: int) -> OnStep | None:
-        """The hook for one of several directions: their levels are counted one after the other."""
-        hook = self.on_step
-        if hook is None or directions == 1:
-            return hook
-        return lambda step: hook(replace(step, level=step.level + done * levels, levels=directions * levels))
+
+def counting(hook: OnStep | None, levels: int, directions: int, done: int) -> OnStep | None:
+    """The hook for one of several directions: their levels are counted one after the other."""
+    if hook is None or directions == 1:
+        return hook
+    return lambda step: hook(replace(step, level=step.level + done * levels, levels=directions * levels))

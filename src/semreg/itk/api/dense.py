@@ -20,7 +20,9 @@ from semreg.itk.api.model_configuration import Comparison, ImpactModelConfigurat
 from semreg.itk.api.objects import Option, image_of
 from semreg.itk.api.process import Process
 from semreg.registration.matching import Pairing
-from semreg.registration.pipeline import Registration, register
+from semreg.registration.pipeline import register
+from semreg.registration.result import Registration
+from semreg.registration.stages import STAGES
 from semreg.runtime.devices import choose_device
 from semreg.runtime.events import Step
 
@@ -142,11 +144,8 @@ class DenseRegistration(Comparing, Process):
 
     def _step(self, step: Step) -> None:
         """What a step of the core is for observers; stops where somebody asked for it."""
-        stages = {"prepare": 0.03, "features": 0.2, "field": 0.98}
-        if step.stage in stages and step.iteration == step.iterations:
-            self.UpdateProgress(max(self._progress, stages[step.stage]))
-        elif step.stage in ("coarse", "refine"):
-            self.UpdateProgress(0.2 + 0.75 * _done(step))
+        self.UpdateProgress(max(self._progress, _progress(step)))
+        if step.stage in ("coarse", "refine"):
             self._invoke("IterationEvent")
         self.check_abort()
 
@@ -197,6 +196,9 @@ class DenseRegistration(Comparing, Process):
         return self._output(WARPED).image
 
 
-def _done(step: Step) -> float:
-    """The share of its stage that a step ends."""
-    return (step.level - 1 + step.iteration / step.iterations) / step.levels
+def _progress(step: Step) -> float:
+    """The share of a run that is done when a step ends."""
+    names = [stage.name for stage in STAGES]
+    number = names.index(step.stage) if step.stage in names else 0
+    within = (step.level - 1 + step.iteration / step.iterations) / step.levels
+    return sum(stage.share for stage in STAGES[:number]) + within * STAGES[number].share

@@ -55,7 +55,7 @@ class ImpactCoarseRegistration(DenseRegistration):
 
     def GetLayerSpreads(self) -> tuple[float, ...]:  # noqa: N802
         """Range of each kept layer's costs over a window, mean over the nodes; empty without BalanceLosses."""
-        return () if self._result is None else tuple(self._result.record["spreads"])
+        return () if self._result is None else self._result.record.spreads
 
     def _configured(self) -> tuple[RegistrationConfig, Sequence[Pairing] | None]:
         values, finest = self._values, self._finest_mm()
@@ -145,12 +145,12 @@ class ImpactFineRegistration(DenseRegistration):
 
     def GetReturnedIteration(self) -> int:  # noqa: N802
         """After how many iterations the field was as it is returned: the one of the lowest value, 0 for the start."""
-        levels = self.result().record["convergence"]
-        return int(levels[-1]["returned"])
+        levels = self.result().record.convergence
+        return levels[-1].returned
 
     def GetReturnedMetricValue(self) -> float:  # noqa: N802
         """Loss and regularity of the field that is returned, in the unit of ``GetMetricValuesPerIteration``."""
-        values = self.result().record["convergence"][-1]["objective"]
+        values = self.result().record.convergence[-1].objective
         return self._trace[0] * values[self.GetReturnedIteration()] / values[0] if values else self._trace[0]
 
     def GetCurrentIteration(self) -> int:  # noqa: N802

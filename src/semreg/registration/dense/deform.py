@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from semreg.config import RefineConfig, RegistrationConfig
+from semreg.config import CoarseConfig, RefineConfig, RegistrationConfig
 from semreg.core.fields import Field, Volume, warp
 from semreg.core.geometry import Grid
+from semreg.preprocess.preparation import Frame
 from semreg.registration.dense.balance import for_refinement, for_search
 from semreg.registration.dense.coarse import coarse
 from semreg.registration.dense.data_term import Renewal, distance_at
@@ -18,7 +19,7 @@ from semreg.registration.dense.disagreement import Disagreement, between_mm, tog
 from semreg.registration.dense.refine import LevelReport, Refined, lattice_of, refine
 from semreg.registration.dense.stiffness import stiffened
 from semreg.registration.dense.terms import Term, device_of
-from semreg.runtime.events import Clock
+from semreg.runtime.events import OnStep, counting
 from semreg.transforms.bspline import SplineLattice
 
 INVERSE_ITERATIONS = 10
@@ -39,53 +40,91 @@ class Deformed:
     """How far the two directions of the search and of the refinement are from undoing each other."""
 
 
-def deform(  # noqa: PLR0913, PLR0917 - what is compared, where, how, from where, and who is told
+@dataclass(frozen=True)
+class Searched:
+    """What the search found on the grid of the fixed features, and the distance before it."""
+
+    found: Field
+    before: float
+    spreads: tuple[float, ...] = ()
+    """Of the costs of each layer, where they are balanced by that."""
+    opposed: tuple[Volume, ...] = ()
+    """How far its two directions were from undoing each other, a level each."""
+
+
+def feature_grids(frame: Frame, config: RegistrationConfig) -> tuple[Grid, Grid]:
+    """The grids of the fixed and of the moving features."""
+    pooling = config.features.pooling or 1
+    return frame.fixed.pooled(pooling), frame.moving.pooled(pooling)
+
+
+def deform(
     terms: Sequence[Term],
     grids: tuple[Grid, Grid],
     config: RegistrationConfig,
-    clock: Clock,
+    *,
     renewal: Renewal,
     stiffness: Volume | None = None,
     begin: Field | None = None,
 ) -> Deformed:
-    """Find the displacement on the first of ``grids``, those of the fixed and the moving features.
+    """Search, then refinement, as ``search`` and ``refine_or_fit`` do, without telling steps."""
+    found = search(terms, grids[0], config.coarse, None, begin)
+    return refine_or_fit(terms, grids, config, found, on_step=None, renewal=renewal, stiffness=stiffness)
 
-    ``begin`` is where it starts, None: at no displacement.
+
+def search(
+    terms: Sequence[Term], grid: Grid, config: CoarseConfig, on_step: OnStep | None, begin: Field | None
+) -> Searched:
+    """The displacement on ``grid``, that of the fixed features, by a search from ``begin``, None: no displacement."""
+    found = Field.zeros(grid, device=device_of(terms)) if begin is None else _moved(begin.on(grid), terms)
+    before = distance_at(terms, found)
+    if not config.enabled:
+        return Searched(found, before)
+    opposed: list[Volume] = []
+    weighed, spreads = for_search(terms, grid, found, config)
+    found = coarse(weighed, grid, found, config, on_step, opposed.append)
+    return Searched(found, before, spreads, tuple(opposed))
+
+
+def refine_or_fit(  # noqa: PLR0913 - what is compared, where, how, from where, and who is told
+    terms: Sequence[Term],
+    grids: tuple[Grid, Grid],
+    config: RegistrationConfig,
+    searched: Searched,
+    *,
+    on_step: OnStep | None,
+    renewal: Renewal,
+    stiffness: Volume | None = None,
+) -> Deformed:
+    """The spline on the first of ``grids``, those of the fixed and the moving features.
 
     ``stiffness`` is a map (1, *S) in the space of the fixed image, on any grid, that weighs the regularity from
     place to place: 1 is the usual weight, see ``checked_stiffness``, which has checked it.
     """
-    grid = grids[0]
+    grid, found = grids[0], searched.found
     if stiffness is not None:
         stiffness = Volume(stiffness.data.to(device_of(terms)), stiffness.grid)
-    found = Field.zeros(grid, device=device_of(terms)) if begin is None else _moved(begin.on(grid), terms)
-    before = distance_at(terms, found)
-    spread: tuple[float, ...] = ()
-    opposed: list[Volume] = []
-    if config.coarse.enabled:
-        with clock.stage("coarse"):
-            weighed, spread = for_search(terms, grid, found, config.coarse)
-            found = coarse(weighed, grid, found, config.coarse, clock.on_step, opposed.append)
+    together = together_mm(searched.opposed)
     if not config.refine.enabled:
         lattice = lattice_of(grid, config.refine)
         coefficients = lattice.fit(found)
         if stiffness is not None:
             coefficients = stiffened(lattice, coefficients, stiffness)
             found = lattice.field(coefficients, grid)
-        similarity = {"before": before, "after": distance_at(terms, found)}
-        disagreement = Disagreement(together_mm(opposed))
-        return Deformed(lattice, coefficients, similarity, spreads=spread, disagreement=disagreement)
-    with clock.stage("refine"):
-        weighed = for_refinement(terms, found, config.refine)
-        hook = clock.counting(config.refine.levels, 2 if config.refine.symmetric else 1, done=0)
-        refined = refine(weighed, grid, found, config.refine, hook, renewal, stiffness)
-        apart: Volume | None = None
-        if config.refine.symmetric:
-            refined, apart = _both_ways(refined, weighed, grids, config.refine, clock, stiffness)
-        found = refined.lattice.field(refined.coefficients, grid)
-    similarity = {"before": before, "after": distance_at(terms, found)}
-    disagreement = Disagreement(together_mm(opposed), apart)
-    return Deformed(refined.lattice, refined.coefficients, similarity, refined.levels, spread, disagreement)
+        similarity = {"before": searched.before, "after": distance_at(terms, found)}
+        return Deformed(
+            lattice, coefficients, similarity, spreads=searched.spreads, disagreement=Disagreement(together)
+        )
+    weighed = for_refinement(terms, found, config.refine)
+    hook = counting(on_step, config.refine.levels, 2 if config.refine.symmetric else 1, done=0)
+    refined = refine(weighed, grid, found, config.refine, hook, renewal, stiffness)
+    apart: Volume | None = None
+    if config.refine.symmetric:
+        refined, apart = _both_ways(refined, weighed, grids, config.refine, on_step, stiffness)
+    found = refined.lattice.field(refined.coefficients, grid)
+    similarity = {"before": searched.before, "after": distance_at(terms, found)}
+    disagreement = Disagreement(together, apart)
+    return Deformed(refined.lattice, refined.coefficients, similarity, refined.levels, searched.spreads, disagreement)
 
 
 def _moved(field: Field, terms: Sequence[Term]) -> Field:
@@ -98,7 +137,7 @@ def _both_ways(
     terms: Sequence[Term],
     grids: tuple[Grid, Grid],
     config: RefineConfig,
-    clock: Clock,
+    on_step: OnStep | None,
     stiffness: Volume | None,
 ) -> tuple[Refined, Volume]:
     """Refine the other way too, from the inverse of what was found; the mean of both, and how far they were apart."""
@@ -106,7 +145,7 @@ def _both_ways(
     lattice = refined.lattice
     found = lattice.field(refined.coefficients, grid)
     start = found.inverse(there, iterations=INVERSE_ITERATIONS)
-    hook = clock.counting(config.levels, 2, done=1)
+    hook = counting(on_step, config.levels, 2, done=1)
     carried = None if stiffness is None else warp(stiffness, start, outside=1.0)
     swapped = [term.swapped() for term in terms]
     back = refine(swapped, there, start, config, hook, stiffness=carried)

@@ -1,14 +1,17 @@
-"""The decisions as sentences in mm: what was chosen, and why. Decides nothing."""
+"""The reasons of a plan as data: what was chosen and why, a sentence each, lengths in mm. Decides nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from semreg.config import RegistrationConfig
-from semreg.preprocess.preparation import CUBIC, MOST_VOXELS
-from semreg.registration.automatic.image_kind import Sight, shares
-from semreg.registration.plan import MOST_PIXELS, distances, is_small, layout
+from semreg.core.geometry import Grid
+from semreg.preprocess.preparation import CUBIC, MOST_VOXELS, Frame
+from semreg.registration.dense.coarse import Level
+from semreg.registration.plan.defaults import MOST_PIXELS, distances, is_small
+from semreg.registration.plan.image_facts import ImageFacts, shares
 
 KINDS = {
     "ct": "looks like CT in Hounsfield units, with air near −1000",
@@ -28,26 +31,45 @@ TINY = 20
 """Voxels an axis below which an image tells little."""
 
 
+Topic: TypeAlias = Literal["images", "align", "frame", "features", "coarse", "refine", "memory"]
+"""What a reason is about: the images, the stage of that name, the working grids, or the memory."""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One decision: what it is about, and the sentence that says what was chosen and why."""
+
+    about: Topic
+    sentence: str
+
+
 @dataclass(frozen=True)
 class Story:
     """All that the sentences are about."""
 
-    fixed: Sight
-    moving: Sight
+    fixed: ImageFacts
+    moving: ImageFacts
     given: RegistrationConfig
     chosen: RegistrationConfig
     """What was decided from ``given``."""
     ample: RegistrationConfig
     """What would have been decided with memory in plenty."""
+    frame: Frame
+    levels: tuple[Level, ...]
     initial: bool
 
 
-def of_images(story: Story) -> Iterator[str]:
+def of_images(story: Story) -> Iterator[Reason]:
     """What the images are and how their headers put them together."""
+    return (Reason("images", sentence) for sentence in _of_images(story))
+
+
+def _of_images(story: Story) -> Iterator[str]:
     fixed, moving = story.fixed, story.moving
     for name, image in (("fixed", fixed), ("moving", moving)):
         kind = "" if image.kind is None else f" and {_kind(image)}"
-        yield f"The {name} image has {_size(image)} {_elements(image)} of {_lengths(image.grid.spacing_xyz)} mm{kind}."
+        grid = image.grid
+        yield f"The {name} image has {_size(grid)} {_elements(image)} of {_lengths(grid.spacing_xyz)} mm{kind}."
     yield from _consequences(fixed, moving)
     if story.given.intensities.body:
         yield "What lies around the body, as table and air, does not count, as set."
@@ -60,7 +82,7 @@ def of_images(story: Story) -> Iterator[str]:
     yield from _overlap(story)
 
 
-def _kind(image: Sight) -> str:
+def _kind(image: ImageFacts) -> str:
     """What the image is, and who says so."""
     known = image.recognised
     if known is None or known.source == "values":
@@ -69,7 +91,7 @@ def _kind(image: Sight) -> str:
     return f"is {what} {'as set' if known.source == 'settings' else 'by its DICOM header'}"
 
 
-def _consequences(fixed: Sight, moving: Sight) -> Iterator[str]:
+def _consequences(fixed: ImageFacts, moving: ImageFacts) -> Iterator[str]:
     kinds = {fixed.kind, moving.kind}
     if kinds <= {"mask", "labels"} and None not in kinds:
         yield (
@@ -80,7 +102,7 @@ def _consequences(fixed: Sight, moving: Sight) -> Iterator[str]:
         yield "One image holds labels and the other does not: only borders can be matched; is it the right file?"
 
 
-def _thickness(whose: str, image: Sight) -> Iterator[str]:
+def _thickness(whose: str, image: ImageFacts) -> Iterator[str]:
     spacing = image.spacing_xyz
     ratio = max(spacing) / min(spacing)
     if ratio >= THICK:
@@ -92,7 +114,7 @@ def _thickness(whose: str, image: Sight) -> Iterator[str]:
         )
 
 
-def _coarser_axes(fixed: Sight, moving: Sight) -> Iterator[str]:
+def _coarser_axes(fixed: ImageFacts, moving: ImageFacts) -> Iterator[str]:
     """Axes along which the moving image tells much less than the fixed one; the other way round nothing is lost."""
     for axis, ours, theirs in zip("xyz", fixed.spacing_xyz, moving.spacing_xyz, strict=False):
         if theirs >= COARSER * ours:
@@ -122,23 +144,19 @@ def _overlap(story: Story) -> Iterator[str]:
             yield f"By their headers {where}."
 
 
-def of_settings(story: Story) -> Iterator[str]:
+def of_settings(story: Story) -> Iterator[Reason]:
     """The grids, the search and the refinement."""
-    yield _alignment(story)
-    yield _reading(story)
-    yield _features(story)
-    if story.chosen.coarse.enabled:
-        yield _search(story)
-    else:
-        yield "There is no search, as set: the refinement starts where the images lie."
-    if story.chosen.refine.enabled:
-        yield _refinement(story)
-    else:
-        yield "There is no refinement, as set."
+    yield Reason("align", _alignment(story))
+    yield Reason("frame", _reading(story))
+    yield Reason("features", _features(story))
+    searched = "There is no search, as set: the refinement starts where the images lie."
+    yield Reason("coarse", _search(story) if story.chosen.coarse.enabled else searched)
+    yield Reason("refine", _refinement(story) if story.chosen.refine.enabled else "There is no refinement, as set.")
     if min(n for n in story.fixed.grid.shape if n > 1 or story.fixed.grid.voxels == 1) < TINY:
-        yield (
+        yield Reason(
+            "images",
             f"The fixed image has fewer than {TINY} {_elements(story.fixed)} along an axis: "
-            "there is little to go by, look at the result."
+            "there is little to go by, look at the result.",
         )
 
 
@@ -180,7 +198,8 @@ def _reading(story: Story) -> str:
     else:
         why = f"a compromise: {finest:.3g} mm along all axes would be many more voxels than were measured"
     elements = "square pixels" if fixed.dimension == 2 else "cubic voxels"
-    return f"Both images are read in {elements} of {spacing:.3g} mm: {why}."
+    sizes = f"{_size(story.frame.fixed)} of the fixed and {_size(story.frame.moving)} of the moving image"
+    return f"Both images are read in {elements} of {spacing:.3g} mm, {sizes}: {why}."
 
 
 def _features(story: Story) -> str:
@@ -199,7 +218,7 @@ def _features(story: Story) -> str:
 
 
 def _search(story: Story) -> str:
-    _, levels = layout(story.fixed.grid, story.moving.grid, story.chosen, initial=story.initial)
+    levels = story.levels
     reach = sum(level.reach_mm for level in levels)
     given = story.given.coarse
     extent = min(story.fixed.grid.extent_mm)
@@ -230,14 +249,27 @@ def _refinement(story: Story) -> str:
     else:
         why = "because two take nearly twice as long"
     ways = "in both directions" if refine.symmetric else "in one direction"
+    levels = 1 if refine.mode == "jacobian" else refine.levels
+    resolutions = f"{levels} resolution{'s' if levels > 1 else ''}"
     return (
-        f"The refinement, {ways} ({why}), moves control points {refine.control_mm or 0.0:.3g} mm apart, at most "
-        f"{refine.iterations} steps on each of {refine.levels} resolutions, by the distance {distances(story.chosen)}."
+        f"The refinement, {ways} ({why}){_mode(story.chosen)}, moves control points {refine.control_mm or 0.0:.3g} mm "
+        f"apart, at most {refine.iterations} steps on each of {resolutions}, by the distance "
+        f"{distances(story.chosen)}."
     )
 
 
-def memory(wanted: int, needed: int, usable: int, output: int, device: str) -> str:
+def _mode(config: RegistrationConfig) -> str:
+    if config.refine.mode == "jacobian":
+        return ", through the network"
+    return f", with features renewed every {config.refine.update_every} steps" if config.refine.update_every else ""
+
+
+def memory(wanted: int, needed: int, usable: int, output: int, device: str) -> Reason:
     """What it takes, of what there is, and what to do where that is too little."""
+    return Reason("memory", _memory(wanted, needed, usable, output, device))
+
+
+def _memory(wanted: int, needed: int, usable: int, output: int, device: str) -> str:
     there = f"about {needed / 1e9:.2g} GB of the {usable / 1e9:.2g} GB that may be used ({device})"
     if needed > usable:
         whole = 2 * output > needed
@@ -248,12 +280,12 @@ def memory(wanted: int, needed: int, usable: int, output: int, device: str) -> s
     return f"It takes {there}."
 
 
-def _elements(image: Sight) -> str:
+def _elements(image: ImageFacts) -> str:
     return "pixels" if image.grid.dimension == 2 else "voxels"
 
 
-def _size(image: Sight) -> str:
-    return " × ".join(map(str, image.grid.size_xyz))
+def _size(grid: Grid) -> str:
+    return " × ".join(map(str, grid.size_xyz))
 
 
 def _lengths(values: tuple[float, ...]) -> str:

@@ -16,7 +16,7 @@ from semreg.core.fields import Volume
 from semreg.core.geometry import Grid, canonical_order, index_map, reorder
 from semreg.preprocess.modality import Recognised, recognise
 
-Kind: TypeAlias = Literal["ct", "mask", "labels", "picture", "grey"]
+ImageKind: TypeAlias = Literal["ct", "mask", "labels", "picture", "grey"]
 """``ct``: Hounsfield units. ``mask``: two values. ``labels``: few whole numbers in pieces. ``picture``: 8 bits in
 2-D. ``grey``: anything else, MR for example."""
 
@@ -30,11 +30,11 @@ PROBES = 24
 
 
 @dataclass(frozen=True)
-class Sight:
+class ImageFacts:
     """One image as far as it is known: its ``grid``, and the rest where its voxels were looked at."""
 
     grid: Grid
-    kind: Kind | None = None
+    kind: ImageKind | None = None
     recognised: Recognised | None = None
     """What it is taken for, and who says so."""
 
@@ -44,16 +44,16 @@ class Sight:
         return reorder(self.grid, canonical_order(self.grid)).spacing_xyz
 
 
-def look(image: Volume, recognised: Recognised | None = None) -> Sight:
+def image_facts(image: Volume, recognised: Recognised | None = None) -> ImageFacts:
     """The image's grid and the guess of its kind. An image without finite voxels is ``grey``.
 
     ``recognised``: what the image is taken for; None: what its values look like.
     """
     known = recognise(image) if recognised is None else recognised
-    return Sight(image.grid, kind_of(image, ct=known.ct), known)
+    return ImageFacts(image.grid, kind_of(image, ct=known.ct), known)
 
 
-def kind_of(image: Volume, *, ct: bool) -> Kind:
+def kind_of(image: Volume, *, ct: bool) -> ImageKind:
     """The guess of what the values of ``image`` (1, *S) are, unless it is CT; NaN and infinities say nothing."""
     if ct:
         return "ct"

@@ -1,0 +1,75 @@
+"""The folder of one result: the names of its files, and where they are. The one place that knows them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from semreg.errors import ConfigError, ImageError
+
+TRANSFORM, INVERSE = "transform.h5", "inverse.h5"
+RECORD, CONFIG = "record.json", "config.toml"
+EVALUATION, EVALUATION_TABLE = "evaluation.json", "evaluation.csv"
+PAGE, FIGURES = "report.html", "figures"
+FORMATS = ("nii.gz", "nii", "nrrd", "mha")
+"""Endings of the images."""
+
+
+class ResultFolder:
+    """What ``semreg register``, ``align`` and ``evaluate`` write, by what it is."""
+
+    def __init__(self, path: str | Path) -> None:
+        """The folder at ``path``, which need not be there yet."""
+        self.path = Path(path)
+
+    @property
+    def transform(self) -> Path:
+        """The transform, fixed → moving."""
+        return self.path / TRANSFORM
+
+    @property
+    def inverse(self) -> Path:
+        """The transform back, moving → fixed."""
+        return self.path / INVERSE
+
+    def find_image(self, name: str) -> Path | None:
+        """The image called ``name``, such as ``warped``, in whichever format it was written; None: there is none."""
+        paths = (self.path / f"{name}.{ending}" for ending in FORMATS)
+        return next((path for path in paths if path.is_file()), None)
+
+    def image(self, name: str) -> Path:
+        """The same (ImageError where there is none)."""
+        path = self.find_image(name)
+        if path is None:
+            raise ImageError(
+                f"expected an image called {name} in {self.path}, there is none: register again, or name another folder"
+            )
+        return path
+
+    def record(self) -> dict[str, Any]:
+        """What ``record.json`` holds (ConfigError where there is none)."""
+        found = read_json(self.path / RECORD)
+        if found is None:
+            raise ConfigError(
+                f"expected the output folder of semreg register with a {RECORD}, got {self.path}: there is none; "
+                "name the folder that was given to -o"
+            )
+        return found
+
+    def evaluation(self) -> dict[str, Any] | None:
+        """What ``evaluation.json`` holds, None where there is none."""
+        return read_json(self.path / EVALUATION)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file, None where there is no file. Raises ConfigError for anything else."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"expected JSON in {path}, got: {error}; write the file anew") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"expected an object in {path}, got {type(value).__name__}: write the file anew")
+    return value

@@ -1,0 +1,87 @@
+"""What the settings leave open, decided from the fixed image's grid; the working grids and levels that follow."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from semreg.config import RegistrationConfig
+from semreg.core.geometry import Grid, canonical_order, reorder
+from semreg.errors import ConfigError
+from semreg.preprocess.preparation import Frame, plan_frame, working_spacing
+from semreg.registration.dense.coarse import Level, plan_levels
+
+SMALL_IMAGE = 1 << 19
+"""Working voxels up to which an image is small, about 80³: there the best is affordable."""
+MOST_PIXELS = 1 << 20
+"""Working pixels of a fixed image in 2-D at most; a larger one, a slide for example, is worked on at a coarser
+spacing: what tells where a place is, shows in a thousand pixels an axis."""
+SHARE_OF_SLIDE = 1 / 12
+"""Of the shortest extent of a large image in 2-D, what the search reaches: its pixels need not be millimetres."""
+EVERYWHERE_MM = 1e6
+"""A reach beyond all images."""
+
+
+def distances(config: RegistrationConfig) -> str:
+    """The names of the distances that are compared, for sentences."""
+    names = [name for model in config.models for name in model.distance or (config.refine.distance,)]
+    return ", ".join(dict.fromkeys(names))
+
+
+def resolve(config: RegistrationConfig, fixed: Grid) -> RegistrationConfig:
+    """The settings with all that was left open decided from the fixed image's grid.
+
+    What costs more than it gives on a large image is done on a small one only: features at full resolution, and both
+    directions in the refinement.
+    """
+    spacing = config.features.spacing_mm or _spacing(fixed, config.features.coarseness)
+    small = is_small(fixed, spacing)
+    pooling = config.features.pooling or (1 if small else 2)
+    coarse_mm = config.coarse.spacing_mm or 4 * spacing
+    control_mm = config.refine.control_mm or (2 + 2 * pooling) * spacing
+    plain = config.refine.mode == "static" and config.refine.update_every == 0
+    if config.refine.symmetric and not plain:
+        raise ConfigError("expected refine.symmetric=false where features are computed anew, got true: leave it out")
+    symmetric = small and plain if config.refine.symmetric is None else config.refine.symmetric
+    grid = plan_frame(fixed, fixed, spacing, 0.0, initial=False).fixed.pooled(pooling)
+    search = replace(config.coarse, spacing_mm=coarse_mm, reach_mm=config.coarse.reach_mm or _reach(fixed, spacing))
+    search = replace(search, reach_mm=sum(level.reach_mm for level in plan_levels(grid, search)))
+    return replace(
+        config,
+        features=replace(config.features, spacing_mm=spacing, pooling=pooling),
+        coarse=search,
+        refine=replace(config.refine, control_mm=control_mm, symmetric=symmetric),
+    )
+
+
+def is_small(fixed: Grid, spacing_mm: float) -> bool:
+    """Whether the fixed image, read in voxels of ``spacing_mm``, is so small that the best is affordable."""
+    return math.prod(max(1.0, extent / spacing_mm) for extent in fixed.extent_mm) <= SMALL_IMAGE
+
+
+def _spacing(fixed: Grid, coarseness: float) -> float:
+    """The working spacing in mm that follows from the fixed grid; a small image is read as it is."""
+    spacing = working_spacing(reorder(fixed, canonical_order(fixed)))
+    if fixed.dimension == 2:
+        spacing = max(spacing, math.sqrt(math.prod(fixed.extent_mm) / MOST_PIXELS))
+    return spacing if is_small(fixed, spacing) else spacing * coarseness
+
+
+def _reach(fixed: Grid, spacing_mm: float) -> float | None:
+    """What the search reaches along each axis in mm; None leaves it to the search, 30 mm or half the extent."""
+    plain = fixed.dimension == 3 or is_small(fixed, spacing_mm)
+    return None if plain else SHARE_OF_SLIDE * min(fixed.extent_mm)
+
+
+def layout(fixed: Grid, moving: Grid, config: RegistrationConfig, *, initial: bool) -> tuple[Frame, list[Level]]:
+    """Working grids and levels of the search; the reach of the search decides how much of the moving image is read.
+
+    All of it, where the refinement continues an initial transform that may lead anywhere.
+    """
+    features = config.features
+    alone = plan_frame(fixed, fixed, features.spacing_mm, 0.0, initial=False)
+    levels = plan_levels(alone.fixed.pooled(features.pooling or 1), config.coarse)
+    reach = sum(level.reach_mm for level in levels) if config.coarse.enabled else 0.0
+    if config.refine.continues and initial:
+        return plan_frame(fixed, moving, features.spacing_mm, EVERYWHERE_MM, initial=False), levels
+    return plan_frame(fixed, moving, features.spacing_mm, reach, initial=initial), levels

@@ -1,0 +1,74 @@
+"""What a registration holds in memory at most, from grids, settings and models. Computes nothing on images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from semreg.config import RegistrationConfig
+from semreg.core.geometry import Grid
+from semreg.features.extract import Extractor
+from semreg.features.inputs import frame_of
+from semreg.preprocess.preparation import Frame
+from semreg.registration.dense.coarse import memory_bytes
+from semreg.registration.matching import Pairing
+from semreg.registration.plan.defaults import layout
+from semreg.runtime.memory import SHARE, available_bytes
+
+IMPORTS_BYTES = 330_000_000
+"""Memory of a process that has imported torch and SimpleITK."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What features weigh: their ``channels``, and the bytes a network holds while it sees a whole image."""
+
+    channels: float
+    network_bytes: int = 0
+
+
+def load_of(pairings: Sequence[Pairing], frame: Frame) -> Load:
+    """The load of models that are there."""
+    return Load(sum(map(_channels, pairings)), max(_network_bytes(pairing, frame) for pairing in pairings))
+
+
+def peak_bytes(fixed: Grid, moving: Grid, config: RegistrationConfig, load: Load, *, initial: bool = False) -> int:
+    """The most memory that a registration holds, about; ``config`` is resolved.
+
+    Images as read and as worked on, features of both, the largest of search, refinement and output, the imports.
+    """
+    frame, levels = layout(fixed, moving, config, initial=initial)
+    pooling, channels = config.features.pooling or 1, load.channels
+    grid, there = frame.fixed.pooled(pooling), frame.moving.pooled(pooling)
+    held = 4 * (fixed.voxels + moving.voxels + max(frame.fixed.voxels, frame.moving.voxels))
+    features = int(4 * channels * (grid.voxels + there.voxels))
+    search = memory_bytes(grid, levels) if config.coarse.enabled else 0
+    names = {name for model in config.models for name in model.distance or (config.refine.distance,)}
+    everything = bool(names & {"ncc", "lncc"})  # such a distance sees all samples at once, with their gradients
+    descent = features + 400 * grid.voxels + (grid.voxels * (16 * channels + 100) if everything else 0)
+    descent *= 2 if config.refine.symmetric else 1
+    output = output_bytes(fixed)
+    return int(held + features + max(search, descent, output, load.network_bytes) + IMPORTS_BYTES)
+
+
+def output_bytes(fixed: Grid) -> int:
+    """What the displacement on the fixed grid takes while it is made and written; no setting changes it."""
+    return 4 * fixed.voxels * (fixed.dimension + 2) + 16 * fixed.voxels * fixed.dimension
+
+
+def _channels(pairing: Pairing) -> float:
+    """Channels of a pairing's features, those of coarser layers counted by their share of voxels."""
+    model = pairing.fixed
+    if not isinstance(model, Extractor):
+        return pairing.config.pca or model.spec.channels
+    outputs = model.traits.outputs
+    return sum((pairing.config.pca or o.channels) / math.prod(o.stride) for o in outputs)
+
+
+def _network_bytes(pairing: Pairing, frame: Frame) -> int:
+    """What a network holds while it sees an image whole; with less memory it is cut into tiles."""
+    if not isinstance(pairing.fixed, Extractor):
+        return 0
+    voxels = max(frame_of(grid, pairing.fixed.spec).grid.voxels for grid in (frame.fixed, frame.moving))
+    return int(min(pairing.fixed.traits.memory.per_voxel * voxels, SHARE * available_bytes()))

@@ -1,0 +1,293 @@
+"""What a registration found and what was done for it, typed; the dict of ``record.json`` is made of it, and read back.
+
+Knows nothing of how it is shown.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from semreg.config import RegistrationConfig
+from semreg.core.consistency import Errors, Inverse, inverse_consistency
+from semreg.core.fields import Field, Volume, jacobian_determinant
+from semreg.errors import ConfigError
+from semreg.io.bridge import sitk_transform
+from semreg.io.images import read_image
+from semreg.io.result_folder import ResultFolder
+from semreg.preprocess.image_pair import Pair
+from semreg.preprocess.intensities import Treatment
+from semreg.preprocess.modality import Recognised
+from semreg.registration.dense.refine import LevelReport
+from semreg.registration.matching import ModelReport
+from semreg.registration.parametric.align import Alignment
+from semreg.registration.plan.reasons import Reason
+from semreg.registration.uncertainty import UncertaintySummary
+from semreg.runtime.events import StageTime
+from semreg.transforms import read_chain
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanReport:
+    """The plan that was executed."""
+
+    reasons: tuple[Reason, ...]
+    memory_bytes: int
+    """What it takes at most, about."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureDistance:
+    """The distance of the features, lower is better; of several layers the weighted sum."""
+
+    distance: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folding:
+    """Of the determinants of the complete displacement, without the outermost voxels."""
+
+    minimum: float
+    folded_share: float
+    """Share of the voxels with a determinant of 0 or below."""
+    unfolding_passes: int
+    """How often the displacement was smoothed where it folded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignedLevel:
+    """One resolution of an alignment."""
+
+    spacing_mm: float
+    steps: int
+    match: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignmentEvidence:
+    """What was compared, and by how many standard errors it was better."""
+
+    compared: str
+    standard_errors: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignmentReport:
+    """What was found by the alignment, why it was applied or not, and what speaks against it."""
+
+    transform: str
+    """``none`` where the start stands."""
+    matrix: tuple[tuple[float, ...], ...]
+    """Homogeneous, points in mm, fixed → moving."""
+    match: float | None
+    """At the coarsest resolution, up to 1."""
+    match_before: float | None
+    overlap: float | None
+    decisions: tuple[str, ...]
+    evidence: tuple[AlignmentEvidence, ...]
+    doubts: tuple[str, ...]
+    doubtful: bool
+    levels: tuple[AlignedLevel, ...]
+
+    @classmethod
+    def of(cls, found: Alignment) -> AlignmentReport:
+        """What the record keeps of an alignment."""
+        return cls(
+            transform=found.family,
+            matrix=tuple(tuple(map(float, row)) for row in found.matrix),
+            match=finite(found.match),
+            match_before=finite(found.match_before),
+            overlap=finite(found.overlap),
+            decisions=tuple(found.decisions),
+            evidence=tuple(AlignmentEvidence(compared=w, standard_errors=float(s)) for w, s in found.evidence),
+            doubts=tuple(found.doubts),
+            doubtful=bool(found.doubts),
+            levels=tuple(
+                AlignedLevel(spacing_mm=level["spacing_mm"], steps=int(level["steps"]), match=level["match"])
+                for level in found.levels
+            ),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistanceSummary:
+    """Distances in mm over ``points`` points; None where there are none."""
+
+    mean_mm: float | None
+    p999_mm: float | None
+    """99.9th percentile."""
+    max_mm: float | None
+    points: int
+
+    @classmethod
+    def of(cls, errors: Errors) -> DistanceSummary:
+        """What the record keeps of ``errors``."""
+        return cls(
+            mean_mm=finite(errors.mean_mm),
+            p999_mm=finite(errors.p999_mm),
+            max_mm=finite(errors.max_mm),
+            points=errors.points,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class InverseReport:
+    """How well the inverse undoes the displacement; mm, None where nothing could be measured."""
+
+    residual: DistanceSummary
+    outside_share: float
+    """Share of its samples that no point within the box of the field is mapped to."""
+    unsolved: int
+    consistency: dict[str, DistanceSummary]
+    """There and back from the samples of the ``fixed``, and of the ``moving`` image."""
+
+    @classmethod
+    def of(cls, total: Field, inverse: Inverse) -> InverseReport:
+        """The report on ``inverse`` as the way back of ``total``."""
+        return cls(
+            residual=DistanceSummary.of(inverse.residual),
+            outside_share=inverse.outside / inverse.field.grid.voxels,
+            unsolved=inverse.unsolved,
+            consistency={n: DistanceSummary.of(e) for n, e in inverse_consistency(total, inverse.field).items()},
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignRecord:
+    """What was done in an alignment: what ``align`` and ``register`` have in common."""
+
+    device: str
+    threads: int
+    seed: int
+    settings: RegistrationConfig
+    """In force: they alone repeat the run."""
+    modality: dict[str, Recognised]
+    """What the ``fixed`` and the ``moving`` image are taken for."""
+    intensities: dict[str, Treatment]
+    """What was done to the intensities of both."""
+    background: float
+    """Value of the warped image where the moving one shows nothing."""
+    alignment: AlignmentReport | None
+    """None: there was none to look for."""
+    timings: dict[str, StageTime]
+    """By the name of the stage, in their order."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``record.json`` holds of it, ready for JSON."""
+        found: dict[str, Any] = plain(self)
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record(AlignRecord):
+    """What was done in a registration."""
+
+    plan: PlanReport
+    models: tuple[ModelReport, ...]
+    peak_memory_bytes: dict[str, int]
+    similarity: FeatureDistance
+    convergence: tuple[LevelReport, ...] = ()
+    """Of the refinement, from the coarsest level on."""
+    spreads: tuple[float, ...] = ()
+    jacobian: Folding
+    uncertainty: UncertaintySummary | None = None
+    inverse: InverseReport | None = None
+
+
+@dataclass(frozen=True)
+class Registration:
+    """The result of ``register``: ``warp(moving, result.field)`` matches the fixed image in feature space."""
+
+    field: Field
+    """Displacement on the fixed image's grid, fixed → moving; includes the initial transform."""
+    warped: Volume
+    """The moving image on the fixed grid, float32, ``background`` where it shows nothing."""
+    record: Record
+    """What was done: settings, plan, device, timings, convergence, similarity, folding."""
+    deformation: Field
+    """``field`` without ``affine``: the same as ``field`` where ``affine`` is None."""
+    affine: Any | None = None
+    """The alignment or the initial transform if it is linear (a SimpleITK transform): applied after ``deformation``."""
+    inverse: Field | None = None
+    """The way back, moving → fixed, on the moving image's grid, if it was asked for."""
+    uncertainty: Volume | None = None
+    """How far ``deformation`` may be off, (1, *S) float32 in mm on the fixed image's grid; None: not estimated."""
+    pair: Pair | None = dataclasses.field(default=None, repr=False)
+    """Both images as they were compared; None where the result was read from files."""
+    determinants: Tensor | None = dataclasses.field(default=None, repr=False)
+    """Jacobian determinants (*S) of ``field``; None: see ``jacobian``."""
+
+    @property
+    def config(self) -> RegistrationConfig:
+        """The settings that were in force."""
+        return self.record.settings
+
+    def jacobian(self) -> Volume:
+        """The Jacobian determinants (1, *S) of ``field`` on its grid, those of the registration where they are kept."""
+        found = jacobian_determinant(self.field) if self.determinants is None else self.determinants
+        return Volume(found[None], self.field.grid)
+
+    def transform(self) -> Any:
+        """The result as a SimpleITK transform, points fixed → moving in mm."""
+        return sitk_transform(self.field)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Registration:
+        """The result that ``semreg register`` wrote into ``folder``; without the images it was found from.
+
+        Raises:
+            ConfigError: for a folder without a result of a registration, or with a record of another version.
+            ImageError: for a transform or a warped image that is missing or damaged.
+        """
+        place = ResultFolder(folder)
+        record = read_record(Record, place.record())
+        warped = read_image(place.image("warped")).volume
+        chain = read_chain([place.transform])
+        total = chain.field_on(warped.grid)
+        deformation, affine = total, None
+        if len(chain.links) == 2 and chain.links[1].is_linear:
+            deformation, affine = chain.links[0].field().on(warped.grid), chain.links[1].transform
+        back = read_chain([place.inverse]).links[0].field() if place.inverse.is_file() else None
+        unknown = place.find_image("uncertainty")
+        uncertainty = None if unknown is None else read_image(unknown).volume
+        return cls(total, warped, record, deformation, affine, back, uncertainty)
+
+
+def finite(value: float | None) -> float | None:
+    """The value, None where it is not finite."""
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, tuples and settings as what JSON holds; what is None or not finite as null."""
+    if hasattr(value, "__dataclass_fields__"):
+        return {each.name: plain(getattr(value, each.name)) for each in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_record(kind: type[T], mapping: Mapping[str, Any]) -> T:
+    """The record of type ``kind`` from what ``record.json`` holds (ConfigError for what does not fit)."""
+    try:
+        return msgspec.convert(dict(mapping), kind)
+    except msgspec.ValidationError as error:
+        raise ConfigError(
+            f"expected the record of a {kind.__name__.lower()} that this version wrote, got another: {error}; "
+            "register again"
+        ) from error

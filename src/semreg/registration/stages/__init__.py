@@ -1,0 +1,19 @@
+"""The stages of a registration, each a name and what it does, in the order in which they run."""
+
+from semreg.registration.stages.align import ALIGN
+from semreg.registration.stages.coarse import COARSE
+from semreg.registration.stages.features import FEATURES
+from semreg.registration.stages.field import FIELD
+from semreg.registration.stages.inverse import INVERSE
+from semreg.registration.stages.plan import PLAN
+from semreg.registration.stages.prepare import PREPARE
+from semreg.registration.stages.refine import REFINE
+from semreg.registration.stages.stage import Request, Stage, State
+from semreg.registration.stages.uncertainty import UNCERTAINTY
+
+STAGES: tuple[Stage, ...] = (
+    PREPARE, PLAN, ALIGN, FEATURES, COARSE, REFINE, UNCERTAINTY, FIELD, INVERSE,
+)  # fmt: skip
+"""All of them; one that is not wanted is passed over."""
+
+__all__ = ["STAGES", "Request", "Stage", "State"]

@@ -1,0 +1,37 @@
+"""The stage that makes what is compared: features of both images in the working frame."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from semreg.core.fields import Field
+from semreg.core.geometry import Grid
+from semreg.io.bridge import field_of_displacements, field_of_transform
+from semreg.preprocess.preparation import canonical, check_overlap
+from semreg.registration.matching import Images
+from semreg.registration.plan.defaults import layout
+from semreg.registration.stages.stage import Stage, State
+
+
+def run(state: State) -> None:
+    """Lay out the frame around the start, read both images there, and run the models."""
+    config, begin = state.config, state.begin
+    target, source = state.pair.grids
+    if begin is None:
+        check_overlap(target, source)
+    frame, _ = layout(target, source, config, initial=begin is not None)
+    field = None if begin is None else _as_field(begin, frame.fixed if config.refine.continues else frame.moving)
+    state.frame = frame
+    state.start, state.first = (None, field) if config.refine.continues else (field, None)
+    treated = canonical(state.pair.treated["fixed"]), canonical(state.pair.treated["moving"])
+    state.images = Images(*treated, frame, state.start, config, state.device)
+    state.terms = state.images.terms(state.pairings)
+
+
+def _as_field(initial: Any, grid: Grid) -> Field:
+    """The start on ``grid``; a field continues beyond its box."""
+    field = initial if isinstance(initial, Field) else field_of_displacements(initial)
+    return field_of_transform(initial, grid) if field is None else field.on(grid)
+
+
+FEATURES = Stage(name="features", run=run, share=0.05)

@@ -1,0 +1,38 @@
+"""The stage that decides what is left open: models, grids, levels, memory."""
+
+from __future__ import annotations
+
+from semreg.errors import ConfigError
+from semreg.features.models import folders_of
+from semreg.registration.matching import Given, Pairing, resolve_models
+from semreg.registration.plan import image_facts, make_plan, this_machine
+from semreg.registration.stages.stage import Stage, State
+
+
+def run(state: State) -> None:
+    """Load the models and make the plan; its settings are in force from here on."""
+    state.pairings = _pairings(state)
+    pair = state.pair
+    fixed, moving = (image_facts(pair.cleaned[name][0], pair.recognised[name]) for name in ("fixed", "moving"))
+    state.plan = make_plan(
+        (fixed, moving), state.config, this_machine(state.device),
+        pairings=state.pairings, initial=state.begin is not None,
+    )  # fmt: skip
+    state.config = state.plan.config
+    if state.request.on_plan is not None:
+        state.request.on_plan(state.plan)
+
+
+def _pairings(state: State) -> list[Pairing]:
+    """The models to compare with: those that are handed over, else those of the settings."""
+    model = state.request.model
+    if isinstance(model, (list, tuple)) and not model:
+        raise ConfigError("expected a model or several, got an empty list: leave it out for those of the settings")
+    handed = () if model is None else tuple(model) if isinstance(model, (list, tuple)) else (model,)
+    if handed and all(isinstance(each, Pairing) for each in handed):
+        return list(handed)
+    given = Given(handed, folders_of(state.request.folders), state.clock.on_step)
+    return resolve_models(state.config, state.pair.grids[0].dimension, state.device, given)
+
+
+PLAN = Stage(name="plan", run=run, share=0.01)

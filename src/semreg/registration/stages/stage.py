@@ -1,0 +1,110 @@
+"""What a stage is, and what stages hand on. Knows no stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from semreg.config import RegistrationConfig
+from semreg.runtime.events import Clock
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from semreg.core.consistency import Inverse
+    from semreg.core.fields import Field, Volume
+    from semreg.preprocess.image_pair import Pair
+    from semreg.preprocess.preparation import Frame
+    from semreg.registration.alignment import Points
+    from semreg.registration.dense.deform import Deformed, Searched
+    from semreg.registration.dense.terms import Term
+    from semreg.registration.matching import Images, Pairing
+    from semreg.registration.parametric.align import Alignment
+    from semreg.registration.plan import Plan
+    from semreg.registration.result import Folding
+    from semreg.registration.uncertainty import Uncertainty
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a caller of ``register`` hands over, unchanged."""
+
+    fixed: Any
+    moving: Any
+    fixed_mask: Any | None = None
+    moving_mask: Any | None = None
+    model: Any | None = None
+    folders: Sequence[str | Path] | str | Path = ()
+    """Where fetched models lie."""
+    initial: Any | None = None
+    landmarks: Points | None = None
+    stiffness: Any | None = None
+    inverse: bool = False
+    """Whether the way back is wanted."""
+    on_plan: Callable[[Plan], None] | None = None
+    """Who is told of the plan before it is executed."""
+
+
+@dataclass
+class State:
+    """What is known so far: each stage reads what those before it have set, and sets its own. It lives for one run."""
+
+    request: Request
+    config: RegistrationConfig
+    """As given until the stage ``plan``; from then on in force, nothing left open."""
+    device: torch.device
+    clock: Clock
+
+    pair: Pair = field(init=False)
+    """Set by ``prepare``, as ``stiffness`` and ``begin``."""
+    stiffness: Volume | None = field(init=False)
+    begin: Any = field(init=False)
+    """The transform to start from, a SimpleITK transform or a Field; None: where the headers put the images."""
+    pairings: list[Pairing] = field(init=False)
+    """Set by ``plan``: the models, loaded."""
+    plan: Plan = field(init=False)
+    alignment: Alignment | None = field(init=False, default=None)
+    """Set by ``align``, which may change ``begin``; None: there was none to look for."""
+    frame: Frame = field(init=False)
+    """Set by ``features``, as all until ``terms``: the working grids."""
+    start: Field | None = field(init=False)
+    """What the moving image was resampled by, on the frame's moving grid; None: it was read as it lies."""
+    first: Field | None = field(init=False)
+    """Where the displacement begins, where it continues the initial transform; None: at none."""
+    images: Images = field(init=False)
+    terms: tuple[Term, ...] = field(init=False)
+    searched: Searched = field(init=False)
+    """Set by ``coarse``."""
+    deformed: Deformed = field(init=False)
+    """Set by ``refine``."""
+    doubt: Uncertainty | None = field(init=False, default=None)
+    """Set by ``uncertainty``."""
+    total: Field = field(init=False)
+    """Set by ``field``, as all until ``folding``: the complete displacement on the fixed image's own grid."""
+    deformation: Field = field(init=False)
+    """``total`` without the start."""
+    warped: Volume = field(init=False)
+    uncertainty: Volume | None = field(init=False, default=None)
+    determinants: Tensor = field(init=False)
+    """(*S), of ``total``."""
+    folding: Folding = field(init=False)
+    inverse: Inverse | None = field(init=False, default=None)
+    """Set by ``inverse``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One step of a registration. Progress, timings and record call it by its ``name``."""
+
+    name: str
+    run: Callable[[State], None]
+    wanted: Callable[[State], bool] = lambda _: True
+    """Whether it runs at all; where it does not, it has no timing either."""
+    tells: bool = False
+    """Whether it tells its steps itself; else its end is told as one step."""
+    share: float = 0.0
+    """About what part of a run it takes, 0 to 1, for whoever shows progress."""
