@@ -19,10 +19,11 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("settings", "runtime"),
-    ("config", "core"),
-    ("distances", "presets"),
-    ("io",),
+    ("registry", "settings", "runtime"),
+    ("core",),
+    ("distances",),
+    ("config",),
+    ("io", "presets"),
     ("preprocess",),
     ("features",),
     ("transforms",),

@@ -16,7 +16,8 @@ from semreg.core.fields import Field, Layer, Volume
 from semreg.core.geometry import Grid
 from semreg.core.regularity import determinant, diffusion, folding
 from semreg.core.sampling import smooth
-from semreg.distances import DISTANCES, lncc, lncc_of, ncc
+from semreg.distances import DISTANCES
+from semreg.distances.correlation import lncc, lncc_of, ncc
 from semreg.errors import ConfigError, DivergedError, GeometryError
 from semreg.registration.dense import data_term as match
 from semreg.registration.dense import refine as stage

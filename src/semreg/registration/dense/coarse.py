@@ -21,7 +21,7 @@ from semreg.config import CoarseConfig
 from semreg.core.fields import Field, Layer
 from semreg.core.geometry import Grid, index_map
 from semreg.core.sampling import base_index, sample, smooth, transform_index
-from semreg.distances import DISTANCES
+from semreg.distances.differences import l2_cost
 from semreg.errors import ConfigError
 from semreg.registration.dense.disagreement import OnDisagreement, undone_mm
 from semreg.registration.dense.terms import Term
@@ -265,7 +265,7 @@ def cost_volume(  # noqa: PLR0913, PLR0917 - what is compared, how, and where it
     far: Extended,
     candidates: Tensor,
     smoothing: int,
-    compare: Compare = DISTANCES["l2"].cost,
+    compare: Compare = l2_cost,
     factor: float = 1.0,
     total: Tensor | None = None,
 ) -> Tensor:

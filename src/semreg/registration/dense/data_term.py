@@ -17,7 +17,8 @@ from semreg.core.fields import Field, Layer, Volume
 from semreg.core.geometry import Grid, index_map
 from semreg.core.sampling import base_index, inside, sample, transform_index
 from semreg.core.scattered import Table
-from semreg.distances import SMALL, Slope
+from semreg.distances.contract import Slope
+from semreg.distances.samples import SMALL
 from semreg.registration.dense.terms import Term
 from semreg.transforms.bspline import SplineLattice, product
 
