@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from semreg.distances import DISTANCES
 from semreg.settings import require
@@ -25,7 +25,9 @@ class ModelConfig:
     moving: str | None = None
     """Another model for the moving image, whose features must mean the same. None: the same model."""
     spec: tuple[str, ...] = ()
-    """What the description of the model is to say instead, as ``name=value``: see ``semreg.ModelSpec``."""
+    """What the description of the model is to say instead, as ``name=value``: see ``semreg.ModelSpec``. Of ``mind`` its
+    parameters: ``radius=1``, half width of the compared patches, and ``dilation=2``, distance of the compared
+    neighbours, in working voxels."""
     layers: tuple[int, ...] | None = None
     """Outputs of the network that are compared, counted from 0, −1 is the last. None: those its description keeps."""
     distance: tuple[str, ...] = ()
@@ -126,10 +128,6 @@ class AlignConfig:
 class FeatureConfig:
     """How features are computed."""
 
-    radius: int = 1
-    """MIND: half width of the compared patches, in working voxels."""
-    dilation: int = 2
-    """MIND: distance of the compared neighbours, in working voxels."""
     spacing_mm: float | None = None
     """Edge of the (cubic) working voxels in mm. None: the fixed image's smallest spacing, coarser for large images."""
     coarseness: float = 1.0
@@ -140,8 +138,6 @@ class FeatureConfig:
 
     def __post_init__(self) -> None:
         """Check the values (ConfigError)."""
-        require(self.radius >= 0, "features.radius >= 0 voxels", self.radius)
-        require(self.dilation >= 1, "features.dilation >= 1 voxel", self.dilation)
         require(self.spacing_mm is None or self.spacing_mm > 0, "features.spacing_mm > 0", self.spacing_mm)
         require(0 < self.coarseness < float("inf"), "features.coarseness > 0", self.coarseness)
         require(self.pooling is None or 1 <= self.pooling <= 8, "features.pooling in 1..8 voxels", self.pooling)
@@ -355,6 +351,11 @@ class GateConfig:
 class RegistrationConfig:
     """All settings of ``semreg.register``."""
 
+    MOVED: ClassVar[dict[str, str]] = {
+        f"features.{name}": f'it belongs to mind, write spec = ["{name}=..."] in [[models]], or --spec {name}=...'
+        for name in ("radius", "dilation")
+    }
+    """Settings that were, and where what they said is said now."""
     seed: int = 0
     """Seed of all random numbers."""
     background: float | None = None

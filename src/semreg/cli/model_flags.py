@@ -103,10 +103,10 @@ def _dealt(
     each: list[str | None] = [*values]
     if len(values) < len(models):
         each = (each or [None]) * len(models)
-    from semreg.features.catalogue import BUILT_IN
+    from semreg.features.descriptors import DESCRIPTORS
 
     shared = networks and len(values) == 1 < len(models)
-    each = [None if shared and model.model in BUILT_IN else text for model, text in zip(models, each, strict=True)]
+    each = [None if shared and model.model in DESCRIPTORS else text for model, text in zip(models, each, strict=True)]
     return list(zip(models, each, strict=True))
 
 

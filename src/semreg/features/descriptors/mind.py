@@ -1,4 +1,4 @@
-"""Feature models without a file: MIND-SSC and the raw intensity. Nothing has to be downloaded."""
+"""MIND-SSC: what a place is like by its likeness to its neighbours. Whatever the contrast, nothing to download."""
 
 from __future__ import annotations
 
@@ -10,11 +10,22 @@ from torch import Tensor
 
 from semreg.errors import ConfigError
 from semreg.features.contract import DescriptorSpec, FeatureMap, IntensityStats
+from semreg.features.descriptors.kind import Kind
 
 NOISE_FLOOR = 1e-4
 """Lower bound of the local variance estimate as a share of the image's variance: flat regions have no structure."""
 
 Offset = tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MindParameters:
+    """What may be chosen of MIND-SSC, in voxels of the image it is given."""
+
+    radius: int = 1
+    """Half width of the compared patches."""
+    dilation: int = 2
+    """Distance of the compared neighbours."""
 
 
 @dataclass(frozen=True)
@@ -86,22 +97,6 @@ class MindSSC:
         return distances.div_((2 * self.radius + 1) ** self.dimension if mask is None else 1), known
 
 
-@dataclass(frozen=True)
-class Intensity:
-    """The image itself as one channel, brought to mean 0 and standard deviation 1 over its valid voxels."""
-
-    dimension: int = 3
-    spec: DescriptorSpec = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Describe the model."""
-        object.__setattr__(self, "spec", DescriptorSpec("intensity", self.dimension, 1, 0))
-
-    def __call__(self, x: Tensor, stats: IntensityStats, valid: Tensor | None = None) -> FeatureMap:
-        """Standardised intensities of ``x`` (1, *S), the same shape."""
-        return FeatureMap((x - stats.mean) / (stats.std or 1.0), valid)
-
-
 def _pairs_by_difference(dimension: int, dilation: int) -> list[tuple[Offset, list[Offset]]]:
     """Pairs of neighbours on different axes, grouped by their difference: each group needs one patch comparison.
 
@@ -149,3 +144,6 @@ def _box(x: Tensor, radius: int) -> Tensor:
             total = total.add(x.narrow(axis, shift, n)) if shift == 1 else total.add_(x.narrow(axis, shift, n))
         x = total
     return x
+
+
+MIND = Kind(MindParameters, lambda dimension, given: MindSSC(dimension, given.radius, given.dilation))
