@@ -336,14 +336,15 @@ class GateConfig:
 
     def __post_init__(self) -> None:
         """Check the values (ConfigError)."""
-        falling = ("overlap", "match", "gain", "labels")
         for name, value in vars(self).items():
             if name == "enabled":
                 continue
             look, fail = value
+            usual_look, usual_fail = getattr(type(self), name)
+            falling = usual_look > usual_fail
             known = all(abs(v) < float("inf") for v in value)
-            ordered = look >= fail if name in falling else look <= fail
-            way = "not below" if name in falling else "not above"
+            ordered = look >= fail if falling else look <= fail
+            way = "not below" if falling else "not above"
             require(known and ordered, f"gates.{name}: two finite numbers, look {way} fail", value)
 
 
