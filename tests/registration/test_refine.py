@@ -14,6 +14,7 @@ from conftest import centre, grid_at, noise, points_of, rotation
 from semreg.config import RefineConfig, RegistrationConfig
 from semreg.core.fields import Field, Layer, Volume
 from semreg.core.geometry import Grid
+from semreg.core.kernels import spline_product
 from semreg.core.regularity import determinant, diffusion, folding
 from semreg.core.sampling import smooth
 from semreg.distances import DISTANCES
@@ -26,7 +27,7 @@ from semreg.registration.dense.balance import balanced, first_values, raw
 from semreg.registration.dense.objective import Problem
 from semreg.registration.dense.subsampled import DrawnMatch
 from semreg.registration.dense.terms import Term
-from semreg.transforms.bspline import SplineLattice, product
+from semreg.transforms.bspline import SplineLattice
 
 
 def features_at(points, channels=4):
@@ -408,7 +409,7 @@ def test_regularity_slab_by_slab(size, weight, most, monkeypatch):
     shape = [b.shape[1] for b in regularity.bases[0]]
     coefficients = (4 * noise(n, *shape, dtype=torch.float32)).requires_grad_()
     # the oracle: autograd through all derivatives
-    gradient = torch.stack([product(coefficients, bases) for bases in regularity.bases], 1) * regularity.unit
+    gradient = torch.stack([spline_product(coefficients, bases) for bases in regularity.bases], 1) * regularity.unit
     expected = 0.7 * diffusion(gradient) + weight * folding(gradient, 0.4)
     share = float((determinant(gradient.detach()) < 0.4).float().mean())
     assert 0.1 < share < 0.9

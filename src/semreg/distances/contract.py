@@ -8,13 +8,12 @@ from typing import Protocol, TypeAlias
 
 from torch import Tensor
 
+from semreg.core.kernels.contract import Cost, Slope
 from semreg.distances import derived
 
 Shape: TypeAlias = tuple[int, ...]
-Slope: TypeAlias = Callable[[Tensor, Tensor, Tensor], tuple[float, Tensor]]
 Scale: TypeAlias = Callable[[Tensor, Tensor | None], float]
 Embed: TypeAlias = Callable[[Tensor, Tensor | None], Tensor]
-Cost: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Value(Protocol):
