@@ -11,7 +11,7 @@ from conftest import grid_at, rotation
 from semreg.core.fields import Volume
 from semreg.core.geometry import Grid, Matrix
 from semreg.core.sampling import transform_index
-from semreg.features.descriptors import MindSSC
+from semreg.features.descriptors.mind import MindSSC
 from semreg.features.extract import describe as extract
 from semreg.phantom import make_anatomy, render
 from semreg.phantom.anatomy import CENTRE_MM

@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
+from semreg.distances import DISTANCES
 from semreg.settings import require
 
-DistanceName = Literal["l1", "l2", "ncc", "lncc", "cosine", "l1cosine", "dotproduct", "dice"]
-"""How features are compared; ``semreg.distances`` has the formulas."""
 Modality = Literal["auto", "ct", "mr", "other"]
 """What an image is. ``ct``: values in Hounsfield units. ``auto``: as its DICOM header says, else as its values look."""
 
@@ -26,11 +25,14 @@ class ModelConfig:
     moving: str | None = None
     """Another model for the moving image, whose features must mean the same. None: the same model."""
     spec: tuple[str, ...] = ()
-    """What the description of the model is to say instead, as ``name=value``: see ``semreg.ModelSpec``."""
+    """What the description of the model is to say instead, as ``name=value``: see ``semreg.ModelSpec``. Of ``mind`` its
+    parameters: ``radius=1``, half width of the compared patches, and ``dilation=2``, distance of the compared
+    neighbours, in working voxels."""
     layers: tuple[int, ...] | None = None
     """Outputs of the network that are compared, counted from 0, −1 is the last. None: those its description keeps."""
-    distance: tuple[DistanceName, ...] = ()
-    """One for all layers or one a layer. Empty: ``refine.distance``."""
+    distance: tuple[str, ...] = ()
+    """How features are compared, a name of ``semreg.distances``: one for all layers or one a layer. Empty:
+    ``refine.distance``."""
     weight: tuple[float, ...] = (1.0,)
     """One for all layers or one a layer; only their ratios matter."""
     pca: int = 0
@@ -52,6 +54,8 @@ class ModelConfig:
         require(bool(self.model), "models.model: mind, intensity, a file or a name", repr(self.model))
         weights = self.weight and all(0 <= w < float("inf") for w in self.weight) and sum(self.weight) > 0
         require(bool(weights), "models.weight >= 0 and finite, not all 0", self.weight)
+        for name in self.distance:
+            DISTANCES.check(name, "models.distance")
         require(self.pca >= 0, "models.pca >= 0 components", self.pca)
         known = all(c >= 0 for c in self.channels) and len(set(self.channels)) == len(self.channels)
         require(known, "models.channels different and >= 0", self.channels)
@@ -124,10 +128,6 @@ class AlignConfig:
 class FeatureConfig:
     """How features are computed."""
 
-    radius: int = 1
-    """MIND: half width of the compared patches, in working voxels."""
-    dilation: int = 2
-    """MIND: distance of the compared neighbours, in working voxels."""
     spacing_mm: float | None = None
     """Edge of the (cubic) working voxels in mm. None: the fixed image's smallest spacing, coarser for large images."""
     coarseness: float = 1.0
@@ -138,8 +138,6 @@ class FeatureConfig:
 
     def __post_init__(self) -> None:
         """Check the values (ConfigError)."""
-        require(self.radius >= 0, "features.radius >= 0 voxels", self.radius)
-        require(self.dilation >= 1, "features.dilation >= 1 voxel", self.dilation)
         require(self.spacing_mm is None or self.spacing_mm > 0, "features.spacing_mm > 0", self.spacing_mm)
         require(0 < self.coarseness < float("inf"), "features.coarseness > 0", self.coarseness)
         require(self.pooling is None or 1 <= self.pooling <= 8, "features.pooling in 1..8 voxels", self.pooling)
@@ -185,7 +183,7 @@ class RefineConfig:
 
     enabled: bool = True
     """Whether to refine at all."""
-    distance: DistanceName = "l2"
+    distance: str = "l2"
     """Distance between features where the model's own setting does not name one."""
     mode: Literal["static", "jacobian"] = "static"
     """``static``: features are computed once and interpolated. ``jacobian``: the network runs on the warped image in
@@ -223,7 +221,7 @@ class RefineConfig:
     smoothing: int = 0
     """How many times the control points are averaged over 3 of them an axis before the displacement is made."""
     window: int = 5
-    """``lncc``: edge of the windows in feature voxels, odd."""
+    """Distances in windows (``lncc``): their edge in feature voxels, odd."""
     balance: Literal["unrelated", "first", "raw"] = "unrelated"
     """What the distances of several layers are divided by before they are weighted. ``unrelated``: the distance of
     unrelated features. ``first``: their value at the start. ``raw``: nothing, and then ``diffusion`` and ``folding``
@@ -242,6 +240,7 @@ class RefineConfig:
 
     def __post_init__(self) -> None:
         """Check the values (ConfigError)."""
+        DISTANCES.check(self.distance, "refine.distance")
         require(self.update_every >= 0, "refine.update_every >= 0 steps", self.update_every)
         once = self.mode == "static" or self.update_every == 0
         require(
@@ -337,14 +336,15 @@ class GateConfig:
 
     def __post_init__(self) -> None:
         """Check the values (ConfigError)."""
-        falling = ("overlap", "match", "gain", "labels")
         for name, value in vars(self).items():
             if name == "enabled":
                 continue
             look, fail = value
+            usual_look, usual_fail = getattr(type(self), name)
+            falling = usual_look > usual_fail
             known = all(abs(v) < float("inf") for v in value)
-            ordered = look >= fail if name in falling else look <= fail
-            way = "not below" if name in falling else "not above"
+            ordered = look >= fail if falling else look <= fail
+            way = "not below" if falling else "not above"
             require(known and ordered, f"gates.{name}: two finite numbers, look {way} fail", value)
 
 
@@ -352,6 +352,11 @@ class GateConfig:
 class RegistrationConfig:
     """All settings of ``semreg.register``."""
 
+    MOVED: ClassVar[dict[str, str]] = {
+        f"features.{name}": f'it belongs to mind, write spec = ["{name}=..."] in [[models]], or --spec {name}=...'
+        for name in ("radius", "dilation")
+    }
+    """Settings that were, and where what they said is said now."""
     seed: int = 0
     """Seed of all random numbers."""
     background: float | None = None
@@ -371,7 +376,9 @@ class RegistrationConfig:
         require(self.seed >= 0, "seed >= 0", self.seed)
         require(len(self.models) >= 1, "at least one model", len(self.models))
         named = {name for model in self.models for name in model.distance or (self.refine.distance,)}
-        whole = self.refine.sampling == 1 or "lncc" not in named
-        require(whole, "refine.sampling=1 for lncc, which compares neighbouring voxels", self.refine.sampling)
+        windowed = [name for name in sorted(named) if DISTANCES.rows[name].windowed]
+        whole = self.refine.sampling == 1 or not windowed
+        neighbours = f"refine.sampling=1 for {', '.join(windowed)}, which compares neighbouring voxels"
+        require(whole, neighbours, self.refine.sampling)
         alone = not self.refine.continues or (not self.coarse.enabled and self.align.transform == "none")
         require(alone, "coarse.enabled=false and align.transform=none with refine.continues", self.refine.continues)

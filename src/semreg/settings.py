@@ -41,6 +41,8 @@ def from_dict(cls: type[T], mapping: Mapping[str, Any]) -> T:
 
     Raises ConfigError for an unknown name, with the nearest known one, and for a value of the wrong type or range.
     """
+    for name in _dotted(mapping):
+        _refuse_moved(cls, name)
     result: T = _build(cls, mapping, "", list(_leaves(cls)))
     return result
 
@@ -83,6 +85,7 @@ def override(config: T, assignment: str) -> T:
     if not equals or not name:
         raise ConfigError(f"expected a setting as name=value, got {assignment!r}")
     known = list(_leaves(type(config)))
+    _refuse_moved(type(config), name)
     if _without_numbers(name) not in known:
         raise _unknown(name, known)
     result: T = _replace(config, name.split("."), _parse(text.strip()), name)
@@ -92,6 +95,21 @@ def override(config: T, assignment: str) -> T:
 def names(cls: type) -> list[str]:
     """The dotted names of all settings of ``cls``, in the order of their definition; those of a table once."""
     return list(_leaves(cls))
+
+
+def _dotted(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The dotted names of all values in nested mappings."""
+    for key, value in mapping.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from _dotted(value, f"{prefix}{key}.")
+
+
+def _refuse_moved(cls: type, name: str) -> None:
+    """ConfigError for a setting that ``cls.MOVED`` says is said elsewhere now."""
+    moved: Mapping[str, str] = getattr(cls, "MOVED", {})
+    if name in moved:
+        raise ConfigError(f"expected a known setting, got {name!r}: {moved[name]}")
 
 
 def _leaves(cls: type, prefix: str = "") -> Iterator[str]:

@@ -30,7 +30,7 @@ from semreg.core.fields import Field, Volume
 from semreg.errors import ImageError
 from semreg.io.files import checksum, write_field, write_image, write_transform
 from semreg.quality import Evaluation, evaluate, read_label_names, read_landmarks, read_result
-from semreg.quality.reading import point_names
+from semreg.transforms import read_points
 
 FIXED = make_grid((16, 15, 14), (1.1, 1.4, 1.9), (-31.0, 12.5, 77.0), rotation(3))
 MOVING = grid_at(centre(FIXED), (22, 21, 20), (1.2, 1.3, 1.7), rotation(3, -8.0))
@@ -227,7 +227,7 @@ def test_points_of_slicer_have_names(folder):
         read_landmarks([folder / "ras.csv"], [folder / "ras.csv"], ras=True).fixed, points()[:3], atol=1e-5
     )
     (folder / "old.fcsv").write_text("".join(f"F-{n},1,2,{n}\n" for n in range(3)))
-    assert point_names(folder / "old.fcsv", 3) == ["", "", ""]
+    assert read_points(folder / "old.fcsv").names == ()
 
 
 def test_names_of_labels(run, folder):

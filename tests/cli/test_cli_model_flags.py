@@ -67,7 +67,7 @@ def test_descriptions(models, given, expected):
             "expected --moving-model once, or once for each of 1 models, got it 2 times",
         ),
         (ModelFlags(layers=("last",)), "--layers last: expected layers to be"),
-        (ModelFlags(distance=("euclid",)), "--distance euclid: expected distance"),
+        (ModelFlags(distance=("euclid",)), "--distance euclid: expected models.distance"),
         (ModelFlags(weight=("-1",)), "--weight -1: expected models.weight >= 0"),
         (ModelFlags(pca=("1.5",)), "--pca 1.5: expected pca to be a whole number"),
     ],

@@ -16,9 +16,10 @@ import typer
 
 from hub import running_hub
 from semreg.cli import app
-from semreg.features.catalogue import BUILT_IN, LOCK_FILE, entries, find
+from semreg.features.catalogue import LOCK_FILE, entries, find
 from semreg.features.catalogue.entries import PINNED
 from semreg.features.contract import ModelSpec
+from semreg.features.descriptors import DESCRIPTORS
 from semreg.settings import from_toml
 from small_networks import Small, save
 
@@ -80,7 +81,7 @@ def test_list_shows_what_is_known(run, tmp_path):
     code, text, err = run("models", "list", "--models", tmp_path)
     assert (code, err) == (0, "")
     rows = {line.split("\t")[0]: line.split("\t")[1:] for line in text.splitlines()}
-    assert set(rows) == {*BUILT_IN, *[entry.name for entry in entries() if not entry.earlier]}
+    assert set(rows) == {*DESCRIPTORS, *[entry.name for entry in entries() if not entry.earlier]}
     assert rows[NAME] == ["3-D", "Apache-2.0", "fetched", find(NAME).use]
     assert rows["sam2.1/tiny"][0] == "2-D"
     assert rows["anatomix"][2] == "no"

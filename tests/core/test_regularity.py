@@ -9,10 +9,11 @@ import torch
 from conftest import grid_at, make_grid, noise, rotation
 from semreg.config import RefineConfig
 from semreg.core.fields import Layer, Volume
+from semreg.core.kernels import spline_product
 from semreg.core.regularity import determinant, diffusion, folding
 from semreg.registration.dense.refine import Problem
 from semreg.registration.dense.terms import Term
-from semreg.transforms.bspline import SplineLattice, product
+from semreg.transforms.bspline import SplineLattice
 
 MATRIX = np.array([[0.11, -0.04, 0.07], [0.02, -0.09, 0.05], [-0.06, 0.03, 0.13]])
 """A linear displacement in mm per mm, in tensor axes (component, axis)."""
@@ -24,7 +25,7 @@ def slopes(lattice, coefficients):
     positions = [np.linspace(0, n - 1, 7) for n in lattice.grid.shape]
     columns = []
     for axis, step in enumerate(spacing):
-        column = product(coefficients, lattice.bases(positions, axis))
+        column = spline_product(coefficients, lattice.bases(positions, axis))
         columns.append(torch.stack([row * mm / step for row, mm in zip(column, spacing, strict=True)]))
     return torch.stack(columns, 1).double()
 
@@ -37,7 +38,7 @@ def linear_spline(lattice, matrix):
     away = torch.stack(torch.meshgrid(*mm, indexing="ij"))
     vox = torch.einsum("ij,j...->i...", torch.as_tensor(matrix), away)
     vox = vox / torch.tensor(grid.spacing, dtype=torch.float64).reshape(-1, *[1] * n)
-    return product(vox, [torch.linalg.pinv(b.double()) for b in lattice.bases(positions)]).float()
+    return spline_product(vox, [torch.linalg.pinv(b.double()) for b in lattice.bases(positions)]).float()
 
 
 LATTICES = [

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import itertools
-from typing import get_args
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 
 from conftest import noise
-from semreg.config import DistanceName
-from semreg.distances import DISTANCES, cosine, dice, dotproduct, l1, l1cosine, l2, lncc, ncc
+from semreg.config import ModelConfig, RefineConfig
+from semreg.distances import DISTANCES, derived
+from semreg.distances.angles import cosine, dotproduct, l1cosine
+from semreg.distances.contract import Distance
+from semreg.distances.correlation import lncc, ncc
+from semreg.distances.differences import l1, l2
+from semreg.distances.overlap import dice
 from semreg.errors import ConfigError
 
 NAMES = list(DISTANCES)
@@ -34,9 +40,65 @@ def weights(samples=SAMPLES):
     return values * (torch.arange(samples) % 3 > 0)
 
 
-def test_every_name_of_the_settings_has_a_distance():
-    """The names that the settings allow are those of the distances."""
-    assert set(DISTANCES) == set(get_args(DistanceName))
+@pytest.mark.parametrize("name", NAMES)
+def test_each_name_of_the_table_is_a_setting(name):
+    """What the table names is a Distance, and the settings take it."""
+    assert isinstance(DISTANCES[name], Distance)
+    assert RefineConfig(distance=name).distance == name
+    assert ModelConfig(distance=(name,)).distance == (name,)
+    assert (DISTANCES[name].windows is not None) == DISTANCES.rows[name].windowed
+
+
+@pytest.mark.parametrize("setting", [lambda d: RefineConfig(distance=d), lambda d: ModelConfig(distance=("l1", d))])
+def test_an_unknown_name_is_told_the_nearest_one(setting):
+    """One sentence names the setting, all distances, what came and what it may have meant."""
+    with pytest.raises(ConfigError, match=r"distance to be one of l1, l2, .*, got 'lnc': did you mean 'lncc'\?$"):
+        setting("lnc")
+
+
+def test_names_are_known_without_torch():
+    """Names are listed and checked, and the settings made, without importing what computes."""
+    code = (
+        "import sys; from semreg.config import RefineConfig; from semreg.distances import DISTANCES\n"
+        "RefineConfig(distance='cosine'); print(*DISTANCES); assert 'torch' not in sys.modules"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == NAMES
+
+
+@pytest.mark.parametrize("name", POINTWISE)
+def test_what_the_value_tells_is_what_the_row_brings(name):
+    """Of a mean over samples the cost that follows from the value alone is each sample's own distance."""
+    fixed, moving = (x.T.reshape(-1, *SHAPE).contiguous() for x in (features(0), features(1)))
+    plain, row = Distance.of(DISTANCES[name].value), DISTANCES[name]
+    found = plain.cost(fixed, moving, torch.empty_like(fixed))
+    near, far = row.embed(fixed, None), row.embed(moving, None)
+    torch.testing.assert_close(found, row.cost(near, far, torch.empty_like(near)), rtol=1e-8, atol=1e-10)
+    assert not found.requires_grad
+
+
+@pytest.mark.parametrize("name", ["ncc", "lncc"])
+def test_derived_costs_have_the_value_as_their_mean(name):
+    """The mean of the derived costs is the value, also where no sample has a distance of its own."""
+    fixed, moving = (x.T.reshape(-1, *SHAPE).contiguous() for x in (features(0), features(1) + features(0)))
+    cost = derived.cost_of(DISTANCES[name].value)(fixed, moving, torch.empty_like(fixed))
+    value = DISTANCES[name](fixed.flatten(1).T, moving.flatten(1).T, None, SHAPE)
+    assert float(cost.mean()) == pytest.approx(float(value), rel=1e-6)
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["all", "weighted"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "dotproduct"])
+def test_derived_curvature_is_about_that_of_the_row(name, masked):
+    """The second difference of the value is within a factor of 5 of what the row knows better."""
+    fixed, weight = features(0), weights() if masked else None
+    known = DISTANCES[name].curvature(fixed, weight, SHAPE)
+    assert known / 5 < derived.curvature_of(DISTANCES[name].value)(fixed, weight, SHAPE) < 5 * known
+
+
+def test_derived_curvature_without_a_bend():
+    """A value that does not bend, or features without any difference, give that of half the squared difference."""
+    assert derived.curvature_of(DISTANCES["dotproduct"].value)(features(0), None) == 1 / SAMPLES
+    assert derived.curvature_of(DISTANCES["l2"].value)(torch.zeros(SAMPLES, 2), None) == 1 / SAMPLES
 
 
 @pytest.mark.parametrize("weight", [None, weights()], ids=["all", "weighted"])

@@ -21,8 +21,9 @@ import pytest
 from hub import Hub, running_hub
 from semreg.errors import ConfigError, ModelError, ModelNotFoundError, OutputError
 from semreg.features.catalogue import LOCK_FILE, default_folder, entries, fetch, find, locate
-from semreg.features.catalogue.entries import BUILT_IN, PINNED
+from semreg.features.catalogue.entries import PINNED
 from semreg.features.catalogue.lock import read_lock
+from semreg.features.descriptors import DESCRIPTORS
 
 NAME, PATH = "ts/m730", "TS/M730.pt"
 CONTENT = bytes(range(256)) * 4096  # 1 MiB: several blocks
@@ -420,7 +421,7 @@ def test_unknown_names_get_the_nearest():
     """A name that nobody has is refused with the nearest one; a built-in model is no file."""
     with pytest.raises(ModelNotFoundError, match="got 'anatomics': did you mean 'anatomix'"):
         find("anatomics")
-    for name in BUILT_IN:
+    for name in DESCRIPTORS:
         with pytest.raises(ModelError, match="built in"):
             find(name)
 
@@ -455,7 +456,7 @@ def test_documentation_lists_the_known_models():
     """docs/models.md names each model of the present layout and the built-in ones."""
     text = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
     named = set(re.findall(r"^\| `([^`]+)`", text, flags=re.MULTILINE))
-    assert named == {entry.name for entry in entries() if not entry.earlier} | set(BUILT_IN)
+    assert named == {entry.name for entry in entries() if not entry.earlier} | set(DESCRIPTORS)
 
 
 @pytest.mark.parametrize("name", ["ts/m730-1", "mind/r1d2-2d"])

@@ -12,11 +12,14 @@ from scipy.optimize import linear_sum_assignment
 from conftest import make_grid, noise, oblique_grid, rotation
 from semreg.core.fields import Layer, Volume
 from semreg.core.sampling import pool, smooth
-from semreg.errors import ConfigError
+from semreg.errors import ConfigError, ModelError
 from semreg.features import extract as extraction
 from semreg.features.contract import IntensityStats
-from semreg.features.descriptors import NOISE_FLOOR, Intensity, MindSSC
+from semreg.features.descriptors import DESCRIPTORS
+from semreg.features.descriptors.intensity import Intensity
+from semreg.features.descriptors.mind import NOISE_FLOOR, MindSSC
 from semreg.features.extract import describe, intensity_stats
+from semreg.features.models import Choice, resolve_model
 from semreg.io.bridge import to_volume
 
 CASES = [
@@ -234,6 +237,45 @@ def test_impossible_parameters_are_refused(parameters):
     """A dimension, radius or dilation that means nothing is a ConfigError that names the values."""
     with pytest.raises(ConfigError, match=f"expected MIND-SSC .* got .*{next(iter(parameters.values()))}"):
         MindSSC(**parameters)
+
+
+def test_each_name_of_the_table_is_a_model():
+    """What the table names is made for images in 2-D and 3-D, and the catalogue can say what it is for."""
+    assert list(DESCRIPTORS) == ["mind", "intensity"]
+    for name, row in DESCRIPTORS.rows.items():
+        assert row.use
+        assert [resolve_model(name, Choice(dimension=n)).spec.dimension for n in (2, 3)] == [2, 3]
+
+
+def test_parameters_are_the_models_own():
+    """MIND takes its radius and dilation from its own description, one or both."""
+    assert resolve_model("mind", Choice(spec=("radius=2", "dilation=3"))) == MindSSC(3, 2, 3)
+    assert resolve_model("mind", Choice(spec=("dilation=1",), dimension=2)) == MindSSC(2, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("model", "choice", "message"),
+    [
+        (
+            "mind",
+            Choice(spec=("axes=LIA",)),
+            "expected radius=... or dilation=... for mind, which is built in, got axes",
+        ),
+        ("mind", Choice(spec=("radius=1.5",)), "expected radius to be a whole number, got 1.5"),
+        ("mind", Choice(spec=("radius=-1",)), "radius >= 0"),
+        ("mind", Choice(layers=(1,)), "expected no layers for mind, which has one output, got 1"),
+        (
+            "intensity",
+            Choice(spec=("radius=1",)),
+            "expected no description for intensity, which is built in, got radius",
+        ),
+        (MindSSC(3), Choice(spec=("radius=2",)), "expected no description for mind-ssc"),
+    ],
+)
+def test_what_a_descriptor_has_not_is_refused(model, choice, message):
+    """Other parameters, values that cannot be and layers are one sentence."""
+    with pytest.raises((ModelError, ConfigError), match=message):
+        resolve_model(model, choice)
 
 
 @pytest.mark.parametrize("dimension", [2, 3])

@@ -14,7 +14,7 @@ from conftest import grid_at, noise_volume, rotation
 from semreg import Volume
 from semreg.config import ModelConfig
 from semreg.errors import ConfigError, ImageError, ModelNotFoundError
-from semreg.features.descriptors import MindSSC
+from semreg.features.descriptors.mind import MindSSC
 from semreg.features.extract import describe, extract_layers
 from semreg.features.networks import load_network
 from semreg.features.reduce import fit_pca

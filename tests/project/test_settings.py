@@ -257,7 +257,7 @@ def test_tables_are_listed_and_written_as_toml_writes_them():
     "assignment",
     [
         "align.rotation_deg=200", "align.minimum_overlap=0", "align.spacing_mm=-1", "align.levels=9",
-        "align.iterations=0", "features.radius=-1", "features.dilation=0", "features.spacing_mm=0",
+        "align.iterations=0", "features.spacing_mm=0",
         "features.coarseness=0", "features.pooling=9", "coarse.reach_mm=-3", "coarse.spacing_mm=0",
         "coarse.half_width=0", "coarse.levels=20",
     ],
@@ -267,3 +267,15 @@ def test_numbers_out_of_range_are_refused_by_name(assignment):
     name, _, value = assignment.partition("=")
     with pytest.raises(ConfigError, match=rf"^expected {re.escape(name)}\b.*, got {re.escape(value)}"):
         override(RegistrationConfig(), assignment)
+
+
+@pytest.mark.parametrize("name", ["features.radius", "features.dilation"])
+def test_a_setting_that_moved_says_where_to(name):
+    """Parameters of MIND among the settings of all features are refused, and the sentence names their new place."""
+    section, key = name.split(".")
+    message = re.escape(f"got '{name}': it belongs to mind, write spec = [\"{key}=...\"] in [[models]]")
+    with pytest.raises(ConfigError, match=message):
+        from_dict(RegistrationConfig, {section: {key: 2}})
+    with pytest.raises(ConfigError, match=message):
+        override(RegistrationConfig(), f"{name}=2")
+    assert override(RegistrationConfig(), f"models.spec={key}=2").models[0].spec == (f"{key}=2",)

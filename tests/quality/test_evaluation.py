@@ -30,7 +30,7 @@ from semreg.core.consistency import inverse_consistency, invert
 from semreg.core.fields import Field, Volume
 from semreg.core.sampling import SLAB_POINTS
 from semreg.errors import ConfigError, GeometryError, ImageError
-from semreg.features.descriptors import MindSSC
+from semreg.features.descriptors.mind import MindSSC
 from semreg.features.extract import describe, intensity_stats
 from semreg.io.files import write_field, write_image, write_transform
 from semreg.quality import EvaluationConfig, evaluate, prepare, write_evaluation

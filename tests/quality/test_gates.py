@@ -18,9 +18,9 @@ from semreg.core.geometry import AxisOrder, Grid
 from semreg.core.sampling import smooth
 from semreg.errors import ConfigError, GeometryError, ImageError
 from semreg.quality import Evidence, collect_evidence, judge, table_of_landmarks
+from semreg.quality.checks import CHECKS
 from semreg.quality.coarse_view import SIDE, field_of_matrix, linear_part, working_grid
 from semreg.quality.evidence import match_of
-from semreg.quality.messages import NEEDS, PASSED, STOPPED, TITLES
 from semreg.quality.probes import seen, try_shifts
 from semreg.quality.residual import search_again
 from semreg.settings import from_toml, override, to_toml
@@ -157,9 +157,19 @@ def test_every_setting_has_its_gate_and_words():
     thresholds = set(vars(GateConfig())) - {"enabled"}
     names = {each.name for each in judge(FINE).gates}
     assert names == thresholds | {"finite", "doubts"}
-    assert set(PASSED) == set(STOPPED) == thresholds | {"finite"}
-    assert set(TITLES) == names
-    assert set(NEEDS) <= thresholds
+    assert len(CHECKS) == len(names)
+    assert {check.name for check in CHECKS if check.limits is None} == thresholds
+    for check in CHECKS:
+        assert all(text.endswith((".", "?")) for text in (check.passed, check.stopped, check.missing))
+
+
+@pytest.mark.parametrize("check", [check for check in CHECKS if check.limits is None], ids=lambda check: check.name)
+def test_thresholds_lie_in_the_direction_of_their_check(check):
+    """Where higher is better a result fails below the number from which a person should look, else above."""
+    look, fail = getattr(GateConfig(), check.name)
+    assert (look > fail) == (check.better == "higher")
+    with pytest.raises(ConfigError, match=f"gates.{check.name}: two finite numbers, look not"):
+        GateConfig(**{check.name: (fail, look)})
 
 
 def errors(mean):

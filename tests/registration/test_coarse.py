@@ -12,13 +12,13 @@ from conftest import grid_at, make_grid, noise, points_of, rotation
 from semreg.config import CoarseConfig
 from semreg.core.fields import Field, Layer, Volume
 from semreg.core.geometry import Grid
+from semreg.core.kernels import Costs, Extended, cost_volume
+from semreg.core.kernels.contract import UNSEEN
 from semreg.core.sampling import base_index, sample, smooth
+from semreg.distances.differences import l2_cost
 from semreg.errors import ConfigError
 from semreg.registration.dense.coarse import (
-    UNSEEN,
-    Extended,
     coarse,
-    cost_volume,
     coupled_convex,
     make_consistent,
     memory_bytes,
@@ -80,7 +80,12 @@ def test_costs_are_squared_differences(shape, widths, masks):
     far_weight = (noise(1, *large, seed=4) > -0.5).double() if masks in ("far", "both") else None
     candidates = window(widths)
     zero = tuple(0 for _ in shape)
-    found = cost_volume(Extended(near, near_weight, zero), Extended(far, far_weight, widths), candidates, 1)
+    found = cost_volume(
+        Extended(near, near_weight, zero),
+        Extended(far, far_weight, widths),
+        candidates,
+        Costs(compare=l2_cost, smoothing=1),
+    )
     costs, weights = costs_by_loops(
         near.numpy(), far.numpy(), *[None if w is None else w.numpy() for w in (near_weight, far_weight)],
         candidates.numpy(), np.array(widths),
@@ -99,11 +104,11 @@ def test_excluded_nodes_cost_nothing():
     """Features of nodes with weight 0 change no cost, and no smoothing is none."""
     near, far = noise(3, 4, 5, 6, seed=1), noise(3, 6, 7, 8, seed=2)
     near_weight, far_weight = (noise(1, 4, 5, 6, seed=3) > -0.5).double(), (noise(1, 6, 7, 8, seed=4) > -0.5).double()
-    candidates = window((1, 1, 1))
-    first = cost_volume(Extended(near, near_weight, (0, 0, 0)), Extended(far, far_weight, (1, 1, 1)), candidates, 2)
+    candidates, twice = window((1, 1, 1)), Costs(compare=l2_cost, smoothing=2)
+    first = cost_volume(Extended(near, near_weight, (0, 0, 0)), Extended(far, far_weight, (1, 1, 1)), candidates, twice)
     junk = [torch.where(w > 0, x, 1e5) for x, w in ((near, near_weight), (far, far_weight))]
     second = cost_volume(
-        Extended(junk[0], near_weight, (0, 0, 0)), Extended(junk[1], far_weight, (1, 1, 1)), candidates, 2
+        Extended(junk[0], near_weight, (0, 0, 0)), Extended(junk[1], far_weight, (1, 1, 1)), candidates, twice
     )
     assert torch.equal(first, second)
 

@@ -13,6 +13,7 @@ from conftest import noise
 from semreg.config import CoarseConfig, ModelConfig, RefineConfig, RegistrationConfig
 from semreg.core.fields import Field, Layer, Volume
 from semreg.core.geometry import canonical_order
+from semreg.core.kernels import spline_product
 from semreg.errors import ConfigError, ModelContractError
 from semreg.features.contract import ModelSpec, Normalisation
 from semreg.features.extract import Extractor
@@ -22,7 +23,7 @@ from semreg.registration.dense.data_term import ImageMatch, TermMatch, distance_
 from semreg.registration.dense.terms import ALIKE, Term, terms_of
 from semreg.registration.matching import Given, Images, Pairing, resolve_models
 from semreg.registration.pipeline import register
-from semreg.transforms.bspline import SplineLattice, product
+from semreg.transforms.bspline import SplineLattice
 
 CPU = torch.device("cpu")
 
@@ -147,7 +148,7 @@ def test_gradient_through_the_network(distance):
     start = 0.4 * noise(3, *lattice.shape, dtype=torch.float32)
     index = match.index(start)
     _, gradient = match.data(index)
-    ahead = product(gradient.reshape(3, *images.grid.shape), [b.T for b in match.index.bases])
+    ahead = spline_product(gradient.reshape(3, *images.grid.shape), [b.T for b in match.index.bases])
     ahead = ahead / ahead.abs().max()
     along = float((gradient * (match.index(start + ahead) - index)).sum())
     step = 2e-3

@@ -14,9 +14,11 @@ from conftest import centre, grid_at, noise, points_of, rotation
 from semreg.config import RefineConfig, RegistrationConfig
 from semreg.core.fields import Field, Layer, Volume
 from semreg.core.geometry import Grid
+from semreg.core.kernels import spline_product
 from semreg.core.regularity import determinant, diffusion, folding
 from semreg.core.sampling import smooth
-from semreg.distances import DISTANCES, lncc, lncc_of, ncc
+from semreg.distances import DISTANCES
+from semreg.distances.correlation import lncc, lncc_of, ncc
 from semreg.errors import ConfigError, DivergedError, GeometryError
 from semreg.registration.dense import data_term as match
 from semreg.registration.dense import refine as stage
@@ -25,7 +27,7 @@ from semreg.registration.dense.balance import balanced, first_values, raw
 from semreg.registration.dense.objective import Problem
 from semreg.registration.dense.subsampled import DrawnMatch
 from semreg.registration.dense.terms import Term
-from semreg.transforms.bspline import SplineLattice, product
+from semreg.transforms.bspline import SplineLattice
 
 
 def features_at(points, channels=4):
@@ -407,7 +409,7 @@ def test_regularity_slab_by_slab(size, weight, most, monkeypatch):
     shape = [b.shape[1] for b in regularity.bases[0]]
     coefficients = (4 * noise(n, *shape, dtype=torch.float32)).requires_grad_()
     # the oracle: autograd through all derivatives
-    gradient = torch.stack([product(coefficients, bases) for bases in regularity.bases], 1) * regularity.unit
+    gradient = torch.stack([spline_product(coefficients, bases) for bases in regularity.bases], 1) * regularity.unit
     expected = 0.7 * diffusion(gradient) + weight * folding(gradient, 0.4)
     share = float((determinant(gradient.detach()) < 0.4).float().mean())
     assert 0.1 < share < 0.9

@@ -10,9 +10,11 @@ import torch
 from conftest import grid_at, make_grid, noise, rotation, sitk_vectors
 from semreg.core.fields import Field
 from semreg.core.geometry import Grid
+from semreg.core.kernels import spline_product
+from semreg.core.kernels.bands import blocks
 from semreg.core.sampling import smooth
 from semreg.registration.dense.refine import unfold
-from semreg.transforms.bspline import SplineLattice, blocks, product
+from semreg.transforms.bspline import SplineLattice
 
 GRID = grid_at((12.0, -30.0, 55.0), (19, 14, 11), (0.9, 1.4, 2.3), rotation(3))
 FLAT = grid_at((12.0, -30.0), (19, 14), (0.9, 1.4), rotation(2))
@@ -101,8 +103,8 @@ def test_fit_is_the_nearest_spline():
     vox = noise(3, *GRID.shape, dtype=torch.float32)
     rest = vox - lattice.field(lattice.fit(Field(vox, GRID)), GRID).vox
     bases = lattice.bases(lattice.positions(GRID))
-    assert float(product(rest, [b.T for b in bases]).abs().max()) < 0.03 * float(
-        product(vox, [b.T for b in bases]).abs().max()
+    assert float(spline_product(rest, [b.T for b in bases]).abs().max()) < 0.03 * float(
+        spline_product(vox, [b.T for b in bases]).abs().max()
     )
     assert float(rest.std()) > 0.3
 
@@ -128,7 +130,7 @@ def test_field_on_another_grid_is_the_same_displacement(target):
         GRID.direction,
     )  # fmt: skip
     positions = [np.arange(n) / 8 for n in fine.shape]
-    dense = product(coefficients, lattice.bases(positions))
+    dense = spline_product(coefficients, lattice.bases(positions))
     linear = torch.as_tensor(GRID.index_to_point()[:3, :3], dtype=torch.float32)
     mm = torch.einsum("ij,jzyx->izyx", linear, dense)
     expected = Field.from_mm(mm.double(), fine).on(target).mm()
@@ -164,14 +166,14 @@ def test_bands_give_what_whole_matrices_give(shape, step, derivative):
     lattice = SplineLattice(grid, step)
     bases = lattice.bases(lattice.positions(lattice.grid), derivative)
     x = noise(1, *lattice.shape, dtype=torch.float32).requires_grad_()
-    found, expected = product(x, bases), einsums(x, bases)
+    found, expected = spline_product(x, bases), einsums(x, bases)
     torch.testing.assert_close(found, expected, rtol=0, atol=3e-6 * float(expected.detach().abs().max()))
     weight = noise(1, *shape, seed=1, dtype=torch.float32)
     (pulled,) = torch.autograd.grad(found, x, weight)
     (known,) = torch.autograd.grad(expected, x, weight)
     torch.testing.assert_close(pulled, known, rtol=0, atol=3e-6 * float(known.abs().max()))
     torch.testing.assert_close(
-        product(weight, [b.T for b in bases]), known, rtol=0, atol=3e-6 * float(known.abs().max())
+        spline_product(weight, [b.T for b in bases]), known, rtol=0, atol=3e-6 * float(known.abs().max())
     )
 
 
@@ -184,7 +186,7 @@ def test_bands_take_any_layout():
     parts = noise(3, 140, 2, 5, 140, dtype=torch.float32)[:, :, 1]
     for x in (parts, parts.permute(0, 3, 2, 1), parts[:, 20:], parts[..., 20:]):
         chosen = [wide if n == 140 else band[:, :n] if n == 120 else torch.eye(5) for n in x.shape[1:]]
-        torch.testing.assert_close(product(x, chosen), einsums(x, chosen), rtol=0, atol=1e-3)
+        torch.testing.assert_close(spline_product(x, chosen), einsums(x, chosen), rtol=0, atol=1e-3)
 
 
 def test_blocks_hold_all_that_is_not_zero():
@@ -203,7 +205,7 @@ def test_far_control_points_are_not_read(axis):
     lattice = SplineLattice(grid_at((12.0, -30.0, 55.0), shape[::-1], (0.9, 1.4, 2.3), rotation(3)), (1.0,) * 3)
     coefficients = torch.ones(1, *lattice.shape)
     coefficients.select(axis, 72)[:] = torch.nan
-    spoiled = product(coefficients, lattice.bases(lattice.positions(lattice.grid))).isnan()
+    spoiled = spline_product(coefficients, lattice.bases(lattice.positions(lattice.grid))).isnan()
     assert not bool(spoiled.narrow(axis, 0, 32).any())
     assert bool(spoiled.narrow(axis, 69, 1).all())
 

@@ -10,7 +10,9 @@ import typer
 
 from semreg.cli.panels import MODELS
 from semreg.config import ModelConfig
+from semreg.distances import DISTANCES
 from semreg.errors import ConfigError
+from semreg.features.descriptors import DESCRIPTORS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +24,7 @@ class ModelFlags:
         typer.Option(
             "--model",
             "-m",
-            help="Feature model: mind, a name, or a file; repeatable, they add up.",
+            help=f"Feature model: {', '.join(DESCRIPTORS)}, a name, or a file; repeatable, they add up.",
             metavar="FILE|NAME",
             rich_help_panel=MODELS,
         ),
@@ -42,7 +44,7 @@ class ModelFlags:
     distance: Annotated[
         tuple[str, ...],
         typer.Option(
-            "--distance", help="How: l2, ncc, cosine, ...; l1,l2 by layer.", metavar="NAME", rich_help_panel=MODELS
+            "--distance", help=f"How: {', '.join(DISTANCES)}; l1,l2 by layer.", metavar="NAME", rich_help_panel=MODELS
         ),
     ] = ()
     weight: Annotated[
@@ -103,10 +105,8 @@ def _dealt(
     each: list[str | None] = [*values]
     if len(values) < len(models):
         each = (each or [None]) * len(models)
-    from semreg.features.catalogue import BUILT_IN
-
     shared = networks and len(values) == 1 < len(models)
-    each = [None if shared and model.model in BUILT_IN else text for model, text in zip(models, each, strict=True)]
+    each = [None if shared and model.model in DESCRIPTORS else text for model, text in zip(models, each, strict=True)]
     return list(zip(models, each, strict=True))
 
 

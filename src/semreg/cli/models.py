@@ -43,14 +43,15 @@ def list_command(
 ) -> None:
     """List the known models: name, dimension, licence, whether the file is there, and what for."""
     with sentences(debug=debug):
-        from semreg.features.catalogue import BUILT_IN, entries
+        from semreg.features.catalogue import entries
+        from semreg.features.descriptors import DESCRIPTORS
 
         known = [entry for entry in entries() if everything or not entry.earlier]
         rows = [described(entry, models) for entry in known]
         if as_json:
             print_json(rows)
             return
-        built_in = [[name, "2-D, 3-D", "", "built in", use] for name, use in BUILT_IN.items()]
+        built_in = [[name, "2-D, 3-D", "", "built in", row.use] for name, row in DESCRIPTORS.rows.items()]
         table = [
             [row["name"], f"{row['dimension']}-D", row["licence"], "fetched" if row["path"] else "no", row["use"]]
             for row in rows
@@ -68,22 +69,23 @@ def show_command(
 ) -> None:
     """Print the description of a model, as the TOML file that may lie beside it: model.toml for model.pt."""
     with sentences(debug=debug):
-        from semreg.features.catalogue import BUILT_IN, find
+        from semreg.features.catalogue import find
+        from semreg.features.descriptors import DESCRIPTORS
         from semreg.features.models import describe_model, is_file_name
         from semreg.settings import to_dict, to_toml
 
-        if name in BUILT_IN:
-            facts: dict[str, Any] = {"name": name, "use": BUILT_IN[name], "built_in": True}
+        if name in DESCRIPTORS:
+            facts: dict[str, Any] = {"name": name, "use": DESCRIPTORS.rows[name].use, "built_in": True}
         elif is_file_name(name):
             facts = {"path": str(existing(Path(name)))}
         else:
             facts = described(find(name), models)
         if as_json:
-            print_json(facts | ({} if name in BUILT_IN else {"spec": to_dict(describe_model(name))}))
+            print_json(facts | ({} if name in DESCRIPTORS else {"spec": to_dict(describe_model(name))}))
             return
         for key, value in facts.items():
             typer.echo(f"# {key}: {in_comment(value)}")
-        if name not in BUILT_IN:
+        if name not in DESCRIPTORS:
             typer.echo(to_toml(describe_model(name)), nl=False)
 
 

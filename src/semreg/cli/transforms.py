@@ -16,6 +16,8 @@ from semreg.cli.grouping import grouped
 from semreg.cli.outside import Beyond, OutsideBox
 from semreg.errors import ConfigError, OutputError
 from semreg.runtime.terminal import show_rows
+from semreg.transforms.formats import FORMATS
+from semreg.transforms.points import POINTS
 
 if TYPE_CHECKING:
     from semreg.core.geometry import Grid
@@ -56,20 +58,13 @@ class Reading(str, Enum):
     LABEL = "label"
 
 
-class Format(str, Enum):
-    """How a transform is written, where its name is not to say it."""
-
-    ITK = "itk"
-    LINEAR = "linear"
-    FIELD = "field"
-    WARP = "warp"
-    ANTS = "ants"
-    ELASTIX = "elastix"
-
-
 AsFormat = Annotated[
-    Format | None,
-    typer.Option("--format", help="Instead of what the name says; ants: OUT1Warp.nii.gz and OUT0GenericAffine.mat."),
+    str | None,
+    typer.Option(
+        "--format",
+        help="Instead of what the name says; ants: OUT1Warp.nii.gz and OUT0GenericAffine.mat.",
+        metavar=f"[{'|'.join(FORMATS)}]",
+    ),
 ]
 
 
@@ -79,7 +74,7 @@ def apply_command(  # noqa: PLR0913 - one parameter a flag
     transforms: Transforms,
     source: Annotated[
         Path,
-        typer.Option("--input", "-i", help="Image, labels, or points: csv, fcsv, mrk.json, vtk, vtp.", metavar="FILE"),
+        typer.Option("--input", "-i", help=f"Image, labels, or points: {', '.join(POINTS)}.", metavar="FILE"),
     ],
     output: OutputFile,
     reference: Reference = None,
@@ -183,7 +178,7 @@ def invert_command(
         from semreg import transforms as library
 
         inverted = library.invert(chain, grid)
-        files = library.write_chain(inverted.chain, output, grid, kind=kind_for(as_format))
+        files = library.write_chain(inverted.chain, output, grid, kind=as_format)
         quality = asdict(inverted.quality)
         mean, high, most = (quality[f"round_trip_{name}_mm"] for name in ("mean", "999", "max"))
         record = {"transform": str(transform), "files": [str(path) for path in files], "quality": quality}
@@ -254,9 +249,7 @@ def files_of(transforms: Sequence[Path]) -> list[Path]:
     return [chosen(path)[0] for path in transforms]
 
 
-def write(
-    paths: Sequence[Path], output: Path, how: tuple[Path | None, Format | None, Beyond], messages: Messages
-) -> None:
+def write(paths: Sequence[Path], output: Path, how: tuple[Path | None, str | None, Beyond], messages: Messages) -> None:
     """Read, join, write, and show what was written; ``how``: on which grid, as what, and what is beyond a field."""
     reference, as_format, outside = how
     check_name(output, as_format)
@@ -264,7 +257,7 @@ def write(
     chain, grid = read(paths), grid_of(reference)
     from semreg.transforms import Outside, write_chain
 
-    files = write_chain(chain, output, grid, kind=kind_for(as_format), outside=Outside(outside.value))
+    files = write_chain(chain, output, grid, kind=as_format, outside=Outside(outside.value))
     rows = [("direction", "points of the fixed image to the moving image"), ("files", ", ".join(map(str, files)))]
     show({}, rows, messages)
 
@@ -391,19 +384,14 @@ def grid_of(reference: Path | None) -> Grid | None:
     return None if reference is None else read_grid(reference)
 
 
-def kind_for(as_format: Format | None) -> Any:
-    """The library's name of a format."""
-    from semreg.transforms import Kind
-
-    return None if as_format is None else Kind(as_format.value)
-
-
-def check_name(output: Path, as_format: Format | None) -> None:
+def check_name(output: Path, as_format: str | None) -> None:
     """Refuse what is no name of a transform before anything is computed (OutputError)."""
     from semreg.transforms import kind_of
 
     if as_format is None:
         kind_of(output)
+    else:
+        FORMATS.check(as_format, "--format")
     check_folder_of(output)
 
 

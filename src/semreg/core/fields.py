@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from semreg.core import kernels
 from semreg.core.geometry import AxisOrder, Grid, Matrix, index_map, reorder
 from semreg.core.inversion import at_face, displacement, undo
 from semreg.core.sampling import (
@@ -153,11 +154,7 @@ class Field:
         """First this field, then ``other``: u(p) = this(p) + other(p + this(p)), on this field's grid."""
         to_other = index_map(self.grid, other.grid)
         back = index_map(other.grid, self.grid)
-        result = torch.empty_like(self.vox)
-        for part in slabs(self.grid.shape, SLAB_POINTS):
-            more = sample(other.vox, transform_index(to_other, self.index(part)))
-            result[:, part] = self.vox[:, part] + apply_linear(back, more)
-        return Field(result, self.grid)
+        return Field(kernels.compose(self.vox, other.vox, to_other, back), self.grid)
 
     def inverse(self, grid: Grid | None = None, *, iterations: int = 30) -> Field:
         """The inverse v on ``grid`` (its own by default): v(p) + u(p + v(p)) = 0, in about ``iterations`` steps.
@@ -266,36 +263,7 @@ def jacobian_determinant(field: Field) -> Tensor:
     Central differences, with border values continued, as ``itk::DisplacementFieldJacobianDeterminantFilter``.
     An axis of one voxel counts as unchanging.
     """
-    result = torch.empty_like(field.vox[0])
-    count = field.grid.shape[0]
-    for part in slabs(field.grid.shape, SLAB_POINTS // 8):
-        padded = slice(max(part.start - 1, 0), min(part.stop + 1, count))
-        values = central_determinant(field.vox[:, padded])
-        result[part] = values[part.start - padded.start :][: part.stop - part.start]
-    return result
-
-
-def central_determinant(vox: Tensor) -> Tensor:
-    """The determinant of vectors in voxels by central differences, (D, *S) → (*S); ``jacobian_determinant`` at once."""
-    n = vox.shape[0]
-    rows = [[_central_difference(vox[i], axis) for axis in range(n)] for i in range(n)]
-    for i in range(n):
-        rows[i][i] += 1
-    if n == 2:
-        return rows[0][0] * rows[1][1] - rows[0][1] * rows[1][0]
-    (a, b, c), (d, e, f), (g, h, i_) = rows
-    return a * (e * i_ - f * h) - b * (d * i_ - f * g) + c * (d * h - e * g)
-
-
-def _central_difference(x: Tensor, axis: int) -> Tensor:
-    n = x.shape[axis]
-    if n == 1:
-        return torch.zeros_like(x)
-    result = torch.empty_like(x)
-    torch.sub(x.narrow(axis, 2, n - 2), x.narrow(axis, 0, n - 2), out=result.narrow(axis, 1, n - 2))
-    torch.sub(x.narrow(axis, 1, 1), x.narrow(axis, 0, 1), out=result.narrow(axis, 0, 1))
-    torch.sub(x.narrow(axis, n - 1, 1), x.narrow(axis, n - 2, 1), out=result.narrow(axis, n - 1, 1))
-    return result.mul_(0.5)
+    return kernels.jacobian_determinant(field.vox)
 
 
 def apply_linear(matrix: Matrix, vectors: Tensor) -> Tensor:

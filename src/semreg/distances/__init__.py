@@ -1,38 +1,9 @@
 """Distances between features: lower is better, differentiable, with weights. Knows nothing of mm.
 
-Features are (P, C), samples by channels.
+A distance is one function, its value from samples (P, C); ``table`` names all of them, ``contract`` says what else a
+distance may bring. Importing this imports no torch.
 """
 
-from semreg.distances.contract import Distance, Shape, Slope
-from semreg.distances.correlation import FLAT, RADIUS, lncc, ncc
-from semreg.distances.samples import (
-    DAMPING,
-    SMALL,
-    cosine,
-    dice,
-    dotproduct,
-    l1,
-    l1cosine,
-    l2,
-)
-from semreg.distances.table import DISTANCES, lncc_of
+from semreg.distances.table import DISTANCES
 
-__all__ = [
-    "DAMPING",
-    "DISTANCES",
-    "FLAT",
-    "RADIUS",
-    "SMALL",
-    "Distance",
-    "Shape",
-    "Slope",
-    "cosine",
-    "dice",
-    "dotproduct",
-    "l1",
-    "l1cosine",
-    "l2",
-    "lncc",
-    "lncc_of",
-    "ncc",
-]
+__all__ = ["DISTANCES"]

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from semreg.core.sampling import smooth
-from semreg.distances.contract import Shape
+from semreg.distances.contract import Distance, Shape, flat, pointwise
+from semreg.distances.derived import total_weight
+from semreg.distances.differences import l2_cost
 from semreg.distances.samples import SMALL, mean_over
-from semreg.errors import ConfigError
+from semreg.distances.scales import no_correlation, variances
+from semreg.errors import ConfigError, GeometryError
 
 RADIUS = 2
 """LNCC: half width of the window in voxels where nothing else is said."""
 FLAT = 1e-5
 """LNCC: a local variance well below this share of the whole image's is rounding or noise and does not count."""
+FEWEST = 3
+"""LNCC at scattered points: points that a cell must hold to count; two always correlate."""
 
 
 def ncc(fixed: Tensor, moving: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -98,3 +105,75 @@ def standardised(x: Tensor, weight: Tensor | None) -> Tensor:
     """``x`` (C, *S) with mean 0 and variance 1 in each channel."""
     centred = without_mean(x, weight)
     return centred / (global_mean(centred.square(), weight) + SMALL**2).sqrt()
+
+
+def correlation_cost(near: Tensor, far: Tensor, buffer: Tensor) -> Tensor:
+    """Of standardised channels: their mean over the samples is 1 − correlation."""
+    return l2_cost(near, far, buffer).div_(2 * len(near))
+
+
+def ncc_curvature(fixed: Tensor, weight: Tensor | None) -> float:
+    """Of ½ d² / variance, averaged over the channels."""
+    return 1 / (
+        total_weight(fixed, weight) * fixed.shape[1] * float(variances(fixed, weight).mean().clamp(min=SMALL**2))
+    )
+
+
+def lncc_curvature(fixed: Tensor, weight: Tensor | None, shape: Shape | None = None, radius: int = RADIUS) -> float:
+    """The same with the variance within windows."""
+    mask = None if weight is None else on_grid(weight[:, None], shape)
+    centred = without_mean(on_grid(fixed, shape), mask)
+    local = local_mean(centred.square(), mask, radius) - local_mean(centred, mask, radius).square()
+    variance = float(global_mean(local, mask).mean().clamp(min=SMALL**2))
+    return 1 / (total_weight(fixed, weight) * fixed.shape[1] * variance)
+
+
+def scattered_lncc(fixed: Tensor, moving: Tensor, cell: Tensor) -> Tensor:
+    """1 − normalised cross-correlation within cells, mean over the channels and the points; 0 for equal features.
+
+    Features (M, C), ``cell`` (M,) the number of each point's cell. As ``distances.lncc`` it takes the correlation and
+    not its square (Avants et al., Medical Image Analysis 2008), and variances well below a small share of that of all
+    points as flat: where both are flat the distance is 0, where only one is, 1. Cells of fewer than three points do not
+    count. Raises GeometryError where no cell counts.
+    """
+    counts = torch.bincount(cell)
+    counted = counts >= FEWEST
+    if not bool(counted.any()):
+        raise GeometryError(
+            f"expected {FEWEST} sample points or more in some cell for the distance lncc, got {len(cell)} points too "
+            "far apart: take more points, or choose ncc"
+        )
+    size = counts.clamp(min=1).to(fixed.dtype)[:, None]
+
+    def mean(x: Tensor) -> Tensor:
+        return x.new_zeros((len(counts), x.shape[1])).index_add(0, cell, x) / size
+
+    f, m = fixed - fixed.mean(0), moving - moving.mean(0)
+    flat_fixed, flat_moving = FLAT * f.square().mean(0) + SMALL**2, FLAT * m.square().mean(0) + SMALL**2
+    mean_fixed, mean_moving = mean(f), mean(m)
+    covariance = mean(f * m) - mean_fixed * mean_moving + (flat_fixed * flat_moving).sqrt()
+    variance_fixed = (mean(f.square()) - mean_fixed.square()).clamp(min=0) + flat_fixed
+    variance_moving = (mean(m.square()) - mean_moving.square()).clamp(min=0) + flat_moving
+    correlation = covariance / (variance_fixed * variance_moving).sqrt()
+    share = (counts * counted).to(fixed.dtype)
+    return ((1 - correlation.mean(1)) * share).sum() / share.sum()
+
+
+def lncc_of(radius: int) -> Distance:
+    """LNCC in windows of ``2 radius + 1`` voxels an axis."""
+    return Distance.of(
+        partial(lncc, radius=radius),
+        scale=no_correlation,
+        curvature=partial(lncc_curvature, radius=radius),
+        embed=partial(locally_standardised, radius=radius),
+        cost=correlation_cost,
+        windows=lncc_of,
+        in_cells=scattered_lncc,
+    )
+
+
+NCC = Distance.of(
+    pointwise(ncc), scale=no_correlation, curvature=flat(ncc_curvature), embed=standardised, cost=correlation_cost
+)
+
+LNCC = lncc_of(RADIUS)

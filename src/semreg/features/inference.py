@@ -16,8 +16,9 @@ import torch
 from semreg.core.fields import Layer, Volume
 from semreg.core.geometry import Grid
 from semreg.errors import ConfigError, ModelContractError, ModelError
-from semreg.features.catalogue import BUILT_IN, default_folder, locate
+from semreg.features.catalogue import default_folder, locate
 from semreg.features.contract import Descriptor, DescriptorSpec, Network
+from semreg.features.descriptors import DESCRIPTORS
 from semreg.features.extract import Extractor, describe, segment
 from semreg.features.models import Choice, folders_of, is_file_name, resolve_model
 from semreg.io.bridge import to_volume
@@ -124,7 +125,7 @@ def load(model: Any, dimension: int, options: Options) -> Descriptor | Network:
 def load_checked(model: str | Path, options: Options) -> tuple[Network, torch.device]:
     """The network in a file or of a name from the catalogue, and its device; ModelError for what is built in."""
     device = choose_device(options.device)
-    if str(model) in BUILT_IN:
+    if str(model) in DESCRIPTORS:
         raise ModelError(f"expected the file of a network or its name, got {model}, which is built in: nothing to load")
     return load(model, 3, options), device  # type: ignore[return-value]
 
@@ -186,7 +187,7 @@ def last_output(network: AnyModel) -> AnyModel:
 
 def file_of(model: str | Path, folders: Sequence[str | Path] = ()) -> Path | None:
     """The file that a name or a path stands for; None for what is built in. Raises ModelNotFoundError, ModelError."""
-    if str(model) in BUILT_IN:
+    if str(model) in DESCRIPTORS:
         return None
     return Path(model) if is_file_name(model) else locate(str(model), [*folders, default_folder()])
 

@@ -13,7 +13,7 @@ from semreg.errors import ModelContractError, ModelError
 from semreg.features.catalogue.entries import find
 from semreg.features.catalogue.folders import default_folder, locate
 from semreg.features.contract import Descriptor, DescriptorSpec, ModelSpec, Network
-from semreg.features.descriptors import Intensity, MindSSC
+from semreg.features.descriptors import DESCRIPTORS
 from semreg.features.networks import as_network, load_network, read_spec
 from semreg.settings import override
 
@@ -25,33 +25,31 @@ class Choice:
     """What is asked of a model beside its name."""
 
     spec: tuple[str, ...] = ()
-    """Values of its description that are to be others, as ``name=value``."""
+    """Values of its description that are to be others, as ``name=value``; of a descriptor its parameters."""
     layers: tuple[int, ...] | None = None
     """Outputs to keep; None: those its description keeps."""
     folders: tuple[str | Path, ...] = ()
     """Where fetched models lie, before the default folder."""
     dimension: int = 3
     """Of the image, for the built-in descriptors."""
-    radius: int = 1
-    """MIND: half width of the compared patches, voxels."""
-    dilation: int = 2
-    """MIND: distance of the compared neighbours, voxels."""
 
 
 def resolve_model(model: Any, choice: Choice, device: torch.device | str = "cpu") -> Descriptor | Network:
     """The model that ``model`` stands for, ready to be called on ``device``.
 
-    ``mind``, ``intensity``, the path of a file, a name from the catalogue, a ``torch.nn.Module`` or another callable.
+    A name of ``DESCRIPTORS`` such as ``mind``, the path of a file, a name from the catalogue, a ``torch.nn.Module`` or
+    another callable.
     Raises ModelNotFoundError, ModelError, ModelContractError and ConfigError.
     """
-    if model == "mind":
-        _nothing_else(model, choice)
-        return MindSSC(choice.dimension, choice.radius, choice.dilation)
-    if model == "intensity":
-        _nothing_else(model, choice)
-        return Intensity(choice.dimension)
+    if isinstance(model, str) and model in DESCRIPTORS:
+        _no_layers(model, choice)
+        return DESCRIPTORS[model].of(model, choice.dimension, choice.spec)
     if is_descriptor(model):
-        _nothing_else(model.spec.name, choice)
+        _no_layers(model.spec.name, choice)
+        if choice.spec:
+            raise ModelError(
+                f"expected no description for {model.spec.name}, a formula, got {', '.join(choice.spec)}: leave it out"
+            )
         return model
     network = _network(model, choice, device)
     shortened = getattr(network, "layers", None) is not None
@@ -112,12 +110,9 @@ def _changed(spec: ModelSpec, assignments: Sequence[str]) -> ModelSpec:
     return spec
 
 
-def _nothing_else(model: str, choice: Choice) -> None:
-    if choice.spec or choice.layers not in (None, (0,), (-1,)):
-        given = list(choice.spec)
-        if choice.layers is not None:
-            given.append(f"layers {', '.join(map(str, choice.layers))}")
+def _no_layers(model: str, choice: Choice) -> None:
+    if choice.layers not in (None, (0,), (-1,)):
         raise ModelError(
-            f"expected no layers and no description for {model}, which is built in, got {', '.join(given)}: leave them "
-            "out"
+            f"expected no layers for {model}, which has one output, got {', '.join(map(str, choice.layers or ()))}: "
+            "leave them out"
         )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from semreg.core.fields import Layer, Volume
-from semreg.distances import SMALL
+from semreg.distances.samples import SMALL
 from semreg.errors import ConfigError, ModelContractError
 
 CHUNK = 1 << 16

@@ -16,7 +16,7 @@ from torch import Tensor
 from semreg.core.fields import Field, Layer, Volume, warp
 from semreg.core.geometry import Grid, Matrix, covering_grid
 from semreg.core.sampling import base_index, transform_index
-from semreg.features.descriptors import MindSSC
+from semreg.features.descriptors.mind import MindSSC
 from semreg.features.extract import describe
 from semreg.preprocess.image_pair import Cleaned
 

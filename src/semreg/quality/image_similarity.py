@@ -15,7 +15,7 @@ from torch import Tensor
 from semreg.core.fields import Field, Volume, warp
 from semreg.core.sampling import SLAB_POINTS, slabs
 from semreg.features.contract import FeatureMap, IntensityStats
-from semreg.features.descriptors import MindSSC
+from semreg.features.descriptors.mind import MindSSC
 from semreg.features.inputs import stats_of
 from semreg.quality.config import EvaluationConfig
 

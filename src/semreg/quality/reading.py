@@ -17,8 +17,6 @@ from semreg.errors import ConfigError, GeometryError, ImageError
 from semreg.transforms import read_points
 from semreg.transforms.pointwise import Points
 
-NAME_COLUMNS = ("name", "label", "id")
-"""Columns of a table of points that may hold their names, the first one that is there counts."""
 NUMBER_COLUMNS = ("label", "index", "value", "id", "number")
 """Columns of a table of labels that may hold the numbers."""
 
@@ -144,48 +142,17 @@ def locate(name: str, folder: Path) -> Path:
 
 def _pair(fixed: Path, moving: Path, ras: bool) -> Landmarks:
     """The points of two files that belong together; "" for a point without a name."""
-    first, second = read_points(fixed, ras=ras).points.T, read_points(moving, ras=ras).points.T
+    files = read_points(fixed, ras=ras), read_points(moving, ras=ras)
+    first, second = (file.points.T for file in files)
     if len(first) != len(second):
         raise GeometryError(
             f"expected as many points in {fixed} as in {moving}, got {len(first)} and {len(second)}: "
             "the n-th point of one must correspond to the n-th of the other"
         )
-    names, others = point_names(fixed, len(first)), point_names(moving, len(first))
+    names, others = (list(file.names) or [""] * len(first) for file in files)
     if names != others and sorted(names) == sorted(others) and len(set(names)) == len(names):
         second = second[[others.index(name) for name in names]]
     return Landmarks(first, second, tuple(names))
-
-
-def point_names(path: Path, count: int) -> list[str]:
-    """The names that a file gives its ``count`` points, "" where it gives none; of FCSV and MRK.JSON the labels."""
-    suffix, found = path.suffix.lower(), list[str]()
-    if suffix == ".csv":
-        rows = _table(path)
-        titles = [title.strip().lower() for title in rows[0]]
-        column = next((titles.index(name) for name in NAME_COLUMNS if name in titles), None)
-        found = [] if column is None else [row[column].strip() if len(row) > column else "" for row in rows[1:]]
-    elif suffix == ".fcsv":
-        found = _fcsv_names(path)
-    elif suffix == ".json":
-        markups = json.loads(path.read_text(encoding="utf-8-sig"))["markups"]
-        points = [point for markup in markups for point in markup.get("controlPoints") or [] if point.get("position")]
-        found = [str(point.get("label") or "") for point in points]
-    return found if len(found) == count else [""] * count
-
-
-def _fcsv_names(path: Path) -> list[str]:
-    """The column ``label``; files without a line that names the columns have none."""
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
-    columns: list[str] = []
-    for line in lines:
-        name, _, value = line.lstrip("#").partition("=")
-        if line.startswith("#") and name.strip().lower() == "columns":
-            columns = [each.strip().lower() for each in value.split(",")]
-    if "label" not in columns:
-        return []
-    rows = csv.reader([line for line in lines if line.strip() and not line.startswith("#")])
-    place = columns.index("label")
-    return [row[place].strip() if len(row) > place else "" for row in rows]
 
 
 def _table(path: Path) -> list[list[str]]:

@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from semreg.core.fields import Field, Layer
-from semreg.registration.dense.coarse import Extended, cost_volume, coupled_convex, window
+from semreg.core.kernels import Costs, Extended, cost_volume
+from semreg.distances.differences import l2_cost
+from semreg.registration.dense.coarse import coupled_convex, window
 
 HALF_WIDTH = 3
 """Half width of the search window in nodes: further than that counts as that far."""
@@ -49,7 +51,8 @@ def search_again(fixed: Layer, moving: Layer, field: Field) -> Residual | None:
     candidates = window(widths)
     candidates = candidates[candidates.square().sum(1) <= (HALF_WIDTH + 0.5) ** 2]  # as far in every direction
     here = Extended(near.features.data, _weight(near), (0,) * nodes.dimension)
-    cost = cost_volume(here, _grown(far, widths), candidates, SMOOTHING[nodes.dimension])
+    how = Costs(compare=l2_cost, smoothing=SMOOTHING[nodes.dimension])
+    cost = cost_volume(here, _grown(far, widths), candidates, how)
     counts = (_weight(near) * _weight(far))[0].flatten() > COUNTED
     if not bool(counts.any()):
         return None

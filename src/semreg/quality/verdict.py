@@ -1,4 +1,4 @@
-"""From evidence to a verdict: each gate passes, asks for a person's look, or fails. Measures nothing."""
+"""From evidence to a verdict: each check passes, asks for a person's look, or fails. Measures nothing."""
 
 from __future__ import annotations
 
@@ -8,28 +8,18 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from semreg.config import GateConfig
+from semreg.quality.checks import CHECKS, NOT_FINITE, Check, Known, Values, part
 from semreg.quality.evidence import Evidence
-from semreg.quality.messages import sentence_of, title_of
 
 if TYPE_CHECKING:
     from semreg.quality.result import Evaluation
 
 Level: TypeAlias = Literal["PASS", "LOOK", "FAIL"]
-Known: TypeAlias = Mapping[str, Any] | None
 
 LEVELS: tuple[Level, ...] = ("PASS", "LOOK", "FAIL")
 """From the best to the worst."""
-FALLING = ("overlap", "match", "gain", "labels")
-"""Gates whose value must be high."""
-LANDMARKS = {"landmarks": "mean", "landmark_p95": "p95", "landmark_maximum": "maximum"}
-"""Gates that compare landmark errors before and after, and what of them."""
-UNITS = {
-    "scale": "×", "residual": "mm", "uncertainty": "mm", "consistency": "mm", "labels": "Dice", "doubts": "",
-}  # fmt: skip
 FEW_VOXELS = 12
 """Working voxels an axis; where less is seen in both images, a search says too little to fail a result."""
-IN_VOXELS = ("residual", "uncertainty", "consistency")
-"""Gates whose thresholds are in working voxels."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +64,9 @@ def judge(
     evidence: Evidence,
     *,
     config: GateConfig | None = None,
-    evaluation: Evaluation | Known = None,
-    uncertainty: Known = None,
-    record: Known = None,
+    evaluation: Evaluation | Values = None,
+    uncertainty: Values = None,
+    record: Values = None,
 ) -> Verdict:
     """The verdict on a result from what was measured of it, and from what else is known.
 
@@ -87,132 +77,46 @@ def judge(
     config = config or GateConfig()
     if evaluation is not None and not isinstance(evaluation, Mapping):
         evaluation = evaluation.to_dict()
-    uncertainty = _part(record, "uncertainty") if uncertainty is None else uncertainty
-    values = _measured(evidence) | _known(evidence, evaluation, uncertainty, record)
-    gates = [_finite(evidence)]
-    for name, value in values.items():
-        look, fail = getattr(config, name)
-        factor = evidence.voxel_mm if name in IN_VOXELS else 1.0
-        sides = _sides(evaluation, name)
-        gates.append(_gate(name, value, (look * factor, fail * factor), evidence, sides))
-    return Verdict((*gates, _doubts(record)))
+    uncertainty = part(record, "uncertainty") if uncertainty is None else uncertainty
+    known = Known(evidence, evaluation, uncertainty, record)
+    return Verdict(tuple(_gate(check, known, config) for check in CHECKS))
 
 
-def _sides(evaluation: Known, name: str) -> tuple[float, float]:
-    """What the evaluation has of a gate before and after."""
-    measure = LANDMARKS.get(name, "dice")
-    table = _part(evaluation, "landmarks") if name in LANDMARKS else _part(_part(evaluation, name), "mean")
-    before, after = (_number(_part(table, when), measure) for when in ("before", "after"))
-    return before or 0.0, after or 0.0
-
-
-def _gate(
-    name: str, value: float | None, limits: tuple[float, float], evidence: Evidence, sides: tuple[float, float]
-) -> Gate:
-    look, fail = limits
-    falling = name in FALLING
+def _gate(check: Check, known: Known, config: GateConfig) -> Gate:
+    look, fail = getattr(config, check.name) if check.limits is None else check.limits
+    factor = known.evidence.voxel_mm if check.in_voxels else 1.0
+    look, fail = look * factor, None if fail is None else fail * factor
+    value = check.value(known)
     value = None if value is None or math.isnan(value) else value
-    level: Level | None = None
-    if value is not None:
-        beyond = [value < limit if falling else value > limit for limit in (fail, look)]
-        level = "FAIL" if beyond[0] else "LOOK" if beyond[1] else "PASS"
-    elif name == "match" and evidence.overlap:
-        level = "LOOK"  # nothing was compared: nothing speaks for the result
-    few = evidence.seen_voxels is not None and evidence.seen_voxels < FEW_VOXELS
-    if level == "FAIL" and few and name in ("residual", "elsewhere"):
-        level = "LOOK"  # one step of the search is much of so small a place
+    level = _level(check, value, (look, fail), known.evidence)
     return Gate(
-        name, title_of(name), level, value, UNITS.get(name, "%"), look, fail, "higher" if falling else "lower",
-        sentence_of(name, level, value, evidence, sides),
-    )  # fmt: skip
+        check.name,
+        check.title,
+        level,
+        value,
+        check.unit,
+        look,
+        fail,
+        check.better,
+        _sentence(check, level, value, known),
+    )
 
 
-def _finite(evidence: Evidence) -> Gate:
-    """Whether the field has a value everywhere: without one nothing else is measured."""
-    value = 100 * evidence.field_missing
-    level: Level = "FAIL" if value > 0 else "PASS"
-    return Gate("finite", title_of("finite"), level, value, "%", 0.0, 0.0, "lower",
-                sentence_of("finite", level, value, evidence))  # fmt: skip
+def _level(check: Check, value: float | None, limits: tuple[float, float | None], evidence: Evidence) -> Level | None:
+    if value is None:
+        # nothing was compared: nothing speaks for the result
+        return "LOOK" if check.name == "match" and evidence.overlap else None
+    sign = -1 if check.better == "higher" else 1
+    beyond = [limit is not None and sign * value > sign * limit for limit in limits]
+    few = evidence.seen_voxels is not None and evidence.seen_voxels < FEW_VOXELS
+    if beyond[1] and not (few and check.by_search):
+        return "FAIL"
+    return "LOOK" if beyond[0] or beyond[1] else "PASS"
 
 
-def _doubts(record: Known) -> Gate:
-    """What the alignment says against itself."""
-    alignment = _part(record, "alignment")
-    found = alignment.get("doubts") if alignment else None
-    title = title_of("doubts")
-    if found is None:
-        return Gate(
-            "doubts", title, None, None, "", 0.0, None, "lower", "No alignment was looked for, or none is known."
-        )
-    level: Level = "LOOK" if found else "PASS"
-    said = f"The alignment is in doubt: {'; '.join(found)}." if found else "The alignment raised no doubt."
-    return Gate("doubts", title, level, float(len(found)), "", 0.0, None, "lower", said)
-
-
-def _measured(evidence: Evidence) -> dict[str, float | None]:
-    """The values of the gates that need both images and the field only, in their units."""
-    e = evidence
-    both = e.match is not None and e.match_before is not None
-    return {
-        "missing": _percent(e.missing),
-        "overlap": _percent(e.overlap),
-        "folding": _percent(e.folded_share),
-        "volume": _percent(e.volume_share),
-        "tears": _percent(e.tear_share),
-        "scale": e.scale,
-        "bending": None if e.bending_mm is None else 100 * e.bending_mm / e.diagonal_mm,
-        "match": _percent(e.match),
-        "gain": 100 * (e.match - e.match_before) if both else None,  # type: ignore[operator]
-        "residual": e.residual_mm,
-        "mismatch": _percent(e.mismatch),
-        "unfinished": None if e.unfinished is None else 100 * abs(e.unfinished),
-        "elsewhere": _ratio(e.shift_match),
-        "mirror": _ratio(e.mirror_match),
-    }
-
-
-def _known(evidence: Evidence, evaluation: Known, uncertainty: Known, record: Known) -> dict[str, float | None]:
-    """The values of the gates that need more than that."""
-    inverse = _part(evaluation, "consistency") or _part(_part(record, "inverse"), "consistency")
-    errors = _part(inverse, "fixed")
-    points, labels = _part(evaluation, "landmarks"), _part(_part(evaluation, "labels"), "mean")
-    dice = [_number(_part(labels, when), "dice") for when in ("before", "after")]
-    rose = None if dice[0] is None or dice[1] is None else dice[1] - dice[0]
-    return {
-        "uncertainty": _number(uncertainty, "median_mm"),
-        "consistency": _number(errors, "mean_mm"),
-        **{name: _rise(points, measure, evidence.spacing_mm) for name, measure in LANDMARKS.items()},
-        "landmark_worse": _worse(points, evidence.spacing_mm),
-        "labels": rose,
-    }
-
-
-def _rise(landmarks: Any, measure: str, voxel_mm: float) -> float | None:
-    """An error after in percent of that before, which counts as at least a voxel: points are not marked better."""
-    before, after = (_number(_part(landmarks, when), measure) for when in ("before", "after"))
-    return None if before is None or after is None else 100 * after / max(before, voxel_mm)
-
-
-def _worse(landmarks: Any, voxel_mm: float) -> float | None:
-    """The share of the landmarks whose error rose by more than a voxel, in percent."""
-    points = _part(landmarks, "points") or ()
-    rises = [float(point["after"]) - float(point["before"]) for point in points]
-    return 100 * sum(rise > voxel_mm for rise in rises) / len(rises) if rises else None
-
-
-def _part(mapping: Any, name: str) -> Any:
-    return mapping.get(name) if isinstance(mapping, Mapping) else None
-
-
-def _number(mapping: Any, name: str) -> float | None:
-    value = _part(mapping, name)
-    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
-
-
-def _percent(share: float | None) -> float | None:
-    return None if share is None else 100 * share
-
-
-def _ratio(pair: tuple[float, float] | None) -> float | None:
-    """The second in percent of the first, which counts as at least a hundredth: less is chance."""
-    return None if pair is None else 100 * pair[1] / max(pair[0], 0.01)
+def _sentence(check: Check, level: Level | None, value: float | None, known: Known) -> str:
+    """What a check found, or why nothing was measured."""
+    if value is None or level is None:
+        return NOT_FINITE if not check.beside and known.evidence.field_missing > 0 else check.missing
+    text = check.passed if level == "PASS" else check.stopped
+    return text.format(value=value, **check.words(known))

@@ -18,7 +18,7 @@ from semreg.config import AlignConfig, RegistrationConfig
 from semreg.core.fields import Field, Layer, Volume, warp
 from semreg.core.geometry import Matrix, covering_grid
 from semreg.errors import ConfigError, GeometryError
-from semreg.features.descriptors import MindSSC
+from semreg.features.descriptors.mind import MindSSC
 from semreg.features.extract import describe
 from semreg.io.bridge import field_of_transform, is_linear, matrix_of, transform_of
 from semreg.preprocess.body import content_mask

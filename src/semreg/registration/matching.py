@@ -73,8 +73,6 @@ def resolve_models(
             layers=entry.layers,
             folders=given.folders,
             dimension=dimension,
-            radius=config.features.radius,
-            dilation=config.features.dilation,
         )
         found = resolve_model(model, choice, device)
         if is_descriptor(found):

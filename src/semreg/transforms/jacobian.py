@@ -14,7 +14,7 @@ from semreg.errors import GeometryError
 from semreg.io.bridge import matrix_of
 from semreg.transforms.chain import Chain
 from semreg.transforms.domain import Outside
-from semreg.transforms.formats import field_of
+from semreg.transforms.formats.displacement import field_of
 
 PERCENTILES = (1.0, 50.0, 99.0)
 SMALLEST = 1e-6

@@ -10,7 +10,7 @@ from typing import Any
 from semreg.errors import ConfigError, GeometryError
 from semreg.io import files
 from semreg.transforms.chain import Chain
-from semreg.transforms.elastix import is_elastix, read_elastix
+from semreg.transforms.formats import FORMATS
 from semreg.transforms.several import check_one, chosen, read_numbered
 
 
@@ -41,9 +41,10 @@ def _transforms(path: Path) -> list[Any]:
     path, number = chosen(path)
     if number is not None:
         return [read_numbered(path, number)]
-    if path.is_file() and is_elastix(path):
-        return read_elastix(path, files.read_transform)
     if path.is_file():
+        for known in FORMATS.values():
+            if known.recognises is not None and known.read is not None and known.recognises(path):
+                return known.read(path)
         check_one(path)
     try:
         transform = files.read_transform(path)

@@ -3,9 +3,9 @@
 Only ``fetch`` opens a connection, and only when it is called. Knows nothing of networks at work.
 """
 
-from semreg.features.catalogue.entries import BUILT_IN, Entry, entries, find
+from semreg.features.catalogue.entries import Entry, entries, find
 from semreg.features.catalogue.fetch import Fetched, fetch
 from semreg.features.catalogue.folders import default_folder, locate
 from semreg.features.catalogue.lock import LOCK_FILE
 
-__all__ = ["BUILT_IN", "LOCK_FILE", "Entry", "Fetched", "default_folder", "entries", "fetch", "find", "locate"]
+__all__ = ["LOCK_FILE", "Entry", "Fetched", "default_folder", "entries", "fetch", "find", "locate"]

@@ -14,16 +14,11 @@ from typing import Literal
 
 from semreg.errors import ModelError, ModelNotFoundError
 from semreg.features.contract import ModelSpec, Normalisation
+from semreg.features.descriptors import DESCRIPTORS
 
 ZOO = "VBoussot/impact-torchscript-models"
 PINNED = "47ffad660e67cebbac8d74aecf0fa181c5dac042"
 """The revision of the zoo that holds one file a network; KonfAI's registration reads the same one."""
-
-BUILT_IN = {
-    "mind": "MIND-SSC, a formula: images of the same or of different modality",
-    "intensity": "the image itself: images of the same modality",
-}
-"""Models without a file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +55,7 @@ def find(name: str) -> Entry:
     Raises ModelNotFoundError with the nearest name, and ModelError for a model that is built in and has no file.
     """
     wanted = name.lower()
-    if wanted in BUILT_IN:
+    if wanted in DESCRIPTORS:
         raise ModelError(f"expected a model that has a file, got {name!r}, which is built in: use it by its name")
     for entry in _entries():
         if wanted in (entry.name, entry.path.lower()):

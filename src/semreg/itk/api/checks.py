@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from numbers import Integral, Real
 from typing import Any, TypeAlias
 
+from semreg.distances import DISTANCES
 from semreg.errors import ConfigError
 from semreg.runtime.devices import choose_device
 
 Check: TypeAlias = Callable[[str, Any], Any]
 """From the name of an option and what came to what is kept; raises ConfigError or TypeError."""
 
-DISTANCES: Mapping[str, str] = {
-    name.lower(): name for name in ("L1", "L2", "NCC", "LNCC", "Cosine", "L1Cosine", "DotProduct", "Dice")
-}
-"""The core's names of distances, and those of the scripts."""
+
+def distances() -> dict[str, str]:
+    """The core's names of distances, and those of the scripts."""
+    return {name: row.itk_name or name for name, row in DISTANCES.rows.items()}
 
 
 def refusal(name: str, expected: str, got: Any) -> ConfigError:
@@ -92,7 +93,9 @@ def one_of(*words: str) -> Check:
     return check
 
 
-distance = one_of(*DISTANCES.values())
+def distance(name: str, value: Any) -> str:
+    """A distance, by the name it has in scripts."""
+    return str(one_of(*distances().values())(name, value))
 
 
 def listed(item: Check) -> Check:

@@ -17,7 +17,8 @@ import torch
 from semreg.config import ModelConfig, RegistrationConfig
 from semreg.errors import ConfigError, ModelNotFoundError
 from semreg.features.agreement import sample
-from semreg.features.catalogue.entries import BUILT_IN, find
+from semreg.features.catalogue.entries import find
+from semreg.features.descriptors import DESCRIPTORS
 from semreg.features.extract import Extractor
 from semreg.features.loaded import LoadedNetwork
 from semreg.features.models import is_file_name
@@ -39,7 +40,7 @@ NORMALISATIONS: dict[str, Normalise] = {"none": "none", "l2": "unit", "unit": "u
 def _model_path(name: str, value: Any) -> str:
     """A file that exists, a built-in model or a name from the catalogue (ModelNotFoundError); empty: none yet."""
     path = str(value) if isinstance(value, Path) else checks.text(name, value)
-    if path in ("", *BUILT_IN):
+    if path in ("", *DESCRIPTORS):
         return path
     if not is_file_name(path):
         find(path)
@@ -185,7 +186,7 @@ class ImpactModelConfiguration(ITKObject):
     @property
     def built_in(self) -> bool:
         """Whether it names a formula and not a network."""
-        return self._values["ModelPath"] in BUILT_IN
+        return self._values["ModelPath"] in DESCRIPTORS
 
     @property
     def layers(self) -> tuple[int, ...] | None:

@@ -235,7 +235,7 @@ def _entries(
 
 
 def _core_distance(name: str) -> Any:
-    return next(core for core, there in checks.DISTANCES.items() if there == name)
+    return next(core for core, there in checks.distances().items() if there == name)
 
 
 def _pairing(

@@ -123,8 +123,7 @@ def _joint_values(source: Source, batch: Batch) -> dict[int, Tensor]:
 
 
 def _joint(source: Source, batch: Batch, number: int, features: Tensor) -> Tensor:
-    name = source.terms[number].distance
-    return joint(name, batch.fixed[number], features, batch.cell if name == "lncc" else None)
+    return joint(source.terms[number].distance, batch.fixed[number], features, batch.cell)
 
 
 def _parts(count: int, size: int) -> Iterator[slice]:

@@ -1,7 +1,7 @@
 """Distances of features at scattered points: means over the channels and the points. Knows no images.
 
-The formulas are those of ``semreg.distances`` but for LNCC, whose windows need a grid: here they are the cells of a
-lattice over the points. Everything is computed in double precision, whatever the features are stored in.
+The formulas are those of ``semreg.distances``; windows, which need a grid there, are here the cells of a lattice over
+the points. Everything is computed in double precision, whatever the features are stored in.
 """
 
 from __future__ import annotations
@@ -15,21 +15,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from semreg.distances import DISTANCES, FLAT, SMALL
-from semreg.errors import GeometryError
+from semreg.distances import DISTANCES
 
 Points: TypeAlias = npt.NDArray[np.float64]
 
-SUMMED = ("l1", "l2", "dotproduct")
-"""Distances that ``distances`` sums over the channels."""
 PER_CELL = 27
-"""LNCC: points that a cell holds on average, at least."""
-FEWEST = 3
-"""LNCC: points that a cell must hold to count; two always correlate."""
+"""Windows: points that a cell holds on average, at least."""
 FINEST = 1e-4
-"""LNCC: the smallest edge of a cell as a share of the longest one of the box of the points."""
+"""Windows: the smallest edge of a cell as a share of the longest one of the box of the points."""
 PRECISION = 1.05
-"""LNCC: to what factor the edge is found."""
+"""Windows: to what factor the edge is found."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +73,14 @@ def is_additive(name: str) -> bool:
     return DISTANCES[name].slope is not None
 
 
+def in_windows(name: str) -> bool:
+    """Whether the distance compares points with their neighbours, in cells."""
+    return DISTANCES[name].in_cells is not None
+
+
 def per_channel(name: str, channels: int) -> int:
     """What the distance of ``distances`` is divided by to be a mean over the channels."""
-    return channels if name in SUMMED else 1
+    return channels if DISTANCES[name].summed else 1
 
 
 def additive(name: str, fixed: Tensor, moving: Tensor, count: int) -> tuple[float, Tensor]:
@@ -94,37 +94,8 @@ def additive(name: str, fixed: Tensor, moving: Tensor, count: int) -> tuple[floa
 
 
 def joint(name: str, fixed: Tensor, moving: Tensor, cell: Tensor | None) -> Tensor:
-    """A distance that sees all points at once, features (M, C); ``cell`` (M,): the cells of the points, for LNCC."""
-    near, far = fixed.double(), moving.double()
-    return DISTANCES[name](near, far) if cell is None else scattered_lncc(near, far, cell)
-
-
-def scattered_lncc(fixed: Tensor, moving: Tensor, cell: Tensor) -> Tensor:
-    """1 − normalised cross-correlation within cells, mean over the channels and the points; 0 for equal features.
-
-    Features (M, C), ``cell`` (M,) the number of each point's cell. As ``distances.lncc`` it takes the correlation and
-    not its square (Avants et al., Medical Image Analysis 2008), and variances well below a small share of that of all
-    points as flat: where both are flat the distance is 0, where only one is, 1. Cells of fewer than three points do not
-    count. Raises GeometryError where no cell counts.
-    """
-    counts = torch.bincount(cell)
-    counted = counts >= FEWEST
-    if not bool(counted.any()):
-        raise GeometryError(
-            f"expected {FEWEST} sample points or more in some cell for the distance lncc, got {len(cell)} points too "
-            "far apart: take more points, or choose ncc"
-        )
-    size = counts.clamp(min=1).to(fixed.dtype)[:, None]
-
-    def mean(x: Tensor) -> Tensor:
-        return x.new_zeros((len(counts), x.shape[1])).index_add(0, cell, x) / size
-
-    f, m = fixed - fixed.mean(0), moving - moving.mean(0)
-    flat_fixed, flat_moving = FLAT * f.square().mean(0) + SMALL**2, FLAT * m.square().mean(0) + SMALL**2
-    mean_fixed, mean_moving = mean(f), mean(m)
-    covariance = mean(f * m) - mean_fixed * mean_moving + (flat_fixed * flat_moving).sqrt()
-    variance_fixed = (mean(f.square()) - mean_fixed.square()).clamp(min=0) + flat_fixed
-    variance_moving = (mean(m.square()) - mean_moving.square()).clamp(min=0) + flat_moving
-    correlation = covariance / (variance_fixed * variance_moving).sqrt()
-    share = (counts * counted).to(fixed.dtype)
-    return ((1 - correlation.mean(1)) * share).sum() / share.sum()
+    """A distance that sees all points at once, features (M, C); ``cell`` (M,): the cells of the points, its windows."""
+    near, far, distance = fixed.double(), moving.double(), DISTANCES[name]
+    if distance.in_cells is None or cell is None:
+        return distance(near, far)
+    return distance.in_cells(near, far, cell)

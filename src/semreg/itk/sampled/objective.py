@@ -21,7 +21,7 @@ from semreg.core.geometry import Grid, canonical_order, reorder
 from semreg.errors import ConfigError, DivergedError, GeometryError
 from semreg.itk.sampled.comparison import Batch, Source, derivative, losses
 from semreg.itk.sampled.config import SampledConfig
-from semreg.itk.sampled.distances import Points, lattice_of, per_channel
+from semreg.itk.sampled.distances import Points, in_windows, lattice_of, per_channel
 from semreg.itk.sampled.jacobian import PatchFeatures
 from semreg.itk.sampled.static import StaticFeatures
 from semreg.preprocess.preparation import MOST_VOXELS, canonical, check_dimension, clean, plan_frame, working_spacing
@@ -58,7 +58,7 @@ class SampledObjective:
     """The sum over all layers of share · distance / unit at points of the two images, in mm (LPS).
 
     The shares are the weights over their sum. A distance is a mean over channels and points, 0 for equal features but
-    for ``dotproduct``; ``lncc`` correlates within the cells of a lattice over the fixed points (``distances``). With
+    for ``dotproduct``; distances in windows compare within cells of a lattice over the fixed points. With
     ``normalise_losses`` the unit of a layer is the size of its first distance after construction, or, where that is
     below ``ALIKE`` of it, the distance of unrelated features; else it is 1. Points beyond an image read its border
     values, and nothing pulls them there.
@@ -115,7 +115,7 @@ class SampledObjective:
         index = points @ self._grid.point_to_index()[:-1, :-1].T  # neighbours in memory one after the other
         order = np.lexsort(tuple(np.floor(index).T[::-1]))
         cell = None
-        if any(term.distance == "lncc" for term in self._source.terms):
+        if any(in_windows(term.distance) for term in self._source.terms):
             cell = lattice_of(points).cell.to(self.device)
         self._placed = Placed(fixed, np.argsort(order), cell)
 

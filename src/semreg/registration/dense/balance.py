@@ -9,7 +9,7 @@ from dataclasses import replace
 from semreg.config import CoarseConfig, RefineConfig
 from semreg.core.fields import Field
 from semreg.core.geometry import Grid
-from semreg.distances import RADIUS
+from semreg.distances.correlation import RADIUS
 from semreg.registration.dense.coarse import spreads
 from semreg.registration.dense.data_term import distance_at
 from semreg.registration.dense.terms import ALIKE, Term

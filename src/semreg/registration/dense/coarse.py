@@ -10,9 +10,8 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -20,16 +19,13 @@ from torch import Tensor
 from semreg.config import CoarseConfig
 from semreg.core.fields import Field, Layer
 from semreg.core.geometry import Grid, index_map
-from semreg.core.sampling import base_index, sample, smooth, transform_index
-from semreg.distances import DISTANCES
+from semreg.core.kernels import Costs, Extended, cost_volume, coupled_choice
+from semreg.core.sampling import base_index, sample, transform_index
 from semreg.errors import ConfigError
 from semreg.registration.dense.disagreement import OnDisagreement, undone_mm
 from semreg.registration.dense.terms import Term
 from semreg.runtime.events import OnStep, Step
 from semreg.runtime.memory import SHARE, available_bytes
-
-Compare: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""``Distance.cost``: two tensors (C, *S) and a buffer → (*S)."""
 
 COUPLING = (1e-4, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """Weights of the coupling between the discrete choice and the smooth field, as in the paper, per squared node.
@@ -41,12 +37,6 @@ DEFAULT_SPACING = 2
 """Spacing of the finest nodes in feature voxels where the settings leave it open."""
 FINEST_HALF_WIDTH = 2
 """Half width of the windows at the finest level, in nodes; coarser levels use the setting."""
-COSTS_AT_ONCE = 1 << 19
-"""Costs that are smoothed together."""
-BLOCK = 1 << 15
-"""Costs handled at once: small enough to stay in the processor's cache."""
-UNSEEN = 0.05
-"""Share of a voxel that the mean cost counts for, so that candidates without any valid voxel have a cost too."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +131,7 @@ def spreads(terms: Sequence[Term], grid: Grid, initial: Field, config: CoarseCon
     for term in terms:
         near = _at_nodes(term, grid, level)
         here, there = _extended(near, widths).inner(), _warped(near, start, widths)
-        cost = cost_volume(here, there, candidates, config.smoothing, near.measure.cost)
+        cost = cost_volume(here, there, candidates, Costs(compare=near.measure.cost, smoothing=config.smoothing))
         found.append(float((cost.amax(1) - cost.amin(1)).mean()))
     return tuple(found)
 
@@ -199,7 +189,8 @@ def _total(pairs: Sequence[tuple[Term, Extended, Extended]], candidates: Tensor,
     """The weighted sum of the cost volumes of all terms, (nodes, K)."""
     total: Tensor | None = None
     for term, near, far in pairs:
-        total = cost_volume(near, far, candidates, config.smoothing, term.measure.cost, term.factor, total)
+        how = Costs(compare=term.measure.cost, smoothing=config.smoothing, factor=term.factor)
+        total = cost_volume(near, far, candidates, how, total, add=total is not None)
     if total is None:
         raise ConfigError("expected at least one layer of features to search with, got none")
     return total
@@ -209,26 +200,6 @@ def window(widths: tuple[int, ...]) -> Tensor:
     """All displacements of a window in nodes (K, D), the smallest first: where costs are equal, that one wins."""
     offsets = itertools.product(*[range(-w, w + 1) for w in widths])
     return torch.tensor(sorted(offsets, key=lambda d: sum(v * v for v in d)))
-
-
-@dataclass(frozen=True)
-class Extended:
-    """Features (C, *S) and weights (1, *S) or None, with ``widths`` nodes more on every side."""
-
-    features: Tensor
-    weight: Tensor | None
-    widths: tuple[int, ...]
-
-    def inner(self) -> Extended:
-        """Without the additional nodes."""
-        zero = tuple(0 for _ in self.widths)
-        return Extended(*self.shifted(zero), zero)
-
-    def shifted(self, offset: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
-        """The features and weights that the inner nodes see ``offset`` nodes away."""
-        sizes = zip(offset, self.widths, self.features.shape[1:], strict=True)
-        part = (slice(None), *[slice(w + o, n - w + o) for o, w, n in sizes])
-        return self.features[part], None if self.weight is None else self.weight[part]
 
 
 def _extended_index(shape: tuple[int, ...], widths: tuple[int, ...], like: Tensor) -> Tensor:
@@ -260,66 +231,12 @@ def _sampled_weight(layer: Layer, index: Tensor) -> Tensor | None:
     return None if layer.weight is None else sample(layer.weight.data, index)
 
 
-def cost_volume(  # noqa: PLR0913, PLR0917 - what is compared, how, and where it adds up
-    near: Extended,
-    far: Extended,
-    candidates: Tensor,
-    smoothing: int,
-    compare: Compare = DISTANCES["l2"].cost,
-    factor: float = 1.0,
-    total: Tensor | None = None,
-) -> Tensor:
-    """Smoothed costs of every node and candidate times ``factor``, added to ``total``: (nodes, K), rows contiguous."""
-    nodes = near.features[0].numel()
-    result = near.features.new_empty((nodes, len(candidates))) if total is None else total
-    buffer = torch.empty_like(near.features)
-    block = max(1, min(len(candidates), COSTS_AT_ONCE // nodes))
-    shape = near.features.shape[1:]
-    unseen = near.features.new_zeros(())
-    for first in range(0, len(candidates), block):
-        part = candidates[first : first + block].tolist()
-        costs = near.features.new_empty((len(part), *shape))
-        weights = None if near.weight is None and far.weight is None else torch.ones_like(costs)
-        for row, offset in enumerate(part):
-            features, weight = far.shifted(tuple(offset))
-            costs[row] = compare(near.features, features, buffer)
-            for one in (near.weight, weight):
-                if weights is not None and one is not None:
-                    weights[row] *= one[0]
-        if weights is None:
-            smoothed = smooth(costs, passes=smoothing)
-        else:
-            costs *= weights
-            if first == 0:  # the same for all candidates
-                unseen = UNSEEN * costs.sum() / weights.sum().clamp(min=UNSEEN)
-            smoothed = (smooth(costs, passes=smoothing) + unseen) / (smooth(weights, passes=smoothing) + UNSEEN)
-        columns = result[:, first : first + len(part)]
-        if total is not None:
-            columns.add_(smoothed.flatten(1).T, alpha=factor)
-        else:
-            columns.copy_(smoothed.mul_(factor).flatten(1).T)
-    return result
-
-
 def coupled_convex(cost: Tensor, candidates: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, float]:
     """Alternate between the best candidate near a smooth field and the smooth field through these candidates.
 
     ``cost`` (nodes, K) → displacement in nodes (D, *shape), and the mean cost of the last choice.
     """
-    dimension = len(shape)
-    offsets = candidates.to(cost)
-    squares = offsets.square().sum(1)
-    soft = cost.new_zeros((dimension, *shape))
-    best = torch.empty(cost.shape[0], dtype=torch.long, device=cost.device)
-    block = max(1, BLOCK // cost.shape[1])
-    for weight in COUPLING:
-        flat = soft.reshape(dimension, -1).T
-        for first in range(0, cost.shape[0], block):
-            part = slice(first, first + block)
-            total = torch.addmm(cost[part], flat[part], offsets.T, alpha=-2 * weight)
-            best[part] = total.add_(squares, alpha=weight).argmin(1)
-        soft = smooth(offsets[best].T.reshape(dimension, *shape))
-    return soft, float(cost.gather(1, best[:, None]).mean())
+    return coupled_choice(cost, candidates, shape, COUPLING)
 
 
 def make_consistent(forward: Tensor, backward: Tensor) -> Tensor:

@@ -15,11 +15,13 @@ from torch import Tensor
 
 from semreg.core.fields import Field, Layer, Volume
 from semreg.core.geometry import Grid, index_map
+from semreg.core.kernels import compare, spline_adjoint, spline_product
+from semreg.core.kernels.contract import Slope
 from semreg.core.sampling import base_index, inside, sample, transform_index
 from semreg.core.scattered import Table
-from semreg.distances import SMALL, Slope
+from semreg.distances.samples import SMALL
 from semreg.registration.dense.terms import Term
-from semreg.transforms.bspline import SplineLattice, product
+from semreg.transforms.bspline import SplineLattice
 
 CHUNK = 1 << 15
 """Samples warped at once: small enough that their intermediate results stay in the processor's cache."""
@@ -82,7 +84,7 @@ class SplineIndex:
 
     def __call__(self, coefficients: Tensor) -> Tensor:
         """The index (D, P)."""
-        return self.base + product(coefficients, self.bases).flatten(1) * self.unit
+        return self.base + spline_product(coefficients, self.bases).flatten(1) * self.unit
 
 
 class TermMatch:
@@ -118,16 +120,9 @@ class TermMatch:
         return float(distance.detach()), torch.cat(pulled, 1)
 
     def _additive(self, index: Tensor, weight: Tensor, slope: Slope) -> tuple[float, Tensor]:
-        """For a distance that is a weighted mean over samples: chunk by chunk, while it is in the cache."""
-        total, gradient = 0.0, torch.empty_like(index)
+        """For a distance that is a weighted mean over samples."""
         share = weight / weight.sum().clamp(min=SMALL)
-        for first in range(0, index.shape[1], CHUNK):
-            part = slice(first, first + CHUNK)
-            reading = self.table.at(index[:, part])
-            value, pull = slope(self.fixed[part], reading.values(), share[part])
-            total += value
-            gradient[:, part] = reading.pull(pull)
-        return total, gradient
+        return compare(self.table, self.fixed, index, share, slope)
 
     def weight(self, index: Tensor) -> Tensor:
         """How much each sample counts, (P,): inside the moving image and both masks."""
@@ -138,7 +133,7 @@ class TermMatch:
         curvature = self.distance.curvature(self.fixed, self.fixed_weight, self.grid.shape)
         share = self.factor * curvature * len(self.fixed) / self.grid.voxels
         energy = _energy(self._term.fixed)
-        return share * product(energy * self.index.voxels**2, [b.T for b in self.index.bases])
+        return share * spline_adjoint(energy * self.index.voxels**2, self.index.bases)
 
     def redraw(self, generator: torch.Generator) -> None:
         """Draw ``subset`` channels of the term."""

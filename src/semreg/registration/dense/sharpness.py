@@ -17,9 +17,10 @@ from torch import Tensor
 
 from semreg.core.fields import Field, Layer, Volume
 from semreg.core.geometry import Grid, index_map
+from semreg.core.kernels import Costs, Extended, cost_volume
 from semreg.core.sampling import base_index, inside, sample, smooth, transform_index
 from semreg.errors import ConfigError
-from semreg.registration.dense.coarse import UNSEEN, Extended, window
+from semreg.registration.dense.coarse import window
 from semreg.registration.dense.terms import ALIKE, Term
 
 HALF_WIDTH = 2
@@ -33,8 +34,8 @@ SMOOTHING = {2: 4, 3: 2}
 """How many times the costs are smoothed over 3 nodes, by the number of thick axes: a plane has fewer neighbours."""
 LEAST_BLOCK = {2: 2, 3: 1}
 """Edge of the blocks at least, in feature voxels, for the same reason."""
-AT_ONCE = 16
-"""Candidates whose costs are smoothed together: what that needs beside the costs is small."""
+COUNTED = 16
+"""Candidates whose mean cost stands for what nobody has seen."""
 RADIUS = 1
 """Half width of the boxes over which the squared width is averaged, in nodes."""
 TEMPERATURE = 0.12
@@ -125,42 +126,21 @@ def _temperature(costs: Tensor) -> float:
 
 def _costs(terms: Sequence[Term], found: Field, stride: int, candidates: Tensor) -> Tensor:
     """The weighted sum of the smoothed costs of all terms, (K, *nodes); ``candidates`` (K, D) are in samples."""
-    total: Tensor | None = None
-    for term in terms:
-        part = _cost(term, found, stride, candidates).mul_(term.factor)
-        total = part if total is None else total.add_(part)
-    if total is None:
+    if not terms:
         raise ConfigError("expected at least one layer of features to look at, got none")
+    shape = strided(found.grid, stride).shape
+    total = terms[0].fixed.features.data.new_empty((len(candidates), *shape))
+    widths = tuple(int(w) for w in candidates.amax(0))
+    every = (slice(None), *[slice(None, None, stride) for _ in shape])
+    for number, term in enumerate(terms):
+        near, seen = _embedded(term, term.fixed)[every].contiguous(), term.fixed.weight
+        here = Extended(near, None if seen is None else seen.data[every], (0,) * len(shape))
+        how = Costs(
+            compare=term.measure.cost, smoothing=SMOOTHING[thick(found.grid)], factor=term.factor, stride=stride,
+            counted=COUNTED,
+        )  # fmt: skip
+        cost_volume(here, _far(term, found, widths), candidates, how, total.flatten(1).T, add=number > 0)
     return total
-
-
-def _cost(term: Term, found: Field, stride: int, candidates: Tensor) -> Tensor:
-    """The smoothed costs of one term, (K, *nodes)."""
-    every = (slice(None), *[slice(None, None, stride) for _ in found.grid.shape])
-    near, seen = _embedded(term, term.fixed)[every].contiguous(), term.fixed.weight
-    far = _far(term, found, [int(w) for w in candidates.amax(0)])
-    passes = SMOOTHING[thick(found.grid)]
-    costs = near.new_empty((len(candidates), *near.shape[1:]))
-    weighted = seen is not None or far.weight is not None
-    buffer, unseen = torch.empty_like(near), near.new_zeros(())
-    for first in range(0, len(candidates), AT_ONCE):
-        part = slice(first, first + AT_ONCE)
-        block = costs[part]
-        weights = torch.ones_like(block) if weighted else None
-        for row, offset in enumerate(candidates[part].tolist()):
-            features, weight = far.shifted(tuple(offset))
-            block[row] = term.measure.cost(near, features[every], buffer)
-            for one in (None if seen is None else seen.data, weight):
-                if weights is not None and one is not None:
-                    weights[row] *= one[every][0]
-        if weights is None:
-            block.copy_(smooth(block, passes=passes))
-            continue
-        block *= weights
-        if first == 0:  # the same for all candidates
-            unseen = UNSEEN * block.sum() / weights.sum().clamp(min=UNSEEN)
-        block.copy_((smooth(block, passes=passes) + unseen) / (smooth(weights, passes=passes) + UNSEEN))
-    return costs
 
 
 def _far(term: Term, found: Field, widths: Sequence[int]) -> Extended:

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from semreg.config import RefineConfig
 from semreg.core.fields import Volume
+from semreg.core.kernels import spline_adjoint, spline_product
+from semreg.core.kernels.bands import blocks
 from semreg.core.regularity import determinant, diffusion, weighted_diffusion
-from semreg.transforms.bspline import SplineLattice, blocks, product
+from semreg.transforms.bspline import SplineLattice
 
 SLAB_PLACES = 1 << 18
 """Places whose derivatives are held at once on the CPU: few enough that they stay near the processor."""
@@ -85,7 +87,7 @@ class Smoothness:
         total = coefficients.new_zeros(())
         for slab in self.slabs:
             part = coefficients[:, slab.seen]
-            gradient = torch.stack([product(part, bases) for bases in slab.bases], 1).mul_(self.unit)
+            gradient = torch.stack([spline_product(part, bases) for bases in slab.bases], 1).mul_(self.unit)
             total = total + self._value(gradient, self._shortfall(gradient), slab.stiffness)
         return total
 
@@ -94,7 +96,7 @@ class Smoothness:
         total, pull = coefficients.new_zeros(()), torch.zeros_like(coefficients)
         for slab in self.slabs:
             part = coefficients[:, slab.seen].detach().requires_grad_()
-            columns = [product(part, bases) for bases in slab.bases]
+            columns = [spline_product(part, bases) for bases in slab.bases]
             gradient = torch.stack([c.detach() for c in columns], 1).mul_(self.unit)
             shortfall = self._shortfall(gradient)
             total = total + self._value(gradient, shortfall, slab.stiffness)
@@ -134,10 +136,10 @@ class Smoothness:
         """``bound``, of the curvature for each coefficient, plus an upper bound of ``unit`` times the diffusion's."""
         for axis, bases in enumerate(self.bases):
             absolute = [b.abs() for b in bases]
-            rows = product(torch.ones_like(bound), absolute)
+            rows = spline_product(torch.ones_like(bound), absolute)
             strength = self.unit[:, axis] ** 2 * 2 * self.config.diffusion * unit / self.places
             rows = rows if self.stiffness is None else rows * self.stiffness
-            bound = bound + strength * product(rows, [b.T for b in absolute])
+            bound = bound + strength * spline_adjoint(rows, absolute)
         return bound
 
 

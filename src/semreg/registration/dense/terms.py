@@ -10,7 +10,10 @@ import torch
 
 from semreg.core.fields import Layer
 from semreg.core.geometry import Grid
-from semreg.distances import DISTANCES, RADIUS, SMALL, Distance, lncc_of
+from semreg.distances import DISTANCES
+from semreg.distances.contract import Distance
+from semreg.distances.correlation import RADIUS
+from semreg.distances.samples import SMALL
 
 ALIKE = 2.1
 """The scale that the search is tuned to: about the distance of unrelated MIND-SSC features."""
@@ -34,12 +37,13 @@ class Term:
     subset: int = 0
     """Channels drawn anew for each step of the refinement; 0: all."""
     radius: int = RADIUS
-    """LNCC: half width of the window in voxels."""
+    """Of distances in windows: their half width in voxels."""
 
     @property
     def measure(self) -> Distance:
         """The distance itself."""
-        return lncc_of(self.radius) if self.distance == "lncc" else DISTANCES[self.distance]
+        found = DISTANCES[self.distance]
+        return found if found.windows is None else found.windows(self.radius)
 
     @property
     def factor(self) -> float:

@@ -18,11 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from semreg.core.fields import Field, central_determinant
+from semreg.core.fields import Field
 from semreg.core.geometry import Grid
 from semreg.core.inversion import volume
+from semreg.core.kernels import jacobian_determinant, spline_product
+from semreg.core.kernels.bands import blocks
 from semreg.core.sampling import smooth
-from semreg.transforms.bspline import SplineLattice, blocks, product
+from semreg.transforms.bspline import SplineLattice
 
 SAFE_JACOBIAN = 0.01
 """The least Jacobian determinant by central differences that a result may have."""
@@ -162,7 +164,7 @@ class _Unfolding:
         inner = tuple(
             slice(r.start - h.start, r.stop - h.start) for r, h in zip(self._samples(block), around, strict=True)
         )
-        folded = (central_determinant(part_of(self.field.vox, around)) <= SAFE_JACOBIAN)[inner]
+        folded = (jacobian_determinant(part_of(self.field.vox, around)) <= SAFE_JACOBIAN)[inner]
         ahead = [axis.halo(number, 0) for axis, number in zip(self.axes, block, strict=True)]
         cells = all(h.stop - h.start > 1 or axis.count == 1 for h, axis in zip(ahead, self.axes, strict=True))
         if self.one_to_one and cells:
@@ -181,7 +183,7 @@ class _Unfolding:
                     (b[r, c] > INFLUENCE).to(b.dtype).T
                     for b, r, c in zip(self.bases, self._samples(block), seen, strict=True)
                 ]
-                near[seen] |= product(folded[None].to(weights[0].dtype), weights)[0] > 0
+                near[seen] |= spline_product(folded[None].to(weights[0].dtype), weights)[0] > 0
         return near
 
     def _evaluate(self, block: tuple[int, ...]) -> None:
@@ -189,7 +191,7 @@ class _Unfolding:
         bases = [b[r, c] for b, r, c in zip(self.bases, rows, seen, strict=True)]
         ratio = [a / b for a, b in zip(self.lattice.grid.spacing, self.target.spacing, strict=True)]
         scale = self.coefficients.new_tensor(ratio).reshape(-1, *[1] * self.target.dimension)
-        part_of(self.field.vox, rows).copy_(product(part_of(self.coefficients, seen) * scale, bases))
+        part_of(self.field.vox, rows).copy_(spline_product(part_of(self.coefficients, seen) * scale, bases))
 
     def _samples(self, block: tuple[int, ...]) -> tuple[slice, ...]:
         return tuple(axis.rows[number] for axis, number in zip(self.axes, block, strict=True))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from semreg.config import RegistrationConfig
 from semreg.core.geometry import Grid
+from semreg.distances import DISTANCES
 from semreg.features.extract import Extractor
 from semreg.features.inputs import frame_of
 from semreg.preprocess.preparation import Frame
@@ -45,7 +46,8 @@ def peak_bytes(fixed: Grid, moving: Grid, config: RegistrationConfig, load: Load
     features = int(4 * channels * (grid.voxels + there.voxels))
     search = memory_bytes(grid, levels) if config.coarse.enabled else 0
     names = {name for model in config.models for name in model.distance or (config.refine.distance,)}
-    everything = bool(names & {"ncc", "lncc"})  # such a distance sees all samples at once, with their gradients
+    # such a distance sees all samples at once, with their gradients
+    everything = any(DISTANCES[name].slope is None for name in names)
     descent = features + 400 * grid.voxels + (grid.voxels * (16 * channels + 100) if everything else 0)
     descent *= 2 if config.refine.symmetric else 1
     output = output_bytes(fixed)

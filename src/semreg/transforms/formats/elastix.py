@@ -14,8 +14,13 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from semreg.core.geometry import Grid
-from semreg.errors import GeometryError
+from semreg.errors import ConfigError, GeometryError
+from semreg.io import files
 from semreg.io.bridge import matrix_of
+from semreg.transforms.chain import Chain
+from semreg.transforms.domain import Outside
+from semreg.transforms.formats.contract import Format
+from semreg.transforms.formats.displacement import field_of
 
 Parameters: TypeAlias = dict[str, list[str]]
 """The values of each parameter, as they are written, without their quotes."""
@@ -216,3 +221,30 @@ def _beside(path: Path, name: str) -> Path:
 
 def _numbers(values: Sequence[float]) -> str:
     return " ".join(repr(float(value)) for value in values)
+
+
+def write(chain: Chain, path: Path, reference: Grid | None, outside: Outside) -> list[Path]:
+    """A parameter file; where the chain deforms, it names the image of displacements beside it; both or none."""
+    if chain.is_linear:
+        if reference is None:
+            raise ConfigError(
+                "expected a reference image, whose grid transformix writes its results on: "
+                "give --reference, the fixed image"
+            )
+        single = chain.links[0].transform if len(chain.links) == 1 else chain.affine()
+        _write_text(linear_text(single, reference), path)
+        return [path]
+    field = field_of(chain, reference, outside)
+    image = path.with_name(f"{path.stem}.field.mha")
+    with files.OutputFolder(path.parent) as folder:
+        files.write_field(field, folder.stage(image.name))
+        _write_text(field_text(image.name, field.grid), folder.stage(path.name))
+    return [path, image]
+
+
+def _write_text(text: str, path: Path) -> None:
+    with files.atomic_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+ELASTIX = Format(write, is_elastix, lambda path: read_elastix(path, files.read_transform))

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from semreg.errors import ImageError
+from semreg.transforms.points.contract import RAS_TO_LPS, PointFile
 from semreg.transforms.pointwise import Points
 
 MESHES = rb"DATASET\s+(POLYDATA|UNSTRUCTURED_GRID|STRUCTURED_GRID)"
@@ -45,6 +46,13 @@ class Mesh:
     """Other points (3, N), stored the same way → the bytes of the file."""
     space: str | None
     """RAS or LPS, where the file says it."""
+
+
+def point_file(mesh: Mesh, ras: bool) -> PointFile:
+    """The points of a mesh, in the space that the file says, else in RAS or LPS as the caller does."""
+    flipped = mesh.space == "RAS" if mesh.space else ras
+    signs = (RAS_TO_LPS if flipped else np.ones(3))[:, None]
+    return PointFile(mesh.points * signs, lambda moved: mesh.rewritten(moved * signs))
 
 
 def is_mesh(path: Path) -> bool:

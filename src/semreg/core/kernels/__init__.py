@@ -1,0 +1,76 @@
+"""The seam between what is computed and how: a contract of few functions, and a backend for each kind of device.
+
+All that is here takes the backend of the device its tensors lie on. ``contract`` says what each function returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from semreg.core.kernels.contract import Costs, Extended, Matrix, Slope
+from semreg.core.kernels.table import BACKENDS, kernels_for
+from semreg.core.scattered import Table
+
+__all__ = [
+    "BACKENDS",
+    "Costs",
+    "Extended",
+    "compare",
+    "compose",
+    "cost_volume",
+    "coupled_choice",
+    "jacobian_determinant",
+    "kernels_for",
+    "patch_differences",
+    "spline_adjoint",
+    "spline_product",
+]
+
+
+def cost_volume(
+    near: Extended, far: Extended, candidates: Tensor, how: Costs, total: Tensor | None = None, *, add: bool = False
+) -> Tensor:
+    """``Kernels.cost_volume`` into ``total`` (nodes, K), a new one if none is given."""
+    if total is None:
+        total = near.features.new_empty((near.features[0].numel(), len(candidates)))
+    kernels_for(near.features.device).cost_volume(near, far, candidates, how, total, add=add)
+    return total
+
+
+def coupled_choice(
+    cost: Tensor, candidates: Tensor, shape: tuple[int, ...], coupling: Sequence[float]
+) -> tuple[Tensor, float]:
+    """``Kernels.coupled_choice``."""
+    return kernels_for(cost.device).coupled_choice(cost, candidates, shape, coupling)
+
+
+def compare(moving: Table, fixed: Tensor, index: Tensor, share: Tensor, slope: Slope) -> tuple[float, Tensor]:
+    """``Kernels.compare``."""
+    return kernels_for(index.device).compare(moving, fixed, index, share, slope)
+
+
+def spline_product(coefficients: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+    """``Kernels.spline_product``."""
+    return kernels_for(coefficients.device).spline_product(coefficients, matrices)
+
+
+def spline_adjoint(values: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+    """``Kernels.spline_adjoint``."""
+    return kernels_for(values.device).spline_adjoint(values, matrices)
+
+
+def patch_differences(image: Tensor, mask: Tensor | None, radius: int, dilation: int) -> tuple[Tensor, Tensor | None]:
+    """``Kernels.patch_differences``."""
+    return kernels_for(image.device).patch_differences(image, mask, radius, dilation)
+
+
+def compose(first: Tensor, second: Tensor, forth: Matrix, back: Matrix) -> Tensor:
+    """``Kernels.compose``."""
+    return kernels_for(first.device).compose(first, second, forth, back)
+
+
+def jacobian_determinant(vox: Tensor) -> Tensor:
+    """``Kernels.jacobian_determinant``."""
+    return kernels_for(vox.device).jacobian_determinant(vox)

@@ -1,0 +1,307 @@
+"""All quality checks: one row each, with what is measured, in which unit, and what is said. Decides nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from semreg.quality.evidence import Evidence
+
+Values: TypeAlias = Mapping[str, Any] | None
+
+NOTHING_SEEN = "Not measured: the images show nothing together that could be compared."
+NOT_FINITE = "Not measured: the displacement is not finite."
+NO_LANDMARKS = "Not measured: there are no landmarks."
+
+
+@dataclass(frozen=True)
+class Known:
+    """All that checks may look at; None is what is not known."""
+
+    evidence: Evidence
+    evaluation: Values = None
+    """What ``evaluate`` returned, as a dict."""
+    uncertainty: Values = None
+    """A summary of the uncertainty."""
+    record: Values = None
+    """That of a registration."""
+
+    def sides(self, measure: str, *path: str) -> tuple[float | None, float | None]:
+        """A number of the evaluation before and after; ``path`` leads to the table that has both."""
+        table: Any = self.evaluation
+        for name in path:
+            table = part(table, name)
+        before, after = (number(part(table, when), measure) for when in ("before", "after"))
+        return before, after
+
+
+def no_words(_known: Known) -> dict[str, Any]:
+    """A sentence that needs the value alone."""
+    return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One check. ``passed`` and ``stopped`` are formatted with the ``value`` and with ``words``."""
+
+    name: str
+    """As in the record, and as its two thresholds in the settings."""
+    title: str
+    value: Callable[[Known], float | None]
+    """In ``unit``; None or NaN where it cannot be measured."""
+    passed: str
+    """What is said of a result that passes."""
+    stopped: str
+    """What is said of one that does not."""
+    unit: str = "%"
+    better: Literal["lower", "higher"] = "lower"
+    missing: str = NOTHING_SEEN
+    """What is said where nothing was measured."""
+    beside: bool = False
+    """Whether it needs more than both images and the field."""
+    limits: tuple[float, float | None] | None = None
+    """From where on a person should look, and from where on it fails, None: never. None: the settings of its name."""
+    in_voxels: bool = False
+    """Whether the thresholds are in working voxels."""
+    by_search: bool = False
+    """Whether one step of a search is much of a place that shows few voxels: then it fails no result."""
+    words: Callable[[Known], dict[str, Any]] = no_words
+    """What else the sentences name."""
+
+
+def part(mapping: Any, name: str) -> Any:
+    """What a dict holds; None for what is none, or lacks it."""
+    return mapping.get(name) if isinstance(mapping, Mapping) else None
+
+
+def number(mapping: Any, name: str) -> float | None:
+    """The same as a finite number."""
+    value = part(mapping, name)
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+
+
+def _percent(read: Callable[[Evidence], float | None]) -> Callable[[Known], float | None]:
+    """A share of the evidence in percent."""
+
+    def value(known: Known) -> float | None:
+        share = read(known.evidence)
+        return None if share is None else 100 * share
+
+    return value
+
+
+def _ratio(read: Callable[[Evidence], tuple[float, float] | None]) -> Callable[[Known], float | None]:
+    """The second in percent of the first, which counts as at least a hundredth: less is chance."""
+
+    def value(known: Known) -> float | None:
+        pair = read(known.evidence)
+        return None if pair is None else 100 * pair[1] / max(pair[0], 0.01)
+
+    return value
+
+
+def _bending(known: Known) -> float | None:
+    bent = known.evidence.bending_mm
+    return None if bent is None else 100 * bent / known.evidence.diagonal_mm
+
+
+def _gain(known: Known) -> float | None:
+    match, before = known.evidence.match, known.evidence.match_before
+    return None if match is None or before is None else 100 * (match - before)
+
+
+def _unfinished(known: Known) -> float | None:
+    way = known.evidence.unfinished
+    return None if way is None else 100 * abs(way)
+
+
+def _consistency(known: Known) -> float | None:
+    inverse = part(known.evaluation, "consistency") or part(part(known.record, "inverse"), "consistency")
+    return number(part(inverse, "fixed"), "mean_mm")
+
+
+def _rise(measure: str) -> Callable[[Known], float | None]:
+    """A landmark error after in percent of that before, which counts as at least a voxel: no point is marked better."""
+
+    def value(known: Known) -> float | None:
+        before, after = known.sides(measure, "landmarks")
+        return None if before is None or after is None else 100 * after / max(before, known.evidence.spacing_mm)
+
+    return value
+
+
+def _worse(known: Known) -> float | None:
+    """The share of the landmarks whose error rose by more than a voxel, in percent."""
+    points = part(part(known.evaluation, "landmarks"), "points") or ()
+    rises = [float(point["after"]) - float(point["before"]) for point in points]
+    return 100 * sum(rise > known.evidence.spacing_mm for rise in rises) / len(rises) if rises else None
+
+
+def _labels(known: Known) -> float | None:
+    before, after = known.sides("dice", "labels", "mean")
+    return None if before is None or after is None else after - before
+
+
+def _doubts(known: Known) -> float | None:
+    found = part(part(known.record, "alignment"), "doubts")
+    return None if found is None else float(len(found))
+
+
+def _errors(measure: str) -> Callable[[Known], dict[str, Any]]:
+    """Landmark errors before and after, and a remark where they rose by no more than the limit."""
+
+    def words(known: Known) -> dict[str, Any]:
+        before, after = (side or 0.0 for side in known.sides(measure, "landmarks"))
+        return {"before": before, "after": after, "risen": ", no more than the limit" if after > before else ""}
+
+    return words
+
+
+def _dice(known: Known) -> dict[str, Any]:
+    before, after = (side or 0.0 for side in known.sides("dice", "labels", "mean"))
+    return {"before": before, "after": after}
+
+
+def _axis(known: Known) -> dict[str, Any]:
+    axis, dimension = known.evidence.mirror_axis, known.evidence.dimension
+    return {"axis": "" if axis is None else "zyx"[-dimension:][axis]}
+
+
+CHECKS: tuple[Check, ...] = (
+    Check(
+        name="finite", title="Finite displacement", value=_percent(lambda e: e.field_missing), limits=(0.0, 0.0),
+        passed="The displacement has a value everywhere.",
+        stopped="{value:.2g} % of the displacement vectors are NaN or infinite: the transform cannot be used.",
+    ),
+    Check(
+        name="missing", title="Missing voxels", value=_percent(lambda e: e.missing),
+        passed="{value:.2g} % of the voxels have no value.",
+        stopped="{value:.0f} % of the voxels of one image have no value: check the file.",
+        missing="Not measured: only the treated images are known.",
+    ),
+    Check(
+        name="overlap", title="Overlap", value=_percent(lambda e: e.overlap), better="higher",
+        passed="The images share {value:.0f} % of the content of the smaller one.",
+        stopped="The images share only {value:.0f} % of the content of the smaller one.",
+    ),
+    Check(
+        name="folding", title="Folded voxels", value=_percent(lambda e: e.folded_share),
+        passed="{value:.2g} % of the voxels are folded.",
+        stopped="{value:.2g} % of the voxels are folded: space is turned over there.",
+    ),
+    Check(
+        name="volume", title="Implausible volume change", value=_percent(lambda e: e.volume_share),
+        passed="{value:.2g} % of the voxels change their volume more than fivefold.",
+        stopped="{value:.2g} % of the voxels change their volume more than fivefold, which tissue does not do.",
+    ),
+    Check(
+        name="tears", title="Tears", value=_percent(lambda e: e.tear_share),
+        passed="{value:.2g} % of the voxels are torn from their neighbours.",
+        stopped="{value:.2g} % of the voxels are torn from their neighbours.",
+    ),
+    Check(
+        name="scale", title="Scale of the whole", unit="×", value=lambda known: known.evidence.scale,
+        passed="The whole is stretched or shrunk by a factor of {value:.2f} at most.",
+        stopped="The whole is stretched or shrunk by a factor of {value:.2f}: check the voxel sizes of both images.",
+    ),
+    Check(
+        name="bending", title="Bending", value=_bending,
+        passed="The deformation reaches {value:.1f} % of the image's diagonal.",
+        stopped="The deformation reaches {value:.1f} % of the image's diagonal, more than is plausible.",
+    ),
+    Check(
+        name="match", title="Match against chance", value=_percent(lambda e: e.match), better="higher",
+        passed="The images match {value:.0f} % better than unrelated places would.",
+        stopped="The images match only {value:.0f} % better than unrelated places: are they of the same body part?",
+    ),
+    Check(
+        name="gain", title="Gain in match", value=_gain, better="higher",
+        passed="The match rose by {value:.0f} percentage points.",
+        stopped="The images match worse with the transform than without it ({value:.0f} percentage points).",
+        missing="Not measured: without the transform the images do not lie on each other, or nothing can be compared.",
+    ),
+    Check(
+        name="residual", title="Remaining displacement", unit="mm", in_voxels=True, by_search=True,
+        value=lambda known: known.evidence.residual_mm,
+        passed="One more search would move the image by {value:.2g} mm (median).",
+        stopped="One more search would move the image by another {value:.2g} mm (median): it is not in place.",
+    ),
+    Check(
+        name="mismatch", title="Removable mismatch", value=_percent(lambda e: e.mismatch),
+        passed="One more search would take {value:.0f} % of the mismatch away.",
+        stopped="One more search would take {value:.0f} % of the mismatch away: the image is not in place.",
+    ),
+    Check(
+        name="unfinished", title="Unfinished way", value=_unfinished,
+        words=lambda known: {"way": "take back" if (known.evidence.unfinished or 0) < 0 else "add"},
+        passed="One more search would add {value:.0f} % to the displacement or take it back.",
+        stopped="One more search would {way} {value:.0f} % of the displacement.",
+        missing="Not measured: the transform moves nothing by itself, or nothing can be compared.",
+    ),
+    Check(
+        name="elsewhere", title="Better match elsewhere", value=_ratio(lambda e: e.shift_match), by_search=True,
+        words=lambda known: {"shift": known.evidence.shift_mm or 0.0},
+        passed="No shift of the whole matches better.",
+        stopped="A shift of {shift:.0f} mm of the whole matches better ({value:.0f} % of the match here).",
+    ),
+    Check(
+        name="mirror", title="Mirrored image", value=_ratio(lambda e: e.mirror_match), words=_axis,
+        passed="The mirrored moving image does not match better.",
+        stopped="The moving image matches better mirrored ({value:.0f} %): is its axis {axis} flipped?",
+    ),
+    Check(
+        name="uncertainty", title="Uncertainty", unit="mm", in_voxels=True, beside=True,
+        value=lambda known: number(known.uncertainty, "median_mm"),
+        passed="The displacement is uncertain by {value:.2g} mm (median).",
+        stopped="The displacement is uncertain by {value:.2g} mm (median).",
+        missing="Not measured: no uncertainty was estimated.",
+    ),
+    Check(
+        name="consistency", title="Inverse consistency", unit="mm", in_voxels=True, beside=True, value=_consistency,
+        passed="Transform and inverse miss each other by {value:.2g} mm.",
+        stopped="Transform and inverse miss each other by {value:.2g} mm.",
+        missing="Not measured: no inverse is known.",
+    ),
+    Check(
+        name="landmarks", title="Landmark error", beside=True, value=_rise("mean"), words=_errors("mean"),
+        passed="The mean landmark error went from {before:.3g} to {after:.3g} mm{risen}.",
+        stopped="The mean landmark error rose from {before:.3g} to {after:.3g} mm: the transform made it worse.",
+        missing=NO_LANDMARKS,
+    ),
+    Check(
+        name="landmark_p95", title="Landmark error, 95th percentile", beside=True, value=_rise("p95"),
+        words=_errors("p95"),
+        passed="The 95th percentile of the landmark errors went from {before:.3g} to {after:.3g} mm{risen}.",
+        stopped="The 95th percentile of the landmark errors rose from {before:.3g} to {after:.3g} mm.",
+        missing=NO_LANDMARKS,
+    ),
+    Check(
+        name="landmark_maximum", title="Largest landmark error", beside=True, value=_rise("maximum"),
+        words=_errors("maximum"),
+        passed="The largest landmark error went from {before:.3g} to {after:.3g} mm{risen}.",
+        stopped="The largest landmark error rose from {before:.3g} to {after:.3g} mm: look at that place.",
+        missing=NO_LANDMARKS,
+    ),
+    Check(
+        name="landmark_worse", title="Landmarks that got worse", beside=True, value=_worse,
+        passed="{value:.2g} % of the landmarks got worse by more than a voxel.",
+        stopped="{value:.2g} % of the landmarks got worse by more than a voxel: look at where they are.",
+        missing=NO_LANDMARKS,
+    ),
+    Check(
+        name="labels", title="Overlap of labels", unit="Dice", better="higher", beside=True, value=_labels, words=_dice,
+        passed="The mean Dice went from {before:.3f} to {after:.3f}.",
+        stopped="The mean Dice fell from {before:.3f} to {after:.3f}.",
+        missing="Not measured: there are no labels.",
+    ),
+    Check(
+        name="doubts", title="Doubts of the alignment", unit="", limits=(0.0, None), beside=True, value=_doubts,
+        words=lambda known: {"doubts": "; ".join(part(part(known.record, "alignment"), "doubts") or ())},
+        passed="The alignment raised no doubt.",
+        stopped="The alignment is in doubt: {doubts}.",
+        missing="No alignment was looked for, or none is known.",
+    ),
+)  # fmt: skip
+"""In the order in which they are shown."""

@@ -1,0 +1,49 @@
+"""The markups of 3D Slicer (MRK.JSON): the control points, in the system that each markup says."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import numpy as np
+
+from semreg.errors import ImageError
+from semreg.transforms.points.contract import RAS_TO_LPS, SYSTEMS, PointFile, PointFormat, coordinates
+from semreg.transforms.pointwise import Points
+
+logger = logging.getLogger("semreg")
+
+
+def parse(data: bytes, ras: bool) -> PointFile:  # noqa: ARG001 - the file says it itself
+    """The control points of all markups of a file; what else it says, orientations too, stays as it is."""
+    document = json.loads(data.decode("utf-8-sig"))
+    markups = document.get("markups") if isinstance(document, dict) else None
+    if not isinstance(markups, list) or not all(isinstance(each, dict) for each in markups):
+        raise ImageError("expected the markups of 3D Slicer, got JSON without a list of them")
+    placed: list[dict[str, Any]] = []
+    signs = []
+    for markup in markups:
+        system = SYSTEMS.get(str(markup.get("coordinateSystem", "LPS")).upper())
+        if system is None:
+            raise ImageError(f"expected the coordinateSystem LPS or RAS, got {markup.get('coordinateSystem')!r}")
+        if markup.get("coordinateUnits", "mm") not in ("mm", ["mm", "UCUM", "millimeter"]):
+            raise ImageError(f"expected coordinates in mm, got {markup['coordinateUnits']!r}: save them in mm")
+        if str(markup.get("type", "Fiducial")) in ("ROI", "Plane"):
+            logger.warning("of a %s only the control points are moved, not its axes and its size", markup["type"])
+        here = [point for point in markup.get("controlPoints") or [] if point.get("position")]
+        placed += here
+        signs += [RAS_TO_LPS if system == "RAS" else np.ones(3)] * len(here)
+    points = [coordinates(point["position"], f"the control point {n + 1}") for n, point in enumerate(placed)]
+
+    def rewritten(moved: Points) -> bytes:
+        for point, sign, values in zip(placed, signs, moved.T, strict=True):
+            point["position"] = [round(float(v), 9) for v in values * sign]
+        return (json.dumps(document, indent=4, ensure_ascii=False) + "\n").encode()
+
+    lps = [np.asarray(point) * sign for point, sign in zip(points, signs, strict=True)]
+    names = tuple(str(point.get("label") or "") for point in placed)
+    return PointFile(np.reshape(lps, (-1, 3)).T.astype(np.float64), rewritten, names)
+
+
+MARKUPS = PointFormat(parse)

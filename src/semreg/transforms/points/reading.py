@@ -1,0 +1,85 @@
+"""Points in the files of other tools: found, given as LPS in mm, and put back with everything else untouched."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+
+from semreg.errors import ConfigError, GeometryError, ImageError
+from semreg.io.files import atomic_file
+from semreg.transforms.chain import Chain, Followed
+from semreg.transforms.domain import Outside, warn_beyond
+from semreg.transforms.points import POINTS
+from semreg.transforms.points.contract import PointFile
+
+
+def _format_of(path: Path) -> str | None:
+    """The name of the format that the end of a name says."""
+    return next((name for name, row in POINTS.rows.items() if path.suffix.lower() == row.ending), None)
+
+
+def is_point_file(path: str | Path) -> bool:
+    """Whether a file holds points, by its name; of ``.vtk`` files, which may be images too, by what they say."""
+    name = _format_of(Path(path))
+    if name is None:
+        return False
+    recognises = POINTS[name].recognises
+    return recognises is None or recognises(Path(path))
+
+
+def read_points(path: str | Path, *, ras: bool = False) -> PointFile:
+    """The points of a ``.csv``, ``.fcsv``, ``.mrk.json``, ``.vtk`` or ``.vtp`` file.
+
+    ``ras``: a CSV file and a mesh that do not say so themselves are RAS instead of LPS. Raises ImageError if the file
+    cannot be read or holds no point, or one that is not finite.
+    """
+    path = Path(path)
+    name = _format_of(path)
+    if name is None:
+        endings = ", ".join(row.ending for row in POINTS.rows.values())
+        raise ConfigError(f"expected points in a file of {endings}, got {path}")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"expected a file with points, got {path}: {error.strerror}") from error
+    try:
+        found = POINTS[name].parse(data, ras)
+    except (ImageError, UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
+        raise ImageError(f"{path}: {error}") from error
+    if not found.points.shape[1]:
+        raise ImageError(f"expected at least one point, got none in {path}: check that it is the right file")
+    if not np.isfinite(found.points).all():
+        raise ImageError(f"expected points with finite coordinates, got NaN or infinity in {path}: remove those")
+    return found
+
+
+def move_points(
+    source: Path, target: Path, chain: Chain, *, ras: bool = False, outside: Outside = Outside.IDENTITY
+) -> Followed:
+    """Write the points of ``source`` after ``chain`` to ``target``, a file of the same kind, and say which were beyond.
+
+    ``outside``: what points do beyond the boxes of the chain's fields. Raises ConfigError for another kind and for the
+    background, which no point has; ImageError, GeometryError, OutputError.
+    """
+    if outside is Outside.BACKGROUND:
+        raise ConfigError("expected the outside continue or identity for points, got background: points have none")
+    if source.suffix.lower() != target.suffix.lower():
+        raise ConfigError(f"expected points to be written as they are stored, in a {source.suffix} file, got {target}")
+    file = read_points(source, ras=ras)
+    points, rest = file.points[: chain.dimension], file.points[chain.dimension :]
+    if len(points) < chain.dimension or rest.any():
+        raise GeometryError(
+            f"expected points in {chain.dimension}-D as the transform, got points in {len(file.points)}-D in {source}: "
+            "give those that belong to its images"
+        )
+    moved = chain.follow(points, outside)
+    data = file.rewritten(np.concatenate([moved.points, rest]))
+    with atomic_file(target) as partial:
+        partial.write_bytes(data)
+    beyond = int((moved.beyond & ~np.isnan(moved.residual)).sum())  # what has no origin is counted as such
+    if beyond:
+        warn_beyond(beyond, points.shape[1], "points", outside)
+    return moved
