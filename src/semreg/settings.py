@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 import json
 import re
-import sys
+import tomllib
 import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,11 +24,6 @@ def require(condition: bool, expected: str, got: object) -> None:
     if not condition:
         raise ConfigError(f"expected {expected}, got {got}")
 
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ import socket
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Self
 
 from semreg.errors import OutputError
 
@@ -30,7 +30,7 @@ class BatchLock:
         self._path = folder / LOCK_FILE
         self._file: IO[str] | None = None
 
-    def __enter__(self) -> BatchLock:
+    def __enter__(self) -> Self:
         try:
             self._file = self._path.open("a+", encoding="utf-8")
             _take(self._file)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +13,7 @@ from semreg.cli.grouping import grouped
 from semreg.runtime.terminal import Progress, show_log
 
 
-class Kind(str, Enum):
+class Kind(StrEnum):
     """The built-in pairs."""
 
     ABDOMEN = "abdomen"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +16,7 @@ from semreg.cli.register_flags import Assignments, Config
 from semreg.cli.report_output import ProofFlags
 
 
-class LandmarkUnit(str, Enum):
+class LandmarkUnit(StrEnum):
     """What the numbers of landmark files are."""
 
     AUTO = "auto"

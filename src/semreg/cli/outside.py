@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 
-class Beyond(str, Enum):
+class Beyond(StrEnum):
     """The values of ``semreg.transforms.Outside``."""
 
     CONTINUE = "continue"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,7 +47,7 @@ OutputFile = Annotated[
 ]
 
 
-class Reading(str, Enum):
+class Reading(StrEnum):
     """How an image is read between its voxels."""
 
     LINEAR = "linear"
@@ -56,7 +56,7 @@ class Reading(str, Enum):
     LABEL = "label"
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     """How a transform is written, where its name is not to say it."""
 
     ITK = "itk"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ NAMES = (
 )
 
 
-class Kind(str, Enum):
+class Kind(StrEnum):
     """How a transform is stored."""
 
     ITK = "itk"
