@@ -102,7 +102,6 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
     by default.
     """
     run = _Run(config or RegistrationConfig(), choose_device(device), Clock(on_step))
-    torch.manual_seed(run.config.seed)
     with run.clock.stage("prepare"):
         pair = take_in(fixed, moving, fixed_mask, moving_mask, run.config)
         dimension = pair.grids[0].dimension

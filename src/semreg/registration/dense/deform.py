@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from semreg.config import RefineConfig, RegistrationConfig
+from semreg.config import RegistrationConfig
 from semreg.core.fields import Field, Volume, warp
 from semreg.core.geometry import Grid
 from semreg.registration.dense.balance import for_refinement, for_search
@@ -78,10 +78,10 @@ def deform(  # noqa: PLR0913, PLR0917 - what is compared, where, how, from where
     with clock.stage("refine"):
         weighed = for_refinement(terms, found, config.refine)
         hook = clock.counting(config.refine.levels, 2 if config.refine.symmetric else 1, done=0)
-        refined = refine(weighed, grid, found, config.refine, hook, renewal, stiffness)
+        refined = refine(weighed, grid, found, config.refine, hook, renewal, stiffness, config.seed)
         apart: Volume | None = None
         if config.refine.symmetric:
-            refined, apart = _both_ways(refined, weighed, grids, config.refine, clock, stiffness)
+            refined, apart = _both_ways(refined, weighed, grids, config, clock, stiffness)
         found = refined.lattice.field(refined.coefficients, grid)
     similarity = {"before": before, "after": distance_at(terms, found)}
     disagreement = Disagreement(together_mm(opposed), apart)
@@ -97,7 +97,7 @@ def _both_ways(
     refined: Refined,
     terms: Sequence[Term],
     grids: tuple[Grid, Grid],
-    config: RefineConfig,
+    config: RegistrationConfig,
     clock: Clock,
     stiffness: Volume | None,
 ) -> tuple[Refined, Volume]:
@@ -106,10 +106,10 @@ def _both_ways(
     lattice = refined.lattice
     found = lattice.field(refined.coefficients, grid)
     start = found.inverse(there, iterations=INVERSE_ITERATIONS)
-    hook = clock.counting(config.levels, 2, done=1)
+    hook = clock.counting(config.refine.levels, 2, done=1)
     carried = None if stiffness is None else warp(stiffness, start, outside=1.0)
     swapped = [term.swapped() for term in terms]
-    back = refine(swapped, there, start, config, hook, stiffness=carried)
+    back = refine(swapped, there, start, config.refine, hook, stiffness=carried, seed=config.seed)
     other = back.lattice.field(back.coefficients, there).inverse(grid, iterations=INVERSE_ITERATIONS)
     coefficients = lattice.fit(Field((found.vox + other.vox) / 2, grid))
     if stiffness is not None:
