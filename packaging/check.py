@@ -28,7 +28,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 EXTRAS = ("itk", "nibabel", "hub", "dask")
 """What is tried beside the package itself."""
-FILES = {".py", ".toml", ".css", ".js", ".j2", ".typed", ".svg"}
+FILES = {".py", ".pyi", ".toml", ".css", ".js", ".j2", ".typed", ".svg"}
 """Endings of the files that belong into the package."""
 QUICK = (
     "core/test_geometry",
