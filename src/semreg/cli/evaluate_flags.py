@@ -118,7 +118,7 @@ class EvaluateFlags:
             "--inverse", help="The way back, for the inverse consistency.", metavar="FILE", rich_help_panel=INPUT
         ),
     ] = None
-    outside: Annotated[Beyond, typer.Option("--outside", help=OUTSIDE_HELP, rich_help_panel=MEASURES)] = Beyond.IDENTITY
+    outside: Annotated[Beyond, typer.Option("--outside", help=OUTSIDE_HELP, rich_help_panel=MEASURES)] = "identity"
     tolerance: Annotated[
         float, typer.Option("--tolerance", help="Of the surface Dice, in mm.", metavar="MM", rich_help_panel=MEASURES)
     ] = 2.0
