@@ -12,6 +12,7 @@ import argparse
 import importlib.util
 import json
 import sys
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -22,11 +23,6 @@ from measure import measure
 from pictures import dimension
 
 import report
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 NEEDS_ALIGNMENT = ("abdomen_mr_ct",)
 """Pairs that no deformable registration alone can do."""

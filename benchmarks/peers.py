@@ -220,7 +220,7 @@ def collected(results: Path, order: Sequence[str]) -> dict[str, Any]:
 
 def now() -> str:
     """The time, for a record."""
-    return dt.datetime.now(tz=dt.timezone.utc).isoformat(timespec="seconds")
+    return dt.datetime.now(tz=dt.UTC).isoformat(timespec="seconds")
 
 
 def read(path: Path) -> dict[str, Any]:

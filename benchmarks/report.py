@@ -34,7 +34,7 @@ def machine(threads: int | None) -> dict[str, str]:
     """Date, processor and threads, for the head of a report."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
-        "date": dt.datetime.now(tz=dt.timezone.utc).date().isoformat(),
+        "date": dt.datetime.now(tz=dt.UTC).date().isoformat(),
         "CPU": f"{_cpu_model()}, {count} cores",
         "threads": "all" if threads is None else str(threads),
     }

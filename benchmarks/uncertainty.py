@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,11 +32,6 @@ from semreg.phantom import make_pair, points_of
 from semreg.phantom.anatomy import share_of_body
 from semreg.registration import pipeline as registration
 from semreg.registration.uncertainty import REPEATED, Uncertainty
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 KINDS = ((64, "oblique", 11.0), (96, "isotropic", 11.0), (96, "oblique", 20.0), (128, "isotropic", 11.0))
 """Voxels an axis, frames and largest displacement in mm of the phantoms."""

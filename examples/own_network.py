@@ -45,7 +45,7 @@ def main() -> None:
         channels, *size = layer.features.data.shape
         print(f"{channels} channels, {size} samples, {min(layer.grid.spacing):.2f} mm apart at least")
 
-    models = (semreg.ModelConfig(weight=(1.0, 0.5)),)  # the second layer counts half as much as the first
+    models = (semreg.config.ModelConfig(weight=(1.0, 0.5)),)  # the second layer counts half as much as the first
     result = semreg.register(pair.fixed, pair.moving, model=network, config=semreg.RegistrationConfig(models=models))
     found = result.field.point_map()(pair.fixed_points.T).T
     print(f"landmark error before: {landmark_error(pair, pair.fixed_points):.2f} mm")

@@ -1,7 +1,7 @@
 """Build semreg and semreg-itkv4, look into what came out, and try it in empty environments.
 
     python packaging/check.py                                              builds and looks
-    python packaging/check.py --try python3.10=oldest --try python3.13     and tries, here with two Pythons
+    python packaging/check.py --try python3.11=oldest --try python3.13     and tries, here with two Pythons
 
 ``PYTHON=oldest`` installs the lowest versions that pyproject.toml promises, ``PYTHON`` or ``PYTHON=newest`` the newest
 that exist, ``PYTHON=torch==2.6.*`` that one of torch and the newest of all else. Each environment is made, tried (see
@@ -19,29 +19,25 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 ROOT = Path(__file__).resolve().parents[1]
 EXTRAS = ("itk", "nibabel", "hub", "dask")
 """What is tried beside the package itself."""
-FILES = {".py", ".toml", ".css", ".js", ".j2", ".typed", ".svg"}
+FILES = {".py", ".pyi", ".toml", ".css", ".js", ".j2", ".typed", ".svg"}
 """Endings of the files that belong into the package."""
 QUICK = (
-    "test_geometry",
-    "test_sampling",
-    "test_fields",
-    "test_files",
-    "test_networks",
-    "test_similarity",
-    "test_settings",
+    "core/test_geometry",
+    "core/test_sampling",
+    "core/test_fields",
+    "io/test_files",
+    "features/test_networks",
+    "distances/test_similarity",
+    "project/test_settings",
 )
 """The tests that --tests runs: those of the mathematics, of files and of networks."""
 
@@ -113,17 +109,7 @@ def lowest() -> list[str]:
     return [f"{match[1]}=={match[2]}" for match in pairs if match]
 
 
-def bridge_for(python: Path, sdist: Path, wheel: Path, folder: Path) -> Path:
-    """The wheel of semreg-itkv4 that this Python can use: 3.10 needs one of its own, built here."""
-    code = "import sys; print(sys.version_info >= (3, 11))"
-    later = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout.strip() == "True"
-    if later == ("-cp311-abi3-" in wheel.name):
-        return wheel
-    run(python, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder, sdist, ITK_INCLUDE_DIR=headers())
-    return next(folder.glob("semreg_itkv4*.whl"))
-
-
-def attempt(python: str, what: str, sdists: tuple[Path, Path], wheels: tuple[Path, Path], *, tests: bool) -> None:
+def attempt(python: str, what: str, sdist: Path, wheels: tuple[Path, Path], *, tests: bool) -> None:
     """Install both packages for one Python into an empty environment and run smoke.py there, and the tests."""
     with tempfile.TemporaryDirectory(prefix="semreg-check-") as name:
         folder = Path(name)
@@ -132,8 +118,7 @@ def attempt(python: str, what: str, sdists: tuple[Path, Path], wheels: tuple[Pat
         pip = (inner, "-m", "pip", "install", "--quiet", "--no-cache-dir", "--disable-pip-version-check")
         pinned = lowest() if what == "oldest" else [] if what == "newest" else [what]
         (folder / "pinned.txt").write_text("\n".join(pinned), encoding="utf-8")
-        bridge = bridge_for(inner, sdists[1], wheels[1], folder)
-        run(*pip, "-c", folder / "pinned.txt", f"{wheels[0]}[{','.join(EXTRAS)}]", bridge)
+        run(*pip, "-c", folder / "pinned.txt", f"{wheels[0]}[{','.join(EXTRAS)}]", wheels[1])
         run(inner, "-m", "pip", "check")
         place = folder / "empty"
         place.mkdir()
@@ -141,7 +126,7 @@ def attempt(python: str, what: str, sdists: tuple[Path, Path], wheels: tuple[Pat
         run(inner, folder / "smoke.py", wheels[0].name.split("-")[1], cwd=place, OMP_NUM_THREADS="1")
         if tests:
             run(*pip, "pytest>=8", "hypothesis>=6.100", "surface-distance-based-measures==0.1")
-            with tarfile.open(sdists[0]) as archive:
+            with tarfile.open(sdist) as archive:
                 archive.extractall(folder / "sdist", filter="data")
             tree = next((folder / "sdist").iterdir())
             files = [f"tests/{name}.py" for name in QUICK]
@@ -176,10 +161,10 @@ def main() -> None:
         wrong = [sentence for sentence in wrong if not sentence.endswith(UNKNOWN)]
     if wrong:
         sys.exit("\n".join(wrong))
-    sdists, wheels = (made[0][0], made[1][0]), (made[0][1], made[1][1])
+    sdist, wheels = made[0][0], (made[0][1], made[1][1])
     for word in given.tries:
         python, _, what = word.partition("=")
-        attempt(python, what or "newest", sdists, wheels, tests=given.tests)
+        attempt(python, what or "newest", sdist, wheels, tests=given.tests)
         print(f"{word}: works", flush=True)
     print(f"built with build {installed_version('build')} into {given.out}")
 

@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
 def hero(pair: PhantomPair) -> Figure:
     """Fixed, moving and both before; both after, the change of volume and the uncertainty."""
     result = semreg.register(pair.fixed, pair.moving)
-    stacks = make_stacks(semreg.Case.of(result, pair.fixed, pair.moving))
+    stacks = make_stacks(semreg.report.Case.of(result, pair.fixed, pair.moving))
     plane = planes_of(stacks.grid)[1]
     number = stacks.shape[plane.across] // 2
     fixed, before, after = (plane.cut(stack, number) for stack in (stacks.fixed, stacks.before, stacks.after))

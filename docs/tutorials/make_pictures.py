@@ -32,7 +32,7 @@ def main() -> None:
 def draw(name: str, pair: PhantomPair) -> None:
     """Register the pair and keep the picture of before and after."""
     result = semreg.register(pair.fixed, pair.moving)
-    case = semreg.Case.of(result, pair.fixed, pair.moving)
+    case = semreg.report.Case.of(result, pair.fixed, pair.moving)
     with tempfile.TemporaryDirectory() as folder:
         semreg.write_figures(case, folder, dpi=DPI)
         PICTURES.mkdir(exist_ok=True)

@@ -1,7 +1,8 @@
 """Frozen dataclasses as settings: from and to dicts and TOML, single values by dotted name. Knows no setting itself.
 
 A settings class is a frozen, keyword-only dataclass of bool, int, float, str, Literal, tuple, Optional, further such
-classes and tuples of them; its ``__post_init__`` checks the values. Nothing heavy is imported here.
+classes and tuples of them; its ``__post_init__`` checks the values. msgspec makes the objects and checks the types;
+the rest is how people write settings, and what they are told. Nothing heavy is imported here.
 """
 
 from __future__ import annotations
@@ -10,13 +11,18 @@ import dataclasses
 import difflib
 import json
 import re
-import sys
+import tomllib
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from semreg.errors import ConfigError
+
+T = TypeVar("T")
+
+NONE = "none"
+"""How None is written in TOML and on the command line: only where a setting may be None."""
 
 
 def require(condition: bool, expected: str, got: object) -> None:
@@ -25,26 +31,22 @@ def require(condition: bool, expected: str, got: object) -> None:
         raise ConfigError(f"expected {expected}, got {got}")
 
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-T = TypeVar("T")
-
-NONE = "none"
-"""How None is written in TOML and on the command line: only where a setting may be None."""
-
-
 def from_dict(cls: type[T], mapping: Mapping[str, Any]) -> T:
     """Settings of ``cls`` from nested mappings; what is not named keeps its default.
 
     Raises ConfigError for an unknown name, with the nearest known one, and for a value of the wrong type or range.
     """
+    import msgspec  # not for ``semreg --help``, which reads no settings
+
     for name in _dotted(mapping):
         _refuse_moved(cls, name)
-    result: T = _build(cls, mapping, "", list(_leaves(cls)))
-    return result
+    plain = _spelled(cls, mapping, "", list(_leaves(cls)))
+    try:
+        return msgspec.convert(plain, cls)
+    except msgspec.ValidationError as error:
+        if isinstance(error.__cause__, ValueError):  # what a class says of its own values
+            raise error.__cause__ from None
+        raise ConfigError(_explained(str(error), cls, plain)) from error
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -88,8 +90,10 @@ def override(config: T, assignment: str) -> T:
     _refuse_moved(type(config), name)
     if _without_numbers(name) not in known:
         raise _unknown(name, known)
-    result: T = _replace(config, name.split("."), _parse(text.strip()), name)
-    return result
+    settings = to_dict(config)
+    table, last = _table_named(settings, name)
+    table[last] = _parse(text.strip())
+    return from_dict(type(config), settings)
 
 
 def names(cls: type) -> list[str]:
@@ -130,64 +134,74 @@ def _table_of(hint: Any) -> type | None:
     return cls if is_list and isinstance(cls, type) and dataclasses.is_dataclass(cls) else None
 
 
-def _build(cls: type, mapping: Mapping[str, Any], prefix: str, known: list[str]) -> Any:
-    hints = get_type_hints(cls)
-    fields = {field.name for field in dataclasses.fields(cls)}
-    values: dict[str, Any] = {}
-    for key, value in mapping.items():
-        name = f"{prefix}{key}"
-        if key not in fields:
-            raise _unknown(name, known)
-        hint = hints[key]
-        if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
-            values[key] = _build(hints[key], value, f"{name}.", known)
-        elif (table := _table_of(hint)) is not None:
-            values[key] = _build_tables(table, value, name, known)
+def _spelled(hint: Any, value: Any, name: str, known: list[str]) -> Any:
+    """``value`` with what people leave out put in: ``none``, one value for a list of them, a list without brackets."""
+    plain = _without_none(hint)
+    if value == NONE and plain is not hint:
+        return None
+    if dataclasses.is_dataclass(plain) and isinstance(value, Mapping):
+        hints = get_type_hints(plain)
+        prefix = f"{name}." if name else ""
+        for key in value:
+            if key not in hints:
+                raise _unknown(f"{prefix}{key}", known)
+        return {key: _spelled(hints[key], inner, f"{prefix}{key}", known) for key, inner in value.items()}
+    if get_origin(plain) is not tuple:
+        return value
+    item, *more = get_args(plain)
+    several = more == [Ellipsis]
+    if _table_of(plain) is None:
+        value = _listed(value) if isinstance(value, str) else value
+        value = [value] if several and isinstance(value, (bool, int, float)) else value
+    if not several or not isinstance(value, (list, tuple)):
+        return value
+    return [_spelled(item, inner, _numbered(name, item, value, n), known) for n, inner in enumerate(value)]
+
+
+def _explained(error: str, cls: type, plain: Any) -> str:
+    """What msgspec found, as one sentence with the name, what was expected there and what came."""
+    said, _, path = error.partition(" - at `$")
+    hint, value, name = cls, plain, ""
+    for key, number in re.findall(r"\.(\w+)|\[(\d+)\]", path):
+        inside = _without_none(hint)
+        if key:
+            hint, value, name = get_type_hints(inside)[key], value[key], f"{name}.{key}".lstrip(".")
         else:
-            values[key] = _checked(hint, value, name)
-    return _made(lambda: cls(**values), prefix)
+            kinds = get_args(inside)
+            hint = kinds[0] if kinds[-1] is Ellipsis else kinds[int(number)]
+            value, name = value[int(number)], _numbered(name, hint, value, int(number))
+    if said.startswith("Object missing"):
+        return f"expected all values without a default in {name or 'the settings'}, got: {said}"
+    kinds = get_args(_without_none(hint))
+    if get_origin(_without_none(hint)) is tuple and Ellipsis not in kinds and isinstance(value, (list, tuple)):
+        return f"expected {len(kinds)} values for {name}, got {len(value)}: {value!r}"
+    return f"expected {name or 'the settings'} to be {_words(hint, name)}, got {value!r}"
 
 
-def _build_tables(cls: type, value: Any, name: str, known: list[str]) -> tuple[Any, ...]:
-    if not isinstance(value, (list, tuple)) or not all(isinstance(item, (Mapping, cls)) for item in value):
-        raise ConfigError(f"expected {name} to be a list of tables, [[{name}]] in TOML, got {value!r}")
-    prefixes = [f"{name}.{number}." if len(value) > 1 else f"{name}." for number in range(len(value))]
-    pairs = zip(value, prefixes, strict=True)
-    return tuple(item if isinstance(item, cls) else _build(cls, item, prefix, known) for item, prefix in pairs)
+def _table_named(settings: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:
+    """The innermost table of ``settings`` that the dotted ``name`` leads to, and the last part of the name."""
+    table: Any = settings
+    path = name.split(".")
+    while True:
+        if isinstance(table, list):
+            number = int(path[0]) if path[0].isdecimal() else 0
+            inner = path[1:] if path[0].isdecimal() else path
+            if number >= len(table) or (len(table) != 1 and inner is path):
+                section = name.removesuffix("." + ".".join(path))
+                raise ConfigError(_which_table(section, inner, len(table), name))
+            table, path = table[number], inner
+        if not isinstance(table, dict) or path[0].isdecimal():
+            raise ConfigError(
+                f"expected a number only after a list of tables, got {name!r}: name the setting without it"
+            )
+        if len(path) == 1:
+            return table, path[0]
+        table, path = table[path[0]], path[1:]
 
 
-def _replace(config: Any, path: list[str], value: Any, name: str) -> Any:
-    head, rest = path[0], path[1:]
-    if isinstance(config, tuple):
-        return _replace_table(config, path, value, name)
-    if head.isdecimal():
-        raise ConfigError(f"expected a number only after a list of tables, got {name!r}: name the setting without it")
-    if rest:
-        new = _replace(getattr(config, head), rest, value, name)
-    else:
-        new = _checked(get_type_hints(type(config))[head], value, name)
-    return _made(lambda: dataclasses.replace(config, **{head: new}), name.removesuffix(".".join(path)))
-
-
-def _replace_table(tables: tuple[Any, ...], path: list[str], value: Any, name: str) -> tuple[Any, ...]:
-    section = name.removesuffix("." + ".".join(path))
-    numbered = path[0].isdecimal()
-    number = int(path[0]) if numbered else 0
-    inner = path[1:] if numbered else path
-    if number >= len(tables) or (len(tables) != 1 and not numbered):
-        there = " or ".join(".".join([section, str(n), *inner]) for n in range(len(tables))) or f"a table [[{section}]]"
-        raise ConfigError(f"expected {there}, got {name!r}: name one of them, or add [[{section}]] in TOML")
-    new = _replace(tables[number], inner, value, name)
-    return (*tables[:number], new, *tables[number + 1 :])
-
-
-def _made(make: Any, prefix: str) -> Any:
-    """Run a constructor; a missing value is a ConfigError too."""
-    try:
-        return make()
-    except TypeError as error:
-        section = prefix.rstrip(".") or "the settings"
-        raise ConfigError(f"expected all values without a default in {section}, got: {error}") from error
+def _which_table(section: str, inner: list[str], count: int, name: str) -> str:
+    there = " or ".join(".".join([section, str(n), *inner]) for n in range(count)) or f"a table [[{section}]]"
+    return f"expected {there}, got {name!r}: name one of them, or add [[{section}]] in TOML"
 
 
 def _without_numbers(name: str) -> str:
@@ -215,51 +229,16 @@ def _numbered_as(name: str, known: str) -> str:
     return numbered[0] + known.removeprefix(f"{numbered[1]}.")
 
 
-def _checked(hint: Any, value: Any, name: str) -> Any:
-    """``value`` as the type ``hint`` (lists become tuples, whole numbers floats), or ConfigError."""
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        return _checked_union(arguments, value, name, hint)
-    if origin is Literal and value in arguments:
-        return value
-    if origin is tuple or hint is tuple:
-        return _checked_tuple(arguments, value, name, hint)
-    if hint is float and type(value) is int:
-        return float(value)
-    if hint is Any or (isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, hint)):
-        return value
-    if hint in (bool, int, float, str) and type(value) is hint:
-        return value
-    raise ConfigError(f"expected {name} to be {_words(hint)}, got {value!r}")
+def _numbered(name: str, item: Any, values: Sequence[Any], number: int) -> str:
+    """The name of one of ``values``: a table has its number where there are several, any other has that of its list."""
+    return f"{name}.{number}" if dataclasses.is_dataclass(item) and len(values) > 1 else name
 
 
-def _checked_union(options: tuple[Any, ...], value: Any, name: str, hint: Any) -> Any:
-    if (value is None or value == NONE) and type(None) in options:
-        return None
-    for option in options:
-        if option is not type(None):
-            try:
-                return _checked(option, value, name)
-            except ConfigError:
-                continue
-    raise ConfigError(f"expected {name} to be {_words(hint)}, got {value!r}")
-
-
-def _checked_tuple(arguments: tuple[Any, ...], value: Any, name: str, hint: Any) -> tuple[Any, ...]:
-    variadic = len(arguments) == 2 and arguments[1] is Ellipsis
-    if isinstance(value, str):
-        value = _listed(value)
-    elif variadic and isinstance(value, (bool, int, float)):
-        value = [value]
-    if not isinstance(value, (list, tuple)):
-        raise ConfigError(f"expected {name} to be {_words(hint)}, got {value!r}")
-    if not arguments:
-        return tuple(tuple(item) if isinstance(item, list) else item for item in value)
-    if variadic:
-        arguments = (arguments[0],) * len(value)
-    if len(arguments) != len(value):
-        raise ConfigError(f"expected {len(arguments)} values for {name}, got {len(value)}: {value!r}")
-    return tuple(_checked(inner, item, name) for inner, item in zip(arguments, value, strict=True))
+def _without_none(hint: Any) -> Any:
+    """The type that an Optional holds, of several the first."""
+    if get_origin(hint) not in (Union, types.UnionType):
+        return hint
+    return next(option for option in get_args(hint) if option is not type(None))
 
 
 def _listed(text: str) -> list[Any]:
@@ -270,15 +249,15 @@ def _listed(text: str) -> list[Any]:
     return [_parse(part.strip()) for part in re.split(r",(?![^\[]*\])", text)]
 
 
-def _words(hint: Any) -> str:
-    """A type as a user reads it."""
+def _words(hint: Any, name: str) -> str:
+    """The type of the setting ``name`` as a user reads it."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return " or ".join(NONE if option is type(None) else _words(option) for option in arguments)
+        return " or ".join(NONE if option is type(None) else _words(option, name) for option in arguments)
     if origin is Literal:
         return "one of " + ", ".join(map(repr, arguments))
     if origin is tuple or hint is tuple:
-        return "a list"
+        return "a list" if _table_of(hint) is None else f"a list of tables, [[{name}]] in TOML"
     if dataclasses.is_dataclass(hint):
         return "a table of settings"
     known = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +16,7 @@ from cohort_cases import jobs_of, text_pairs
 from conftest import noise_volume, oblique_grid
 from semreg.batch.batch import BatchOptions, run_batch
 from semreg.batch.jobs import Digests, JobFlags, evaluate_arguments, make_job, register_arguments
-from semreg.batch.lock import LOCK_FILE, BatchLock
+from semreg.batch.lock import LOCK_FILE, batch_lock
 from semreg.batch.log import LOG_FILE, Event, Journal
 from semreg.batch.pairs import Pair
 from semreg.batch.reasons import input_problem, reason_of_failure
@@ -64,13 +67,25 @@ def test_a_process_that_does_not_leave_is_killed(monkeypatch: pytest.MonkeyPatch
 
 def test_a_lock_that_nobody_signed(tmp_path: Path) -> None:
     """Where another holds the lock and does not say who it is, the message still says what to do."""
-    with BatchLock(tmp_path):
+    with batch_lock(tmp_path):
         (tmp_path / LOCK_FILE).write_text("?")
         with (
             pytest.raises(OutputError, match="got one that does not say who it is: wait for it, or choose another"),
-            BatchLock(tmp_path),
+            batch_lock(tmp_path),
         ):
             pass
+
+
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    """Where the file system cannot lock, the batch runs and says what nobody guards any more."""
+
+    def refuse(_self: object, **_given: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    with batch_lock(tmp_path):
+        assert f'"process": {os.getpid()}' in (tmp_path / LOCK_FILE).read_text()
+    assert f"the file system of {tmp_path} has no locks: let no other batch write there" in caplog.text
 
 
 def test_places_that_cannot_be_written(tmp_path: Path) -> None:
@@ -80,7 +95,7 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"expected to write to .*file"):
         run_batch(jobs, tmp_path / "file", LocalScheduler(1), BatchOptions(threads=1))
     (tmp_path / LOCK_FILE).mkdir()
-    with pytest.raises(OutputError, match=f"expected to write .*{LOCK_FILE}"), BatchLock(tmp_path):
+    with pytest.raises(OutputError, match=f"expected to write .*{LOCK_FILE}"), batch_lock(tmp_path):
         pass
     (tmp_path / LOG_FILE).mkdir()
     with pytest.raises(OutputError, match=f"expected to write .*{LOG_FILE}"):

@@ -24,7 +24,7 @@ from semreg.batch import BatchOptions, LocalScheduler, plan_batch, run_batch, th
 from semreg.batch import worker as attempts
 from semreg.batch.batch import publish
 from semreg.batch.done import read_done
-from semreg.batch.lock import BatchLock
+from semreg.batch.lock import batch_lock
 from semreg.batch.reasons import input_problem
 from semreg.config import RegistrationConfig
 from semreg.errors import DeviceError, ImageError, OutputError
@@ -299,7 +299,7 @@ def test_the_end_is_told_however_it_comes(tmp_path):
             yield
 
     def at_end():
-        with pytest.raises(OutputError, match="no other batch"), BatchLock(output):
+        with pytest.raises(OutputError, match="no other batch"), batch_lock(output):
             pass
         told.append(json.loads((output / "batch.json").read_text(encoding="utf-8"))["pairs"][0]["state"])
         raise OutputError("no room left")
@@ -311,7 +311,7 @@ def test_the_end_is_told_however_it_comes(tmp_path):
     with pytest.raises(OutputError, match="no room left"):
         run(jobs, output, at_end=at_end)
     assert told == ["waiting", "finished"]
-    with BatchLock(output), pytest.raises(OutputError, match="no other batch"):
+    with batch_lock(output), pytest.raises(OutputError, match="no other batch"):
         run(jobs, output, at_end=at_end)
     assert len(told) == 2
 
@@ -365,8 +365,8 @@ def test_two_batches_do_not_share_a_folder(tmp_path):
     """The second one is refused with the process that holds the lock; the lock of a killed process is free."""
     tmp_path.joinpath("out").mkdir()
     code = (
-        "import sys, time, pathlib; from semreg.batch.lock import BatchLock\n"
-        "with BatchLock(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+        "import sys, time, pathlib; from semreg.batch.lock import batch_lock\n"
+        "with batch_lock(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, tmp_path / "out"], stdout=subprocess.PIPE)
     try:
@@ -377,7 +377,7 @@ def test_two_batches_do_not_share_a_folder(tmp_path):
         process.kill()
         process.wait()
         process.stdout.close()
-    with BatchLock(tmp_path / "out"):
+    with batch_lock(tmp_path / "out"):
         pass
 
 

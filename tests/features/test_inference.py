@@ -296,5 +296,5 @@ def test_outputs_are_kept_once():
 def test_memory_is_checked_before_the_image_is_resampled():
     """A voxel size that alone would exceed the limit is refused before anything of that size is made."""
     volume = Volume(torch.rand(1, 36, 44, 40), Grid.of_shape((36, 44, 40)))
-    with pytest.raises(semreg.ConfigError, match="to read the image at the voxel size"):
+    with pytest.raises(semreg.errors.ConfigError, match="to read the image at the voxel size"):
         semreg.extract(volume, lambda x: x, spec="spacing_mm=0.03", memory="900MB", device="cpu")

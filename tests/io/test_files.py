@@ -529,7 +529,9 @@ def test_output_folder_without_permission(tmp_path):
 FULL_DISK = """
 import resource, signal, sys, torch
 import numpy as np
-from semreg import Field, Grid, OutputError, OutputFolder, Volume, write_field, write_image, write_transform
+from semreg import Field, Grid, Volume, write_field, write_image, write_transform
+from semreg.errors import OutputError
+from semreg.io.files import OutputFolder
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 grid = Grid.of_shape((20, 30, 40))
 field = Field(torch.randn(3, 20, 30, 40, generator=torch.Generator().manual_seed(0)), grid)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from conftest import grid_at, points_of, rotation
-from semreg import Field, GeometryError, ImageError, Volume, register
+from semreg import Field, Volume, register
 from semreg.config import (
     AlignConfig,
     CoarseConfig,
@@ -20,7 +20,7 @@ from semreg.config import (
     RegistrationConfig,
 )
 from semreg.core.fields import jacobian_determinant, warp
-from semreg.errors import ConfigError
+from semreg.errors import ConfigError, GeometryError, ImageError
 from semreg.io.bridge import field_of_itk, itk_field, itk_image, to_volume
 from semreg.phantom import make_pair
 from small_networks import Small, save

@@ -196,6 +196,19 @@ def test_no_hidden_inputs() -> None:
     assert calls(("filterwarnings", "simplefilter")) == {}
 
 
+def test_no_hidden_state() -> None:
+    """No random numbers but from a generator that is passed on, and only the command line sets the C library."""
+    assert set(calls(("return_freed_memory",))) <= {"runtime/memory.py", "cli/infer.py", "cli/models.py"}
+    assert set(calls(("mallopt",))) == {"runtime/memory.py"}
+    assert calls(("initial_seed", "seed_all", "manual_seed_all", "set_rng_state", "fork_rng", "RandomState")) == {}
+    for path in FILES:
+        for node in ast.walk(parse(path)):
+            if isinstance(node, ast.Attribute) and node.attr in ("manual_seed", "seed"):
+                of = ast.unparse(node.value)
+                hidden = of in ("torch", "random", "np.random", "numpy.random", "torch.cuda", "torch.random")
+                assert not hidden, f"{relative(path)}:{node.lineno} seeds what all share: {of}.{node.attr}"
+
+
 def test_no_catching_of_everything() -> None:
     """No ``except Exception`` and no bare except: an error that nobody expected is seen."""
     across_languages = "itk/api/metricv4.py"  # an exception of any kind has to cross C++ as a text

@@ -189,6 +189,7 @@ def test_override_sets_one_value(assignment, expected):
         ("parts.0=2", "the section parts.0: name one of parts.name, parts.weight"),
         ("parts.0.0.weight=2", "expected a number only after a list of tables, got 'parts.0.0.weight'"),
         ("refine.0.iterations=2", "expected a number only after a list of tables, got 'refine.0.iterations'"),
+        ("refine.levels.0=3", "expected a number only after a list of tables, got 'refine.levels.0'"),
         ("parts.weight=far", "expected parts.weight to be a number, got 'far'"),
         ("parts.0.inner.iterations=0", "expected at least one iteration, got 0"),
     ],

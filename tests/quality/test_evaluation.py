@@ -392,7 +392,7 @@ def test_a_transform_may_come_in_any_form(tmp_path):
 
 
 def test_the_way_back():
-    """With an inverse, given or of a result, there is its consistency, as ``semreg.inverse_consistency`` has it."""
+    """With an inverse, given or of a result, there is its consistency, as ``inverse_consistency`` has it."""
     field = Field(smooth_field(GRID).vox.float(), GRID)
     back = invert(field, moving_grid(GRID)).field
     wanted = inverse_consistency(field, back)

@@ -10,11 +10,12 @@ import SimpleITK as sitk
 import torch
 
 from conftest import rotation
-from semreg import ConfigError, GeometryError, ImageError, RegistrationConfig, Volume, align, register, write_image
+from semreg import RegistrationConfig, Volume, align, register, write_image
 from semreg.cli import main
 from semreg.config import AlignConfig, CoarseConfig, RefineConfig
 from semreg.core.consistency import inverse_consistency
 from semreg.core.geometry import Grid
+from semreg.errors import ConfigError, GeometryError, ImageError
 from semreg.io.bridge import matrix_of
 from semreg.phantom import make_pair
 from semreg.transforms.maps import linear_about, mapped

@@ -25,9 +25,10 @@ from conftest import (
     rotation,
     sitk_image,
 )
-from semreg import Field, GeometryError, Grid, ImageError, RegistrationConfig, Volume, plan, read_image, register
+from semreg import Field, Grid, RegistrationConfig, Volume, plan, read_image, register
 from semreg.config import AlignConfig, CoarseConfig, FeatureConfig, ModelConfig, RefineConfig
 from semreg.core.fields import jacobian_determinant
+from semreg.errors import GeometryError, ImageError
 from semreg.io.bridge import field_of_transform, to_volume
 from semreg.phantom import make_pair
 from semreg.registration.matching import resolve_models

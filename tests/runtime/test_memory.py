@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from hypothesis import given
@@ -45,11 +45,6 @@ def test_amounts_scale_with_their_unit(number, unit):
     assert memory.parse_bytes(f"{number} {unit.lower()}") == number * memory.UNITS[unit]
 
 
-needs_resident_set = pytest.mark.skipif(
-    not memory.held_bytes(), reason="this system does not tell what a process holds"
-)
-
-
 def in_a_process(work: str) -> list[float]:
     """What ``work`` prints, a number a line, in a process of its own: here other threads allocate too."""
     start = "import torch\nfrom semreg.runtime import memory\ntorch.set_num_threads(1)\ntorch.ones(1 << 24).add_(1)\n"
@@ -58,7 +53,6 @@ def in_a_process(work: str) -> list[float]:
     return [float(line) / 2**20 for line in done.stdout.split()]
 
 
-@needs_resident_set
 def test_what_is_held_grows_and_shrinks():
     """A tensor that is filled shows in what is held and in the peak, and its end only in what is held."""
     during, after, peak = in_a_process("""
@@ -73,7 +67,6 @@ print(during - before, memory.held_bytes() - before, memory.peak_bytes() - durin
     assert peak >= -1  # the kernel counts in batches of pages
 
 
-@needs_resident_set
 def test_a_peak_is_watched():
     """The most that is held for a while is seen, and not what was held before."""
     quiet, peak = in_a_process("""
@@ -94,12 +87,25 @@ print(quiet() - before, peak() - before, sep="\\n")
 
 
 def test_what_is_available_is_less_than_the_machine_has():
-    """What can still be had is positive and below what /proc/meminfo says there is."""
-    path = Path("/proc/meminfo")
-    if not path.exists():
-        pytest.skip("this system has no /proc/meminfo")
-    total = int(next(line for line in path.read_text().splitlines() if line.startswith("MemTotal")).split()[1]) * 1024
-    assert 0 < memory.available_bytes() < total
+    """What can still be had is positive and below what the machine has."""
+    assert 0 < memory.available_bytes() < psutil.virtual_memory().total
+
+
+@pytest.mark.parametrize(("limit", "used", "left"), [("700000", "300000", 400_000), ("7", "9", 0)])
+def test_the_limit_of_a_container_counts(tmp_path, monkeypatch, limit, used, left):
+    """Where a control group may hold less than the machine has, what it has left is all there is, and never below 0."""
+    (tmp_path / "memory.max").write_text(limit)
+    (tmp_path / "memory.current").write_text(used)
+    monkeypatch.setattr(memory, "CONTROL_GROUP", tmp_path)
+    assert memory.available_bytes() == left
+
+
+def test_a_container_without_a_limit_has_what_the_machine_has(tmp_path, monkeypatch):
+    """``max`` is no number: then the machine alone counts."""
+    (tmp_path / "memory.max").write_text("max")
+    (tmp_path / "memory.current").write_text("300000")
+    monkeypatch.setattr(memory, "CONTROL_GROUP", tmp_path)
+    assert memory.available_bytes() > 10**6
 
 
 @pytest.mark.parametrize(

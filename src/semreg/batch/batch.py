@@ -12,7 +12,7 @@ from typing import Any
 
 from semreg.batch.done import DONE_FILE, LOG_FILE, Done, read_done, steps_left, write_done, write_failure
 from semreg.batch.jobs import Job
-from semreg.batch.lock import BatchLock
+from semreg.batch.lock import batch_lock
 from semreg.batch.log import Event, Journal, OnEvent, read_state
 from semreg.batch.schedulers import Scheduler
 from semreg.batch.worker import Outcome, Task
@@ -77,7 +77,7 @@ def run_batch(jobs: Sequence[Job], output: Path, scheduler: Scheduler, options: 
     batch's, or where nothing can be written.
     """
     output = check_output_folder(output.absolute())
-    with BatchLock(output):
+    with batch_lock(output):
         _check_places(jobs, output)
         about = {
             "semreg": jobs[0].semreg if jobs else "",

@@ -5,18 +5,13 @@ from __future__ import annotations
 import csv
 import difflib
 import io
-import sys
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from semreg.batch.pairs import Pair, check_pairs
 from semreg.errors import ConfigError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 FILES = ("fixed", "moving", "fixed_mask", "moving_mask", "fixed_labels", "moving_labels", "initial")
 LISTS = ("fixed_landmarks", "moving_landmarks")

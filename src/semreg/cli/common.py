@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -80,7 +80,7 @@ Verbose = Annotated[
 ]
 
 
-class ImageFormat(str, Enum):
+class ImageFormat(StrEnum):
     """File formats of the images that are written."""
 
     NIFTI = "nii.gz"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,13 +11,8 @@ from semreg.cli.common import Debug, sentences
 from semreg.cli.grouping import grouped
 from semreg.runtime.terminal import Progress, show_log
 
-
-class Kind(str, Enum):
-    """The built-in pairs."""
-
-    ABDOMEN = "abdomen"
-    BRAIN = "brain"
-    SLIDES = "slides"
+Kind = Literal["abdomen", "brain", "slides"]
+"""The built-in pairs."""
 
 
 @grouped
@@ -29,7 +23,7 @@ def demo_command(
     ),
     kind: Annotated[
         Kind, typer.Option("--kind", help="CT and MR of an abdomen, two brains in MR, or two stained slides in 2-D.")
-    ] = Kind.ABDOMEN,
+    ] = "abdomen",
     size: Annotated[
         int | None,
         typer.Option("--size", min=8, metavar="N", help="About N voxels an axis; 120, 96, or 256 pixels by default."),
@@ -45,9 +39,9 @@ def demo_command(
         from semreg.phantom.demo import run, write_images
 
         if images_only:
-            lines = [str(path) for path in write_images(output, kind=kind.value, size=size)]
+            lines = [str(path) for path in write_images(output, kind=kind, size=size)]
         else:
             with Progress(quiet=False) as progress:
-                lines = run(output, kind=kind.value, size=size, on_step=progress)
+                lines = run(output, kind=kind, size=size, on_step=progress)
         for line in lines:
             typer.echo(line)

@@ -86,7 +86,7 @@ def evaluated(flags: EvaluateFlags) -> Evaluated:
     from semreg.quality import EvaluationConfig, measure, prepare, read_label_names, read_landmarks
     from semreg.transforms import Outside
 
-    config = EvaluationConfig(tolerance_mm=flags.tolerance, similarity=flags.similarity, outside=flags.outside.value)
+    config = EvaluationConfig(tolerance_mm=flags.tolerance, similarity=flags.similarity, outside=flags.outside)
     result = folder_of(flags)
     output = flags.output or (None if result is None else flags.sources[0])
     paths = paths_of(flags, result)
@@ -114,7 +114,7 @@ def evaluated(flags: EvaluateFlags) -> Evaluated:
         initial=paths["initial"] or None,
         inverse=next(iter(paths["inverse"]), None),
         grid=None if labels is None else labels[0].grid,
-        outside=Outside(flags.outside.value),
+        outside=Outside(flags.outside),
     )
     evaluation = measure(subject, landmarks=landmarks, labels=labels, label_names=names, config=config)
     evaluation = replace(evaluation, notes=(*notes, *evaluation.notes))

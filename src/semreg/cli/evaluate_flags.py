@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +16,7 @@ from semreg.cli.register_flags import Assignments, Config
 from semreg.cli.report_output import ProofFlags
 
 
-class LandmarkUnit(str, Enum):
+class LandmarkUnit(StrEnum):
     """What the numbers of landmark files are."""
 
     AUTO = "auto"
@@ -118,7 +118,7 @@ class EvaluateFlags:
             "--inverse", help="The way back, for the inverse consistency.", metavar="FILE", rich_help_panel=INPUT
         ),
     ] = None
-    outside: Annotated[Beyond, typer.Option("--outside", help=OUTSIDE_HELP, rich_help_panel=MEASURES)] = Beyond.IDENTITY
+    outside: Annotated[Beyond, typer.Option("--outside", help=OUTSIDE_HELP, rich_help_panel=MEASURES)] = "identity"
     tolerance: Annotated[
         float, typer.Option("--tolerance", help="Of the surface Dice, in mm.", metavar="MM", rich_help_panel=MEASURES)
     ] = 2.0

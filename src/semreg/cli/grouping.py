@@ -16,7 +16,6 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
     """``command`` for typer: a parameter a flag in place of each dataclass; ValueError for a name given twice."""
-    # not get_type_hints, which in Python 3.10 puts Optional around a flag whose default is None, and so hides it
     given_by = signature(command, eval_str=True).parameters
     hints = {name: parameter.annotation for name, parameter in given_by.items()}
     parameters: list[Parameter] = []

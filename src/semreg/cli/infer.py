@@ -238,9 +238,12 @@ def start(job: Job, watch: Watch) -> Run:
     from semreg.features import inference
     from semreg.io import files
     from semreg.runtime.devices import choose_device
+    from semreg.runtime.memory import return_freed_memory
 
     if job.threads is not None:
         files.limit_threads(job.threads)
+    if job.memory is not None:
+        return_freed_memory()
     options = inference.Options(
         layers=parse_layers(job.layers),
         spec=job.spec,

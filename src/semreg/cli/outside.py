@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from enum import Enum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-
-class Beyond(str, Enum):
-    """The values of ``semreg.transforms.Outside``."""
-
-    CONTINUE = "continue"
-    IDENTITY = "identity"
-    BACKGROUND = "background"
-
+Beyond = Literal["continue", "identity", "background"]
+"""The values of ``semreg.transforms.Outside``."""
 
 OUTSIDE_HELP = "Beyond the box of a field: identity, as ITK; continue its border; background: nothing is known."
 OutsideBox = Annotated[Beyond, typer.Option("--outside", help=OUTSIDE_HELP)]

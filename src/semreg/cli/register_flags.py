@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from semreg.config import RegistrationConfig
 
 
-class Alignment(str, Enum):
+class Alignment(StrEnum):
     """What the alignment looks for: ``align.transform`` of the settings."""
 
     AUTO = "auto"

@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -49,13 +48,8 @@ OutputFile = Annotated[
 ]
 
 
-class Reading(str, Enum):
-    """How an image is read between its voxels."""
-
-    LINEAR = "linear"
-    BSPLINE = "bspline"
-    NEAREST = "nearest"
-    LABEL = "label"
+Reading = Literal["linear", "bspline", "nearest", "label"]
+"""How an image is read between its voxels."""
 
 
 AsFormat = Annotated[
@@ -79,12 +73,12 @@ def apply_command(  # noqa: PLR0913 - one parameter a flag
     output: OutputFile,
     reference: Reference = None,
     inverse: Annotated[bool, typer.Option("--inverse", help="Go the other way: see above.")] = False,
-    interpolation: Annotated[Reading, typer.Option(help="Of images; label keeps labels, smoothly.")] = Reading.LINEAR,
+    interpolation: Annotated[Reading, typer.Option(help="Of images; label keeps labels, smoothly.")] = "linear",
     background: Annotated[
         float | None,
         typer.Option(help="Where the image shows nothing; -1024 for CT, else the smallest value.", metavar="VALUE"),
     ] = None,
-    outside: OutsideBox = Beyond.IDENTITY,
+    outside: OutsideBox = "identity",
     ras: Annotated[bool, typer.Option("--ras", help="Points of a CSV or VTK file are RAS; LPS by default.")] = False,
     messages: JsonMessages,
 ) -> None:
@@ -107,7 +101,7 @@ def apply_command(  # noqa: PLR0913 - one parameter a flag
             record = apply_to_points(chain, source, output, outside, ras=ras)
         else:
             grid = grid_for_images(chain, reference)
-            resampling = Resampling(interpolation.value, background, library.Outside(outside.value))
+            resampling = Resampling(interpolation, background, library.Outside(outside))
             record = apply_to_image(chain, grid, (source, output), resampling)
         points = library.is_point_file(source)
         sides = ("fixed", "moving") if points != inverse else ("moving", "fixed")
@@ -124,7 +118,7 @@ def convert_command(
     output: Annotated[Path, typer.Argument(help="File to write; its name says the format.", metavar="OUTPUT")],
     reference: Reference = None,
     as_format: AsFormat = None,
-    outside: OutsideBox = Beyond.IDENTITY,
+    outside: OutsideBox = "identity",
     messages: Messages,
 ) -> None:
     """Write a transform as another tool reads it, in the same direction, fixed to moving.
@@ -144,7 +138,7 @@ def compose_command(
     output: OutputFile,
     reference: Reference = None,
     as_format: AsFormat = None,
-    outside: OutsideBox = Beyond.IDENTITY,
+    outside: OutsideBox = "identity",
     messages: Messages,
 ) -> None:
     """Join transforms into one: the first named is applied to the points of the fixed image first.
@@ -197,7 +191,7 @@ def jacobian_command(
     transform: Transform,
     output: OutputFile,
     reference: Reference = None,
-    outside: OutsideBox = Beyond.IDENTITY,
+    outside: OutsideBox = "identity",
     log: Annotated[bool, typer.Option("--log", help="Write the natural logarithm: 0 keeps the volume.")] = False,
     messages: JsonMessages,
 ) -> None:
@@ -214,7 +208,7 @@ def jacobian_command(
         from semreg import transforms as library
         from semreg.io import files
 
-        determinant, summary = library.jacobian_map(chain, grid, outside=library.Outside(outside.value))
+        determinant, summary = library.jacobian_map(chain, grid, outside=library.Outside(outside))
         files.write_image(library.logarithm(determinant) if log else determinant, output)
         record = {"transform": str(transform), "files": [str(output)], "jacobian": asdict(summary)}
         low, middle, high = summary.percentiles
@@ -257,7 +251,7 @@ def write(paths: Sequence[Path], output: Path, how: tuple[Path | None, str | Non
     chain, grid = read(paths), grid_of(reference)
     from semreg.transforms import Outside, write_chain
 
-    files = write_chain(chain, output, grid, kind=as_format, outside=Outside(outside.value))
+    files = write_chain(chain, output, grid, kind=as_format, outside=Outside(outside))
     rows = [("direction", "points of the fixed image to the moving image"), ("files", ", ".join(map(str, files)))]
     show({}, rows, messages)
 
@@ -277,13 +271,13 @@ def apply_to_points(chain: Chain, source: Path, output: Path, outside: Beyond, *
 
     from semreg.transforms import Outside, move_points
 
-    moved = move_points(source, output, chain, ras=ras, outside=Outside(outside.value))
+    moved = move_points(source, output, chain, ras=ras, outside=Outside(outside))
     count, lost = len(moved.residual), int(np.isnan(moved.residual).sum())
     return {
         "points": count,
         "largest_residual_mm": float(np.nanmax(moved.residual)) if lost < count else None,
         "lost": lost,
-        "outside": outside.value,
+        "outside": outside,
         "outside_share": float((moved.beyond & ~np.isnan(moved.residual)).mean()),
     }
 

@@ -10,7 +10,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -29,7 +28,6 @@ from semreg.runtime.memory import (
     give_back_memory,
     held_bytes,
     is_out_of_memory,
-    sparing_memory,
 )
 
 logger = logging.getLogger("semreg")
@@ -102,8 +100,7 @@ class Engine:
         while True:
             plan = self._plan(shape, collector, most)
             try:
-                with nullcontext() if self.memory is None else sparing_memory():
-                    self._run(plan, request, collector)
+                self._run(plan, request, collector)
                 self.plan = plan
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or plan.largest < 2:

@@ -31,8 +31,6 @@ CLOSE_SIDE = 60
 LONG_ENOUGH = 0.15
 """Seconds in which the peak of the memory is seen for sure."""
 MOST_PASSES = 30
-UNMEASURED = 4
-"""Bytes held per byte returned where the system does not tell."""
 STANDARD = IntensityStats(-3.0, 3.0, 0.0, 1.0)
 """Statistics of the noise that is shown."""
 
@@ -272,9 +270,9 @@ def _peak(network: Network, x: Tensor) -> float:
         # a short pass is repeated: on a busy machine its peak could pass between two looks, and what operations take
         # for themselves is seen in no other way
         while passes == 0 or (time.perf_counter() - started < LONG_ENOUGH and passes < MOST_PASSES):
-            returned = sum(y.numel() * y.element_size() for y in run(network, x))
+            run(network, x)
             passes += 1
-    return float(max(peak() - before, tally.peak) if before else max(tally.peak, UNMEASURED * returned))
+    return float(max(peak() - before, tally.peak))
 
 
 def run(network: Network, x: Tensor) -> list[Tensor]:

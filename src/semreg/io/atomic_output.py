@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from semreg.errors import OutputError
 
@@ -81,7 +82,7 @@ class OutputFolder:
         self._made: list[Path] = []
         self._staging: Path | None = None
 
-    def __enter__(self) -> OutputFolder:
+    def __enter__(self) -> Self:
         missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         try:
             self.path.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy import ndimage
+from scipy.spatial import ConvexHull
 
 from semreg.core.fields import Volume, reorder_tensor
 from semreg.core.geometry import AxisOrder, Grid, canonical_order, reorder
@@ -131,8 +133,6 @@ def _body(coarse: _Coarse) -> Mask:
 
 def _outlined(mask: Mask) -> Mask:
     """With all that the convex outline holds in each plane of the last two axes."""
-    from scipy.spatial import ConvexHull
-
     result = mask.copy()
     rows, columns = mask.shape[-2:]
     centres = np.stack(np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij"), -1).reshape(-1, 2)
@@ -183,8 +183,6 @@ def _least_cross_entropy(values: npt.NDArray[np.float32]) -> float:
 
 def _large_parts(mask: Mask, share: float) -> Mask:
     """The largest connected part and those of at least this ``share`` of its size."""
-    from scipy import ndimage
-
     labels: npt.NDArray[np.int32] = ndimage.label(mask)[0]
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
@@ -193,36 +191,18 @@ def _large_parts(mask: Mask, share: float) -> Mask:
 
 def _filled(mask: Mask) -> Mask:
     """With all that cannot be reached from the border within a plane of the last two axes."""
-    air = ~mask
-    reached = np.zeros_like(air)
-    for side in (0, -1):
-        reached[..., side, :] = air[..., side, :]
-        reached[..., side] = air[..., side]
-    before = -1
-    while (count := int(reached.sum())) != before:
-        before = count
-        for axis in (-1, -2):
-            _sweep(np.moveaxis(reached, axis, 0), np.moveaxis(air, axis, 0))
-            _sweep(np.moveaxis(reached, axis, 0)[::-1], np.moveaxis(air, axis, 0)[::-1])
-    return ~reached
-
-
-def _sweep(reached: Mask, air: Mask) -> None:
-    """Carry what is reached along the first axis as far as there is air, in place."""
-    for i in range(1, len(reached)):
-        reached[i] |= reached[i - 1] & air[i]
+    cross = ndimage.generate_binary_structure(2, 1)
+    return np.asarray(ndimage.binary_fill_holes(mask, cross.reshape((1,) * (mask.ndim - 2) + cross.shape)))
 
 
 def _dilated(mask: Mask, radius: tuple[int, ...]) -> Mask:
     """Grown by a box of 2 r + 1 voxels along each axis."""
-    for axis, r in enumerate(radius):
-        mask = _spread(mask, axis, r)
-    return mask
+    return np.asarray(ndimage.maximum_filter(mask, [2 * r + 1 for r in radius], mode="constant", cval=0))
 
 
 def _eroded(mask: Mask, radius: tuple[int, ...]) -> Mask:
     """Shrunk by a box of 2 r + 1 voxels along each axis; beyond the border the mask counts as set."""
-    return ~_dilated(~mask, radius)
+    return np.asarray(ndimage.minimum_filter(mask, [2 * r + 1 for r in radius], mode="constant", cval=1))
 
 
 def _opened(mask: Mask, radius: tuple[int, ...]) -> Mask:
@@ -243,17 +223,5 @@ def _grown(mask: Mask, radius: tuple[int, ...]) -> Mask:
     """Grown by about a ball: a box of half the radius and a cross of the other half."""
     half = tuple(r // 2 for r in radius)
     box = _dilated(mask, tuple(r - h for r, h in zip(radius, half, strict=True)))
-    result = box
-    for axis, h in enumerate(half):
-        result = result | _spread(box, axis, h)
-    return result
-
-
-def _spread(mask: Mask, axis: int, r: int) -> Mask:
-    """Grown by ``r`` voxels along one axis."""
-    result: Mask = mask.copy()
-    moved, source = np.moveaxis(result, axis, 0), np.moveaxis(mask, axis, 0)
-    for shift in range(1, min(r, len(moved) - 1) + 1):
-        moved[shift:] |= source[:-shift]
-        moved[:-shift] |= source[shift:]
-    return result
+    arms = (tuple(h * (a == axis) for a in range(mask.ndim)) for axis, h in enumerate(half))
+    return np.asarray(np.logical_or.reduce([_dilated(box, arm) for arm in arms]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import sys
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
@@ -14,11 +14,6 @@ from typing import Any, Literal
 from semreg.config import RegistrationConfig
 from semreg.errors import ConfigError
 from semreg.settings import from_dict, override
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 EFFORTS = ("fast", "quality")
 """Presets that say how much time to take; they go with any pair, and on top of another preset."""

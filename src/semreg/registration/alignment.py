@@ -86,7 +86,6 @@ def align(  # noqa: PLR0913 - two images, two masks, a start and a hook are what
     config = config or RegistrationConfig()
     clock = Clock(on_step)
     chosen = choose_device(device)
-    torch.manual_seed(config.seed)
     with clock.stage("prepare"):
         pair = prepare_pair(fixed, moving, fixed_mask, moving_mask, config)
         start = start_of(initial, landmarks, config.align.transform, pair.grids[0].dimension)

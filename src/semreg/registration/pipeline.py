@@ -146,7 +146,6 @@ def plan(  # noqa: PLR0913 - what register takes
 def _state(asked: Request, config: RegistrationConfig | None, device: str, on_step: OnStep | None) -> State:
     """The beginning of a run."""
     config = config or RegistrationConfig()
-    torch.manual_seed(config.seed)
     return State(asked, config, choose_device(device), Clock(on_step))
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import math
+import os
 import re
 import resource
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from semreg.errors import ConfigError
 
@@ -18,13 +21,12 @@ UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**1
 SHARE = 0.8
 """Of the memory that is available, what is used where no limit is given."""
 
-MAPPED = 1 << 25
-"""Size of blocks that glibc maps by themselves in the long run, left to itself: its DEFAULT_MMAP_THRESHOLD_MAX."""
-MAPPED_WHILE_WATCHED = 1 << 16
-MAPPED_WHILE_SPARING = 1 << 22
+MAPPED_FROM = 1 << 22
+"""Bytes of the blocks that ``return_freed_memory`` has mapped by themselves."""
 
+CONTROL_GROUP = Path("/sys/fs/cgroup")
+"""Where a container's limits are."""
 _STATUS = Path("/proc/self/status")
-_PAGES = Path("/proc/self/statm")
 
 
 def parse_bytes(text: str) -> int:
@@ -38,29 +40,30 @@ def parse_bytes(text: str) -> int:
 
 
 def held_bytes() -> int:
-    """What the process holds now, its resident set; 0 where the system does not tell."""
-    try:
-        pages = int(_PAGES.read_bytes().split()[1])
-    except OSError:
-        return 0
-    return pages * resource.getpagesize()
+    """What the process holds now, its resident set."""
+    return int(_process(os.getpid()).memory_info().rss)
 
 
 def peak_bytes() -> int:
     """The most the process has held so far."""
-    # getrusage counts what the parent held before it started this process
+    # psutil has no peak; getrusage counts what the parent held before it started this process
     unit = 1 if sys.platform == "darwin" else 1024
     return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+@cache  # to make one takes twice as long as to ask it
+def _process(number: int) -> Any:
+    import psutil  # not for ``semreg --help``
+
+    return psutil.Process(number)
 
 
 @contextmanager
 def watched_peak() -> Iterator[Callable[[], int]]:
     """Look at what the process holds a thousand times a second; the function tells the most that was seen.
 
-    Meanwhile what is freed goes back to the system at once, so that it is not seen. The system's own mark of the peak
-    is left as it is, for whoever measures from outside.
+    The system's own mark of the peak is left as it is, for whoever measures from outside.
     """
-    _map_from(MAPPED_WHILE_WATCHED)
     peak, ended = held_bytes(), threading.Event()
 
     def watch() -> None:
@@ -75,34 +78,27 @@ def watched_peak() -> Iterator[Callable[[], int]]:
     finally:
         ended.set()
         thread.join()
-        _map_from(MAPPED)
 
 
-@contextmanager
-def sparing_memory() -> Iterator[None]:
-    """Meanwhile what is freed goes back to the system at once: for work that must stay below a limit."""
-    _map_from(MAPPED_WHILE_SPARING)
-    try:
-        yield
-    finally:
-        _map_from(MAPPED)
+def return_freed_memory() -> None:
+    """From now on what is freed goes back to the system at once: for work that must stay below a limit.
 
-
-def _map_from(size: int) -> None:
-    """Blocks of at least ``size`` bytes are mapped by themselves, not kept for reuse; glibc alone has such a choice."""
+    For the command line alone, because it is the whole process that is set: blocks of 4 MiB and more are mapped by
+    themselves, not kept for reuse. glibc alone has such a choice.
+    """
     try:
         choose = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # another C library
         return
-    choose(-3, size)  # M_MMAP_THRESHOLD of malloc.h
+    choose(-3, MAPPED_FROM)  # M_MMAP_THRESHOLD of malloc.h
 
 
 def available_bytes() -> int:
     """What the machine (or the container, by its control group) can still give to this process."""
-    lines = Path("/proc/meminfo").read_text(encoding="ascii") if Path("/proc/meminfo").exists() else ""
-    found = re.search(r"MemAvailable:\s+(\d+) kB", lines)
-    free = int(found.group(1)) * 1024 if found else 4 * 10**9
-    limit, used = (_number(Path(f"/sys/fs/cgroup/memory.{name}")) for name in ("max", "current"))
+    import psutil  # as above
+
+    free = int(psutil.virtual_memory().available)
+    limit, used = (_number(CONTROL_GROUP / f"memory.{name}") for name in ("max", "current"))
     return free if limit is None or used is None else max(0, min(free, limit - used))
 
 

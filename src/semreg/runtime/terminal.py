@@ -12,7 +12,7 @@ import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from semreg.runtime.events import Step
 
@@ -33,7 +33,7 @@ class Progress:
         self._bar: Any = None
         self._task: Any = None
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         if not self._quiet and sys.stderr.isatty():
             self._bar = _bar()
             self._bar.start()
@@ -84,7 +84,7 @@ class Download:
         self._bar: Any = None
         self._task: Any = None
 
-    def __enter__(self) -> Download:
+    def __enter__(self) -> Self:
         if not self._quiet and sys.stderr.isatty():
             self._bar = _download_bar()
             self._bar.start()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -30,7 +30,7 @@ INSIDE_OF_LATTICE = 1e-9
 """Share of a control lattice's extent by which a point is kept from its faces, so that rounding does not lead out."""
 
 
-class Outside(str, Enum):
+class Outside(StrEnum):
     """What is done with points beyond the box of a field."""
 
     CONTINUE = "continue"

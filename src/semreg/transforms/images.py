@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ MOST_LABELS = 4096
 """Images with more different values are no label maps."""
 
 
-class Interpolation(str, Enum):
+class Interpolation(StrEnum):
     """How an image is read between its voxels."""
 
     LINEAR = "linear"

@@ -115,6 +115,6 @@ def _write_down(folder: Path, entry: Entry, revision: str, sha256: str) -> None:
         revision=revision,
         sha256=sha256,
         size=(folder / entry.path).stat().st_size,
-        date=dt.datetime.now(dt.timezone.utc).date().isoformat(),
+        date=dt.datetime.now(dt.UTC).date().isoformat(),
     )
     write_lock(folder, locked)

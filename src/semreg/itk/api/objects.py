@@ -10,13 +10,11 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self
 
 from semreg.errors import ConfigError
 from semreg.io.bridge import import_itk
 from semreg.itk.api.checks import Check
-
-T = TypeVar("T", bound="ITKObject")
 
 
 @dataclass(frozen=True)
@@ -54,12 +52,12 @@ class ITKObject:
         self._time = import_itk().TimeStamp()
         self.Modified()
 
-    def __class_getitem__(cls: type[T], types: Any) -> type[T]:  # noqa: PYI019 (Self needs Python 3.11)
+    def __class_getitem__(cls, types: Any) -> type[Self]:
         """The class for images of these types: float images in 2-D or 3-D (TypeError for others)."""
         if cls.DIMENSION is not None:
             raise TypeError(f"expected no further types for {cls.__name__}, got {types!r}")
         made: Any = _for_dimension
-        found: type[T] = made(cls, cls.dimension_of(types))
+        found: type[Self] = made(cls, cls.dimension_of(types))
         return found
 
     @classmethod
@@ -73,7 +71,7 @@ class ITKObject:
         raise type_refusal(cls.__name__, "ImageType, ImageType", given)
 
     @classmethod
-    def New(cls: type[T], *inputs: Any, **settings: Any) -> T:  # noqa: N802, PYI019 (ITK's name; as above)
+    def New(cls, *inputs: Any, **settings: Any) -> Self:  # noqa: N802 (ITK's name)
         """A new object; ``New(grid_spacing=4)`` or ``New(GridSpacing=4)`` is ``SetGridSpacing(4)``."""
         made = cls()
         made.set_inputs(inputs)
@@ -112,14 +110,14 @@ class ITKObject:
         """Call ``SetName``."""
         getattr(self, f"Set{name}")(value)
 
-    def Clone(self: T) -> T:  # noqa: N802, PYI019 (as above)
+    def Clone(self) -> Self:  # noqa: N802 (as above)
         """Another one with the same settings, of the same images where it has some."""
         other = type(self)()
         other._values = dict(self._values)  # noqa: SLF001 (it is one of these)
         return other
 
     @classmethod
-    def cast(cls: type[T], value: Any) -> T:  # noqa: PYI019 (as above)
+    def cast(cls, value: Any) -> Self:
         """``value`` itself if it is one of these (TypeError), as ITK's classes have it."""
         if not isinstance(value, cls):
             raise TypeError(f"expected an object of {cls.__name__} to cast, got {type(value).__name__}")

@@ -28,7 +28,6 @@ def adam(
     above the best is taken back: the rate is halved, and the means begin anew at the best point. ``unit`` is what the
     regularity is relative to.
     """
-    generator = torch.Generator().manual_seed(torch.initial_seed())
     rate, moments = problem.longest_step(config), _Moments(first.coefficients, config)
     best = here = first
     returned = 0
@@ -39,7 +38,7 @@ def adam(
             problem.renew(here.coefficients)
             moments = _Moments(first.coefficients, config)  # the objective is another one now
         if problem.redraws:
-            problem.redraw(generator)
+            problem.redraw()
         if renew or problem.redraws:
             best = here = problem.evaluate(here.coefficients, unit)
             returned = iteration - 1

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from semreg.config import CoarseConfig, RefineConfig, RegistrationConfig
+from semreg.config import CoarseConfig, RegistrationConfig
 from semreg.core.fields import Field, Volume, warp
 from semreg.core.geometry import Grid
 from semreg.preprocess.preparation import Frame
@@ -117,10 +117,10 @@ def refine_or_fit(  # noqa: PLR0913 - what is compared, where, how, from where, 
         )
     weighed = for_refinement(terms, found, config.refine)
     hook = counting(on_step, config.refine.levels, 2 if config.refine.symmetric else 1, done=0)
-    refined = refine(weighed, grid, found, config.refine, hook, renewal, stiffness)
+    refined = refine(weighed, grid, found, config.refine, hook, renewal, stiffness, config.seed)
     apart: Volume | None = None
     if config.refine.symmetric:
-        refined, apart = _both_ways(refined, weighed, grids, config.refine, on_step, stiffness)
+        refined, apart = _both_ways(refined, weighed, grids, config, on_step, stiffness)
     found = refined.lattice.field(refined.coefficients, grid)
     similarity = {"before": searched.before, "after": distance_at(terms, found)}
     disagreement = Disagreement(together, apart)
@@ -136,7 +136,7 @@ def _both_ways(
     refined: Refined,
     terms: Sequence[Term],
     grids: tuple[Grid, Grid],
-    config: RefineConfig,
+    config: RegistrationConfig,
     on_step: OnStep | None,
     stiffness: Volume | None,
 ) -> tuple[Refined, Volume]:
@@ -145,10 +145,10 @@ def _both_ways(
     lattice = refined.lattice
     found = lattice.field(refined.coefficients, grid)
     start = found.inverse(there, iterations=INVERSE_ITERATIONS)
-    hook = counting(on_step, config.levels, 2, done=1)
+    hook = counting(on_step, config.refine.levels, 2, done=1)
     carried = None if stiffness is None else warp(stiffness, start, outside=1.0)
     swapped = [term.swapped() for term in terms]
-    back = refine(swapped, there, start, config, hook, stiffness=carried)
+    back = refine(swapped, there, start, config.refine, hook, stiffness=carried, seed=config.seed)
     other = back.lattice.field(back.coefficients, there).inverse(grid, iterations=INVERSE_ITERATIONS)
     coefficients = lattice.fit(Field((found.vox + other.vox) / 2, grid))
     if stiffness is not None:

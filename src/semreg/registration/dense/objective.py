@@ -47,11 +47,13 @@ class Problem:
         config: RefineConfig,
         renewal: Renewal | None = None,
         stiffness: Volume | None = None,
+        generator: torch.Generator | None = None,
     ) -> None:
-        """Lay out the features and the matrices of the spline."""
+        """Lay out the features and the matrices of the spline; ``generator`` is what ``redraw`` draws from."""
         self.lattice = lattice
         self.config = config
         self.renewal = renewal
+        self.generator = torch.Generator().manual_seed(0) if generator is None else generator
         self.device = device_of(terms)
         self.spacing_mm = min(min(term.fixed.grid.spacing) for term in terms)
         self.terms = tuple(terms)
@@ -125,10 +127,10 @@ class Problem:
         self.matches = self._drawn([TermMatch(term, self.lattice) for term in counted])
         self._anchor = anchor
 
-    def redraw(self, generator: torch.Generator) -> None:
+    def redraw(self) -> None:
         """Draw other channels for the terms that ask for it, and other samples where not all are compared."""
         for match in self.matches:
-            match.redraw(generator)
+            match.redraw(self.generator)
 
     def overlap(self, coefficients: Tensor) -> bool:
         """Whether any sample of any term counts."""

@@ -78,13 +78,14 @@ def refine(  # noqa: PLR0913, PLR0917 - what is compared, where from, how, and w
     on_step: OnStep | None = None,
     renewal: Renewal | None = None,
     stiffness: Volume | None = None,
+    seed: int = 0,
 ) -> Refined:
     """Lower the distance between the fixed and the warped moving features of all terms, starting at ``initial``.
 
     The layers of all terms share the axes of ``grid``, on which the control points are counted. ``renewal`` gives
     features of the warped image, for the modes that ask for them. ``stiffness`` weighs the regularity from place to
-    place, see ``Smoothness``. Raises GeometryError where no sample of the images
-    can be compared and DivergedError for values that are not finite.
+    place, see ``Smoothness``. Each level draws its samples and channels from ``seed`` anew. Raises GeometryError where
+    no sample of the images can be compared and DivergedError for values that are not finite.
     """
     started = time.perf_counter()
     reports: list[LevelReport] = []
@@ -105,7 +106,7 @@ def refine(  # noqa: PLR0913, PLR0917 - what is compared, where from, how, and w
 
         whole = factor == 1 or config.mode == "jacobian"  # a network sees the image as it is
         near = list(terms) if whole else [term.pooled(factor * min(grid.spacing)) for term in terms]
-        problem = Problem(near, lattice, config, renewal, stiffness)
+        problem = Problem(near, lattice, config, renewal, stiffness, torch.Generator().manual_seed(seed))
         start = lattice.fit(field)
         if stiffness is not None:
             start = stiffened(lattice, start, stiffness)
@@ -150,7 +151,6 @@ def _lbfgs(
     Quasi-Newton steps (L-BFGS: Liu, Nocedal, Mathematical Programming 1989) on coefficients scaled by an upper bound
     of their curvature. A step is never longer than the configuration allows, and halved where the objective rises.
     """
-    generator = torch.Generator().manual_seed(torch.initial_seed())
     inverse = 1 / problem.curvature(unit)
     longest = problem.longest_step(config)
     best = first
@@ -162,7 +162,7 @@ def _lbfgs(
     for iteration in range(1, config.iterations + 1):
         if problem.redraws or (config.update_every and iteration > 1 and (iteration - 1) % config.update_every == 0):
             if problem.redraws:
-                problem.redraw(generator)
+                problem.redraw()
             else:
                 problem.renew(best.coefficients)
             best = problem.evaluate(best.coefficients, unit)  # the objective is another one now
