@@ -1,7 +1,8 @@
 """Small cohorts: tables of pairs on disk, and a stand-in for ``semreg`` that takes milliseconds.
 
 The stand-in is a process like the real one: it reads the files it is given and writes what they say. ``FIXED`` and
-``MOVING`` are text there; ``wait``, ``crash`` or ``refuse`` in the moving one make it do so.
+``MOVING`` are text there; ``wait``, ``crash`` or ``refuse`` in the moving one make it do so, and it waits while
+there is a file beside it with ``.hold`` after its name.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ if verb == "register":
     if "crash" in said:
         (out / ".semreg-half").mkdir(); (out / ".semreg-half" / "field.nii.gz").write_text("half")
         os.kill(os.getpid(), signal.SIGSEGV)
-    while "wait" in pathlib.Path(moving).read_text():
+    while "wait" in pathlib.Path(moving).read_text() or os.path.exists(moving + ".hold"):
         time.sleep(0.02)
     (out / "transform.h5").write_text(sha(fixed) + sha(moving))
     if "--inverse" in rest:

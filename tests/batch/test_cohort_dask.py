@@ -1,4 +1,7 @@
-"""Promises of a batch on a Dask cluster: a real one of separate processes, also when a worker dies in the middle."""
+"""Promises of a batch on a Dask cluster: a real one of separate processes, also when a worker dies in the middle.
+
+In the workers, pairs whose names begin with ``text`` are run by the stand-in of ``cohort_cases``, all others by semreg.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,19 @@ import logging
 import os
 import signal
 import sys
-import threading
 from dataclasses import replace
 
 import pytest
 
-from cohort_cases import image_pair, jobs_of, log_of, names_of, text_pairs
+from cohort_cases import image_pair, jobs_of, log_of, names_of, stand_in, text_pairs
 from conftest import eventually
-from semreg.batch import BatchOptions, DaskScheduler, LocalScheduler, Pair, run_batch
+from semreg.batch import BatchOptions, DaskScheduler, LocalScheduler, Pair, run_batch, worker
 from semreg.batch import cluster as clusters
 from semreg.batch.worker import Task
+from semreg.cli import main
 from semreg.config import RegistrationConfig
 from semreg.errors import ConfigError, DeviceError
-from semreg.settings import override
+from semreg.settings import override, to_toml
 
 distributed = pytest.importorskip("distributed", reason="the extra semreg[dask] is not installed")
 
@@ -26,27 +29,47 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 """Dask warns of what it does itself: ports in use, files of workers that were killed."""
 
 
+STAND_IN = """
+import cohort_cases
+from semreg.batch import jobs, worker
+
+def command_line(step):
+    return (cohort_cases.stand_in if any(a.startswith("text") for a in step.arguments) else jobs.command_line)(step)
+
+worker.command_line = command_line
+"""
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     """Two workers, each a process with one thread, as ``dask worker --nthreads 1``."""
     logging.getLogger("distributed").setLevel(logging.ERROR)
     folder = tmp_path_factory.mktemp("dask")
+    (folder / "stand_in.py").write_text(STAND_IN, encoding="utf-8")
     made = distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, local_directory=str(folder)
-    )
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, local_directory=str(folder),
+        preload=[str(folder / "stand_in.py")],
+    )  # fmt: skip
     yield made
     made.close()
 
 
 @pytest.fixture(scope="module")
-def pairs(tmp_path_factory):
-    """Two small pairs of images."""
+def pair(tmp_path_factory):
+    """A small pair of images."""
     folder = tmp_path_factory.mktemp("cohort")
-    found = []
-    for seed, name in enumerate(("one", "two")):
-        row = image_pair(folder, name, seed)
-        found.append(Pair(name=name, fixed=folder / row["fixed"], moving=folder / row["moving"]))
-    return found
+    row = image_pair(folder, "one", 0)
+    return Pair(name="one", fixed=folder / row["fixed"], moving=folder / row["moving"])
+
+
+@pytest.fixture
+def texts(tmp_path):
+    """Two pairs of text, whose processes wait until the files that are returned too have gone."""
+    found = text_pairs(tmp_path / "in", {"text-one": "", "text-two": ""})
+    holds = [pair.moving.with_name(f"{pair.moving.name}.hold") for pair in found]
+    for hold in holds:
+        hold.write_text("", encoding="utf-8")
+    return found, holds
 
 
 def config():
@@ -66,24 +89,39 @@ def run(jobs, output, scheduler, **more):
     return run_batch(jobs, output, scheduler, BatchOptions(threads=1, **more))
 
 
-def bytes_of(output, name):
-    return {file: (output / name / file).read_bytes() for file in ("field.nii.gz", "warped.nii.gz")}
+def test_a_worker_gives_what_this_machine_gives(cluster, pair, tmp_path):
+    """What semreg makes of a pair of images on a worker is what it makes here, bit by bit, and is not made again."""
+    jobs = jobs_of([pair], config=config())
+    scheduler = DaskScheduler(cluster.scheduler_address)
+    assert run(jobs, tmp_path / "out", scheduler).finished == ("one",)
+    (tmp_path / "here").mkdir()
+    arguments = ["register", pair.fixed, pair.moving, "-o", tmp_path / "here", "--config", tmp_path / "config.toml"]
+    (tmp_path / "config.toml").write_text(to_toml(config()), encoding="utf-8")
+    with pytest.raises(SystemExit):
+        main([*map(str, arguments), "--threads", "1", "--no-report"])
+    for file in ("field.nii.gz", "warped.nii.gz"):
+        assert (tmp_path / "out" / "one" / file).read_bytes() == (tmp_path / "here" / file).read_bytes()
+    assert run(jobs, tmp_path / "out", scheduler).skipped == ("one",)
 
 
-def test_a_pair_whose_worker_is_killed_runs_on_another_one(cluster, pairs, tmp_path):
-    """A worker is killed while its pair runs: all pairs are finished, and as by this machine alone, bit by bit."""
+def test_a_pair_whose_worker_is_killed_runs_on_another_one(cluster, texts, tmp_path, monkeypatch):
+    """A worker is killed while its pair runs: all pairs are finished, and as by this machine alone."""
     output = tmp_path / "out"
-    jobs = jobs_of(pairs, config=config())
+    pairs, holds = texts
+    jobs = jobs_of(pairs)
     killed = []
 
     def kill_first(event):
         if event.event == "started" and not killed:
             process = next(w.pid for w in cluster.workers.values() if w.worker_address == event.worker)
+            eventually(lambda: children(process))
             killed.append((event.pair, event.worker))
-            threading.Timer(1.0, os.kill, (process, signal.SIGKILL)).start()
+            os.kill(process, signal.SIGKILL)
+            for hold in holds:
+                hold.unlink()
 
     result = run(jobs, output, DaskScheduler(cluster.scheduler_address), on_event=kill_first)
-    assert (sorted(result.finished), dict(result.failed)) == (["one", "two"], {})
+    assert (sorted(result.finished), dict(result.failed)) == (["text-one", "text-two"], {})
     (name, dead) = killed[0]
     attempts = [line["worker"] for line in log_of(output) if line["event"] == "started" and line["pair"] == name]
     assert len(attempts) == 2
@@ -91,45 +129,48 @@ def test_a_pair_whose_worker_is_killed_runs_on_another_one(cluster, pairs, tmp_p
     assert attempts[1] != dead
     assert not (output / ".work").exists()
     alone = tmp_path / "alone"
-    again = [job for job in jobs if job.name == name]
-    assert run(again, alone, LocalScheduler(1)).finished == (name,)
-    assert bytes_of(alone, name) == bytes_of(output, name)
-    assert run(jobs, output, DaskScheduler(cluster.scheduler_address)).skipped == ("one", "two")
+    monkeypatch.setattr(worker, "command_line", stand_in)
+    assert run([job for job in jobs if job.name == name], alone, LocalScheduler(1)).finished == (name,)
+    assert (alone / name / "transform.h5").read_bytes() == (output / name / "transform.h5").read_bytes()
+    assert run(jobs, output, DaskScheduler(cluster.scheduler_address)).skipped == ("text-one", "text-two")
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_an_interruption_stops_the_workers(cluster, pairs, tmp_path):
+def test_an_interruption_stops_the_workers(cluster, texts, tmp_path):
     """Ctrl-C on the client ends what the workers run, leaves nothing half-written, and the workers stay usable."""
     output = tmp_path / "out"
-    workers = [worker.pid for worker in cluster.workers.values()]
+    pairs, holds = texts
+    workers = [each.pid for each in cluster.workers.values()]
 
     def interrupt(event):
         if event.event == "started":
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        run(jobs_of(pairs, config=config()), output, DaskScheduler(cluster.scheduler_address), on_event=interrupt)
-    assert not any((output / name).exists() for name in ("one", "two", ".work"))
+        run(jobs_of(pairs), output, DaskScheduler(cluster.scheduler_address), on_event=interrupt)
+    assert not any((output / name).exists() for name in ("text-one", "text-two", ".work"))
     eventually(lambda: not any(children(process) for process in workers))
-    result = run(jobs_of(pairs[:1], config=config()), output, DaskScheduler(cluster.scheduler_address))
-    assert result.finished == ("one",)
+    for hold in holds:
+        hold.unlink()
+    result = run(jobs_of(pairs[:1]), output, DaskScheduler(cluster.scheduler_address))
+    assert result.finished == ("text-one",)
 
 
 def children(process):
-    """Processes of semreg below a worker."""
+    """Processes of pairs below a worker."""
     import psutil
 
     try:
-        return [child for child in psutil.Process(process).children() if "semreg" in child.cmdline()]
+        return [child for child in psutil.Process(process).children() if "register" in child.cmdline()]
     except psutil.Error:
         return []
 
 
-def test_what_fails_on_a_worker_is_one_sentence(cluster, pairs, tmp_path):
+def test_what_fails_on_a_worker_is_one_sentence(cluster, pair, tmp_path):
     """A pair that cannot be read is written down with what its process said, and where it ran."""
     broken = tmp_path / "broken.nii.gz"
     broken.write_bytes(b"no image")
-    jobs = jobs_of([Pair(name="broken", fixed=pairs[0].fixed, moving=broken)], config=config())
+    jobs = jobs_of([Pair(name="broken", fixed=pair.fixed, moving=broken)], config=config())
     result = run(jobs, tmp_path / "out", DaskScheduler(cluster.scheduler_address))
     assert result.failed["broken"].startswith("register: expected an image")
     assert [line["worker"][:6] for line in log_of(tmp_path / "out") if line["event"] == "failed"] == ["tcp://"]
@@ -174,11 +215,13 @@ def test_an_error_of_one_task_fails_it_alone(cluster, tmp_path):
     assert errors["b"] is None
 
 
-def test_a_cluster_without_workers_is_one_sentence(tmp_path):
+def test_a_cluster_without_workers_is_one_sentence(tmp_path, monkeypatch):
     """A scheduler alone is not waited for without end."""
+    wait = distributed.Client.wait_for_workers
+    monkeypatch.setattr(distributed.Client, "wait_for_workers", lambda client, n, **_: wait(client, n, 0.1))
     jobs = jobs_of(text_pairs(tmp_path / "in", {"a": ""}))
     with (
         distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=None, protocol="tcp://") as empty,
         pytest.raises(DeviceError, match="expected a worker at"),
     ):
-        run(jobs, tmp_path / "out", DaskScheduler(empty.scheduler_address, timeout=1.0))
+        run(jobs, tmp_path / "out", DaskScheduler(empty.scheduler_address))

@@ -151,3 +151,22 @@ def test_the_list_of_real_pairs_is_read_as_it_is():
     ]
     assert [note for note, _ in liver.notes] == ["what", "licence"]
     assert pairs["abdomen_mr_ct"].moving_labels.name == "ct_common10.nii.gz"
+
+
+def test_settings_of_a_table_are_those_of_the_flags(tmp_path: Path) -> None:
+    """True, false and lists of a TOML table reach the settings as ``--set`` would bring them."""
+    (tmp_path / "p.toml").write_text(
+        '[[pair]]\nname = "a"\nfixed = "f.nii"\nmoving = "m.nii"\n'
+        "set.refine.symmetric = true\nset.models.0.layers = [0, -1]\nset.features.spacing_mm = 2\n"
+    )
+    for name in ("f.nii", "m.nii"):
+        (tmp_path / name).write_text("")
+    (pair,) = read_table(tmp_path / "p.toml")
+    assert {"refine.symmetric=true", "models.0.layers=[0, -1]", "features.spacing_mm=2"} <= set(pair.settings)
+
+
+def test_a_table_that_is_no_csv(tmp_path: Path) -> None:
+    """A table with a cell beyond what the reader takes says which file and line."""
+    (tmp_path / "p.csv").write_text("name,fixed,moving\na,f.nii," + "m" * 140_000 + "\n")
+    with pytest.raises(ConfigError, match=r"expected a table of pairs in CSV, got .*p.csv, line \d+: field larger"):
+        read_table(tmp_path / "p.csv")

@@ -362,6 +362,14 @@ def test_unreadable_lock_is_refused(hub, tmp_path):
         fetch(NAME, tmp_path, mirror=hub.address)
 
 
+def test_a_model_that_cannot_be_read(tmp_path: Path) -> None:
+    """A folder in the place of a model's file has no checksum."""
+    from semreg.features.catalogue.lock import checksum
+
+    with pytest.raises(ModelError, match=r"expected a model that can be read, got .*: Is a directory"):
+        checksum(tmp_path)
+
+
 def test_locate_finds_fetched_and_copied_files(hub, tmp_path):
     """The first folder that has the file counts, laid out as the repository or holding the bare file."""
     bare, tree, empty = tmp_path / "bare", tmp_path / "tree", tmp_path / "empty"

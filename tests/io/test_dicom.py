@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ import SimpleITK as sitk
 from conftest import points_of, rotation
 from dicom_files import CT_IMAGE, ENHANCED_CT, STRUCTURES, STUDY, pixel_tags, slice_tags, write_dicom
 from semreg.errors import GeometryError, ImageError
+from semreg.io.dicom import is_dicom
+from semreg.io.dicom_frames import read_frames, series_of_image
 from semreg.io.files import checksum, read_grid, read_image, read_mask
 
 UID = "1.2.826.0.1.3680043.2.1125.1.5"
@@ -292,6 +295,19 @@ def test_damaged_slice_is_refused(tmp_path, capfd):
     with pytest.raises(ImageError, match=f"{UID}_1.dcm"):
         read_image(tmp_path)
     assert capfd.readouterr() == ("", "")
+
+
+def test_files_that_are_no_dicom(tmp_path: Path) -> None:
+    """What is too damaged to say that it is no image may be one; asked for its frames it is named."""
+    assert not is_dicom(tmp_path / "missing")
+    (tmp_path / "broken.dcm").write_bytes(bytes(128) + b"DICM" + b"\x02\x00\x00\x00UL")
+    assert is_dicom(tmp_path / "broken.dcm")
+    assert series_of_image(tmp_path / "broken.dcm") == ""
+    (tmp_path / "text.dcm").write_text("no DICOM")
+    with pytest.raises(
+        ImageError, match=r"expected a DICOM file, got .*text.dcm: its header is damaged; copy it again"
+    ):
+        read_frames(tmp_path / "text.dcm")
 
 
 def frames(heights, slopes=None):

@@ -304,6 +304,12 @@ def test_what_is_no_image_is_refused(image, words):
         image_to_tensor(image)
 
 
+def test_images_of_four_axes_have_no_tensor() -> None:
+    """A sequence of frames, even of one, is no image: one frame has to be taken out."""
+    with pytest.raises(ImageError, match="expected an image of 2 or 3 axes, got 4: extract one frame first"):
+        image_to_tensor(sitk.Image([3, 4, 5, 1], sitk.sitkFloat32))
+
+
 def test_tensors_that_do_not_fit_are_refused():
     """A tensor of another size than its grid, without channels, or for an unknown kind of image is refused."""
     grid = oblique_grid(3)

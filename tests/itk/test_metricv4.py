@@ -660,3 +660,15 @@ def test_new_takes_settings_in_both_spellings_and_says_what_there_is_not() -> No
     assert metric.GetUseSampledPointSet()
     with pytest.raises(TypeError, match=r"got 'fixd_image': did you mean fixed_image\?"):
         Waves[kind, kind].New(fixd_image=fixed)
+
+
+def test_metrics_need_image_types_and_evaluate() -> None:
+    """A metric of one's own is made with image types in brackets, and has to say how it is evaluated."""
+
+    class Mine(PythonMetricv4):
+        """Forgets evaluate."""
+
+    with pytest.raises(TypeError, match=r"expected image types, as in Mine\[ImageType, ImageType\]"):
+        Mine.New()
+    with pytest.raises(NotImplementedError, match="expected Mine to override evaluate"):
+        Mine().evaluate(np.zeros((3, 2)), np.zeros((3, 2)))

@@ -223,6 +223,15 @@ def test_wrong_toml_is_refused(text, sentence):
     assert sentence in str(caught.value)
 
 
+def test_a_table_of_settings_without_a_value_that_it_needs() -> None:
+    """A table that has to say something and does not is refused by its name."""
+    from semreg.features.catalogue.lock import Lock
+
+    with pytest.raises(ConfigError, match="expected all values without a default in files"):
+        from_dict(Lock, {"files": [{"name": "a"}]})
+    assert from_dict(RegistrationConfig, {}) == RegistrationConfig()
+
+
 def test_missing_settings_file_is_named(tmp_path):
     """A file that is not there is a ConfigError that names it."""
     with pytest.raises(ConfigError, match=r"nowhere\.toml: No such file"):

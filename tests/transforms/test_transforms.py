@@ -15,6 +15,7 @@ import torch
 from conftest import make_grid, oblique_grid, points_of, rotation, sitk_transform, smooth_field
 from semreg.core.fields import Field
 from semreg.errors import ConfigError, GeometryError, OutputError
+from semreg.io.bridge import matrix_of
 from semreg.io.files import write_field, write_transform
 from semreg.transforms import Chain, invert, jacobian_map, kind_of, logarithm, read_chain, write_chain
 from semreg.transforms import read_transform as read_any
@@ -479,3 +480,31 @@ def test_a_text_transform_without_its_end_is_refused(tmp_path):
     (tmp_path / "b.tfm").write_text(text[: text.index("FixedParameters")])
     with pytest.raises(GeometryError, match=r"expected a complete transform file, got .*b\.tfm"):
         read_any(tmp_path / "b.tfm")
+
+
+def test_a_chain_gives_only_what_it_has() -> None:
+    """A way that bends has no matrix, an inverse that is not solved yet no SimpleITK transform, NaN no matrix."""
+    bending = Chain.of(smooth_field(oblique_grid(3)))
+    with pytest.raises(GeometryError, match="expected a linear transform, got one that deforms"):
+        bending.affine()
+    with pytest.raises(GeometryError, match="got an inverse: put it on a grid first"):
+        bending.inverse().sitk()
+    broken = sitk.AffineTransform(2)
+    broken.SetTranslation((np.nan, 0.0))
+    with pytest.raises(GeometryError, match="finite parameters, got NaN or infinity: check its file"):
+        matrix_of(broken)
+
+
+def test_an_inverse_needs_a_reference_of_its_dimension() -> None:
+    """A 2-D reference for a 3-D transform is refused."""
+    with pytest.raises(GeometryError, match="expected a reference in 3-D as the transform, got 2-D"):
+        invert(Chain.of(smooth_field(oblique_grid(3))), oblique_grid(2))
+
+
+def test_a_transform_without_a_grid_asks_for_one() -> None:
+    """The inverse of a deformation without a grid of its own needs a reference."""
+    spline = sitk.BSplineTransform(2, 3)
+    spline.SetTransformDomainMeshSize((3, 3))
+    spline.SetParameters([0.1] * len(spline.GetParameters()))
+    with pytest.raises(ConfigError, match="give --reference, the moving image"):
+        invert(Chain.of(spline))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import SimpleITK as sitk
 from conftest import make_grid, oblique_grid, points_of, rotation, smooth_field
 from semreg.errors import GeometryError
 from semreg.io.files import write_field
-from semreg.transforms import Chain, read_chain, write_chain
+from semreg.transforms import Chain, read_chain, read_transform, write_chain
 
 GRID = make_grid((9, 8, 7), (1.1, 1.4, 1.9), (-31.0, 12.5, 77.0), rotation(3))
 
@@ -176,3 +177,39 @@ def test_what_itk_cannot_say_is_refused(kind, values, lines, said, tmp_path):
     """Unknown kinds, missing, too few or senseless values, missing files and endless chains end in one sentence."""
     with pytest.raises(GeometryError, match=said):
         read_chain([parameter_file(tmp_path / "p.txt", kind, values, *lines)])
+
+
+SPLINE = """(Transform "BSplineTransform")
+(FixedImageDimension 2)
+(GridDirection 1 0 0 1)
+(GridSize 4 4)
+(GridOrigin 0 0)
+(GridSpacing 1 1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('(Transform "EulerTransform")\n(FixedImageDimension 4)\n', "in 2-D or 3-D, got 4-D in"),
+        (f'{SPLINE}(UseCyclicTransform "true")\n', "without a cycle, got a cyclic one in"),
+        (f"{SPLINE}(BSplineTransformSplineOrder 4)\n", "of order 1, 2 or 3 in .*, got 4: write its field"),
+        (SPLINE.replace("GridSize 4 4", 'GridSize "a" "b"'), r"expected 2 finite numbers as \(GridSize ...\) in"),
+        (f"{SPLINE}(TransformParameters 1 2 3)\n", r"expected 32 finite numbers as \(TransformParameters ...\) in"),
+    ],
+)
+def test_parameter_files_that_are_beyond_itk_are_refused(text: str, said: str, tmp_path: Path) -> None:
+    """What elastix has and ITK lacks, and damaged numbers, are refused with the file and a way out."""
+    path = tmp_path / "TransformParameters.0.txt"
+    path.write_text(text)
+    with pytest.raises(GeometryError, match=said) as refused:
+        read_transform(path)
+    assert str(path) in str(refused.value)
+
+
+def test_a_parameter_file_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    """A parameter file that is no UTF-8 says so."""
+    path = tmp_path / "TransformParameters.0.txt"
+    path.write_bytes(SPLINE.encode() + b"\n(Comment \xff\xfe)\n")
+    with pytest.raises(GeometryError, match=r"expected a parameter file of elastix, got .*: it cannot be read"):
+        read_transform(path)

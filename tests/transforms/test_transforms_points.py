@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import lzma
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ import SimpleITK as sitk
 from conftest import make_grid, rotation, smooth_field
 from semreg.errors import ConfigError, GeometryError, ImageError, OutputError
 from semreg.transforms import Chain, is_point_file, move_points, read_points
+from semreg.transforms.chain import map_points
 
 GRID = make_grid((12, 11, 10), (1.1, 1.4, 1.9), (-31.0, 12.5, 77.0), rotation(3))
 INSIDE = np.array([[3.0, 4.0, 5.0, 1.0], [6.0, 5.0, 4.0, 1.0], [5.0, 7.0, 6.0, 1.0]])
@@ -334,3 +337,62 @@ def test_other_kinds_and_places_are_refused(chain, tmp_path):
         read_points(tmp_path / "b.csv")
     with pytest.raises(OutputError, match="expected to write"):
         move_points(tmp_path / "a.csv", tmp_path / "gone" / "b.csv", chain)
+
+
+SHIFT = [1.5, -2.0, 3.25]
+
+
+def mesh_of(values: str, kind: str = "Float32", form: str = "ascii", before: str = "") -> bytes:
+    """A mesh in XML with one array of points."""
+    return (
+        f'<VTKFile type="PolyData" byte_order="LittleEndian"><PolyData><Piece NumberOfPoints="1"><Points>'
+        f'<DataArray type="{kind}" NumberOfComponents="3" format="{form}" offset="0">{values}</DataArray>'
+        f"</Points></Piece></PolyData>{before}</VTKFile>"
+    ).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("a.vtp", mesh_of("1 2 3", kind="Int32"), "points of Float32 or Float64, got Int32: convert the mesh"),
+        ("a.vtp", mesh_of("1 2 3 4"), "points of three coordinates, got another number of values: check the file"),
+        ("a.vtp", mesh_of("1 two 3"), "cut short"),
+        ("a.vtp", mesh_of("", form="appended", before='<AppendedData encoding="raw">_ab</AppendedData>'), "cut short"),
+        ("a.vtp", mesh_of("1 nan 3"), "finite coordinates, got NaN or infinity in .*a.vtp: remove those"),
+        (
+            "a.vtk",
+            b"# vtk DataFile Version 3.0\nt\nASCII\nDATASET POLYDATA\nPOINTS 2 float\n1 2 3\n",
+            "cut short",
+        ),
+        (
+            "a.mrk.json",
+            b'{"markups": [{"coordinateSystem": "IJK", "controlPoints": []}]}',
+            "coordinateSystem LPS or RAS, got 'IJK'",
+        ),
+    ],
+)
+def test_points_that_mean_nothing_are_refused(name: str, data: bytes, said: str, tmp_path: Path) -> None:
+    """Numbers of another kind, too few of them, and unknown frames end in one sentence that names the file."""
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ImageError, match=said) as refused:
+        read_points(tmp_path / name)
+    assert name in str(refused.value)
+
+
+def test_a_plane_keeps_its_axes_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The control points of a plane of 3D Slicer are moved, and a warning says what is not."""
+    points = [{"position": [1.0, 2.0, 3.0]}]
+    markups = {"markups": [{"type": "Plane", "coordinateSystem": "LPS", "controlPoints": points}]}
+    (tmp_path / "a.mrk.json").write_text(json.dumps(markups))
+    with caplog.at_level(logging.WARNING, logger="semreg"):
+        moved = move_points(
+            tmp_path / "a.mrk.json", tmp_path / "b.mrk.json", Chain.of(sitk.TranslationTransform(3, SHIFT))
+        )
+    assert moved.points.shape == (3, 1)
+    assert "of a Plane only the control points are moved" in caplog.text
+    np.testing.assert_allclose(read_points(tmp_path / "b.mrk.json").points[:, 0], np.array([1.0, 2.0, 3.0]) + SHIFT)
+
+
+def test_no_points_are_moved_to_no_points() -> None:
+    """An empty set of points stays empty."""
+    assert map_points(sitk.TranslationTransform(3, SHIFT), np.zeros((3, 0))).shape == (3, 0)

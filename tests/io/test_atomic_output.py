@@ -1,0 +1,178 @@
+"""Files and folders of results: all of them or none, whatever stops the writing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from semreg.errors import ImageError, OutputError
+from semreg.io.files import OutputFolder, atomic_file, check_output_folder
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, ValueError])
+def test_interrupted_file_leaves_the_old_one(error, tmp_path):
+    """Whatever stops the writing of a file, the file of before stays and no temporary one remains."""
+    path = tmp_path / "a.txt"
+    path.write_text("before")
+    with pytest.raises(error), atomic_file(path) as partial:  # noqa: PT012 - the block is what is interrupted
+        partial.write_text("half")
+        raise error
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_folders_inside_an_output_folder_are_merged(tmp_path):
+    """What is written into a folder of the stage takes the place of the old file there; its neighbours stay."""
+    out = tmp_path / "out"
+    (out / "figures").mkdir(parents=True)
+    (out / "figures" / "a.png").write_text("old")
+    (out / "figures" / "mine.png").write_text("mine")
+    with OutputFolder(out) as folder:
+        folder.stage("figures").mkdir()
+        (folder.stage("figures") / "a.png").write_text("new")
+        assert (out / "figures" / "a.png").read_text() == "old"
+    found = {path.relative_to(out).as_posix(): path.read_text() for path in out.rglob("*") if path.is_file()}
+    assert found == {"figures/a.png": "new", "figures/mine.png": "mine"}
+    assert folder.files == [out / "figures" / "a.png"]
+
+
+def test_output_folder_holds_all_files_or_none(tmp_path):
+    """Files appear together at the end, over those of before, and the folder holds nothing else."""
+    out = tmp_path / "deep" / "out"
+    with OutputFolder(out) as folder:
+        folder.stage("a.txt").write_text("a")
+        folder.stage("b.txt").write_text("b")
+        assert [item for item in out.iterdir() if not item.name.startswith(".")] == []
+    assert folder.files == [out / "a.txt", out / "b.txt"]
+    with OutputFolder(out) as folder:
+        folder.stage("b.txt").write_text("new")
+    assert sorted(item.name for item in out.iterdir()) == ["a.txt", "b.txt"]
+    assert (out / "b.txt").read_text() == "new"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ImageError])
+def test_interrupted_output_folder_leaves_nothing(error, tmp_path):
+    """What stops a run leaves no file, and no folder that was not there before."""
+    (tmp_path / "kept").mkdir()
+    for out in (tmp_path / "deep" / "out", tmp_path / "kept"):
+        with pytest.raises(error), OutputFolder(out) as folder:  # noqa: PT012 - the block is what is interrupted
+            folder.stage("a.txt").write_text("half")
+            raise error
+    assert list(tmp_path.iterdir()) == [tmp_path / "kept"]
+    assert list((tmp_path / "kept").iterdir()) == []
+
+
+def test_a_folder_that_is_not_entered_stages_nothing(tmp_path: Path) -> None:
+    """Files are staged inside of the block alone."""
+    with pytest.raises(OutputError, match="expected an entered OutputFolder, got one that is closed: use with on"):
+        OutputFolder(tmp_path).stage("a")
+
+
+def test_a_place_that_is_taken_by_a_folder(tmp_path: Path) -> None:
+    """Where a folder has the name of a file that is to be put there, it is said, and nothing half-made is left."""
+    (tmp_path / "out" / "field.nii.gz").mkdir(parents=True)
+    with (
+        pytest.raises(OutputError, match=r"expected to write to .*out, got: "),
+        OutputFolder(tmp_path / "out") as folder,
+    ):
+        folder.stage("field.nii.gz").write_text("new")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["field.nii.gz"]
+
+
+def test_ctrl_c_while_files_are_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When everything is written an interruption waits until all files are in their place, and then stops."""
+    replace, calls = Path.replace, []
+
+    def interrupted(self: Path, target: Path) -> Path:
+        calls.append(self)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    def write() -> None:
+        with OutputFolder(tmp_path / "out") as folder:
+            for name in ("a", "b"):
+                folder.stage(name).write_text(name)
+            monkeypatch.setattr(Path, "replace", interrupted)
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a", "b"]
+
+
+def test_a_folder_that_somebody_else_uses_stays(tmp_path: Path) -> None:
+    """What fails leaves no folder that it made, unless there is something of somebody else in it."""
+
+    def fail() -> None:
+        with OutputFolder(tmp_path / "new" / "out"):
+            (tmp_path / "new" / "theirs").write_text("")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["theirs"]
+
+
+def test_output_folder_is_checked(tmp_path):
+    """A folder is made with its parents; a file in its place is an OutputError with the system's reason."""
+    assert check_output_folder(tmp_path / "a" / "b") == tmp_path / "a" / "b"
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+    (tmp_path / "file").touch()
+    for bad, reason in (("file", "File exists"), ("file/below", "Not a directory")):
+        with pytest.raises(OutputError, match=reason):
+            check_output_folder(tmp_path / bad)
+        with pytest.raises(OutputError, match=reason), OutputFolder(tmp_path / bad):
+            pass
+
+
+def test_output_folder_without_permission(tmp_path):
+    """A folder where nothing may be written is an OutputError."""
+    if os.geteuid() == 0:
+        pytest.skip("root may write everywhere")
+    tmp_path.chmod(0o555)
+    with pytest.raises(OutputError, match="Permission denied"):
+        check_output_folder(tmp_path)
+
+
+FULL_DISK = """
+import resource, signal, sys, torch
+import numpy as np
+from semreg import Field, Grid, Volume, write_field, write_image, write_transform
+from semreg.errors import OutputError
+from semreg.io.files import OutputFolder
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+grid = Grid.of_shape((20, 30, 40))
+field = Field(torch.randn(3, 20, 30, 40, generator=torch.Generator().manual_seed(0)), grid)
+image = Volume(field.vox[:1], grid)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
+name = sys.argv[2]
+try:
+    with OutputFolder(sys.argv[1]) as folder:
+        if name.startswith("field"):
+            write_field(field, folder.stage(name))
+        elif name.startswith("image"):
+            write_image(image, folder.stage(name))
+        else:
+            write_transform(field, folder.stage(name))
+except OutputError as error:
+    print(error)
+else:
+    print("no error")
+"""
+
+
+@pytest.mark.parametrize(
+    "name", ["field.nii.gz", "image.nii.gz", "image.nii", "field.mha", "image.nrrd", "transform.h5"]
+)
+def test_full_disk_is_one_sentence_and_leaves_nothing(name, tmp_path):
+    """When a file cannot grow as on a full disk there is one OutputError and no file, in every format."""
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path / "out"), name]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("expected to write ")
+    assert result.stdout.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
