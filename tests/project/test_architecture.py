@@ -19,7 +19,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("registry", "settings", "runtime"),
+    ("settings", "runtime"),
     ("core",),
     ("distances",),
     ("config",),
@@ -132,6 +132,36 @@ def test_imports_point_down(path: Path) -> None:
     assert upward_imports(dotted(path), parse(path), path) == []
 
 
+def test_no_modules_import_each_other() -> None:
+    """No module leads back to itself by its imports, within a room either; what only types need is no import."""
+    known = {dotted(path): path for path in FILES}
+    graph: dict[str, set[str]] = {}
+    for module, path in known.items():
+        graph[module] = set()
+        for name, _ in imports(parse(path), path):
+            target = name if name in known else name.rpartition(".")[0]
+            inside = module == target or module.startswith(f"{target}.")  # a package loads what is in it
+            if target in known and not inside and path.name != "__init__.py":
+                graph[module].add(target)
+    done: set[str] = set()
+
+    def visit(module: str, way: tuple[str, ...]) -> None:
+        assert module not in way, " → ".join((*way[way.index(module) :], module))
+        if module not in done:
+            for other in sorted(graph[module]):
+                visit(other, (*way, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+def test_the_root_shows_the_rooms() -> None:
+    """A newcomer sees the whole house at once: at most 20 modules and rooms at the root."""
+    entries = {path.relative_to(PACKAGE).parts[0] for path in FILES}
+    assert len(entries) <= 20, sorted(entries)
+
+
 def test_every_module_has_its_place() -> None:
     """No module escapes the order: each file of the package belongs to a layer, and each layer names what exists."""
     units = {unit(dotted(path)) for path in FILES} - {"", "__main__"}
@@ -198,7 +228,7 @@ def test_no_hidden_inputs() -> None:
 
 def test_no_hidden_state() -> None:
     """No random numbers but from a generator that is passed on, and only the command line sets the C library."""
-    assert set(calls(("return_freed_memory",))) <= {"runtime/memory.py", "cli/infer.py", "cli/models.py"}
+    assert set(calls(("return_freed_memory",))) <= {"runtime/memory.py", "cli/infer.py", "cli/models.py", "cli/register.py"}
     assert set(calls(("mallopt",))) == {"runtime/memory.py"}
     assert calls(("initial_seed", "seed_all", "manual_seed_all", "set_rng_state", "fork_rng", "RandomState")) == {}
     for path in FILES:

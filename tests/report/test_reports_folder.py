@@ -24,7 +24,7 @@ from semreg.io.files import read_image, write_image, write_transform
 from semreg.phantom import make_pair
 from semreg.quality import collect_evidence, evaluate, judge
 from semreg.registration.pipeline import register
-from semreg.report import Case, write_figures
+from semreg.report import Case, read_case, write_figures
 
 app = typer.Typer()
 app.command()(report_command)
@@ -50,7 +50,7 @@ def folder(tmp_path):
 
 def test_folder_holds_the_case(folder):
     """Images, field, uncertainty, evaluation and verdict come from the folder and the paths in its record."""
-    case, true = Case.from_folder(folder), make_case()
+    case, true = read_case(folder), make_case()
     assert torch.equal(case.fixed.data, true.fixed.data)
     assert torch.allclose(case.field.mm(), torch.tensor(SHIFT).reshape(3, 1, 1, 1), atol=1e-3)
     assert case.uncertainty is not None
@@ -65,7 +65,7 @@ def test_verdict_of_the_record_counts_without_an_evaluation(folder):
     (folder / "evaluation.json").unlink()
     record = json.loads((folder / "record.json").read_text())
     (folder / "record.json").write_text(json.dumps({**record, "verdict": {"level": "FAIL", "gates": []}}))
-    case = Case.from_folder(folder)
+    case = read_case(folder)
     assert case.verdict["level"] == "FAIL"
     assert case.evaluation is None
 
@@ -75,23 +75,23 @@ def test_moved_image_is_asked_for_by_its_flag(folder):
     moved = folder.parent / "elsewhere.nii.gz"
     (folder.parent / "moving.nii.gz").rename(moved)
     with pytest.raises(ImageError, match=r"moving\.nii\.gz, there is no such file: say where it is with --moving"):
-        Case.from_folder(folder)
-    assert Case.from_folder(folder, moving=moved).names["moving"] == "elsewhere.nii.gz"
+        read_case(folder)
+    assert read_case(folder, moving=moved).names["moving"] == "elsewhere.nii.gz"
     with pytest.raises(ImageError, match=r"nowhere\.nii"):
-        Case.from_folder(folder, moving=folder / "nowhere.nii")
+        read_case(folder, moving=folder / "nowhere.nii")
 
 
 def test_image_beside_the_record_is_found(folder):
     """A folder that was carried elsewhere with its images is read without flags."""
     for role in ("fixed", "moving"):
         (folder.parent / f"{role}.nii.gz").rename(folder / f"{role}.nii.gz")
-    assert Case.from_folder(folder).names["fixed"] == "fixed.nii.gz"
+    assert read_case(folder).names["fixed"] == "fixed.nii.gz"
 
 
 def test_changed_image_is_told(folder):
     """An image whose bytes are not those that were registered is shown with a warning."""
     write_image(make_case().moving, folder.parent / "moving.nii.gz", "int16")
-    (note,) = Case.from_folder(folder).notes
+    (note,) = read_case(folder).notes
     assert "The moving image has changed since the registration" in note
 
 
@@ -107,13 +107,13 @@ def test_broken_folders_are_refused(folder, name, text, error, words):
     if text is not None:
         (folder / name).write_text(text, encoding="utf-8")
     with pytest.raises(error, match=words):
-        Case.from_folder(folder)
+        read_case(folder)
 
 
 def test_image_of_another_grid_is_refused(folder):
     """A fixed image that is not the registered one does not fit the uncertainty and is refused."""
     with pytest.raises(GeometryError, match="give the fixed image that was registered"):
-        Case.from_folder(folder, fixed=folder.parent / "moving.nii.gz")
+        read_case(folder, fixed=folder.parent / "moving.nii.gz")
 
 
 def test_verb_writes_the_page(folder):
@@ -183,16 +183,16 @@ def test_before_is_where_the_evaluation_began(folder):
     sitk.WriteTransform(sitk.TranslationTransform(3, SHIFT), str(start))
     sitk.WriteTransform(sitk.ScaleTransform(3, (2.0, 1.0, 1.0)), str(turn))
     write_evaluation(folder, initial=[start, turn])
-    case = Case.from_folder(folder)
+    case = read_case(folder)
     assert case.notes == ()
     x = ORIGIN[0]  # of the first voxel
     moved = case.initial.mm()[:, 0, 0, 0].tolist()
     assert moved == pytest.approx([2 * (x + SHIFT[0]) - x, SHIFT[1], SHIFT[2]], abs=1e-3)
     sitk.WriteTransform(sitk.TranslationTransform(3, (0.0, 0.0, 1.0)), str(start))
-    (note,) = Case.from_folder(folder).notes
+    (note,) = read_case(folder).notes
     assert "start.tfm has changed since the evaluation" in note
     turn.unlink()
-    lost = Case.from_folder(folder)
+    lost = read_case(folder)
     assert lost.initial is None
     assert "turn.tfm, which the evaluation read, is no longer there" in lost.notes[-1]
 
@@ -204,10 +204,10 @@ def test_outlines_are_those_that_were_evaluated(folder):
         paths.append(folder.parent / f"{role}_labels.nii.gz")
         write_image(Volume((volume.data > 60).float(), volume.grid), paths[-1], "uint8")
     write_evaluation(folder, labels=paths)
-    found = Case.from_folder(folder)
+    found = read_case(folder)
     assert found.fixed_labels.grid.shape == case.fixed.grid.shape
     assert found.moving_labels.grid.shape == case.moving.grid.shape
-    other = Case.from_folder(folder, fixed_labels=paths[1])
+    other = read_case(folder, fixed_labels=paths[1])
     assert other.fixed_labels.grid == other.moving_labels.grid
 
 

@@ -104,11 +104,15 @@ def limit_threads(flags: RegisterFlags) -> None:
 
 def registered(flags: RegisterFlags, config: RegistrationConfig, folder: OutputFolder) -> RegisterRun:
     """Read, register, write and judge."""
+    from semreg.features.descriptors import DESCRIPTORS
     from semreg.registration.pipeline import register
     from semreg.registration.record import versions
     from semreg.report.run import RegisterRun
     from semreg.runtime.events import Clock
+    from semreg.runtime.memory import return_freed_memory
 
+    if any(name not in DESCRIPTORS for entry in config.models for name in (entry.model, entry.moving or "mind")):
+        return_freed_memory()  # what is kept for reuse would be taken for what a network needs
     clock = Clock(None)
     with clock.stage("read"):
         images = read_images(flags.pair)

@@ -42,14 +42,14 @@ def report_command(  # noqa: PLR0913 - one parameter a flag
 ) -> None:
     """Write the page of a registration anew, with the evaluation if there is one; see docs/report.md."""
     with messages.spoken():
-        from semreg.report import Case, write_figures, write_report
+        from semreg.report import read_case, write_figures, write_report
 
         page = output or folder / "report.html"
         if page.suffix.lower() not in ENDINGS:
             raise OutputError(
                 f"expected --output to end in .html, got {page}: give the page a name such as report.html"
             )
-        case = Case.from_folder(
+        case = read_case(
             folder, fixed=fixed, moving=moving, title=title, fixed_labels=fixed_labels, moving_labels=moving_labels
         )
         check_not_read(page, [fixed, moving, fixed_labels, moving_labels, *recorded(case, folder)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from semreg.registry import Row, Table
+from semreg.runtime.registry import Row, Table
 
 if TYPE_CHECKING:
     from semreg.distances.contract import Distance

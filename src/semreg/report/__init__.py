@@ -2,6 +2,7 @@
 
 from semreg.report.case import Case
 from semreg.report.figures import write_figures
+from semreg.report.folder import read_case
 from semreg.report.page import write_report
 
-__all__ = ["Case", "write_figures", "write_report"]
+__all__ = ["Case", "read_case", "write_figures", "write_report"]

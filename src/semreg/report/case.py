@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from semreg.core.fields import Field, Volume
@@ -112,33 +111,6 @@ class Case:
             fixed_labels=None if fixed_labels is None else to_labels(fixed_labels, "fixed"),
             moving_labels=None if moving_labels is None else to_labels(moving_labels, "moving"),
             names=names,
-        )
-
-    @classmethod
-    def from_folder(
-        cls,
-        folder: str | Path,
-        *,
-        fixed: str | Path | None = None,
-        moving: str | Path | None = None,
-        title: str | None = None,
-        fixed_labels: str | Path | None = None,
-        moving_labels: str | Path | None = None,
-    ) -> Case:
-        """What ``semreg register`` and ``semreg evaluate`` left in a folder; see ``semreg.report.folder``.
-
-        ``fixed`` and ``moving`` stand for the recorded paths of images that have moved, and labels for those that
-        the evaluation read. Raises ImageError,
-        GeometryError or ConfigError.
-        """
-        from semreg.io.files import read_labels
-        from semreg.report.folder import read_case
-
-        case = read_case(Path(folder), {"fixed": fixed, "moving": moving}, title)
-        return dataclasses.replace(
-            case,
-            fixed_labels=case.fixed_labels if fixed_labels is None else read_labels(fixed_labels),
-            moving_labels=case.moving_labels if moving_labels is None else read_labels(moving_labels),
         )
 
 

@@ -2,55 +2,70 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from semreg.core.fields import Field, Volume
 from semreg.core.geometry import Grid
-from semreg.errors import ConfigError, ImageError
+from semreg.errors import ImageError
 from semreg.io.bridge import LoadedImage
+from semreg.io.result_folder import FORMATS, ResultFolder
 from semreg.report.case import Case
 
-ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
-"""Of the images that a registration writes."""
 
+def read_case(
+    folder: str | Path,
+    *,
+    fixed: str | Path | None = None,
+    moving: str | Path | None = None,
+    title: str | None = None,
+    fixed_labels: str | Path | None = None,
+    moving_labels: str | Path | None = None,
+) -> Case:
+    """What ``semreg register`` and ``semreg evaluate`` left in a folder.
 
-def read_case(folder: Path, given: Mapping[str, str | Path | None], title: str | None) -> Case:
-    """The case in ``folder``: record.json, transform.h5 and the images it names; more where it is there.
+    Args:
+        folder: record.json, transform.h5 and the images it names; more where it is there.
+        fixed: stands for the recorded path of an image that has moved.
+        moving: the same for the moving image.
+        title: the headline; None: the names of the images.
+        fixed_labels: stands for the label map that the evaluation read.
+        moving_labels: the same for the moving image.
 
-    ``given``: the paths of ``fixed`` and ``moving``, None for the recorded ones.
+    Returns:
+        All that a page shows.
 
-    Raises ConfigError without a record, ImageError for an image that is no longer there, GeometryError for a transform
-    that does not fit.
+    Raises:
+        ConfigError: without a record.
+        ImageError: for an image that is no longer there.
+        GeometryError: for a transform that does not fit.
     """
     from semreg.io.files import in_one_unit, read_labels
     from semreg.transforms import read_chain
 
-    record = read_json(folder / "record.json")
-    if record is None:
-        raise ConfigError(
-            f"expected the output folder of semreg register with a record.json, got {folder}: there is none; "
-            "name the folder that was given to -o"
-        )
+    place = ResultFolder(folder)
+    folder, record, evaluation = place.path, place.record(), place.evaluation()
     notes: list[str] = []
+    given = {"fixed": fixed, "moving": moving}
     images = in_one_unit({role: _image(folder, record, role, path, notes) for role, path in given.items()})
     grid = images["fixed"].volume.grid
-    evaluation = read_json(folder / "evaluation.json")
     verdict = (evaluation or {}).get("verdict") or record.get("verdict")
     background = record.get("background")
     names = {role: image.path.name for role, image in images.items()}
     outlines = _named(folder, evaluation, "labels", notes)
-    outlined = [read_labels(path) for path in outlines] if len(outlines) == 2 else (None, None)
+    known = outlines if len(outlines) == 2 else (None, None)
+    outlined = [
+        None if path is None else read_labels(path) for path in (fixed_labels or known[0], moving_labels or known[1])
+    ]
     return Case(
         title=title or f"{names['moving']} onto {names['fixed']}",
         fixed=images["fixed"].volume,
         moving=images["moving"].volume,
-        field=read_chain([folder / "transform.h5"]).field_on(grid),
+        field=read_chain([place.transform]).field_on(grid),
         initial=_initial(folder, evaluation, grid, notes),
         background=float(background) if isinstance(background, (int, float)) else None,
-        uncertainty=_beside(folder, "uncertainty"),
+        uncertainty=_beside(place, "uncertainty"),
         evaluation=evaluation,
         verdict=verdict,
         record=record,
@@ -59,21 +74,6 @@ def read_case(folder: Path, given: Mapping[str, str | Path | None], title: str |
         names=names,
         notes=tuple(notes),
     )
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file, None where there is no file. Raises ConfigError for anything else."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except NotADirectoryError:
-        return None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"expected JSON in {path}, got: {error}; write the file anew") from error
-    if not isinstance(value, dict):
-        raise ConfigError(f"expected an object in {path}, got {type(value).__name__}: write the file anew")
-    return value
 
 
 def _image(
@@ -89,7 +89,7 @@ def _image(
     if given is None and recorded:
         places += [locate(recorded, folder), folder / Path(recorded).name]
     if given is None:
-        places += [folder / f"{role}{ending}" for ending in ENDINGS]
+        places += [folder / f"{role}.{ending}" for ending in FORMATS]
     path = next((place for place in places if place.exists()), None)
     if path is None:
         expected = given if given is not None else recorded or f"{role}.nii.gz"
@@ -127,9 +127,9 @@ def _initial(folder: Path, evaluation: Mapping[str, Any] | None, grid: Grid, not
     return read_chain(paths).field_on(grid) if paths else None
 
 
-def _beside(folder: Path, name: str) -> Volume | None:
+def _beside(place: ResultFolder, name: str) -> Volume | None:
     """An image that the registration may have written into its folder."""
     from semreg.io.files import read_image
 
-    path = next((folder / f"{name}{end}" for end in ENDINGS if (folder / f"{name}{end}").exists()), None)
+    path = place.find_image(name)
     return None if path is None else read_image(path).volume

@@ -23,7 +23,7 @@ NAMES = {
         ("quality", "Evaluation EvaluationConfig Evidence Verdict"),
         ("report", "Case"),
         ("runtime.events", "Step"),
-        ("registration.pipeline", "registration.register planning.plan"),
+        ("registration.pipeline", "registration.register"),
         ("registration.result", "registration.Registration"),
     )
     for name in names.split()
@@ -61,7 +61,7 @@ MODULES = {
     "fields": "core.fields",
     "files": "io.files",
     "gates": "quality",
-    "gates.sentences": "quality.messages",
+    "gates.sentences": "quality.checks",
     "gates.sight": "quality.coarse_view",
     "geometry": "core.geometry",
     "hdf5": "io.hdf5",
@@ -95,6 +95,7 @@ MODULES = {
     "scattered": "core.scattered",
     "segments": "io.segments",
     "similarity": "distances",
+    "similarity.candidates": "distances.derived",
     "stack": "io.stack",
     "staging": "io.atomic_output",
     "stored": "io.stored",

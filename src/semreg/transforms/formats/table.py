@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from semreg.registry import Row, Table
+from semreg.runtime.registry import Row, Table
 
 if TYPE_CHECKING:
     from semreg.transforms.formats.contract import Format

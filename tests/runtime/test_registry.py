@@ -15,7 +15,7 @@ from semreg.distances.contract import Distance
 from semreg.errors import ConfigError
 from semreg.features.descriptors import DESCRIPTORS
 from semreg.features.descriptors.kind import Kind
-from semreg.registry import Row, Table
+from semreg.runtime.registry import Row, Table
 from semreg.transforms.formats import FORMATS
 from semreg.transforms.formats.contract import Format
 from semreg.transforms.points import POINTS
