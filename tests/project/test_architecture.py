@@ -228,7 +228,8 @@ def test_no_hidden_inputs() -> None:
 
 def test_no_hidden_state() -> None:
     """No random numbers but from a generator that is passed on, and only the command line sets the C library."""
-    assert set(calls(("return_freed_memory",))) <= {"runtime/memory.py", "cli/infer.py", "cli/models.py", "cli/register.py"}
+    doors = {"runtime/memory.py", "cli/infer.py", "cli/models.py", "cli/register.py"}
+    assert set(calls(("return_freed_memory",))) <= doors
     assert set(calls(("mallopt",))) == {"runtime/memory.py"}
     assert calls(("initial_seed", "seed_all", "manual_seed_all", "set_rng_state", "fork_rng", "RandomState")) == {}
     for path in FILES:
