@@ -6,6 +6,7 @@ of regularity, and of networks only that somebody can run one.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Protocol
@@ -98,7 +99,27 @@ class TermMatch:
         self.fixed = fixed.features.data.flatten(1).T.contiguous()
         self.fixed_weight = None if fixed.weight is None else fixed.weight.data.flatten()
         self.table = Table(moving.features.data)
+        self.change: Tensor | None = None
+        """What is added to the moving features at each sample, (P, C)."""
+        self._changes: Tensor | None = None  # of all channels
         self.index = SplineIndex(lattice, self.grid, moving.grid, device)
+
+    def renewed(self, warped: Layer, displacement: Field) -> TermMatch:
+        """The same match with the moving features changed as those of the image, ``warped`` by ``displacement``, are.
+
+        The features themselves are read where they were. Those of the warped image lie on the fixed samples, where the
+        displacement is what it was warped by: there they are read as they are, and beside it as means of neighbours,
+        which match better by having less noise. So the descent would leave that place for nothing.
+        """
+        term, grid = self._term, self.grid
+        index = transform_index(index_map(grid, term.moving.grid), displacement.on(grid).index())
+        seen = warped.averaged_on(grid)
+        weight = inside(index, term.moving.grid.shape)[None].to(index.dtype)
+        weight = weight if seen.weight is None else weight * seen.weight.data
+        change = (seen.features.data - sample(term.moving.features.data, index)) * weight
+        result = copy.copy(self)
+        result.change = result._changes = change.flatten(1).T.contiguous()  # noqa: SLF001 - a copy of its own
+        return result
 
     def data(self, index: Tensor) -> tuple[float, Tensor]:
         """The distance at ``index`` (D, P) times the term's factor, and its gradient (D, P)."""
@@ -112,7 +133,8 @@ class TermMatch:
     def _joint(self, index: Tensor, weight: Tensor) -> tuple[float, Tensor]:
         """For a distance that sees all samples at once."""
         readings = [self.table.at(part) for part in torch.split(index, CHUNK, 1)]
-        values = torch.cat([reading.values() for reading in readings]).requires_grad_()
+        values = torch.cat([reading.values() for reading in readings])
+        values = (values if self.change is None else values.add_(self.change)).requires_grad_()
         distance = self.distance(self.fixed, values, weight, self.grid.shape)
         distance.backward()  # type: ignore[no-untyped-call]
         assert values.grad is not None  # noqa: S101  (for the type checker: backward has just filled it)
@@ -122,7 +144,16 @@ class TermMatch:
     def _additive(self, index: Tensor, weight: Tensor, slope: Slope) -> tuple[float, Tensor]:
         """For a distance that is a weighted mean over samples."""
         share = weight / weight.sum().clamp(min=SMALL)
-        return compare(self.table, self.fixed, index, share, slope)
+        if self.change is None:
+            return compare(self.table, self.fixed, index, share, slope)
+        total, gradient = 0.0, torch.empty_like(index)
+        for first in range(0, index.shape[1], CHUNK):
+            part = slice(first, first + CHUNK)
+            reading = self.table.at(index[:, part])
+            value, pull = slope(self.fixed[part], reading.values().add_(self.change[part]), share[part])
+            total += value
+            gradient[:, part] = reading.pull(pull)
+        return total, gradient
 
     def weight(self, index: Tensor) -> Tensor:
         """How much each sample counts, (P,): inside the moving image and both masks."""
@@ -144,6 +175,7 @@ class TermMatch:
         order = order.to(self.fixed.device)
         self.fixed = term.fixed.features.data[order].flatten(1).T.contiguous()
         self.table = Table(term.moving.features.data[order])
+        self.change = None if self._changes is None else self._changes[:, order]
 
 
 class ImageMatch:

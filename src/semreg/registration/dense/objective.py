@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -57,8 +57,8 @@ class Problem:
         self.device = device_of(terms)
         self.spacing_mm = min(min(term.fixed.grid.spacing) for term in terms)
         self.terms = tuple(terms)
-        self.bounds: list[Match] = [TermMatch(term, lattice) for term in terms]
-        self.matches = self._drawn(self.bounds)
+        self.bounds = [TermMatch(term, lattice) for term in terms]
+        self.matches: list[Match] = self._drawn(self.bounds)
         if config.mode == "jacobian":
             if renewal is None:
                 raise ConfigError("expected a network to differentiate for the mode jacobian, got none: name a model")
@@ -67,13 +67,12 @@ class Problem:
         self.scale = ALIKE
         self.bounded = all(term.measure.zero_at_match for term in terms)
         self.redraws = config.sampling < 1 or (any(term.subset for term in terms) and config.mode == "static")
-        self._anchor: Tensor | None = None
 
-    def _drawn(self, matches: list[Match]) -> list[Match]:
+    def _drawn(self, matches: list[TermMatch]) -> list[Match]:
         """The matches at the share of their samples that the settings ask for."""
         if self.config.sampling == 1:
             return list(matches)
-        return [DrawnMatch(match, self.config.sampling) for match in matches if isinstance(match, TermMatch)]
+        return [DrawnMatch(match, self.config.sampling) for match in matches]
 
     def shaped(self, coefficients: Tensor) -> Tensor:
         """The coefficients of the displacement itself, smoothed where the settings ask for it."""
@@ -92,7 +91,7 @@ class Problem:
         distance = 0.0
         places, pulls = [], []
         for match in self.matches:
-            index = match.index(shaped if self._anchor is None else shaped - self._anchor)
+            index = match.index(shaped)
             value, pull = match.data(index.detach())
             distance += value
             places.append(index)
@@ -113,19 +112,18 @@ class Problem:
         """Extract the moving features anew from the image warped by the smooth part of ``coefficients``.
 
         A model sees patches: what varies within one is no motion of the patch. Baked into the image, it would come
-        back as a difference of the features, and be answered by still rougher displacements. So features are read
-        through what is not smooth, as before.
+        back as a difference of the features, and be answered by still rougher displacements. So the features are read
+        where they were, and only their change is that of the smooth part.
         """
         if self.renewal is None:
             raise ConfigError("expected images to extract features from again, got none: set refine.update_every=0")
         anchor = self.shaped(coefficients.detach())
         radius = round(PATCH_VOXELS / max(self.lattice.step))
         anchor = smooth(anchor, radius=radius, passes=2) if radius else anchor
-        renewed = self.renewal.renewed(self.lattice.field(anchor, self.lattice.grid), self.spacing_mm)
-        pairs = zip(renewed, self.terms, strict=True)
-        counted = [replace(new, scale=old.scale, radius=old.radius) for new, old in pairs]
-        self.matches = self._drawn([TermMatch(term, self.lattice) for term in counted])
-        self._anchor = anchor
+        displacement = self.lattice.field(anchor, self.lattice.grid)
+        renewed = self.renewal.renewed(displacement, self.spacing_mm)
+        pairs = zip(self.bounds, renewed, strict=True)
+        self.matches = self._drawn([match.renewed(term.moving, displacement) for match, term in pairs])
 
     def redraw(self) -> None:
         """Draw other channels for the terms that ask for it, and other samples where not all are compared."""

@@ -29,6 +29,8 @@ class DrawnMatch:
         part.fixed = self.whole.fixed[self.rows]
         if self.whole.fixed_weight is not None:
             part.fixed_weight = self.whole.fixed_weight[self.rows]
+        if self.whole.change is not None:
+            part.change = self.whole.change[self.rows]
         value, slope = part.data(index[:, self.rows])
         gradient = torch.zeros_like(index)
         gradient[:, self.rows] = slope
