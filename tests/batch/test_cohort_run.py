@@ -312,10 +312,12 @@ def test_an_input_that_changes_while_it_runs_is_seen(tmp_path):
     """What was read is compared with what the fingerprint was made of."""
     pairs = text_pairs(tmp_path / "in", {"a": "wait"})
     jobs = jobs_of(pairs)
-    timer = threading.Timer(0.3, lambda: pairs[0].moving.write_text("other bytes", encoding="utf-8"))
-    timer.start()
-    result = run(jobs, tmp_path / "out")
-    timer.join()
+
+    def change(event):
+        if event.event == "started":
+            pairs[0].moving.write_text("other bytes", encoding="utf-8")
+
+    result = run(jobs, tmp_path / "out", on_event=change)
     assert "moving to stay as it is" in result.failed["a"]
 
 
@@ -449,10 +451,11 @@ def test_two_batches_do_not_share_a_folder(tmp_path):
     """The second one is refused with the process that holds the lock; the lock of a killed process is free."""
     tmp_path.joinpath("out").mkdir()
     code = (
-        "import sys, time, pathlib; from semreg.batch.lock import BatchLock\n"
-        "with BatchLock(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+        "import sys, pathlib; from semreg.batch.lock import BatchLock\n"
+        "with BatchLock(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
-    process = subprocess.Popen([sys.executable, "-c", code, tmp_path / "out"], stdout=subprocess.PIPE)
+    command = [sys.executable, "-c", code, tmp_path / "out"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert process.stdout.readline() == b"held\n"
         with pytest.raises(OutputError, match=f"no other batch in .*out, got process {process.pid} on"):
@@ -460,6 +463,7 @@ def test_two_batches_do_not_share_a_folder(tmp_path):
     finally:
         process.kill()
         process.wait()
+        process.stdin.close()
         process.stdout.close()
     with BatchLock(tmp_path / "out"):
         pass
