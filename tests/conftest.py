@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pytest
 import SimpleITK as sitk
 import torch
+from hypothesis import settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -28,6 +29,8 @@ from semreg.core.sampling import base_index, transform_index
 from semreg.runtime.memory import available_bytes
 
 torch.set_num_threads(1)  # small problems: threads that wait for each other cost more than they give
+settings.register_profile("any speed", settings.default, deadline=None)
+settings.load_profile("any speed")
 
 Array = npt.NDArray[np.float64]
 T = TypeVar("T")

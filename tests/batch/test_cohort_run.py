@@ -314,10 +314,12 @@ def test_an_input_that_changes_while_it_runs_is_seen(tmp_path):
     """What was read is compared with what the fingerprint was made of."""
     pairs = text_pairs(tmp_path / "in", {"a": "wait"})
     jobs = jobs_of(pairs)
-    timer = threading.Timer(0.3, lambda: pairs[0].moving.write_text("other bytes", encoding="utf-8"))
-    timer.start()
-    result = run(jobs, tmp_path / "out")
-    timer.join()
+
+    def change(event):
+        if event.event == "started":
+            pairs[0].moving.write_text("other bytes", encoding="utf-8")
+
+    result = run(jobs, tmp_path / "out", on_event=change)
     assert "moving to stay as it is" in result.failed["a"]
 
 
@@ -451,10 +453,11 @@ def test_two_batches_do_not_share_a_folder(tmp_path):
     """The second one is refused with the process that holds the lock; the lock of a killed process is free."""
     tmp_path.joinpath("out").mkdir()
     code = (
-        "import sys, time, pathlib; from semreg.batch.lock import batch_lock\n"
-        "with batch_lock(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+        "import sys, pathlib; from semreg.batch.lock import batch_lock\n"
+        "with batch_lock(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
-    process = subprocess.Popen([sys.executable, "-c", code, tmp_path / "out"], stdout=subprocess.PIPE)
+    command = [sys.executable, "-c", code, tmp_path / "out"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert process.stdout.readline() == b"held\n"
         with pytest.raises(OutputError, match=f"no other batch in .*out, got process {process.pid} on"):
@@ -462,6 +465,7 @@ def test_two_batches_do_not_share_a_folder(tmp_path):
     finally:
         process.kill()
         process.wait()
+        process.stdin.close()
         process.stdout.close()
     with batch_lock(tmp_path / "out"):
         pass

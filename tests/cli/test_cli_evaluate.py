@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -38,17 +39,10 @@ FIELD = Field(smooth_field(FIXED).vox.float(), FIXED)
 TURN = sitk.Euler3DTransform((-25.0, 20.0, 86.0), 0.05, -0.08, 0.1, (0.4, -0.5, 0.6))
 
 
-@pytest.fixture
-def run(capfd):
-    """Run the command in this process: exit code, standard output, standard error."""
-
-    def command(*arguments):
-        with pytest.raises(SystemExit) as end:
-            main(["evaluate", *map(str, arguments)])
-        captured = capfd.readouterr()
-        return end.value.code or 0, captured.out, captured.err
-
-    return command
+@pytest.fixture(name="run")
+def run_evaluate(run):
+    """``semreg evaluate`` in this process: exit code, standard output, standard error."""
+    return partial(run, "evaluate")
 
 
 def points():

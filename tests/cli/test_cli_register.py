@@ -11,6 +11,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from blobs import blobs
 from conftest import grid_at, make_grid, rotation
 from dicom_files import pixel_tags, slice_tags, write_dicom
 from semreg.cli.model_flags import ModelFlags
@@ -20,19 +21,6 @@ from semreg.core.fields import Volume
 from semreg.errors import ConfigError
 from semreg.io.files import write_image
 from semreg.settings import from_dict, from_toml, to_toml
-
-
-def blobs(grid, shift_mm=(0.0, 0.0, 0.0)):
-    """Three blobs of different size at fixed places in space, moved by ``shift_mm``, 0 to about 900."""
-    index = np.indices(grid.shape).reshape(grid.dimension, -1)
-    points = (grid.index_to_point() @ np.vstack([index, np.ones(index.shape[1])]))[:-1]
-    middle = np.array([3.0, -7.0, 11.0]) + np.array(shift_mm)
-    values = np.zeros(points.shape[1])
-    for offset, width, height in (((-8, 4, 3), 5, 500), ((7, -5, -4), 6, 900), ((3, 8, 6), 4, 300)):
-        away = points - (middle + np.array(offset))[:, None]
-        values += height * np.exp(-(away**2).sum(0) / (2 * width**2))
-    return Volume(torch.from_numpy(values.reshape(1, *grid.shape)).float(), grid)
-
 
 FIXED = grid_at((3.0, -7.0, 11.0), (19, 17, 14), (1.9, 2.1, 2.8), rotation(3))
 MOVING = grid_at((4.0, -6.0, 12.0), (20, 17, 18), (1.8, 2.3, 2.4), rotation(3, -21.0))

@@ -5,25 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import SimpleITK as sitk
-import torch
 
-from conftest import grid_at, points_of, rotation
+from blobs import blobs
+from conftest import grid_at, rotation
 from semreg.cli import main
-from semreg.core.fields import Volume
 from semreg.io.files import write_image
 
 FIXED = grid_at((3.0, -7.0, 11.0), (22, 20, 16), (1.7, 1.9, 2.6), rotation(3))
 MOVING = grid_at((4.0, -6.0, 12.0), (24, 19, 21), (1.6, 2.1, 2.2), rotation(3, -21.0))
-
-
-def blobs(grid, by_mm=(0.0, 0.0, 0.0)):
-    """Three blobs at fixed places in space, moved by ``by_mm``, 0 to about 900."""
-    points = points_of(grid)
-    values = torch.zeros(grid.shape, dtype=torch.float64)
-    for place, width, height in (((-5, -3, 14), 5, 500), ((10, -12, 7), 6, 900), ((6, 1, 17), 4, 300)):
-        away = points - torch.tensor(place).reshape(3, 1, 1, 1) - torch.tensor(by_mm).reshape(3, 1, 1, 1)
-        values += height * torch.exp(-away.square().sum(0) / (2 * width**2))
-    return Volume(values[None].float(), grid)
 
 
 @pytest.mark.parametrize("initial", [False, True])

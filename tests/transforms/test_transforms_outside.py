@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 
 import numpy as np
 import pytest
@@ -11,7 +10,6 @@ import SimpleITK as sitk
 import torch
 
 from conftest import make_grid, noise_volume, points_of, rotation, sitk_transform, smooth_field
-from semreg.cli import main
 from semreg.core.fields import Field, Volume
 from semreg.errors import ConfigError, GeometryError
 from semreg.io.bridge import sitk_image
@@ -194,23 +192,6 @@ def test_what_has_no_background_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="continue or identity for points"):
         move_points(tmp_path / "a.csv", tmp_path / "b.csv", Chain.of(shifted()), outside=Outside.BACKGROUND)
     assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
-
-
-@pytest.fixture
-def run(capfd):
-    """Run a command in this process, and give log and signals back: exit code, standard output, standard error."""
-    logger = logging.getLogger("semreg")
-    before = logger.handlers[:], logger.propagate, logger.level
-
-    def command(*arguments):
-        with pytest.raises(SystemExit) as end:
-            main([str(argument) for argument in arguments])
-        captured = capfd.readouterr()
-        return end.value.code or 0, captured.out, captured.err
-
-    yield command
-    logger.handlers, logger.propagate = before[0], before[1]
-    logger.setLevel(before[2])
 
 
 def test_every_command_says_the_share_and_takes_the_choice(run, tmp_path):
