@@ -118,6 +118,7 @@ def test_record_says_what_was_done(run, pair):
     assert record["inputs"]["fixed"] == {
         "path": str(fixed),
         "pixel_type": "float32",
+        "series": None,
         "sha256": semreg.read_image(fixed).sha256,
     }
     assert record["inputs"]["moving"]["pixel_type"] == "int16"

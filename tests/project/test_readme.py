@@ -136,8 +136,8 @@ def test_python_of_the_guide_runs():
     (block,) = blocks("python", FEATURES)
     made = run(block, "docs/features.md")
     assert made["layer"].features.data.shape[0] == 8
-    spec = made["result"].record.models[0]["spec"]
-    assert (spec["spacing_mm"], spec["axes"], spec["normalisation"]["kind"]) == ([8.0], "LIA", "z-score")
+    spec = made["result"].record.models[0].spec
+    assert (spec.spacing_mm, spec.axes, spec.normalisation.kind) == ((8.0,), "LIA", "z-score")
 
 
 @pytest.mark.usefixtures("pair_folder")
@@ -153,8 +153,8 @@ def test_python_of_the_configuration_page_runs():
     """The Python block of docs/configuration.md registers with all that it says."""
     (block,) = blocks("python", page("configuration.md"))
     settings = run(block, "docs/configuration.md")["result"].record.settings
-    assert (settings["align"]["transform"], settings["refine"]["diffusion"]) == ("none", 1.0)
-    assert settings["refine"]["iterations"] == load_preset("fast").settings["refine"]["iterations"]
+    assert (settings.align.transform, settings.refine.diffusion) == ("none", 1.0)
+    assert settings.refine.iterations == load_preset("fast").settings["refine"]["iterations"]
 
 
 @pytest.mark.usefixtures("pair_folder")
