@@ -27,6 +27,8 @@ SHIFT = (1.5, -2.0, 1.0)
 DISTANCES = ("L1", "L2", "NCC", "Cosine", "L1Cosine", "Dice")
 """Those of both packages; itk-impact 0.1.6 has DotProduct no more."""
 WAVES = 60
+MOST_ITERATIONS = 300
+"""Of a refinement; the tests, which ask for the same figures, lower it."""
 TURN = np.array([[0.8, -0.6, 0.0], [0.6, 0.8, 0.0], [0.0, 0.0, 1.0]])
 
 
@@ -148,7 +150,7 @@ class Fine:
     network: str | None = None
     mask: tuple[bool, bool] = (True, True)
     settings: tuple[tuple[str, Any], ...] = ()
-    iterations: int = 300
+    iterations: int = MOST_ITERATIONS
     rate: float = 0.2
 
     def run(self, models: Path, start: Any = None) -> Any:
@@ -164,7 +166,7 @@ class Fine:
             made.AddModelConfiguration(configuration(models / self.network, self.mask))
             made.SetDistance(["L2"] * sum(self.mask))
             made.SetLayersWeight([1.0] * sum(self.mask))
-        made.SetNumberOfIterations(self.iterations)
+        made.SetNumberOfIterations(min(self.iterations, MOST_ITERATIONS))
         made.SetLearningRate(self.rate)
         made.SetRegularizationWeight(0.02)
         for name, value in self.settings:

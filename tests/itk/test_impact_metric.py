@@ -153,6 +153,19 @@ TRANSFORMS = {
 }
 
 
+def covering(transforms: tuple[str, ...]) -> list[tuple[str, str, str]]:
+    """Each distance in both modes, each time with another of ``transforms``, each of which has both modes too.
+
+    A distance hands over its slope at each point, and does not know which transform the points have gone through.
+    """
+    half = len(transforms) // 2
+    return [
+        (distance, mode, transforms[(number + turn) % len(transforms)])
+        for mode, turn in (("Static", 0), ("Jacobian", half))
+        for number, distance in enumerate(sorted(DISTANCES))
+    ]
+
+
 STEPS_MM = (1e-4, 3e-4, 1e-3, 3e-3)
 """Features are float32, which shows with small steps, and interpolants have kinks, which large
 steps cross: patches have many. With hundreds of points both average out."""
@@ -180,13 +193,11 @@ def disagreement(metric: Any) -> float:
     return min(errors)
 
 
-@pytest.mark.parametrize("transform", TRANSFORMS)
-@pytest.mark.parametrize("mode", ["Static", "Jacobian"])
-@pytest.mark.parametrize("distance", sorted(DISTANCES))
+@pytest.mark.parametrize(("distance", "mode", "transform"), covering(tuple(TRANSFORMS)))
 def test_the_derivative_is_that_of_the_value(
     networks: dict[int, Path], distance: str, mode: str, transform: str
 ) -> None:
-    """Each distance, both modes, each transform of ITK: central differences of GetValue() within 3e-3.
+    """Each distance and each transform of ITK, both in both modes: central differences of GetValue() within 3e-3.
 
     Kinks of the interpolant and float32 leave up to 2e-3, by machine; a derivative of one side was off by 6e-2 or more.
     """
@@ -200,9 +211,7 @@ def test_the_derivative_is_that_of_the_value(
     assert disagreement(metric) < 3e-3
 
 
-@pytest.mark.parametrize("transform", ["affine", "b-spline", "displacement field"])
-@pytest.mark.parametrize("mode", ["Static", "Jacobian"])
-@pytest.mark.parametrize("distance", sorted(DISTANCES))
+@pytest.mark.parametrize(("distance", "mode", "transform"), covering(("affine", "b-spline", "displacement field")))
 def test_the_derivative_on_voxel_centres_is_that_of_the_value(
     networks: dict[int, Path], distance: str, mode: str, transform: str
 ) -> None:
@@ -465,10 +474,10 @@ def away(found: Any, truth: Any, centre: Any) -> tuple[float, float]:
 
 def test_a_misalignment_across_contrasts_is_recovered() -> None:
     """CT-like and MR-like phantom, 12 mm and 4° apart: within 0.5 mm and 0.3°, rigid, three levels, MIND and NCC."""
-    pair = make_pair(size=120, displacement_mm=0.0)
+    pair = make_pair(size=84, displacement_mm=0.0)
     fixed, moving = itk_image(pair.fixed), itk_image(pair.moving)
     truth = rigid(1, centre_of(fixed))
-    found = registered(fixed, moved(moving, truth), [4, 2, 1], [0.5, 0.2, 0.1])
+    found = registered(fixed, moved(moving, truth), [3, 2, 1], [0.5, 0.3, 0.15])
     millimetres, degrees = away(found, truth, centre_of(fixed))
     assert millimetres < 0.5
     assert degrees < 0.3
@@ -484,7 +493,7 @@ def test_a_real_pair_moved_on_purpose_is_recovered() -> None:
     The pair as it comes is not aligned itself (1.7 mm), so the result for it is the reference.
     """
     fixed, moving = (itk.imread(str(DATA / "sct_spine" / name), itk.F) for name in ("t2w.nii.gz", "t1w.nii.gz"))
-    settings = [3, 2, 1], [1.0, 1.0, 0.5]
+    settings = [3, 2, 1], [1.0, 1.0, 0.2]
     reference = registered(fixed, moving, *settings)
     truth = rigid(0, centre_of(fixed))
     both = itk.CompositeTransform[itk.D, 3].New()

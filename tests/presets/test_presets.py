@@ -80,7 +80,7 @@ def bodies(dimension):
     """An anatomy, a known deformation of at most 9 mm, a grid in the body for each image, and landmarks there."""
     pair = make_pair(size=24, dimension=dimension, displacement_mm=9.0, seed=3)
     middle = torch.as_tensor(pair.fixed.grid.corners_xyz().mean(0))
-    size, spacing = ((30, 28, 26), (4.1, 4.4, 4.0)) if dimension == 3 else ((70, 64), (2.0, 2.2))
+    size, spacing = ((23, 21, 20), (5.4, 5.8, 5.2)) if dimension == 3 else ((70, 64), (2.0, 2.2))
     fixed = grid_at(middle.numpy(), size, spacing, rotation(dimension))
     more = grid_at(middle.numpy(), [n + 4 for n in size], [s * 1.05 for s in spacing], rotation(dimension, -4.0))
     random = torch.rand(dimension, 300, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -298,13 +299,21 @@ def test_an_overlap_that_cannot_be_reached_is_refused(dimension):
 def test_the_same_twice(dimension):
     """The same images give the same map, match and words twice."""
     pair = placed_pair(linear(dimension, degrees=7.0, shift=(200.0, -12.0, 14.0)))
-    first, second = aligned(pair), aligned(pair)
+    limit = None if dimension == 2 else 0.0
+    first, second = (aligned(pair, rotation_deg=limit) for _ in range(2))
     np.testing.assert_array_equal(first.matrix, second.matrix)
     assert (first.match, first.decisions, first.levels) == (second.match, second.decisions, second.levels)
 
 
+@cache
+def found_as_stored(dimension):
+    """The map between the arrays as they are."""
+    pair = placed_pair(linear(dimension, degrees=4.0, shift=(200.0, -12.0, 14.0)))
+    return aligned(pair, transform="rigid", rotation_deg=0.0)
+
+
 @pytest.mark.parametrize(
-    ("order", "flips"), [((0, 1, 2), (0, 1, 2)), ((2, 0, 1), ()), ((1, 0, 2), (0,)), ((1, 0), (1,)), ((0, 1), (0,))]
+    ("order", "flips"), [((0, 1, 2), (0, 1, 2)), ((2, 0, 1), (0,)), ((1, 0), (1,)), ((0, 1), (0,))]
 )
 def test_storage_does_not_matter(order, flips):
     """Arrays whose axes are permuted and flipped, with the header that says so, give the same map."""
@@ -312,7 +321,7 @@ def test_storage_does_not_matter(order, flips):
     pair = placed_pair(linear(dimension, degrees=4.0, shift=(200.0, -12.0, 14.0)))
     axes = AxisOrder(order, flips)
     stored = [Picture(p.image.reordered(axes), None, p.content.reordered(axes)) for p in (pair.fixed, pair.moving)]
-    plain = aligned(pair, transform="rigid", rotation_deg=0.0)
+    plain = found_as_stored(dimension)
     for fixed, moving in ((stored[0], pair.moving), (pair.fixed, stored[1])):
         found = aligned(replace(pair, fixed=fixed, moving=moving), transform="rigid", rotation_deg=0.0)
         assert replace(pair, truth=plain.matrix).error(found.matrix) < 0.1 * MM[dimension] / 2

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_registration import FIXED, error_mm, fixed_image, moving_image
+from test_registration import DIRECT, FIXED, error_mm, fixed_image, moving_image
 from torch import nn
 
 from conftest import noise
@@ -55,7 +55,7 @@ class TwoScales(nn.Module):
 
 def error_with(model=None, **settings):
     """Mean error in mm after a registration with ``model``; 5.1 mm before."""
-    found = register(fixed_image(), moving_image(), model=model, config=RegistrationConfig(**settings), device="cpu")
+    found = register(fixed_image(), moving_image(), model=model, config=replace(DIRECT, **settings), device="cpu")
     return float(error_mm(found.field)[0].mean()), found.record
 
 
@@ -271,7 +271,7 @@ def test_layers_count_by_their_weights_alone():
 )
 def test_what_does_not_fit_is_refused(entry, refine, model, sentence):
     """Numbers of weights, distances, components and outputs that do not fit are one sentence with both numbers."""
-    config = RegistrationConfig(models=(entry,), refine=RefineConfig(**refine), coarse=CoarseConfig(enabled=False))
+    config = replace(DIRECT, models=(entry,), refine=RefineConfig(**refine), coarse=CoarseConfig(enabled=False))
     with pytest.raises((ConfigError, ModelContractError), match=sentence):
         register(fixed_image(), moving_image(), model=model, config=config, device="cpu")
 
@@ -320,7 +320,7 @@ def test_a_layer_without_structure_changes_nothing():
 
 def test_a_network_without_gradient_is_refused():
     """What cannot be differentiated is one sentence in the mode jacobian."""
-    config = RegistrationConfig(refine=RefineConfig(mode="jacobian"))
+    config = replace(DIRECT, refine=RefineConfig(mode="jacobian"))
     with pytest.raises(ModelContractError, match="to be differentiable in the mode jacobian"):
         register(fixed_image(), moving_image(), model=lambda x: (x > x.mean()).float(), config=config, device="cpu")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -28,6 +29,12 @@ def phantom():
     return make_pair(size=40)
 
 
+@pytest.fixture(scope="module")
+def straight(phantom):
+    """The pair as it is, registered without an alignment."""
+    return register(phantom.fixed, phantom.moving, config=replace(QUICK, align=AlignConfig(transform="none")))
+
+
 def moved(volume: Volume, matrix: np.ndarray) -> Volume:
     """The image with its header moved rigidly: the same voxels elsewhere."""
     grid = volume.grid
@@ -50,11 +57,10 @@ def landmark_error(field, pair, matrix):
     return float(np.linalg.norm(found - mapped(matrix, pair.moving_points.numpy()), axis=1).mean())
 
 
-def test_images_far_apart_are_brought_together(phantom):
+def test_images_far_apart_are_brought_together(phantom, straight):
     """Two contrasts, 25° and 45 cm apart: the result is about as good as without the move."""
     image, matrix = far_away(phantom)
-    result = register(phantom.fixed, image, config=RegistrationConfig(align=QUICK.align))
-    straight = register(phantom.fixed, phantom.moving, config=RegistrationConfig(align=AlignConfig(transform="none")))
+    result = register(phantom.fixed, image, config=QUICK)
     best = landmark_error(straight.field, phantom, np.eye(4))
     assert landmark_error(result.field, phantom, matrix) < 1.3 * best + 0.3
     found = result.record.alignment
@@ -65,17 +71,12 @@ def test_images_far_apart_are_brought_together(phantom):
     np.testing.assert_allclose(matrix_of(result.affine), found.matrix, atol=1e-9)
 
 
-def test_headers_that_are_right_stand(phantom):
+def test_headers_that_are_right_stand(phantom, straight):
     """Where the images lie on each other the alignment changes nothing: the field is that without it, bit for bit."""
     result = register(phantom.fixed, phantom.moving, config=QUICK)
-    without = register(
-        phantom.fixed,
-        phantom.moving,
-        config=RegistrationConfig(align=AlignConfig(transform="none"), refine=QUICK.refine),
-    )
     assert result.record.alignment.transform == "none"
-    assert without.record.alignment is None
-    assert torch.equal(result.field.vox, without.field.vox)
+    assert straight.record.alignment is None
+    assert torch.equal(result.field.vox, straight.field.vox)
 
 
 def test_without_alignment_images_apart_are_refused(phantom):
@@ -124,7 +125,7 @@ def test_inverse_undoes_the_whole_transform(phantom):
 def test_stiffness_reaches_the_refinement(phantom):
     """A map of great stiffness takes most of the strain away; one that is no map is refused."""
     stiff = Volume(torch.full_like(phantom.fixed.data, 1e4), phantom.fixed.grid)
-    config = RegistrationConfig(coarse=CoarseConfig(enabled=False), align=AlignConfig(transform="none"))
+    config = replace(QUICK, coarse=CoarseConfig(enabled=False), align=AlignConfig(transform="none"))
     free = register(phantom.fixed, phantom.moving, config=config)
     held = register(phantom.fixed, phantom.moving, config=config, stiffness=stiff)
 
@@ -169,9 +170,9 @@ def test_align_command_writes_a_linear_transform(phantom, tmp_path, capsys):
     assert record["settings"]["align"]["transform"] == "rigid"
 
 
-def test_an_initial_transform_that_is_not_linear_is_taken_as_it_is(phantom):
+def test_an_initial_transform_that_is_not_linear_is_taken_as_it_is(phantom, straight):
     """A field as a start is not aligned again in ``register``, and refused by ``align``."""
-    field = register(phantom.fixed, phantom.moving, config=QUICK).transform()
+    field = straight.transform()
     result = register(phantom.fixed, phantom.moving, initial=field, config=QUICK)
     assert result.record.alignment is None
     with pytest.raises(GeometryError, match="linear initial transform"):
@@ -198,10 +199,9 @@ def test_what_does_not_fit_is_refused(phantom):
         register(phantom.fixed, phantom.moving, stiffness=flat)
 
 
-def test_a_field_as_start_does_not_tear(phantom):
+def test_a_field_as_start_does_not_tear(phantom, straight):
     """The transform of one run as the start of the next folds nothing at the edge of its box."""
-    first = register(phantom.fixed, phantom.moving, config=QUICK)
-    second = register(phantom.fixed, phantom.moving, initial=first.transform(), config=QUICK)
+    second = register(phantom.fixed, phantom.moving, initial=straight.transform(), config=QUICK)
     assert second.record.jacobian.minimum > 0
 
 

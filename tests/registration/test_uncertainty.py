@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 
 import semreg
 from conftest import centre, grid_at, noise, oblique_grid, rotation
-from semreg.config import CoarseConfig, RefineConfig, RegistrationConfig, UncertaintyConfig
+from semreg.config import AlignConfig, CoarseConfig, RefineConfig, RegistrationConfig, UncertaintyConfig
 from semreg.core.fields import Field, Layer, Volume
 from semreg.core.geometry import Grid
 from semreg.errors import ConfigError
@@ -25,7 +25,7 @@ from semreg.registration.dense.sharpness import affordable, stride_of, strided, 
 from semreg.registration.dense.terms import ALIKE, Term
 from semreg.registration.uncertainty import NOTE, estimate, statistics
 
-FAST = RegistrationConfig(refine=RefineConfig(symmetric=False, iterations=4))
+FAST = RegistrationConfig(align=AlignConfig(transform="none"), refine=RefineConfig(symmetric=False, iterations=4))
 
 
 def volume_term(fixed: Volume, moving: Volume, weight: torch.Tensor | None = None) -> Term:

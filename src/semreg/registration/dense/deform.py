@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from semreg.config import CoarseConfig, RegistrationConfig
+from semreg.config import CoarseConfig, RefineConfig, RegistrationConfig
 from semreg.core.fields import Field, Volume, warp
 from semreg.core.geometry import Grid
 from semreg.preprocess.preparation import Frame
@@ -67,64 +67,75 @@ def deform(
     stiffness: Volume | None = None,
     begin: Field | None = None,
 ) -> Deformed:
-    """Search, then refinement, as ``search`` and ``refine_or_fit`` do, without telling steps."""
-    found = search(terms, grids[0], config.coarse, None, begin)
-    return refine_or_fit(terms, grids, config, found, on_step=None, renewal=renewal, stiffness=stiffness)
+    """All stages that find the displacement, one after the other, without telling steps."""
+    searched = begun(terms, grids[0], begin)
+    if config.coarse.enabled:
+        searched = search(terms, searched, config.coarse)
+    if not config.refine.enabled:
+        return fit(terms, searched, config.refine, stiffness)
+    return refined(terms, grids, config, searched, renewal=renewal, stiffness=stiffness)
 
 
-def search(
-    terms: Sequence[Term], grid: Grid, config: CoarseConfig, on_step: OnStep | None, begin: Field | None
-) -> Searched:
-    """The displacement on ``grid``, that of the fixed features, by a search from ``begin``, None: no displacement."""
+def begun(terms: Sequence[Term], grid: Grid, begin: Field | None) -> Searched:
+    """Where the displacement on ``grid``, that of the fixed features, begins: at ``begin``, None: at none."""
     found = Field.zeros(grid, device=device_of(terms)) if begin is None else _moved(begin.on(grid), terms)
-    before = distance_at(terms, found)
-    if not config.enabled:
-        return Searched(found, before)
+    return Searched(found, distance_at(terms, found))
+
+
+def search(terms: Sequence[Term], searched: Searched, config: CoarseConfig, on_step: OnStep | None = None) -> Searched:
+    """What a search adds to ``searched``."""
     opposed: list[Volume] = []
-    weighed, spreads = for_search(terms, grid, found, config)
-    found = coarse(weighed, grid, found, config, on_step, opposed.append)
-    return Searched(found, before, spreads, tuple(opposed))
+    grid = searched.found.grid
+    weighed, spreads = for_search(terms, grid, searched.found, config)
+    found = coarse(weighed, grid, searched.found, config, on_step, opposed.append)
+    return Searched(found, searched.before, spreads, tuple(opposed))
 
 
-def refine_or_fit(  # noqa: PLR0913 - what is compared, where, how, from where, and who is told
+def fit(terms: Sequence[Term], searched: Searched, config: RefineConfig, stiffness: Volume | None) -> Deformed:
+    """The spline that fits what was found, smoother where ``stiffness`` says so, where there is no refinement."""
+    found = searched.found
+    lattice = lattice_of(found.grid, config)
+    coefficients = lattice.fit(found)
+    if stiffness is not None:
+        coefficients = stiffened(lattice, coefficients, _with_terms(stiffness, terms))
+        found = lattice.field(coefficients, found.grid)
+    similarity = {"before": searched.before, "after": distance_at(terms, found)}
+    disagreement = Disagreement(together_mm(searched.opposed))
+    return Deformed(lattice, coefficients, similarity, (), searched.spreads, disagreement)
+
+
+def refined(  # noqa: PLR0913 - what is compared, where, how, from where, and who is told
     terms: Sequence[Term],
     grids: tuple[Grid, Grid],
     config: RegistrationConfig,
     searched: Searched,
     *,
-    on_step: OnStep | None,
     renewal: Renewal,
+    on_step: OnStep | None = None,
     stiffness: Volume | None = None,
 ) -> Deformed:
-    """The spline on the first of ``grids``, those of the fixed and the moving features.
+    """The spline on the first of ``grids``, those of the fixed and the moving features, that a descent finds.
 
     ``stiffness`` is a map (1, *S) in the space of the fixed image, on any grid, that weighs the regularity from
     place to place: 1 is the usual weight, see ``checked_stiffness``, which has checked it.
     """
     grid, found = grids[0], searched.found
-    if stiffness is not None:
-        stiffness = Volume(stiffness.data.to(device_of(terms)), stiffness.grid)
-    together = together_mm(searched.opposed)
-    if not config.refine.enabled:
-        lattice = lattice_of(grid, config.refine)
-        coefficients = lattice.fit(found)
-        if stiffness is not None:
-            coefficients = stiffened(lattice, coefficients, stiffness)
-            found = lattice.field(coefficients, grid)
-        similarity = {"before": searched.before, "after": distance_at(terms, found)}
-        return Deformed(
-            lattice, coefficients, similarity, spreads=searched.spreads, disagreement=Disagreement(together)
-        )
+    stiffness = None if stiffness is None else _with_terms(stiffness, terms)
     weighed = for_refinement(terms, found, config.refine)
     hook = counting(on_step, config.refine.levels, 2 if config.refine.symmetric else 1, done=0)
-    refined = refine(weighed, grid, found, config.refine, hook, renewal, stiffness, config.seed)
+    best = refine(weighed, grid, found, config.refine, hook, renewal, stiffness, config.seed)
     apart: Volume | None = None
     if config.refine.symmetric:
-        refined, apart = _both_ways(refined, weighed, grids, config, on_step, stiffness)
-    found = refined.lattice.field(refined.coefficients, grid)
+        best, apart = _both_ways(best, weighed, grids, config, on_step, stiffness)
+    found = best.lattice.field(best.coefficients, grid)
     similarity = {"before": searched.before, "after": distance_at(terms, found)}
-    disagreement = Disagreement(together, apart)
-    return Deformed(refined.lattice, refined.coefficients, similarity, refined.levels, searched.spreads, disagreement)
+    disagreement = Disagreement(together_mm(searched.opposed), apart)
+    return Deformed(best.lattice, best.coefficients, similarity, best.levels, searched.spreads, disagreement)
+
+
+def _with_terms(stiffness: Volume, terms: Sequence[Term]) -> Volume:
+    """The map where the features lie."""
+    return Volume(stiffness.data.to(device_of(terms)), stiffness.grid)
 
 
 def _moved(field: Field, terms: Sequence[Term]) -> Field:

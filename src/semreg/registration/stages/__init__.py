@@ -7,12 +7,12 @@ from semreg.registration.stages.field import FIELD
 from semreg.registration.stages.inverse import INVERSE
 from semreg.registration.stages.plan import PLAN
 from semreg.registration.stages.prepare import PREPARE
-from semreg.registration.stages.refine import REFINE
+from semreg.registration.stages.refine import FIT, REFINE
 from semreg.registration.stages.stage import Request, Stage, State
 from semreg.registration.stages.uncertainty import UNCERTAINTY
 
 STAGES: tuple[Stage, ...] = (
-    PREPARE, PLAN, ALIGN, FEATURES, COARSE, REFINE, UNCERTAINTY, FIELD, INVERSE,
+    PREPARE, PLAN, ALIGN, FEATURES, COARSE, REFINE, FIT, UNCERTAINTY, FIELD, INVERSE,
 )  # fmt: skip
 """All of them; one that is not wanted is passed over."""
 

@@ -7,9 +7,8 @@ from semreg.registration.stages.stage import Stage, State
 
 
 def run(state: State) -> None:
-    """Search; where that is off, the displacement stays where it begins."""
-    grid = state.frame.fixed.pooled(state.config.features.pooling or 1)
-    state.searched = search(state.terms, grid, state.config.coarse, state.clock.on_step, state.first)
+    """Search from where the displacement begins."""
+    state.searched = search(state.terms, state.searched, state.config.coarse, state.clock.on_step)
 
 
-COARSE = Stage(name="coarse", run=run, tells=True, share=0.15)
+COARSE = Stage(name="coarse", run=run, wanted=lambda state: state.config.coarse.enabled, tells=True, share=0.15)

@@ -8,6 +8,7 @@ from semreg.core.fields import Field
 from semreg.core.geometry import Grid
 from semreg.io.bridge import field_of_displacements, field_of_transform
 from semreg.preprocess.preparation import canonical, check_overlap
+from semreg.registration.dense.deform import begun, feature_grids
 from semreg.registration.matching import Images
 from semreg.registration.plan.defaults import layout
 from semreg.registration.stages.stage import Stage, State
@@ -26,6 +27,7 @@ def run(state: State) -> None:
     treated = canonical(state.pair.treated["fixed"]), canonical(state.pair.treated["moving"])
     state.images = Images(*treated, frame, state.start, config, state.device)
     state.terms = state.images.terms(state.pairings)
+    state.searched = begun(state.terms, feature_grids(frame, config)[0], state.first)
 
 
 def _as_field(initial: Any, grid: Grid) -> Field:

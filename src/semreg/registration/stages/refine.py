@@ -1,17 +1,23 @@
-"""The stage that lowers the objective on the control points of a spline."""
+"""The stage that lowers the objective on the control points of a spline, and the one that stands for it."""
 
 from __future__ import annotations
 
-from semreg.registration.dense.deform import feature_grids, refine_or_fit
+from semreg.registration.dense.deform import feature_grids, fit, refined
 from semreg.registration.stages.stage import Stage, State
 
 
 def run(state: State) -> None:
-    """Refine; where that is off, the spline that fits what was found."""
-    state.deformed = refine_or_fit(
+    """Refine what was found."""
+    state.deformed = refined(
         state.terms, feature_grids(state.frame, state.config), state.config, state.searched,
-        on_step=state.clock.on_step, renewal=state.images, stiffness=state.stiffness,
+        renewal=state.images, on_step=state.clock.on_step, stiffness=state.stiffness,
     )  # fmt: skip
 
 
-REFINE = Stage(name="refine", run=run, tells=True, share=0.5)
+def run_fit(state: State) -> None:
+    """Without a refinement: the spline that fits what was found."""
+    state.deformed = fit(state.terms, state.searched, state.config.refine, state.stiffness)
+
+
+REFINE = Stage(name="refine", run=run, wanted=lambda state: state.config.refine.enabled, tells=True, share=0.5)
+FIT = Stage(name="fit", run=run_fit, wanted=lambda state: not state.config.refine.enabled)

@@ -78,9 +78,9 @@ class State:
     images: Images = field(init=False)
     terms: tuple[Term, ...] = field(init=False)
     searched: Searched = field(init=False)
-    """Set by ``coarse``."""
+    """Set by ``features``, where it begins, and by ``coarse``."""
     deformed: Deformed = field(init=False)
-    """Set by ``refine``."""
+    """Set by ``refine``, or by ``fit`` where there is no refinement."""
     doubt: Uncertainty | None = field(init=False, default=None)
     """Set by ``uncertainty``."""
     total: Field = field(init=False)
