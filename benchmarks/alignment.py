@@ -34,8 +34,7 @@ from semreg import RegistrationConfig, read_image
 from semreg.config import AlignConfig
 from semreg.preprocess.image_pair import prepare_pair
 from semreg.registration.alignment import aligned_start
-from semreg.registration.plan import resolve
-from semreg.runtime.events import Clock
+from semreg.registration.plan.defaults import resolve
 
 SEARCHED_DEG = 25.0
 """Of the phantoms in 3-D, whose headers are turned by no more."""
@@ -99,7 +98,7 @@ def start(fixed: Any, moving: Any, rotation_deg: float | None) -> tuple[np.ndarr
     pair = prepare_pair(fixed, moving, None, None, config)
     config = resolve(config, pair.grids[0])
     began = time.process_time()
-    _, found = aligned_start(pair, None, config, torch.device("cpu"), Clock(None))
+    _, found = aligned_start(pair, None, config, torch.device("cpu"), None)
     seconds = time.process_time() - began
     if found is None:
         return np.eye(pair.grids[0].dimension + 1), {"family": "not looked", "CPU s": seconds}

@@ -18,7 +18,6 @@ from semreg.registration.dense.objective import Problem
 from semreg.registration.dense.smoothness import Smoothness
 from semreg.registration.dense.stiffness import checked_stiffness, stiffened
 from semreg.registration.dense.terms import Term
-from semreg.runtime.events import Clock
 from semreg.transforms.bspline import SplineLattice
 
 SIZE = (34, 30, 26)
@@ -46,7 +45,7 @@ def result(stiffness: Volume | None, **changes: bool) -> tuple[Field, Field]:
     fixed, moving, truth = pair_of(SIZE, amplitude_mm=4.0)
     refine = RefineConfig(diffusion=0.1, symmetric=changes.get("symmetric", False), enabled=changes.get("refine", True))
     config = RegistrationConfig(refine=refine, coarse=CoarseConfig(enabled=changes.get("coarse", False)))
-    found = deform([Term(fixed, moving)], (fixed.grid, moving.grid), config, Clock(None), None, stiffness)  # type: ignore[arg-type]
+    found = deform([Term(fixed, moving)], (fixed.grid, moving.grid), config, renewal=None, stiffness=stiffness)  # type: ignore[arg-type]
     return found.lattice.field(found.coefficients, fixed.grid), truth
 
 
@@ -86,7 +85,7 @@ def test_small_values_set_free() -> None:
     config = RegistrationConfig(refine=RefineConfig(diffusion=5.0, symmetric=False), coarse=CoarseConfig(enabled=False))
     errors = []
     for stiffness in (None, block_map(fixed.grid, 0.02)):
-        found = deform([Term(fixed, moving)], (fixed.grid, moving.grid), config, Clock(None), None, stiffness)  # type: ignore[arg-type]
+        found = deform([Term(fixed, moving)], (fixed.grid, moving.grid), config, renewal=None, stiffness=stiffness)  # type: ignore[arg-type]
         error = (found.lattice.field(found.coefficients, fixed.grid).mm() - truth.mm()).norm(dim=0)
         errors.append(float(error[CORE].mean()))
     assert errors[1] < 0.8 * errors[0]
