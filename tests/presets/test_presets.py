@@ -17,8 +17,9 @@ from semreg.config import RegistrationConfig
 from semreg.errors import ConfigError
 from semreg.phantom import make_pair, render
 from semreg.presets import configure, effort_names, layered, load_preset, preset_names, read_toml
+from semreg.registration.matching import resolve_models
 from semreg.registration.pipeline import register
-from semreg.registration.plan import Machine, Sight, decide
+from semreg.registration.plan import ImageFacts, Machine, make_plan
 from semreg.settings import to_dict
 
 ALL = (*preset_names(), *effort_names())
@@ -69,10 +70,12 @@ def test_every_setting_of_a_preset_changes_something(name):
 def test_every_preset_fits_images_of_its_kind(name):
     """On a grid as such images have, a preset resolves, and takes less than 12 GB."""
     size, spacing = GRIDS[name]
-    sight = Sight(grid_at((3.0, -5.0, 9.0)[: len(size)], size, spacing, rotation(len(size))))
-    found = decide(sight, sight, layered(load_preset(name).settings), Machine("cpu", 10**12))
+    seen = ImageFacts(grid_at((3.0, -5.0, 9.0)[: len(size)], size, spacing, rotation(len(size))))
+    config = layered(load_preset(name).settings)
+    pairings = resolve_models(config, len(size), torch.device("cpu"))
+    found = make_plan((seen, seen), config, Machine("cpu", 10**12), pairings=pairings)
     assert found.memory_bytes < 12e9
-    assert 0 < found.config.coarse.reach_mm < 0.6 * max(sight.grid.extent_mm)
+    assert 0 < found.config.coarse.reach_mm < 0.6 * max(seen.grid.extent_mm)
 
 
 @functools.cache
@@ -80,7 +83,7 @@ def bodies(dimension):
     """An anatomy, a known deformation of at most 9 mm, a grid in the body for each image, and landmarks there."""
     pair = make_pair(size=24, dimension=dimension, displacement_mm=9.0, seed=3)
     middle = torch.as_tensor(pair.fixed.grid.corners_xyz().mean(0))
-    size, spacing = ((23, 21, 20), (5.4, 5.8, 5.2)) if dimension == 3 else ((70, 64), (2.0, 2.2))
+    size, spacing = ((30, 28, 26), (4.1, 4.4, 4.0)) if dimension == 3 else ((70, 64), (2.0, 2.2))
     fixed = grid_at(middle.numpy(), size, spacing, rotation(dimension))
     more = grid_at(middle.numpy(), [n + 4 for n in size], [s * 1.05 for s in spacing], rotation(dimension, -4.0))
     random = torch.rand(dimension, 300, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

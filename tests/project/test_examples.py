@@ -25,7 +25,7 @@ def test_every_example_is_run():
 
 def test_own_network(monkeypatch, capsys):
     """A network of one's own brings landmarks nearer; on a smaller phantom."""
-    monkeypatch.setattr("semreg.phantom.make_pair", lambda size: make_pair(size=size // 3))
+    monkeypatch.setattr("semreg.phantom.make_pair", lambda size: make_pair(size=size // 2))
     runpy.run_path(str(EXAMPLES / "own_network.py"), run_name="__main__")
     before, after = map(float, re.findall(r"landmark error \w+: +([\d.]+) mm", capsys.readouterr().out))
     assert after < before

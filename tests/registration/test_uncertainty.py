@@ -226,11 +226,10 @@ def test_the_map_is_a_volume_in_mm_on_the_fixed_grid(small: PhantomPair, plain: 
     assert bool(torch.isfinite(plain.uncertainty.data).all())
     assert plain.uncertainty.data.min() >= 0
     summary = plain.record.uncertainty
-    assert summary.keys() == {"mean_mm", "median_mm", "p95_mm", "maximum_mm", "parts", "note"}
-    assert 0 < summary["median_mm"] <= summary["p95_mm"] <= summary["maximum_mm"]
-    assert summary["parts"]["window"] > 0
-    assert summary["parts"]["repeats"] is None
-    assert summary["note"] == NOTE
+    assert 0 < summary.median_mm <= summary.p95_mm <= summary.maximum_mm
+    assert summary.parts["window"] > 0
+    assert summary.parts["repeats"] is None
+    assert summary.note == NOTE
     assert plain.record.timings["uncertainty"].cpu_seconds > 0
 
 
@@ -286,8 +285,8 @@ def test_the_summary_is_of_what_the_fixed_mask_holds() -> None:
     inner[:, 2:10, 2:12, 2:11] = 1
     doubt = estimate([volume_term(structure, structure, inner)], Field.zeros(grid), UncertaintyConfig())
     assert torch.equal(doubt.counts, inner > 0.5)
-    assert doubt.summary()["maximum_mm"] == pytest.approx(float(doubt.map.data[inner > 0.5].max()))
-    assert doubt.map.data.max() > doubt.summary()["maximum_mm"]
+    assert doubt.summary().maximum_mm == pytest.approx(float(doubt.map.data[inner > 0.5].max()))
+    assert doubt.map.data.max() > doubt.summary().maximum_mm
 
 
 def test_disagreement_adds_to_the_width() -> None:
@@ -300,7 +299,7 @@ def test_disagreement_adds_to_the_width() -> None:
     both = estimate(terms, still, UncertaintyConfig(), disagreement=Disagreement(apart, apart))
     expected = (alone.map.data.square() + (0.02 + 0.1) * 25).sqrt()
     assert torch.allclose(both.map.data, expected, rtol=1e-5)
-    assert both.summary()["parts"]["searches"] == pytest.approx(5 * 0.02**0.5)
+    assert both.summary().parts["searches"] == pytest.approx(5 * 0.02**0.5)
 
 
 def test_statistics_are_those_of_numpy() -> None:

@@ -42,7 +42,7 @@ class Deformed:
 
 @dataclass(frozen=True)
 class Searched:
-    """What the search found on the grid of the fixed features, and the distance before it."""
+    """What the search found, on a grid of its own, and the distance before it."""
 
     found: Field
     before: float
@@ -72,7 +72,7 @@ def deform(
     if config.coarse.enabled:
         searched = search(terms, searched, config.coarse)
     if not config.refine.enabled:
-        return fit(terms, searched, config.refine, stiffness)
+        return fit(terms, grids[0], config.refine, searched, stiffness)
     return refined(terms, grids, config, searched, renewal=renewal, stiffness=stiffness)
 
 
@@ -91,14 +91,16 @@ def search(terms: Sequence[Term], searched: Searched, config: CoarseConfig, on_s
     return Searched(found, searched.before, spreads, tuple(opposed))
 
 
-def fit(terms: Sequence[Term], searched: Searched, config: RefineConfig, stiffness: Volume | None) -> Deformed:
-    """The spline that fits what was found, smoother where ``stiffness`` says so, where there is no refinement."""
-    found = searched.found
-    lattice = lattice_of(found.grid, config)
+def fit(
+    terms: Sequence[Term], grid: Grid, config: RefineConfig, searched: Searched, stiffness: Volume | None
+) -> Deformed:
+    """The spline on ``grid`` that fits what was found, smoother where ``stiffness`` says so: without a refinement."""
+    found = searched.found  # of a search: on its nodes
+    lattice = lattice_of(grid, config)
     coefficients = lattice.fit(found)
     if stiffness is not None:
         coefficients = stiffened(lattice, coefficients, _with_terms(stiffness, terms))
-        found = lattice.field(coefficients, found.grid)
+        found = lattice.field(coefficients, grid)
     similarity = {"before": searched.before, "after": distance_at(terms, found)}
     disagreement = Disagreement(together_mm(searched.opposed))
     return Deformed(lattice, coefficients, similarity, (), searched.spreads, disagreement)

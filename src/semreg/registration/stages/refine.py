@@ -16,7 +16,8 @@ def run(state: State) -> None:
 
 def run_fit(state: State) -> None:
     """Without a refinement: the spline that fits what was found."""
-    state.deformed = fit(state.terms, state.searched, state.config.refine, state.stiffness)
+    grid = feature_grids(state.frame, state.config)[0]
+    state.deformed = fit(state.terms, grid, state.config.refine, state.searched, state.stiffness)
 
 
 REFINE = Stage(name="refine", run=run, wanted=lambda state: state.config.refine.enabled, tells=True, share=0.5)
