@@ -35,6 +35,7 @@ from semreg.io.files import write_image
 from semreg.presets import load
 from semreg.quality import Evidence, judge, verdict
 from semreg.quality.checks import CHECKS, Check
+from semreg.registration.stages import STAGES
 from semreg.transforms.formats import FORMATS
 from semreg.transforms.formats.table import FormatRow
 from semreg.transforms.points import POINTS
@@ -301,6 +302,35 @@ def test_a_backend(run, pair, scratch, monkeypatch):
     assert spline_product(torch.ones(1, 2, 2), [torch.eye(2)] * 2).sum() == 4
 
 
+HALF = """
+    from dataclasses import replace
+
+    from semreg.registration.stages import Stage
+
+    def run(state):
+        state.deformed = replace(state.deformed, coefficients=0.5 * state.deformed.coefficients)
+
+    HALF = Stage(name="half", run=run, wanted=lambda state: state.config.seed == 5)
+"""
+
+
+def test_a_stage(run, pair, scratch, monkeypatch):
+    """One file and its place in the list: it runs where it is wanted; progress, timings and record know its name."""
+    fixed, moving, out = pair
+    stage = importlib.import_module(scratch(HALF)).HALF
+    names = [each.name for each in STAGES]
+    place = names.index("uncertainty")
+    monkeypatch.setattr("semreg.registration.pipeline.STAGES", (*STAGES[:place], stage, *STAGES[place:]))
+    found = {}
+    for seed in ("4", "5"):
+        code, _, error = run("register", fixed, moving, "-o", out / seed, "--seed", seed, *QUICK[:-1])
+        assert code == 0, error
+        assert ("half: 1 of 1" in error) == (seed == "5")
+        assert ("half" in record_of(out / seed)["timings"]) == (seed == "5")
+        found[seed] = mean_field(out / seed)
+    np.testing.assert_allclose(found["5"], found["4"] / 2, atol=1e-3)
+
+
 def test_each_recipe_is_tested():
     """What CONTRIBUTING says how to add, and where a row is all that is added, has a test here; its files are there."""
     page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -310,7 +340,8 @@ def test_each_recipe_is_tested():
     tested = {name.removeprefix("test_").replace("_", " ") for name in tests}
     elsewhere = {"A feature model", "A verb", "A benchmark", "A dependency"}
     assert {recipe.lower() for recipe in recipes - elsewhere} == tested - {"a descriptor"}
-    files = re.findall(r"`((?:distances|features|transforms|core|quality|presets|cli)/[\w/]*(?:\.py)?)`", section)
+    rooms = "distances|features|transforms|core|quality|registration|presets|cli"
+    files = re.findall(rf"`((?:{rooms})/[\w/]*(?:\.py)?)`", section)
     assert files
     for name in files:
         assert (ROOT / "src" / "semreg" / name).exists(), name
