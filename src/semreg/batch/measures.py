@@ -13,6 +13,7 @@ from typing import Any
 from semreg.batch.done import read_done
 from semreg.batch.log import read_state
 from semreg.io.atomic_output import atomic_file
+from semreg.io.result_folder import EVALUATION, PAGE, RECORD
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,8 @@ def _row(output: Path, name: str, state: Mapping[str, Any]) -> dict[str, Any]:
     standing = str(state.get("state", "waiting"))
     done = read_done(folder)
     has = standing in {"finished", "skipped"} and done is not None
-    evaluation = _json(folder / "evaluation.json") if has else {}
-    record = _json(folder / "record.json") if has else {}
+    evaluation = _json(folder / EVALUATION) if has else {}
+    record = _json(folder / RECORD) if has else {}
     verdict = evaluation.get("verdict") or record.get("verdict") or {}
     row: dict[str, Any] = {"name": name, "state": standing, "verdict": str(_at(verdict, "level") or "")}
     row |= {"reason": _reason(verdict), "z": None}
@@ -120,7 +121,7 @@ def _row(output: Path, name: str, state: Mapping[str, Any]) -> dict[str, Any]:
     seconds = [step["seconds"] for step in done.steps.values()] if has and done is not None else []
     row["seconds"] = sum(seconds) if seconds else state.get("seconds")
     row["error"] = state.get("error") or ""
-    row["report"] = f"{name}/report.html" if has and (folder / "report.html").is_file() else None
+    row["report"] = f"{name}/{PAGE}" if has and (folder / PAGE).is_file() else None
     row["log"] = f"{name}/log.txt" if (folder / "log.txt").is_file() else None
     row["notes"] = _json(folder / "done.json").get("notes", {})
     return row

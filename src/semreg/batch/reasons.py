@@ -11,6 +11,7 @@ from typing import Any
 
 from semreg.batch.jobs import Job
 from semreg.errors import SemregError
+from semreg.io.result_folder import EVALUATION, RECORD
 
 TAIL_BYTES = 16384
 """How much of the end of a log is read."""
@@ -49,11 +50,11 @@ def reason_of_error(error: BaseException) -> str:
 
 def input_problem(job: Job, folder: Path) -> str | None:
     """A sentence if a command says that it read another file than the one the fingerprint was made of."""
-    registered = _inputs(folder / "record.json")
+    registered = _inputs(folder / RECORD)
     if registered is None:
         return "expected a record.json with the inputs, got none that can be read"
     read = [(role, each) for role, given in registered.items() for each in _checksums(given)]
-    read += _evaluated(_inputs(folder / "evaluation.json") or {})
+    read += _evaluated(_inputs(folder / EVALUATION) or {})
     for role, found in read:
         if found != job.inputs.get(role, found):
             return f"expected {role} to stay as it is while the batch runs, got other bytes: run the batch again"

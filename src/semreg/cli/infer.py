@@ -32,6 +32,7 @@ from semreg.cli.common import (
 )
 from semreg.cli.grouping import grouped
 from semreg.errors import ConfigError, OutputError
+from semreg.io.result_folder import RECORD
 from semreg.runtime.terminal import Progress, show_rows
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def check_folder(job: Job, ending: str) -> None:
         if path is None or path.resolve().parent != job.output.resolve():
             continue
         name = path.resolve().name
-        if name == "record.json" or re.fullmatch(rf"(layer|weight)_\d+\.{re.escape(ending)}", name):
+        if name == RECORD or re.fullmatch(rf"(layer|weight)_\d+\.{re.escape(ending)}", name):
             raise OutputError(f"expected another output folder: {path}, which is read, might be written over")
 
 
@@ -229,7 +230,7 @@ def run_features(job: FeaturesJob) -> None:
         reach = inference.reach_of(model, run.volume.grid.dimension, run.watch.tiles)
         sizes = [size for plan in getattr(model, "plans", []) for size in plan.sizes]
         record = record_of(run) | {"outputs": outputs, "receptive_field": reach, "tile_sizes": sizes}
-        folder.stage("record.json").write_text(stable_json(record), encoding="utf-8")
+        folder.stage(RECORD).write_text(stable_json(record), encoding="utf-8")
     show(job, record, folder.files)
 
 

@@ -10,6 +10,7 @@ import typer
 from semreg.cli.common import Messages, check_not_read
 from semreg.cli.grouping import grouped
 from semreg.errors import OutputError
+from semreg.io.result_folder import PAGE
 
 ENDINGS = (".html", ".htm")
 
@@ -44,7 +45,7 @@ def report_command(  # noqa: PLR0913 - one parameter a flag
     with messages.spoken():
         from semreg.report import read_case, write_figures, write_report
 
-        page = output or folder / "report.html"
+        page = output or folder / PAGE
         if page.suffix.lower() not in ENDINGS:
             raise OutputError(
                 f"expected --output to end in .html, got {page}: give the page a name such as report.html"

@@ -14,6 +14,7 @@ import numpy as np
 
 from semreg.core.geometry import Grid
 from semreg.errors import ConfigError, GeometryError, ImageError
+from semreg.io.result_folder import INVERSE, RECORD, TRANSFORM
 from semreg.transforms import read_points
 from semreg.transforms.pointwise import Points
 
@@ -106,9 +107,9 @@ def read_result(folder: str | Path) -> Result:
     folder that holds no result, ImageError for an image that is not there any more.
     """
     folder = Path(folder)
-    transform = folder / "transform.h5"
+    transform = folder / TRANSFORM
     try:
-        record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         inputs = record["inputs"]
         paths = {name: str(each["path"]) for name, each in inputs.items()}
         checksums = {name: str(each["sha256"]) for name, each in inputs.items()}
@@ -120,7 +121,7 @@ def read_result(folder: str | Path) -> Result:
         ) from error
     if not transform.is_file():
         raise ConfigError(f"expected a transform.h5 in {folder}, there is none: register again, or name the transform")
-    inverse, mask, other = folder / "inverse.h5", paths.get("fixed_mask"), paths.get("moving_mask")
+    inverse, mask, other = folder / INVERSE, paths.get("fixed_mask"), paths.get("moving_mask")
     return Result(
         transform=transform,
         inverse=inverse if inverse.is_file() else None,

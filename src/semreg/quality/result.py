@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from semreg.io.atomic_output import OutputFolder
+from semreg.io.result_folder import EVALUATION, EVALUATION_TABLE
 from semreg.quality.summary import Line, table
 
 Row: TypeAlias = tuple[str, str, str, str, float | None, float | None]
 """Group, name, measure, unit, before, after; None where there is nothing."""
 
 COLUMNS = ("group", "name", "measure", "unit", "before", "after")
-JSON_NAME, CSV_NAME = "evaluation.json", "evaluation.csv"
 LABEL_UNITS = {"dice": "", "hd95_mm": "mm", "assd_mm": "mm", "surface_dice": ""}
 
 
@@ -72,8 +72,8 @@ def stage_evaluation(evaluation: Evaluation, folder: OutputFolder, **more: Any) 
     """The same into a folder that gets other files too."""
     from semreg.registration.record import stable_json
 
-    folder.stage(JSON_NAME).write_text(stable_json({**evaluation.to_dict(), **more}), encoding="utf-8")
-    folder.stage(CSV_NAME).write_text(evaluation.csv(), encoding="utf-8")
+    folder.stage(EVALUATION).write_text(stable_json({**evaluation.to_dict(), **more}), encoding="utf-8")
+    folder.stage(EVALUATION_TABLE).write_text(evaluation.csv(), encoding="utf-8")
 
 
 def _written(value: float | None) -> str:
