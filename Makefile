@@ -5,6 +5,8 @@
 #   make lint     ruff and mypy
 #   make native   build semreg-itkv4, through which a Python metric drives ITK's registration, with ITK's headers from
 #                 the folder ITK_INCLUDE_DIR or, where that is not set, from Debian's package (see native/README.md)
+#   make kernels  build semreg-kernels, which makes semreg fast; without a C++ compiler it is left out, and that is said
+#   make sanitize run the compiled kernels' tests with the address and undefined-behaviour sanitizers
 #   make docs     the documentation, as a site in the folder site that needs no network
 #   make bench    the benchmarks, see benchmarks/README.md
 #   make clean    remove what the targets above have made
@@ -16,13 +18,14 @@ PIP_FLAGS ?=
 PYTEST_FLAGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
+KERNELS := $(wildcard kernels/*.toml kernels/CMakeLists.txt kernels/src/* kernels/semreg_kernels/*.py)
 NATIVE := $(wildcard native/*.py native/*.toml native/CMakeLists.txt native/src/* native/semreg_itkv4/*.py)
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_FLAGS) -c constraints.txt
 
-.PHONY: demo test lint native docs bench clean
+.PHONY: demo test lint native kernels sanitize docs bench clean
 .DELETE_ON_ERROR:
 
-demo: $(VENV)/.run
+demo: $(VENV)/.run $(VENV)/.kernels
 	$(BIN)/semreg demo --output demo-out
 
 test: $(VENV)/.dev
@@ -35,6 +38,11 @@ lint: $(VENV)/.dev
 
 native: $(VENV)/.native
 
+kernels: $(VENV)/.kernels
+
+sanitize: $(VENV)/.dev
+	$(BIN)/python kernels/sanitize.py
+
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
@@ -42,7 +50,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/compare.py
 
 clean:
-	rm -rf $(VENV) demo-out site dist build native/headers .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo-out site dist build kernels/build native/headers .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # Stamps: a target runs again only when the project's metadata or the pinned versions have changed.
 # torch goes first and by its pinned version, so that nothing else decides which build of it is taken.
@@ -59,7 +67,13 @@ $(VENV)/.native: $(VENV)/.run $(NATIVE)
 	$(INSTALL) ./native
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.run $(VENV)/.native
+$(VENV)/.kernels: $(VENV)/.run $(KERNELS)
+	@if command -v c++ >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null; then \
+	  echo "building semreg-kernels and installing it into $(VENV)"; $(INSTALL) ./kernels; \
+	else echo "no C++ compiler: semreg-kernels is left out, and torch computes the same, more slowly"; fi
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.run $(VENV)/.native $(VENV)/.kernels
 	@echo "installing what tests and checks need into $(VENV)"
 	$(INSTALL) -e '.[dev]'
 	touch $@

@@ -1,4 +1,4 @@
-"""Build semreg and semreg-itkv4, look into what came out, and try it in empty environments.
+"""Build semreg, semreg-kernels and semreg-itkv4, look into what came out, and try it in empty environments.
 
     python packaging/check.py                                              builds and looks
     python packaging/check.py --try python3.11=oldest --try python3.13     and tries, here with two Pythons
@@ -26,7 +26,7 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-EXTRAS = ("itk", "nibabel", "hub", "dask")
+EXTRAS = ("fast", "itk", "nibabel", "hub", "dask")
 """What is tried beside the package itself."""
 FILES = {".py", ".pyi", ".toml", ".css", ".js", ".j2", ".typed", ".svg"}
 """Endings of the files that belong into the package."""
@@ -109,8 +109,8 @@ def lowest() -> list[str]:
     return [f"{match[1]}=={match[2]}" for match in pairs if match]
 
 
-def attempt(python: str, what: str, sdist: Path, wheels: tuple[Path, Path], *, tests: bool) -> None:
-    """Install both packages for one Python into an empty environment and run smoke.py there, and the tests."""
+def attempt(python: str, what: str, sdist: Path, wheels: tuple[Path, ...], *, tests: bool) -> None:
+    """Install all packages for one Python into an empty environment and run smoke.py there, and the tests."""
     with tempfile.TemporaryDirectory(prefix="semreg-check-") as name:
         folder = Path(name)
         run(python, "-m", "venv", folder / "venv")
@@ -118,7 +118,7 @@ def attempt(python: str, what: str, sdist: Path, wheels: tuple[Path, Path], *, t
         pip = (inner, "-m", "pip", "install", "--quiet", "--no-cache-dir", "--disable-pip-version-check")
         pinned = lowest() if what == "oldest" else [] if what == "newest" else [what]
         (folder / "pinned.txt").write_text("\n".join(pinned), encoding="utf-8")
-        run(*pip, "-c", folder / "pinned.txt", f"{wheels[0]}[{','.join(EXTRAS)}]", wheels[1])
+        run(*pip, "-c", folder / "pinned.txt", f"{wheels[0]}[{','.join(EXTRAS)}]", *wheels[1:])
         run(inner, "-m", "pip", "check")
         place = folder / "empty"
         place.mkdir()
@@ -154,14 +154,15 @@ def main() -> None:
     given = parser.parse_args()
     shutil.rmtree(given.out, ignore_errors=True)
     given.out.mkdir(parents=True)
-    made = [build(ROOT, given.out), build(ROOT / "native", given.out)]
+    made = [build(ROOT / name, given.out) for name in (".", "native", "kernels")]
     run(sys.executable, "-m", "twine", "check", "--strict", *sorted(given.out.iterdir()))
-    wrong = [*contents(*made[0], "semreg"), *contents(*made[1], "semreg_itkv4")]
+    packages = zip(made, ("semreg", "semreg_itkv4", "semreg_kernels"), strict=True)
+    wrong = [sentence for files, package in packages for sentence in contents(*files, package)]
     if given.uncommitted:
         wrong = [sentence for sentence in wrong if not sentence.endswith(UNKNOWN)]
     if wrong:
         sys.exit("\n".join(wrong))
-    sdist, wheels = made[0][0], (made[0][1], made[1][1])
+    sdist, wheels = made[0][0], tuple(wheel for _, wheel in made)
     for word in given.tries:
         python, _, what = word.partition("=")
         attempt(python, what or "newest", sdist, wheels, tests=given.tests)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +14,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import noise
-from semreg.core.kernels import BACKENDS, Costs, Extended, kernels_for
+from semreg.core.kernels import BACKENDS, Comparison, Costs, Extended, kernels_for
 from semreg.core.kernels.contract import UNSEEN
 from semreg.core.kernels.reference import sizes
-from semreg.core.scattered import Table
+from semreg.core.kernels.table import backend_for
+from semreg.core.scattered import STEP, Table
+from semreg.distances import DISTANCES
 from semreg.distances.differences import l2_cost, l2_slope
 
 PACKAGE = Path(__file__).parents[2] / "src" / "semreg"
 few = settings(max_examples=15, deadline=None)
 shapes = st.one_of(st.tuples(*[st.integers(1, 5)] * 2), st.tuples(*[st.integers(1, 4)] * 3))
-backends = pytest.mark.parametrize("name", list(BACKENDS))
+needs_native = pytest.mark.skipif(not BACKENDS.rows["native"].installed, reason="needs the package semreg-kernels")
+backends = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=needs_native if name == "native" else ()) for name in BACKENDS]
+)
 seeds = st.integers(0, 1000)
 
 
@@ -50,7 +56,7 @@ def test_cost_volume_is_the_loop(name, shape, stride, masked, add, seed):
     near, far = noise(2, *shape, seed=seed), noise(2, *large, seed=seed + 1)
     weights = (weight_of(shape, seed + 2), weight_of(large, seed + 3)) if masked else (None, None)
     candidates = torch.tensor(list(itertools.product((-1, 0, 1), repeat=dimension)))[::2]
-    how = Costs(compare=l2_cost, smoothing=1, factor=0.7, stride=stride)
+    how = Costs(compare=l2_cost, formula="l2", smoothing=1, factor=0.7, stride=stride)
     before = noise(near[0].numel(), len(candidates), seed=seed + 4)
     total = before.clone()
     here, there = Extended(near, weights[0], (0,) * dimension), Extended(far, weights[1], (1,) * dimension)
@@ -110,7 +116,7 @@ def test_compare_is_the_distance_and_its_gradient(name, shape, seed):
     def value(at):
         return float((share * (table.at(at).values() - fixed).square().sum(1)).sum())
 
-    found, gradient = backend.compare(table, fixed, index, share, l2_slope)
+    found, gradient = backend.compare(table, fixed, index, share, Comparison(slope=l2_slope, formula="l2"))
     assert found == pytest.approx(value(index))
     step = 1e-3
     for place in np.ndindex(*index.shape):
@@ -208,10 +214,10 @@ def test_how_much_is_done_at_once_changes_nothing(sides, monkeypatch):
     share = torch.linspace(0.1, 0.9, 9, dtype=torch.float64)
 
     def results():
-        backend = kernels_for(torch.device("cpu"))
+        backend = BACKENDS["reference"]
         cost = torch.empty(20, 9, dtype=torch.float64)
         backend.cost_volume(near, far, candidates, Costs(compare=l2_cost, smoothing=1, counted=2), cost, add=False)
-        value, gradient = backend.compare(table, fixed, index, share, l2_slope)
+        value, gradient = backend.compare(table, fixed, index, share, Comparison(slope=l2_slope, formula="l2"))
         return [cost, backend.coupled_choice(cost, candidates, shape, (0.1, 1.0))[0], torch.tensor(value), gradient]
 
     usual = results()
@@ -220,12 +226,104 @@ def test_how_much_is_done_at_once_changes_nothing(sides, monkeypatch):
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_backends_are_chosen_by_device(monkeypatch):
-    """A backend for one type of device is taken there and nowhere else; the reference is for all."""
-    row = type(BACKENDS.rows["reference"])("semreg.core.kernels.reference:__name__", ("cuda",))
-    monkeypatch.setitem(BACKENDS.rows, "scratch", row)
+def test_backends_are_chosen_by_device_and_by_what_loads(monkeypatch, caplog):
+    """A backend for one type of device is taken there and nowhere else; one that is not there, or does not load, never.
+
+    The reference is for all.
+    """
+    row = type(BACKENDS.rows["reference"])
+    usual = "native" if BACKENDS.rows["native"].installed else "reference"
+    assert backend_for("cpu") == usual
+    assert backend_for("mps") == "reference"
+    monkeypatch.setitem(BACKENDS.rows, "scratch", row("semreg.core.kernels.reference:__name__", ("cuda",)))
     assert kernels_for(torch.device("cuda")) == "semreg.core.kernels.reference"
-    assert kernels_for(torch.device("cpu")) is BACKENDS["reference"]
+    monkeypatch.setitem(BACKENDS.rows, "absent", row("semreg.nowhere:X", needs="not_installed_anywhere"))
+    assert backend_for("cpu") == usual
+    assert not caplog.records
+    monkeypatch.setitem(BACKENDS.rows, "damaged", row("semreg.nowhere:X"))
+    assert backend_for("cpu") == usual
+    assert "the backend damaged does not load and is not used" in caplog.text
+
+
+def places(shape, count, seed):
+    """Places (D, P) within, on voxel centres, near them, beyond the image, and one that is not a number."""
+    size = torch.tensor(shape, dtype=torch.float64)[:, None]
+    generator = torch.Generator().manual_seed(seed)
+    index = torch.rand(len(shape), count, generator=generator, dtype=torch.float64) * (size + 1) - 1
+    kind = torch.randint(0, 4, index.shape, generator=generator)
+    near = index.round() + 2 * STEP * (torch.rand(index.shape, generator=generator, dtype=torch.float64) - 0.5)
+    index = torch.where(kind == 1, index.round(), torch.where(kind == 2, near, index))
+    index[0, 0] = torch.nan
+    return index
+
+
+@needs_native
+@pytest.mark.parametrize("distance", ["l2", "l1", "cosine", "l1cosine", "dotproduct", "dice"])
+@given(shape=shapes, channels=st.sampled_from([1, 3, 4, 12, 17]), changed=st.booleans(), seed=seeds)
+@few
+def test_native_comparisons_are_those_of_torch(distance, shape, channels, changed, seed):
+    """Every formula, any number of channels, at all kinds of places: value and gradient, in both precisions."""
+    for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 2e-3)):
+        index = places(shape, 40, seed).to(dtype)
+        table = Table(noise(channels, *shape, seed=seed).to(dtype))
+        fixed, share = noise(40, channels, seed=seed + 1).to(dtype), noise(40, seed=seed + 2).abs().to(dtype)
+        fixed[3], share[0] = 0.0, 0.0  # a zero vector; what is not a number does not count
+        change = noise(40, channels, seed=seed + 3).to(dtype) if changed else None
+        how = Comparison(slope=DISTANCES[distance].slope, formula=DISTANCES[distance].formula, change=change)
+        found, slope = BACKENDS["native"].compare(table, fixed[1:], index[:, 1:], share[1:], _rest(how))
+        expected, gradient = BACKENDS["reference"].compare(table, fixed[1:], index[:, 1:], share[1:], _rest(how))
+        assert found == pytest.approx(expected, rel=tolerance, abs=tolerance)
+        if dtype == torch.float64:
+            torch.testing.assert_close(slope, gradient, rtol=1e-7, atol=1e-8)
+        _, slope = BACKENDS["native"].compare(table, fixed, index, share, how)
+        _, gradient = BACKENDS["reference"].compare(table, fixed, index, share, how)
+        assert torch.equal(slope.isnan(), gradient.isnan())
+
+
+def _rest(how):
+    """Without the first sample."""
+    return replace(how, change=None if how.change is None else how.change[1:])
+
+
+@backends
+@given(shape=shapes, channels=st.integers(1, 5), seed=seeds)
+@few
+def test_reading_and_pulling_is_that_of_tables(name, shape, channels, seed):
+    """Values at places, and the derivative in them of what has a gradient in the values."""
+    table, index = Table(noise(channels, *shape, seed=seed)), places(shape, 30, seed)
+    gradient = noise(30, channels, seed=seed + 1)
+    for found, expected in (
+        (BACKENDS[name].read(table, index), table.at(index).values()),
+        (BACKENDS[name].pull(table, index, gradient), table.at(index).pull(gradient)),
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9, equal_nan=True)
+
+
+@needs_native
+def test_threads_change_no_bit():
+    """Values, gradients, costs and choices are the same with one thread and with three."""
+    table, index = Table(noise(12, 9, 10, 11, seed=1).float()), places((9, 10, 11), 20000, 2).float()[:, 1:]
+    fixed, share = noise(19999, 12, seed=3).float(), noise(19999, seed=4).abs().float()
+    near = Extended(noise(3, 9, 10, 11, seed=5).float(), weight_of((9, 10, 11), 6).float(), (0, 0, 0))
+    far = Extended(noise(3, 13, 14, 15, seed=7).float(), weight_of((13, 14, 15), 8).float(), (2, 2, 2))
+    candidates = torch.tensor(list(itertools.product((-2, -1, 0, 1, 2), repeat=3)))
+
+    def results():
+        native = BACKENDS["native"]
+        value, slope = native.compare(table, fixed, index, share, Comparison(slope=l2_slope, formula="l2"))
+        cost = torch.empty(990, 125)
+        native.cost_volume(near, far, candidates, Costs(compare=l2_cost, formula="l2", smoothing=2), cost, add=False)
+        return [torch.tensor(value), slope, cost, native.coupled_choice(cost, candidates, (9, 10, 11), (0.1, 1.0))[0]]
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        expected = results()
+        torch.set_num_threads(3)
+        found = results()
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 def test_only_the_seam_knows_the_backends():
@@ -236,7 +334,8 @@ def test_only_the_seam_knows_the_backends():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
-            assert not module.startswith("semreg.core.kernels.reference"), path
-            assert not any(name.startswith("semreg.core.kernels.reference") for name in names), path
+            backends = ("semreg.core.kernels.reference", "semreg.core.kernels.native", "semreg_kernels")
+            assert not module.startswith(backends), path
+            assert not any(name.startswith(backends) for name in names), path
             if module == "semreg.core.kernels":
                 assert "reference" not in names, path

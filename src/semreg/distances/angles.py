@@ -132,7 +132,12 @@ def _angle(fixed: Tensor, moving: Tensor) -> _Angle:
 
 
 COSINE = Distance.of(
-    pointwise(cosine), curvature=flat(angle_curvature), embed=unit, cost=cosine_cost, slope=cosine_slope
+    pointwise(cosine),
+    curvature=flat(angle_curvature),
+    embed=unit,
+    cost=cosine_cost,
+    slope=cosine_slope,
+    formula="cosine",
 )
 
 L1COSINE = Distance.of(
@@ -141,6 +146,7 @@ L1COSINE = Distance.of(
     embed=lambda x, w: torch.cat([x, unit(x, w)]),
     cost=l1cosine_cost,
     slope=l1cosine_slope,
+    formula="l1cosine",
 )
 
 DOTPRODUCT = Distance.of(
@@ -150,6 +156,7 @@ DOTPRODUCT = Distance.of(
     curvature=flat(lambda f, w: 1 / total_weight(f, w)),
     cost=dotproduct_cost,
     slope=dotproduct_slope,
+    formula="dotproduct",
     zero_at_match=False,
     summed=True,
 )

@@ -52,6 +52,7 @@ class Distance:
     ``windows(radius)``: the same distance in windows of ``2 radius + 1`` samples an axis, where it has windows.
     ``in_cells(fixed, moving, cell)``: the same at scattered points (P, C), ``cell`` (P,) the number of each point's
     window, where it has windows.
+    ``formula``: what kernels that compute ``slope`` and ``cost`` themselves call it; empty: none does.
     """
 
     value: Value
@@ -64,6 +65,7 @@ class Distance:
     summed: bool = False
     windows: Callable[[int], Distance] | None = None
     in_cells: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
+    formula: str = ""
 
     @classmethod
     def of(  # noqa: PLR0913 - the value, and each way that may be faster
@@ -79,6 +81,7 @@ class Distance:
         summed: bool = False,
         windows: Callable[[int], Distance] | None = None,
         in_cells: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
+        formula: str = "",
     ) -> Distance:
         """A distance with all that it does not bring derived from its value; see the fields."""
         return cls(
@@ -92,6 +95,7 @@ class Distance:
             summed=summed,
             windows=windows,
             in_cells=in_cells,
+            formula=formula,
         )
 
     def __call__(

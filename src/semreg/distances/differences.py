@@ -64,7 +64,15 @@ def l2_cost(near: Tensor, far: Tensor, buffer: Tensor) -> Tensor:
 
 l1_scale = scale_of(l1)
 
-L1 = Distance.of(pointwise(l1), scale=l1_scale, curvature=flat(l1_curvature), cost=l1_cost, slope=l1_slope, summed=True)
+L1 = Distance.of(
+    pointwise(l1),
+    scale=l1_scale,
+    curvature=flat(l1_curvature),
+    cost=l1_cost,
+    slope=l1_slope,
+    summed=True,
+    formula="l1",
+)
 
 L2 = Distance.of(
     pointwise(l2),
@@ -73,4 +81,5 @@ L2 = Distance.of(
     cost=l2_cost,
     slope=l2_slope,
     summed=True,
+    formula="l2",
 )

@@ -39,4 +39,4 @@ def _overlap_size(fixed: Tensor, moving: Tensor) -> Tensor:
     return fixed.square().sum(1) + moving.square().sum(1) + SMALL
 
 
-DICE = Distance.of(pointwise(dice), curvature=flat(angle_curvature), cost=dice_cost, slope=dice_slope)
+DICE = Distance.of(pointwise(dice), curvature=flat(angle_curvature), cost=dice_cost, slope=dice_slope, formula="dice")

@@ -51,7 +51,7 @@ def search_again(fixed: Layer, moving: Layer, field: Field) -> Residual | None:
     candidates = window(widths)
     candidates = candidates[candidates.square().sum(1) <= (HALF_WIDTH + 0.5) ** 2]  # as far in every direction
     here = Extended(near.features.data, _weight(near), (0,) * nodes.dimension)
-    how = Costs(compare=l2_cost, smoothing=SMOOTHING[nodes.dimension])
+    how = Costs(compare=l2_cost, formula="l2", smoothing=SMOOTHING[nodes.dimension])
     cost = cost_volume(here, _grown(far, widths), candidates, how)
     counts = (_weight(near) * _weight(far))[0].flatten() > COUNTED
     if not bool(counts.any()):

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from semreg.core.kernels.contract import Costs, Extended, Matrix, Slope
+from semreg.core.kernels.contract import Comparison, Costs, Extended, Matrix
 from semreg.core.kernels.table import BACKENDS, kernels_for
 from semreg.core.scattered import Table
 
 __all__ = [
     "BACKENDS",
+    "Comparison",
     "Costs",
     "Extended",
     "compare",
@@ -24,6 +25,8 @@ __all__ = [
     "jacobian_determinant",
     "kernels_for",
     "patch_differences",
+    "pull",
+    "read",
     "spline_adjoint",
     "spline_product",
 ]
@@ -46,9 +49,19 @@ def coupled_choice(
     return kernels_for(cost.device).coupled_choice(cost, candidates, shape, coupling)
 
 
-def compare(moving: Table, fixed: Tensor, index: Tensor, share: Tensor, slope: Slope) -> tuple[float, Tensor]:
+def compare(moving: Table, fixed: Tensor, index: Tensor, share: Tensor, how: Comparison) -> tuple[float, Tensor]:
     """``Kernels.compare``."""
-    return kernels_for(index.device).compare(moving, fixed, index, share, slope)
+    return kernels_for(index.device).compare(moving, fixed, index, share, how)
+
+
+def read(table: Table, index: Tensor) -> Tensor:
+    """``Kernels.read``."""
+    return kernels_for(index.device).read(table, index)
+
+
+def pull(table: Table, index: Tensor, gradient: Tensor) -> Tensor:
+    """``Kernels.pull``."""
+    return kernels_for(index.device).pull(table, index, gradient)
 
 
 def spline_product(coefficients: Tensor, matrices: Sequence[Tensor]) -> Tensor:

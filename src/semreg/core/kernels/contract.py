@@ -62,11 +62,24 @@ class Costs:
     """Every how many samples of the far side there is a node."""
     counted: int | None = None
     """Of how many of the first candidates the mean cost stands for what nobody has seen. None: what nodes allow."""
+    formula: str = ""
+    """The name of what ``compare`` computes, for a backend that knows it itself; empty: none does."""
 
     def counted_of(self, candidates: int, nodes: int) -> int:
         """``counted`` for so many candidates and nodes: the same number for every backend."""
         most = max(1, COUNTED_COSTS // nodes) if self.counted is None else self.counted
         return min(candidates, most)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """How samples are compared."""
+
+    slope: Slope
+    formula: str = ""
+    """The name of what ``slope`` computes, for a backend that knows it itself; empty: none does."""
+    change: Tensor | None = None
+    """What is added to what is read, (P, C)."""
 
 
 class Kernels(Protocol):
@@ -92,11 +105,19 @@ class Kernels(Protocol):
         (nodes, K), ``candidates`` (K, D).
         """
 
-    def compare(self, moving: Table, fixed: Tensor, index: Tensor, share: Tensor, slope: Slope) -> tuple[float, Tensor]:
+    def compare(
+        self, moving: Table, fixed: Tensor, index: Tensor, share: Tensor, how: Comparison
+    ) -> tuple[float, Tensor]:
         """A distance of ``fixed`` (P, C) to what ``moving`` holds at ``index`` (D, P), and its gradient there (D, P).
 
         ``share`` (P,) of the samples; the derivative of the interpolation is that of ``core.scattered``.
         """
+
+    def read(self, table: Table, index: Tensor) -> Tensor:
+        """What ``table`` holds at ``index`` (D, P), interpolated linearly, (P, C); border values hold beyond."""
+
+    def pull(self, table: Table, index: Tensor, gradient: Tensor) -> Tensor:
+        """The derivative in the index (D, P) of what has the ``gradient`` (P, C) in the values that are read there."""
 
     def spline_product(self, coefficients: Tensor, matrices: Sequence[Tensor]) -> Tensor:
         """One matrix (out, in) an axis applied to ``coefficients`` (C, *in) → (C, *out); differentiable in them.

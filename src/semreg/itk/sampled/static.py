@@ -15,14 +15,16 @@ from torch import Tensor
 
 from semreg.core.fields import Field, Layer, Volume
 from semreg.core.geometry import Grid, Matrix, index_map
+from semreg.core.kernels import read
 from semreg.core.sampling import SLAB_POINTS, base_index, inside, slabs, smooth, transform_index
 from semreg.core.scattered import Reading, Table
 from semreg.errors import GeometryError
 from semreg.itk.sampled.distances import Points
-from semreg.registration.dense.data_term import CHUNK
 from semreg.registration.dense.terms import Term
 from semreg.registration.matching import Images, Pairing
 
+CHUNK = 1 << 15
+"""Points that are handled at once: few enough that their intermediate results stay in the processor's cache."""
 FILL = 4
 """Passes that continue features into what does not count: what an interpolation at the border can reach, and more."""
 RIGID = 1e-3
@@ -72,7 +74,7 @@ class StaticFeatures:
         result = []
         for table, grid in zip(self._fixed, self._grids, strict=True):
             index = transform_index(grid.point_to_index(), points)
-            result.append(torch.cat([table.at(part).values() for part in torch.split(index, CHUNK, 1)]))
+            result.append(read(table, index))
         return result
 
     def read(self, points: Tensor, *, graph: bool = True) -> StaticReading:  # noqa: ARG002 - the derivative is a formula

@@ -131,7 +131,7 @@ def spreads(terms: Sequence[Term], grid: Grid, initial: Field, config: CoarseCon
     for term in terms:
         near = _at_nodes(term, grid, level)
         here, there = _extended(near, widths).inner(), _warped(near, start, widths)
-        cost = cost_volume(here, there, candidates, Costs(compare=near.measure.cost, smoothing=config.smoothing))
+        cost = cost_volume(here, there, candidates, _costs(term, config))
         found.append(float((cost.amax(1) - cost.amin(1)).mean()))
     return tuple(found)
 
@@ -189,11 +189,16 @@ def _total(pairs: Sequence[tuple[Term, Extended, Extended]], candidates: Tensor,
     """The weighted sum of the cost volumes of all terms, (nodes, K)."""
     total: Tensor | None = None
     for term, near, far in pairs:
-        how = Costs(compare=term.measure.cost, smoothing=config.smoothing, factor=term.factor)
+        how = replace(_costs(term, config), factor=term.factor)
         total = cost_volume(near, far, candidates, how, total, add=total is not None)
     if total is None:
         raise ConfigError("expected at least one layer of features to search with, got none")
     return total
+
+
+def _costs(term: Term, config: CoarseConfig) -> Costs:
+    measure = term.measure
+    return Costs(compare=measure.cost, formula=measure.formula, smoothing=config.smoothing)
 
 
 def window(widths: tuple[int, ...]) -> Tensor:

@@ -16,16 +16,12 @@ from torch import Tensor
 
 from semreg.core.fields import Field, Layer, Volume
 from semreg.core.geometry import Grid, index_map
-from semreg.core.kernels import compare, spline_adjoint, spline_product
-from semreg.core.kernels.contract import Slope
+from semreg.core.kernels import Comparison, compare, pull, read, spline_adjoint, spline_product
 from semreg.core.sampling import base_index, inside, sample, transform_index
 from semreg.core.scattered import Table
 from semreg.distances.samples import SMALL
 from semreg.registration.dense.terms import Term
 from semreg.transforms.bspline import SplineLattice
-
-CHUNK = 1 << 15
-"""Samples warped at once: small enough that their intermediate results stay in the processor's cache."""
 
 
 class Renewal(Protocol):
@@ -124,36 +120,23 @@ class TermMatch:
     def data(self, index: Tensor) -> tuple[float, Tensor]:
         """The distance at ``index`` (D, P) times the term's factor, and its gradient (D, P)."""
         weight = self.weight(index)
-        if self.distance.slope is not None:
-            value, gradient = self._additive(index, weight, self.distance.slope)
-        else:
+        slope = self.distance.slope
+        if slope is None:
             value, gradient = self._joint(index, weight)
+        else:
+            share = weight / weight.sum().clamp(min=SMALL)
+            how = Comparison(slope=slope, formula=self.distance.formula, change=self.change)
+            value, gradient = compare(self.table, self.fixed, index, share, how)
         return self.factor * value, gradient if self.factor == 1 else gradient.mul_(self.factor)
 
     def _joint(self, index: Tensor, weight: Tensor) -> tuple[float, Tensor]:
         """For a distance that sees all samples at once."""
-        readings = [self.table.at(part) for part in torch.split(index, CHUNK, 1)]
-        values = torch.cat([reading.values() for reading in readings])
+        values = read(self.table, index)
         values = (values if self.change is None else values.add_(self.change)).requires_grad_()
         distance = self.distance(self.fixed, values, weight, self.grid.shape)
         distance.backward()  # type: ignore[no-untyped-call]
         assert values.grad is not None  # noqa: S101  (for the type checker: backward has just filled it)
-        pulled = [r.pull(part) for r, part in zip(readings, torch.split(values.grad, CHUNK), strict=True)]
-        return float(distance.detach()), torch.cat(pulled, 1)
-
-    def _additive(self, index: Tensor, weight: Tensor, slope: Slope) -> tuple[float, Tensor]:
-        """For a distance that is a weighted mean over samples."""
-        share = weight / weight.sum().clamp(min=SMALL)
-        if self.change is None:
-            return compare(self.table, self.fixed, index, share, slope)
-        total, gradient = 0.0, torch.empty_like(index)
-        for first in range(0, index.shape[1], CHUNK):
-            part = slice(first, first + CHUNK)
-            reading = self.table.at(index[:, part])
-            value, pull = slope(self.fixed[part], reading.values().add_(self.change[part]), share[part])
-            total += value
-            gradient[:, part] = reading.pull(pull)
-        return total, gradient
+        return float(distance.detach()), pull(self.table, index, values.grad)
 
     def weight(self, index: Tensor) -> Tensor:
         """How much each sample counts, (P,): inside the moving image and both masks."""
@@ -190,8 +173,7 @@ class ImageMatch:
 
     def data(self, index: Tensor) -> tuple[float, Tensor]:
         """The sum of all distances with the image read at ``index`` (D, P), and its gradient (D, P)."""
-        reading = self.table.at(index)
-        warped = reading.values().requires_grad_()
+        warped = read(self.table, index).requires_grad_()
         image = warped.T.reshape(1, *self._renewal.grid.shape)
         total = index.new_zeros(())
         for term, moving in zip(self._terms, self._renewal.features(image), strict=True):
@@ -200,7 +182,7 @@ class ImageMatch:
             distance = term.measure(fixed, moving.flatten(1).T.to(fixed), weight, term.fixed.grid.shape)
             total = total + term.factor * distance
         (gradient,) = torch.autograd.grad(total, warped)
-        return float(total.detach()), reading.pull(gradient)
+        return float(total.detach()), pull(self.table, index, gradient)
 
     def _sample_weight(self, term: Term, index: Tensor) -> Tensor:
         """How much each sample of a layer counts: where its place in the image is read inside of the moving image."""
@@ -246,8 +228,7 @@ def distance_at(terms: Sequence[Term], field: Field) -> float:
                 weight = weight * (data.flatten() if where is None else sample(data, where, outside=0.0)[0])
         if not bool((weight > 0).any()):
             return math.nan
-        table = Table(moving.features.data)
-        values = torch.cat([table.at(part).values() for part in torch.split(index, CHUNK, 1)])
+        values = read(Table(moving.features.data), index)
         rows = fixed.features.data.flatten(1).T
         total += term.factor * float(term.measure(rows, values, weight, fixed.grid.shape))
     return total

@@ -136,8 +136,8 @@ def _costs(terms: Sequence[Term], found: Field, stride: int, candidates: Tensor)
         near, seen = _embedded(term, term.fixed)[every].contiguous(), term.fixed.weight
         here = Extended(near, None if seen is None else seen.data[every], (0,) * len(shape))
         how = Costs(
-            compare=term.measure.cost, smoothing=SMOOTHING[thick(found.grid)], factor=term.factor, stride=stride,
-            counted=COUNTED,
+            compare=term.measure.cost, formula=term.measure.formula, smoothing=SMOOTHING[thick(found.grid)],
+            factor=term.factor, stride=stride, counted=COUNTED,
         )  # fmt: skip
         cost_volume(here, _far(term, found, widths), candidates, how, total.flatten(1).T, add=number > 0)
     return total

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from semreg.core.kernels.contract import Costs, Extended, Kernels, Matrix, Slope
+from semreg.core.kernels.contract import Comparison, Costs, Extended, Kernels, Matrix
 from semreg.core.kernels.reference import fields, mind, search, spline
 from semreg.core.scattered import Table
 
@@ -26,9 +26,19 @@ class Reference:
         """Some nodes at once."""
         return search.coupled_choice(cost, candidates, shape, coupling)
 
-    def compare(self, moving: Table, fixed: Tensor, index: Tensor, share: Tensor, slope: Slope) -> tuple[float, Tensor]:
+    def compare(
+        self, moving: Table, fixed: Tensor, index: Tensor, share: Tensor, how: Comparison
+    ) -> tuple[float, Tensor]:
         """Some samples at once."""
-        return fields.compare(moving, fixed, index, share, slope)
+        return fields.compare(moving, fixed, index, share, how)
+
+    def read(self, table: Table, index: Tensor) -> Tensor:
+        """Some samples at once."""
+        return fields.read(table, index)
+
+    def pull(self, table: Table, index: Tensor, gradient: Tensor) -> Tensor:
+        """Some samples at once."""
+        return fields.pull(table, index, gradient)
 
     def spline_product(self, coefficients: Tensor, matrices: Sequence[Tensor]) -> Tensor:
         """Axis by axis, the last one first."""

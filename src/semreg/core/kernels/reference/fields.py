@@ -5,23 +5,38 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from semreg.core.kernels.contract import Matrix, Slope
+from semreg.core.kernels.contract import Comparison, Matrix
 from semreg.core.kernels.reference.sizes import sizes_of
 from semreg.core.sampling import SLAB_POINTS, base_index, sample, slabs, transform_index
 from semreg.core.scattered import Table
 
 
-def compare(moving: Table, fixed: Tensor, index: Tensor, share: Tensor, slope: Slope) -> tuple[float, Tensor]:
+def compare(moving: Table, fixed: Tensor, index: Tensor, share: Tensor, how: Comparison) -> tuple[float, Tensor]:
     """See ``Kernels.compare``: chunk by chunk, while it is in the cache."""
     total, gradient = 0.0, torch.empty_like(index)
     chunk = sizes_of(index.device).samples
     for first in range(0, index.shape[1], chunk):
         part = slice(first, first + chunk)
         reading = moving.at(index[:, part])
-        value, pull = slope(fixed[part], reading.values(), share[part])
+        values = reading.values()
+        values = values if how.change is None else values.add_(how.change[part])
+        value, slope = how.slope(fixed[part], values, share[part])
         total += value
-        gradient[:, part] = reading.pull(pull)
+        gradient[:, part] = reading.pull(slope)
     return total, gradient
+
+
+def read(table: Table, index: Tensor) -> Tensor:
+    """See ``Kernels.read``."""
+    chunk = sizes_of(index.device).samples
+    return torch.cat([table.at(part).values() for part in torch.split(index, chunk, 1)])
+
+
+def pull(table: Table, index: Tensor, gradient: Tensor) -> Tensor:
+    """See ``Kernels.pull``."""
+    chunk = sizes_of(index.device).samples
+    parts = zip(torch.split(index, chunk, 1), torch.split(gradient, chunk), strict=True)
+    return torch.cat([table.at(part).pull(slope) for part, slope in parts], 1)
 
 
 def compose(first: Tensor, second: Tensor, forth: Matrix, back: Matrix) -> Tensor:

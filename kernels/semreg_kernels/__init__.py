@@ -1,0 +1,66 @@
+"""The C interface of the compiled kernels through ctypes. ``src/semreg_kernels.h`` says what each function computes."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from ctypes import POINTER, c_char_p, c_double, c_int32, c_int64, c_void_p
+from pathlib import Path
+
+INTERFACE = 1
+"""The version of the interface that this package speaks."""
+ENDINGS = {"win32": "dll", "darwin": "dylib"}
+
+_Shape = c_int64 * 3
+
+
+class Places(ctypes.Structure):
+    """``semreg_places``."""
+
+    _fields_ = [
+        ("dimension", c_int32), ("table_type", c_int32), ("index_type", c_int32), ("threads", c_int32),
+        ("shape", _Shape), ("channels", c_int64), ("places", c_int64), ("rows", c_void_p), ("index", c_void_p),
+    ]  # fmt: skip
+
+
+class Costs(ctypes.Structure):
+    """``semreg_costs``."""
+
+    _fields_ = [
+        ("dimension", c_int32), ("type", c_int32), ("threads", c_int32), ("smoothing", c_int32),
+        ("shape", _Shape), ("wide", _Shape), ("widths", _Shape), ("stride", c_int64), ("channels", c_int64),
+        ("candidates", c_int64), ("counted", c_int64), ("unseen", c_double), ("factor", c_double), ("add", c_int32),
+        ("offsets", c_void_p), ("near", c_void_p), ("far", c_void_p), ("near_weight", c_void_p),
+        ("far_weight", c_void_p),
+    ]  # fmt: skip
+
+
+SIGNATURES = {
+    "semreg_read": [POINTER(Places), c_void_p],
+    "semreg_pull": [POINTER(Places), c_void_p, c_void_p],
+    "semreg_compare": [POINTER(Places), c_int32, c_void_p, c_void_p, c_void_p, POINTER(c_double), c_void_p],
+    "semreg_cost_volume": [POINTER(Costs), c_void_p, c_int64, c_int64],
+    "semreg_choice": [
+        c_int32, c_int32, c_int32, c_int64, c_int64, c_void_p, c_void_p, c_void_p, c_double, c_void_p,
+    ],
+}  # fmt: skip
+"""The arguments of each function that returns a status."""
+
+
+def load(path: Path | None = None) -> ctypes.CDLL:
+    """The library, by default the one in this package.
+
+    Raises:
+        OSError: it is not there, or not for this machine.
+        ImportError: it speaks another version of the interface.
+    """
+    name = f"libsemreg_kernels.{ENDINGS.get(sys.platform, 'so')}"
+    library = ctypes.CDLL(str(path or Path(__file__).with_name(name)))
+    found = library.semreg_kernels_interface()
+    if found != INTERFACE:
+        raise ImportError(f"expected version {INTERFACE} of the kernels' interface, got {found}: install both anew")
+    library.semreg_kernels_instructions.restype = c_char_p
+    for function, arguments in SIGNATURES.items():
+        getattr(library, function).argtypes = arguments
+        getattr(library, function).restype = c_int32
+    return library

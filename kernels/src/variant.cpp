@@ -1,0 +1,53 @@
+// All functions for one instruction set. Compiled once for each, under another name.
+#include "variant.h"
+
+#include "compare.h"
+#include "search.h"
+
+namespace semreg {
+namespace SEMREG_VARIANT {
+namespace {
+
+// Calls `Call<T, I, D>` for the types and the dimension that are told.
+#define SEMREG_FOR_TYPES(call, at, ...)                                                                  \
+  do {                                                                                                   \
+    const int code = (at).dimension * 4 + (at).table_type * 2 + (at).index_type;                         \
+    switch (code) {                                                                                      \
+      case 8: return call<float, float, 2>(__VA_ARGS__);                                                 \
+      case 11: return call<double, double, 2>(__VA_ARGS__);                                              \
+      case 12: return call<float, float, 3>(__VA_ARGS__);                                                \
+      case 15: return call<double, double, 3>(__VA_ARGS__);                                              \
+      default: return static_cast<int>(SEMREG_UNKNOWN);                                                  \
+    }                                                                                                    \
+  } while (0)
+
+int read(const semreg_places& at, void* values) { SEMREG_FOR_TYPES(read_as, at, at, values); }
+
+int pull(const semreg_places& at, const void* gradient, void* slope) {
+  SEMREG_FOR_TYPES(pull_as, at, at, gradient, slope);
+}
+
+int compare(const semreg_places& at, int formula, const void* fixed, const void* change, const void* share,
+            double* value, void* slope) {
+  SEMREG_FOR_TYPES(compare_as, at, at, formula, fixed, change, share, value, slope);
+}
+
+int cost_volume(const semreg_costs& how, void* total, int64_t row, int64_t column) {
+  if (how.type == SEMREG_F32) return cost_volume_as<float>(how, total, row, column);
+  if (how.type == SEMREG_F64) return cost_volume_as<double>(how, total, row, column);
+  return SEMREG_UNKNOWN;
+}
+
+int choice(int dimension, int type, int threads, int64_t nodes, int64_t candidates, const void* cost,
+           const void* offsets, const void* soft, double weight, int64_t* best) {
+  if (type == SEMREG_F32) return choice_as<float>(dimension, threads, nodes, candidates, cost, offsets, soft, weight, best);
+  if (type == SEMREG_F64) return choice_as<double>(dimension, threads, nodes, candidates, cost, offsets, soft, weight, best);
+  return SEMREG_UNKNOWN;
+}
+
+}  // namespace
+
+const Functions FUNCTIONS = {SEMREG_NAME(SEMREG_VARIANT), read, pull, compare, cost_volume, choice};
+
+}  // namespace SEMREG_VARIANT
+}  // namespace semreg

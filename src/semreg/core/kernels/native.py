@@ -1,0 +1,139 @@
+"""The backend in compiled code, for CPUs, where the distribution semreg-kernels is installed.
+
+What it does not know, another formula or another type of numbers, the reference computes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+
+import semreg_kernels
+import torch
+from torch import Tensor
+
+from semreg.core.kernels.contract import UNSEEN, Comparison, Costs, Extended, Kernels
+from semreg.core.kernels.reference.backend import Reference
+from semreg.core.sampling import smooth
+from semreg.core.scattered import Table
+
+TYPES = {torch.float32: 0, torch.float64: 1}
+FORMULAS = {"l2": 0, "l1": 1, "cosine": 2, "l1cosine": 3, "dotproduct": 4, "dice": 5}
+OUT_OF_MEMORY = 2
+
+
+class Native(Reference):
+    """See ``Kernels``."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        """With the functions of ``library``."""
+        self._library = library
+
+    def cost_volume(
+        self, near: Extended, far: Extended, candidates: Tensor, how: Costs, total: Tensor, *, add: bool
+    ) -> None:
+        """Some candidates at once, each node written as often as there are blocks of them."""
+        features, others = near.features.contiguous(), far.features.contiguous()
+        dimension, shape, wide = features.ndim - 1, features.shape[1:], others.shape[1:]
+        if how.formula != "l2" or features.dtype not in TYPES or total.dtype != features.dtype:
+            super().cost_volume(near, far, candidates, how, total, add=add)
+            return
+        weights = [None if side.weight is None else side.weight.to(features).contiguous() for side in (near, far)]
+        offsets = candidates.long().contiguous()
+        given = semreg_kernels.Costs(
+            dimension=dimension, type=TYPES[features.dtype], threads=torch.get_num_threads(), smoothing=how.smoothing,
+            shape=_three(shape), wide=_three(wide), widths=_three(far.widths), stride=how.stride,
+            channels=len(features), candidates=len(offsets),
+            counted=how.counted_of(len(offsets), features[0].numel()), unseen=UNSEEN, factor=how.factor, add=int(add),
+            offsets=offsets.data_ptr(), near=features.data_ptr(), far=others.data_ptr(),
+            near_weight=_pointer(weights[0]), far_weight=_pointer(weights[1]),
+        )  # fmt: skip
+        _check(self._library.semreg_cost_volume(given, total.data_ptr(), total.stride(0), total.stride(1)))
+
+    def coupled_choice(
+        self, cost: Tensor, candidates: Tensor, shape: tuple[int, ...], coupling: Sequence[float]
+    ) -> tuple[Tensor, float]:
+        """Node by node, without intermediate results."""
+        if cost.dtype not in TYPES or not cost.is_contiguous():
+            return super().coupled_choice(cost, candidates, shape, coupling)
+        dimension, offsets = len(shape), candidates.to(cost)
+        columns = offsets.T.contiguous()
+        soft = cost.new_zeros((dimension, *shape))
+        best = torch.empty(len(cost), dtype=torch.int64)
+        for weight in coupling:
+            soft = soft.contiguous()
+            status = self._library.semreg_choice(
+                dimension, TYPES[cost.dtype], torch.get_num_threads(), *cost.shape, cost.data_ptr(),
+                columns.data_ptr(), soft.data_ptr(), weight, best.data_ptr(),
+            )  # fmt: skip
+            _check(status)
+            soft = smooth(offsets[best].T.reshape(dimension, *shape))
+        return soft, float(cost.gather(1, best[:, None]).mean())
+
+    def compare(
+        self, moving: Table, fixed: Tensor, index: Tensor, share: Tensor, how: Comparison
+    ) -> tuple[float, Tensor]:
+        """In one pass: what is read of the moving features is in no memory."""
+        rows = moving.rows
+        given = (fixed, share, rows) if how.change is None else (fixed, share, rows, how.change)
+        known = how.formula in FORMULAS and len({x.dtype for x in given}) == 1
+        if not known or not _readable(moving, index):
+            return super().compare(moving, fixed, index, share, how)
+        index, fixed, share = index.contiguous(), fixed.contiguous(), share.contiguous()
+        change = None if how.change is None else how.change.contiguous()
+        value, slope = ctypes.c_double(), torch.empty_like(index)
+        status = self._library.semreg_compare(
+            _places(moving, index), FORMULAS[how.formula], fixed.data_ptr(), _pointer(change), share.data_ptr(),
+            ctypes.byref(value), slope.data_ptr(),
+        )  # fmt: skip
+        _check(status)
+        return value.value, slope
+
+    def read(self, table: Table, index: Tensor) -> Tensor:
+        """In one pass."""
+        if not _readable(table, index):
+            return super().read(table, index)
+        index = index.detach().contiguous()
+        values = table.rows.new_empty((index.shape[1], table.rows.shape[1]))
+        _check(self._library.semreg_read(_places(table, index), values.data_ptr()))
+        return values
+
+    def pull(self, table: Table, index: Tensor, gradient: Tensor) -> Tensor:
+        """In one pass."""
+        if not _readable(table, index):
+            return super().pull(table, index, gradient)
+        index, gradient = index.detach().contiguous(), gradient.to(table.rows.dtype).contiguous()
+        slope = torch.empty_like(index)
+        _check(self._library.semreg_pull(_places(table, index), gradient.data_ptr(), slope.data_ptr()))
+        return slope
+
+
+def _readable(table: Table, index: Tensor) -> bool:
+    """Whether the types are known."""
+    return table.rows.dtype in TYPES and table.rows.dtype == index.dtype
+
+
+def _places(table: Table, index: Tensor) -> semreg_kernels.Places:
+    return semreg_kernels.Places(
+        dimension=len(table.shape), table_type=TYPES[table.rows.dtype], index_type=TYPES[index.dtype],
+        threads=torch.get_num_threads(), shape=_three(table.shape), channels=table.rows.shape[1],
+        places=index.shape[1], rows=table.rows.data_ptr(), index=index.data_ptr(),
+    )  # fmt: skip
+
+
+def _three(values: Sequence[int]) -> tuple[int, ...]:
+    return (*values, *[1] * (3 - len(values)))
+
+
+def _pointer(x: Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()
+
+
+def _check(status: int) -> None:
+    if status == OUT_OF_MEMORY:
+        raise MemoryError("expected memory for the working values of the kernels, got none")
+    if status:
+        raise RuntimeError(f"expected the status 0 of a kernel, got {status}")
+
+
+NATIVE: Kernels = Native(semreg_kernels.load())
