@@ -30,10 +30,10 @@ from semreg.core.geometry import Grid
 from semreg.core.sampling import base_index, smooth, transform_index
 from semreg.io.bridge import field_of_transform
 from semreg.io.files import read_image, write_transform
+from semreg.io.records import stable_json
 from semreg.phantom import make_pair
 from semreg.quality import Evidence, Verdict, collect_evidence, judge
 from semreg.registration.pipeline import register
-from semreg.registration.record import stable_json
 from semreg.transforms import read_transform
 
 SEEDS = (21, 22, 23, 24, 25)

@@ -23,8 +23,8 @@ from report import bullets, machine, markdown_table, versions_line
 from semreg.core.fields import Field, Volume
 from semreg.core.geometry import Grid
 from semreg.io.files import write_image
+from semreg.io.records import versions
 from semreg.phantom import make_pair
-from semreg.registration.record import versions
 from semreg.report import Case, write_report
 
 THREADS = 1

@@ -33,7 +33,8 @@ from semreg.core.fields import Field, jacobian_determinant
 from semreg.core.geometry import Grid
 from semreg.core.sampling import base_index, inside, sample, transform_index
 from semreg.errors import DivergedError, GeometryError
-from semreg.registration.result import InverseReport, plain
+from semreg.io.records import plain
+from semreg.registration.result import InverseReport
 
 
 def grid_of(dimension: int, size: tuple[int, ...] = (26, 21, 17)) -> Grid:

@@ -14,7 +14,7 @@ from typing import Any
 from semreg.batch.jobs import Job, Step, file_digest
 from semreg.errors import ImageError
 from semreg.io.atomic_output import atomic_file
-from semreg.registration.record import stable_json
+from semreg.io.records import stable_json
 
 DONE_FILE = "done.json"
 LOG_FILE = "log.txt"

@@ -12,7 +12,7 @@ from typing import Any
 
 from semreg.errors import OutputError
 from semreg.io.atomic_output import atomic_file
-from semreg.registration.record import stable_json
+from semreg.io.records import stable_json
 
 LOG_FILE = "batch.log"
 STATE_FILE = "batch.json"

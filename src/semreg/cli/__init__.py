@@ -63,7 +63,7 @@ def root(
 @app.command("version", cls=SectionedCommand)
 def version_command() -> None:
     """Print the versions of semreg and of what it builds on."""
-    from semreg.registration.record import versions
+    from semreg.io.records import versions
 
     for name, number in versions().items():
         typer.echo(f"{name} {number}")

@@ -88,8 +88,8 @@ def run_align(flags: RegisterFlags) -> None:
     check_outputs(flags)
     before = written_before(flags.pair.output)
     from semreg.io import files
+    from semreg.io.records import versions
     from semreg.registration.alignment import align
-    from semreg.registration.record import versions
     from semreg.report.run import AlignRun
 
     check_dtype(flags.images.dtype)

@@ -148,7 +148,7 @@ def command_of(context: typer.Context) -> tuple[str, ...]:
 
 def print_json(value: Any) -> None:
     """The value as stable JSON on the standard output."""
-    from semreg.registration.record import stable_json
+    from semreg.io.records import stable_json
 
     typer.echo(stable_json(value), nl=False)
 

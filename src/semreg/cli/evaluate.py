@@ -50,7 +50,7 @@ class Evaluated:
 
     def record(self, command: tuple[str, ...]) -> dict[str, Any]:
         """What ``evaluation.json`` holds beside the measures."""
-        from semreg.registration.record import versions
+        from semreg.io.records import versions
 
         return {"inputs": dict(self.inputs), "versions": versions(), "command": list(command)}
 

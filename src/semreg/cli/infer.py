@@ -216,7 +216,7 @@ def run_features(job: FeaturesJob) -> None:
     """Read, run, write all layers and the record, and show what was done."""
     from semreg.features import inference
     from semreg.io import files
-    from semreg.registration.record import stable_json
+    from semreg.io.records import stable_json
 
     ending = job.image_format.value
     with files.OutputFolder(job.output) as folder:
@@ -281,7 +281,7 @@ def record_of(run: Run) -> dict[str, Any]:
 
     from semreg.features import inference
     from semreg.io import files
-    from semreg.registration.record import versions
+    from semreg.io.records import versions
     from semreg.runtime.memory import peak_bytes
     from semreg.settings import to_dict
 

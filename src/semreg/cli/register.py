@@ -105,8 +105,8 @@ def limit_threads(flags: RegisterFlags) -> None:
 def registered(flags: RegisterFlags, config: RegistrationConfig, folder: OutputFolder) -> RegisterRun:
     """Read, register, write and judge."""
     from semreg.features.descriptors import DESCRIPTORS
+    from semreg.io.records import versions
     from semreg.registration.pipeline import register
-    from semreg.registration.record import versions
     from semreg.report.run import RegisterRun
     from semreg.runtime.events import Clock
     from semreg.runtime.memory import return_freed_memory

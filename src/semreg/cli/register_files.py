@@ -53,7 +53,7 @@ def write_results(flags: RegisterFlags, result: Registration, folder: OutputFold
 
 def write_texts(run: Run, folder: OutputFolder) -> None:
     """Write the record, and the settings that were in force as a file for ``--config``."""
-    from semreg.registration.record import stable_json
+    from semreg.io.records import stable_json
     from semreg.settings import to_toml
 
     folder.stage(RECORD).write_text(stable_json(run.to_dict()), encoding="utf-8")

@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 from semreg.errors import ConfigError
 from semreg.io.files import OutputFolder, checksum, write_field, write_image, write_transform
+from semreg.io.records import stable_json, versions
 from semreg.io.result_folder import EVALUATION, EVALUATION_TABLE, PAGE, RECORD, TRANSFORM
 from semreg.phantom import PhantomPair, make_brains, make_pair, make_slides
 from semreg.phantom.writing import pixel_type_of, stage_pair, write_pair
 from semreg.quality import evaluate, evidence_of, judge, landmark_summary, stage_evaluation
 from semreg.registration.pipeline import register
-from semreg.registration.record import stable_json, versions
 from semreg.report import Case, write_report
 from semreg.report.run import InputFile, RegisterRun
 from semreg.runtime.events import OnStep

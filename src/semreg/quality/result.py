@@ -70,7 +70,7 @@ def write_evaluation(evaluation: Evaluation, path: str | Path, **more: Any) -> l
 
 def stage_evaluation(evaluation: Evaluation, folder: OutputFolder, **more: Any) -> None:
     """The same into a folder that gets other files too."""
-    from semreg.registration.record import stable_json
+    from semreg.io.records import stable_json
 
     folder.stage(EVALUATION).write_text(stable_json({**evaluation.to_dict(), **more}), encoding="utf-8")
     folder.stage(EVALUATION_TABLE).write_text(evaluation.csv(), encoding="utf-8")

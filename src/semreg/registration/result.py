@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-
-import msgspec
+from typing import TYPE_CHECKING, Any
 
 from semreg.config import RegistrationConfig
 from semreg.core.consistency import Errors, Inverse, inverse_consistency
 from semreg.core.fields import Field, Volume, jacobian_determinant
-from semreg.errors import ConfigError
 from semreg.io.bridge import sitk_transform
 from semreg.io.images import read_image
-from semreg.io.result_folder import ResultFolder
+from semreg.io.records import Recorded, record_of
+from semreg.io.result_folder import RECORD, ResultFolder
 from semreg.preprocess.image_pair import Pair
 from semreg.preprocess.intensities import Treatment
 from semreg.preprocess.modality import Recognised
@@ -34,8 +31,6 @@ from semreg.transforms import read_chain
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +161,7 @@ class InverseReport:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlignRecord:
+class AlignRecord(Recorded):
     """What was done in an alignment: what ``align`` and ``register`` have in common."""
 
     device: str
@@ -184,11 +179,6 @@ class AlignRecord:
     """None: there was none to look for."""
     timings: dict[str, StageTime]
     """By the name of the stage, in their order."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """What ``record.json`` holds of it, ready for JSON."""
-        found: dict[str, Any] = plain(self)
-        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,7 +243,7 @@ class Registration:
             ImageError: for a transform or a warped image that is missing or damaged.
         """
         place = ResultFolder(folder)
-        record = read_record(Record, place.record())
+        record = record_of(Record, place.record(), place.path / RECORD)
         warped = read_image(place.image("warped")).volume
         chain = read_chain([place.transform])
         total = chain.field_on(warped.grid)
@@ -269,25 +259,3 @@ class Registration:
 def finite(value: float | None) -> float | None:
     """The value, None where it is not finite."""
     return None if value is None or not math.isfinite(value) else float(value)
-
-
-def plain(value: Any) -> Any:
-    """Dataclasses, tuples and settings as what JSON holds; what is None or not finite as null."""
-    if hasattr(value, "__dataclass_fields__"):
-        return {each.name: plain(getattr(value, each.name)) for each in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): plain(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def read_record(kind: type[T], mapping: Mapping[str, Any]) -> T:
-    """The record of type ``kind`` from what ``record.json`` holds (ConfigError for what does not fit)."""
-    try:
-        return msgspec.convert(dict(mapping), kind)
-    except msgspec.ValidationError as error:
-        raise ConfigError(
-            f"expected the record of a {kind.__name__.lower()} that this version wrote, got another: {error}; "
-            "register again"
-        ) from error

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 import semreg
 from semreg.io.atomic_output import atomic_file
-from semreg.registration.record import stable_json
+from semreg.io.records import stable_json
 from semreg.report import drawings, tables
 from semreg.report.case import Case
 from semreg.report.colours import BLUE, FOLDED, LARGER, ORANGE, SMALLER, viridis

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
-from semreg.io.result_folder import ResultFolder
-from semreg.registration.result import AlignRecord, Record, read_record
+from semreg.io.records import record_of
+from semreg.io.result_folder import RECORD, ResultFolder
+from semreg.registration.result import AlignRecord, Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +59,6 @@ Run: TypeAlias = RegisterRun | AlignRun
 
 def read_run(folder: ResultFolder) -> Run:
     """The run that wrote ``folder`` (ConfigError where there is none, or one of another version)."""
-    return run_of(folder.record())
-
-
-def run_of(mapping: Mapping[str, Any]) -> Run:
-    """The run of what ``record.json`` holds (ConfigError)."""
-    kind: type[Run] = RegisterRun if "jacobian" in mapping else AlignRun
-    return read_record(kind, mapping)
+    found = folder.record()
+    kind: type[Run] = RegisterRun if "jacobian" in found else AlignRun
+    return record_of(kind, found, folder.path / RECORD)
