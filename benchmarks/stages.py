@@ -52,7 +52,7 @@ def main() -> None:
     whole: Times = {}
     with timed(whole, "register"):
         result = register(fixed.volume, moving.volume, config=config, device="cpu")
-    stages = {name: (taken["seconds"], taken["cpu_seconds"]) for name, taken in result.record.timings.items()}
+    stages = {name: (taken.seconds, taken.cpu_seconds) for name, taken in result.record.timings.items()}
     times |= stages
     rest = [whole["register"][i] - sum(stage[i] for stage in stages.values()) for i in range(2)]
     times["rest of register"] = (rest[0], rest[1])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass, field
+from typing import Annotated
 
 import typer
 
@@ -26,11 +26,9 @@ from semreg.cli.register_flags import (
     load_config,
 )
 from semreg.cli.report_output import ProofFlags
+from semreg.cli.summary import show_alignment
 from semreg.io.result_folder import TRANSFORM
-from semreg.runtime.terminal import DIRECTION, Progress, alignment_rows, show_rows, show_sentences
-
-if TYPE_CHECKING:
-    from semreg.report.run import AlignRun
+from semreg.runtime.terminal import Progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +87,8 @@ def run_align(flags: RegisterFlags) -> None:
     before = written_before(flags.pair.output)
     from semreg.io import files
     from semreg.io.records import versions
+    from semreg.quality.run import AlignRun
     from semreg.registration.alignment import align
-    from semreg.report.run import AlignRun
 
     check_dtype(flags.images.dtype)
     if flags.threads is not None:
@@ -98,31 +96,22 @@ def run_align(flags: RegisterFlags) -> None:
     with files.OutputFolder(flags.pair.output) as folder:
         images = read_images(flags.pair)
         beside = read_beside(flags, images)
-        beside.pop("inverse", None)
         with Progress(quiet=flags.messages.quiet) as progress:
             result = align(
                 images["fixed"], images["moving"], config=config, device=flags.device,
-                on_step=progress, **beside,
+                on_step=progress, fixed_mask=beside.fixed_mask, moving_mask=beside.moving_mask,
+                initial=beside.initial, landmarks=beside.landmarks,
             )  # fmt: skip
         pixel_type = flags.images.dtype or images["moving"].pixel_type
         files.write_image(result.warped, folder.stage(flags.images.name("warped")), pixel_type)
         files.write_sitk_transform(result.transform(), folder.stage(TRANSFORM))
-        run = AlignRun(
-            **{each.name: getattr(result.record, each.name) for each in fields(result.record)},
-            inputs=describe_inputs(flags, images), outputs=tuple(flags.outputs), command=flags.command,
+        run = AlignRun.of(
+            result.record, inputs=describe_inputs(flags, images), outputs=tuple(flags.outputs), command=flags.command,
             versions=versions(),
         )  # fmt: skip
         write_texts(run, folder)
     remove_stale(flags, before, flags.outputs)
     if flags.messages.as_json:
-        print_json(run.to_dict())
+        print_json(run)
     elif not flags.messages.quiet:
-        show_end(run, [str(path) for path in folder.files], explain=flags.explain)
-
-
-def show_end(run: AlignRun, files: list[str], *, explain: bool) -> None:
-    """What was decided, if that was asked for, and the summary."""
-    found = run.to_dict()["alignment"]
-    if explain:
-        show_sentences(found["decisions"])
-    show_rows([*alignment_rows(found), ("files", ", ".join(files))], DIRECTION)
+        show_alignment(run, folder.files, explain=flags.explain)

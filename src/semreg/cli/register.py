@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,17 +21,20 @@ from semreg.cli.register_files import (
 )
 from semreg.cli.register_flags import PairFlags, RegisterFlags, load_config
 from semreg.cli.report_output import verdict_of, write_proof
+from semreg.cli.summary import show_registration
 from semreg.errors import ConfigError
-from semreg.runtime.terminal import Progress, show_sentences, show_summary
+from semreg.runtime.terminal import Progress, show_sentences
 from semreg.settings import to_dict
 
 if TYPE_CHECKING:
     from semreg.config import RegistrationConfig
+    from semreg.core.fields import Volume
     from semreg.io.atomic_output import OutputFolder
     from semreg.io.bridge import LoadedImage
+    from semreg.quality import Evaluation
+    from semreg.quality.run import RegisterRun
     from semreg.registration.plan import Plan
     from semreg.registration.result import Registration
-    from semreg.report.run import RegisterRun
 
 
 @grouped
@@ -63,9 +66,11 @@ def run_plan(flags: RegisterFlags) -> None:
     limit_threads(flags)
     images = read_images(flags.pair)
     beside = read_beside(flags, images)
-    for name in ("inverse", "stiffness"):  # no part of a plan
-        beside.pop(name, None)
-    found = plan(images["fixed"], images["moving"], config=config, device=flags.device, models=flags.folders, **beside)
+    found = plan(
+        images["fixed"], images["moving"], config=config, device=flags.device, models=flags.folders,
+        fixed_mask=beside.fixed_mask, moving_mask=beside.moving_mask, initial=beside.initial,
+        landmarks=beside.landmarks,
+    )  # fmt: skip
     if flags.messages.as_json:
         settings = to_dict(found.config)
         print_json({"lines": list(found.sentences), "memory_bytes": found.memory_bytes, "settings": settings})
@@ -89,9 +94,9 @@ def run_register(flags: RegisterFlags) -> None:
         write_texts(run, folder)
     remove_stale(flags, before, run.outputs)
     if flags.messages.as_json:
-        print_json(run.to_dict())
+        print_json(run)
     elif not flags.messages.quiet:
-        show_summary(run.to_dict(), [str(path) for path in folder.files])
+        show_registration(run, folder.files)
 
 
 def limit_threads(flags: RegisterFlags) -> None:
@@ -106,8 +111,8 @@ def registered(flags: RegisterFlags, config: RegistrationConfig, folder: OutputF
     """Read, register, write and judge."""
     from semreg.features.descriptors import DESCRIPTORS
     from semreg.io.records import versions
+    from semreg.quality.run import RegisterRun
     from semreg.registration.pipeline import register
-    from semreg.report.run import RegisterRun
     from semreg.runtime.events import Clock
     from semreg.runtime.memory import return_freed_memory
 
@@ -121,7 +126,9 @@ def registered(flags: RegisterFlags, config: RegistrationConfig, folder: OutputF
     with Progress(quiet=flags.messages.quiet) as progress:
         result = register(
             images["fixed"], images["moving"], config=config, device=flags.device, models=flags.folders,
-            on_plan=show_plan if explain else None, on_step=progress, **beside,
+            on_plan=show_plan if explain else None, on_step=progress, fixed_mask=beside.fixed_mask,
+            moving_mask=beside.moving_mask, initial=beside.initial, landmarks=beside.landmarks,
+            stiffness=beside.stiffness, inverse=flags.inverse,
         )  # fmt: skip
     with clock.stage("write"):
         write_results(flags, result, folder, images["moving"].pixel_type)
@@ -135,13 +142,12 @@ def registered(flags: RegisterFlags, config: RegistrationConfig, folder: OutputF
         seconds_files={},
     )
     with clock.stage("report"):
-        landmarks = landmarks_of(result, beside)
-        if landmarks is not None:
-            from semreg.quality import landmark_summary
+        evaluation = evaluation_of(result, beside)
+        if evaluation.landmarks is not None:
+            from semreg.quality import LandmarkSummary
 
-            run = replace(run, landmarks=landmark_summary(landmarks))
-        known = {"evaluation": {"landmarks": landmarks}, "record": result.record.to_dict()}
-        run = replace(run, verdict=verdict_of(result, known))
+            run = replace(run, landmarks=LandmarkSummary.of(evaluation.landmarks))
+        run = replace(run, verdict=verdict_of(result, evaluation))
         drawn = write_page(flags, images, result, run, folder)
     seconds = {name: timing.seconds for name, timing in clock.timings.items()}
     return replace(run, outputs=tuple(sorted({*run.outputs, *drawn})), seconds_files=seconds)
@@ -162,35 +168,48 @@ def read_images(pair: PairFlags) -> dict[str, LoadedImage]:
     return in_one_unit({"fixed": read("fixed", pair.fixed), "moving": read("moving", pair.moving)})
 
 
-def read_beside(flags: RegisterFlags, images: Mapping[str, LoadedImage]) -> dict[str, Any]:
-    """What ``register`` takes beside the images: masks, start, stiffness, and whether the inverse is wanted."""
+@dataclass(frozen=True, kw_only=True)
+class Beside:
+    """What is read beside the images."""
+
+    fixed_mask: Volume | None
+    moving_mask: Volume | None
+    initial: Any | None
+    """The transform to start from, of SimpleITK."""
+    landmarks: tuple[Any, Any] | None
+    """Points (N, D) of both images to start from, in mm."""
+    stiffness: Volume | None
+
+
+def read_beside(flags: RegisterFlags, images: Mapping[str, LoadedImage]) -> Beside:
+    """Masks, start and stiffness."""
     from semreg.io.files import in_unit_of, read_image, read_mask
-    from semreg.transforms import read_transform
+    from semreg.transforms import read_points, read_transform
 
-    found: dict[str, Any] = {"fixed_mask": None, "moving_mask": None}
-    for name, path in (("fixed", flags.pair.fixed_mask), ("moving", flags.pair.moving_mask)):
-        if path is not None:
-            mask, image = read_mask(path), images[name].volume.grid
-            found[f"{name}_mask"] = replace(mask, grid=in_unit_of(mask.grid, path, image))
-    found["initial"] = None if flags.pair.initial is None else read_transform(flags.pair.initial)
-    if flags.pair.initial_landmarks is not None:
-        from semreg.transforms import read_points
+    def mask(name: str, path: Path | None) -> Volume | None:
+        if path is None:
+            return None
+        found = read_mask(path)
+        return replace(found, grid=in_unit_of(found.grid, path, images[name].volume.grid))
 
-        found["landmarks"] = tuple(read_points(path).points.T for path in flags.pair.initial_landmarks)
-    if flags.stiffness is not None:
-        found["stiffness"] = read_image(flags.stiffness).volume
-    if flags.inverse:
-        found["inverse"] = True
-    return found
+    points = flags.pair.initial_landmarks
+    return Beside(
+        fixed_mask=mask("fixed", flags.pair.fixed_mask),
+        moving_mask=mask("moving", flags.pair.moving_mask),
+        initial=None if flags.pair.initial is None else read_transform(flags.pair.initial),
+        landmarks=None if points is None else (read_points(points[0]).points.T, read_points(points[1]).points.T),
+        stiffness=None if flags.stiffness is None else read_image(flags.stiffness).volume,
+    )
 
 
-def landmarks_of(result: Registration, beside: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The errors of the landmarks that the start was found from, before and after; None without such."""
-    from semreg.quality import table_of_landmarks
+def evaluation_of(result: Registration, beside: Beside) -> Evaluation:
+    """The errors of the landmarks that the start was found from, before and after; nothing without such."""
+    from semreg.quality import Evaluation, table_of_landmarks
     from semreg.quality.subject import way_of
 
-    given = beside.get("landmarks")
-    return None if given is None else table_of_landmarks(way_of(result.transform()), None, given)
+    if beside.landmarks is None:
+        return Evaluation()
+    return Evaluation(landmarks=table_of_landmarks(way_of(result.transform()), None, beside.landmarks))
 
 
 def write_page(

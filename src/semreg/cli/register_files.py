@@ -26,8 +26,8 @@ from semreg.io.result_folder import (
 if TYPE_CHECKING:
     from semreg.io.atomic_output import OutputFolder
     from semreg.io.bridge import LoadedImage
+    from semreg.quality.run import InputFile, Run
     from semreg.registration.result import Registration
-    from semreg.report.run import InputFile, Run
 
 FIGURE_NAMES = ("before_after", "checkerboard", "grid", "jacobian", "uncertainty", "convergence", "landmarks")
 LATER = (EVALUATION, EVALUATION_TABLE, PAGE, *(f"{FIGURES}/{name}.png" for name in FIGURE_NAMES))
@@ -56,7 +56,7 @@ def write_texts(run: Run, folder: OutputFolder) -> None:
     from semreg.io.records import stable_json
     from semreg.settings import to_toml
 
-    folder.stage(RECORD).write_text(stable_json(run.to_dict()), encoding="utf-8")
+    folder.stage(RECORD).write_text(stable_json(run), encoding="utf-8")
     folder.stage(CONFIG).write_text(to_toml(run.settings), encoding="utf-8")
 
 
@@ -93,7 +93,7 @@ def remove_stale(flags: RegisterFlags, before: list[str], written: Collection[st
 def describe_inputs(flags: RegisterFlags, images: Mapping[str, LoadedImage]) -> dict[str, InputFile]:
     """Paths and checksums of all that was read."""
     from semreg.io.files import checksum
-    from semreg.report.run import InputFile
+    from semreg.quality.run import InputFile
     from semreg.transforms import chosen
 
     described = {

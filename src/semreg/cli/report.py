@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from semreg.cli.common import Messages, check_not_read
 from semreg.cli.grouping import grouped
 from semreg.errors import OutputError
 from semreg.io.result_folder import PAGE
+
+if TYPE_CHECKING:
+    from semreg.report import Case
 
 ENDINGS = (".html", ".htm")
 
@@ -62,12 +65,11 @@ def report_command(  # noqa: PLR0913 - one parameter a flag
             typer.echo("\n".join(map(str, written)))
 
 
-def recorded(case: Any, folder: Path) -> list[Path]:
+def recorded(case: Case, folder: Path) -> list[Path]:
     """The files that the registration and the evaluation read."""
-    from semreg.quality import locate
+    from semreg.quality import EvaluationRun, locate
+    from semreg.quality.run import AlignRun, RegisterRun
 
-    given = [
-        each for source in (case.record, case.evaluation) for each in ((source or {}).get("inputs") or {}).values()
-    ]
-    entries = [entry for each in given for entry in (each if isinstance(each, list) else [each])]
-    return [locate(str(entry["path"]), folder) for entry in entries if isinstance(entry, dict) and entry.get("path")]
+    entries = list(case.record.inputs.values()) if isinstance(case.record, (AlignRun, RegisterRun)) else []
+    measured = case.evaluation.inputs if isinstance(case.evaluation, EvaluationRun) else {}
+    return [locate(each.path, folder) for each in (*entries, *(one for given in measured.values() for one in given))]

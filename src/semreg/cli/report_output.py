@@ -5,9 +5,8 @@ Imports nothing heavy at its top: ``semreg --help`` must not wait for torch, Sim
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,9 +14,8 @@ from semreg.cli.panels import PROOF
 from semreg.io.result_folder import FIGURES, PAGE
 
 if TYPE_CHECKING:
-    from semreg.config import RegistrationConfig
-    from semreg.core.fields import Field, Volume
     from semreg.io.atomic_output import OutputFolder
+    from semreg.quality import Evaluation, Verdict
     from semreg.registration.result import Registration
     from semreg.report import Case
 
@@ -46,30 +44,13 @@ class ProofFlags:
         return self.report or self.figures
 
 
-def verdict_of(result: Registration, known: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The verdict on a registration just made, from the images as it prepared them; see ``verdict_on``."""
+def verdict_of(result: Registration, evaluation: Evaluation) -> Verdict | None:
+    """The verdict on a registration just made, from the images as it prepared them; None where none is wanted."""
     if not result.config.gates.enabled:
         return None
     from semreg.quality import evidence_of, judge
 
-    return judge(evidence_of(result), config=result.config.gates, **known).to_dict()
-
-
-def verdict_on(
-    images: tuple[Any, Any],
-    field: Field,
-    *,
-    masks: tuple[Volume | None, Volume | None],
-    config: RegistrationConfig,
-    known: Mapping[str, Any],
-) -> dict[str, Any] | None:
-    """The verdict, ready for JSON; None where the settings do not want one. ``known``: arguments of ``judge``."""
-    if not config.gates.enabled:
-        return None
-    from semreg.quality import collect_evidence, judge
-
-    evidence = collect_evidence(*images, field, fixed_mask=masks[0], moving_mask=masks[1], config=config)
-    return judge(evidence, config=config.gates, **known).to_dict()
+    return judge(evidence_of(result), config=result.config.gates, evaluation=evaluation, record=result.record)
 
 
 def write_proof(case: Case, folder: OutputFolder, flags: ProofFlags) -> list[str]:

@@ -97,18 +97,19 @@ def apply_command(  # noqa: PLR0913 - one parameter a flag
         chain = read(transforms, inverse=inverse)
         from semreg import transforms as library
 
-        if library.is_point_file(source):
-            record = apply_to_points(chain, source, output, outside, ras=ras)
+        points = library.is_point_file(source)
+        brought: MovedPoints | ResampledImage
+        if points:
+            brought = apply_to_points(chain, source, output, outside, ras=ras)
         else:
             grid = grid_for_images(chain, reference)
             resampling = Resampling(interpolation, background, library.Outside(outside))
-            record = apply_to_image(chain, grid, (source, output), resampling)
-        points = library.is_point_file(source)
+            brought = apply_to_image(chain, grid, (source, output), resampling)
         sides = ("fixed", "moving") if points != inverse else ("moving", "fixed")
-        record |= {"transforms": [str(path) for path in transforms], "from": sides[0], "to": sides[1]}
         what = went(points=points, inverse=inverse, reference=reference)
-        rows = [("direction", what), *rows_of(record), ("file", str(output))]
-        show(record | {"files": [str(output)]}, rows, messages)
+        paths = {"transforms": [str(path) for path in transforms], "files": [str(output)]}
+        record = {**vars(brought), **paths, "from": sides[0], "to": sides[1]}
+        show(record, [("direction", what), *brought.rows(), ("file", str(output))], messages)
 
 
 @grouped
@@ -265,25 +266,67 @@ class Resampling:
     outside: Outside
 
 
-def apply_to_points(chain: Chain, source: Path, output: Path, outside: Beyond, *, ras: bool) -> dict[str, Any]:
-    """Move the points of a file; what the record says of it."""
+def beyond_row(share: float, what: str, outside: str) -> list[tuple[str, str]]:
+    """What lies outside of the boxes of the transform, if anything does."""
+    return [("outside of the box", f"{100 * share:.3g} % of the {what}: {outside}")] if share else []
+
+
+@dataclass(frozen=True)
+class MovedPoints:
+    """What the record says of points that were moved."""
+
+    points: int
+    largest_residual_mm: float | None
+    lost: int
+    """Points that nothing is mapped to."""
+    outside: str
+    outside_share: float
+
+    def rows(self) -> list[tuple[str, str]]:
+        """What was brought where, in rows."""
+        rows = [("points", str(self.points)), *beyond_row(self.outside_share, "points", self.outside)]
+        if self.largest_residual_mm:
+            rows.append(("residual", f"{self.largest_residual_mm:.2g} mm at most"))
+        if self.lost:
+            rows.append(("without an origin", f"{self.lost}: outside of what the transform reaches, a guess"))
+        return rows
+
+
+@dataclass(frozen=True)
+class ResampledImage:
+    """What the record says of an image that was resampled."""
+
+    size: tuple[int, ...]
+    pixel_type: str
+    interpolation: str
+    background: float
+    outside: str
+    outside_share: float
+    labels_lost: tuple[int, ...] | None
+    """None where it holds no labels."""
+
+    def rows(self) -> list[tuple[str, str]]:
+        """What was brought where, in rows."""
+        size = " × ".join(map(str, self.size))
+        image = ("image", f"{size}, {self.pixel_type}, {self.interpolation}")
+        return [image, *beyond_row(self.outside_share, "voxels", self.outside)]
+
+
+def apply_to_points(chain: Chain, source: Path, output: Path, outside: Beyond, *, ras: bool) -> MovedPoints:
+    """Move the points of a file."""
     import numpy as np
 
     from semreg.transforms import Outside, move_points
 
     moved = move_points(source, output, chain, ras=ras, outside=Outside(outside))
     count, lost = len(moved.residual), int(np.isnan(moved.residual).sum())
-    return {
-        "points": count,
-        "largest_residual_mm": float(np.nanmax(moved.residual)) if lost < count else None,
-        "lost": lost,
-        "outside": outside,
-        "outside_share": float((moved.beyond & ~np.isnan(moved.residual)).mean()),
-    }
+    largest = float(np.nanmax(moved.residual)) if lost < count else None
+    share = float((moved.beyond & ~np.isnan(moved.residual)).mean())
+    return MovedPoints(points=count, largest_residual_mm=largest, lost=lost, outside=outside, outside_share=share)
 
 
-def apply_to_image(chain: Chain, grid: Grid, paths: tuple[Path, Path], how: Resampling) -> dict[str, Any]:
-    """Resample an image; what the record says of it."""
+def apply_to_image(chain: Chain, grid: Grid, paths: tuple[Path, Path], how: Resampling) -> ResampledImage:
+    """Resample an image."""
     check_image_name(paths[1])
     from semreg.io import files
     from semreg.io.segments import names_of
@@ -294,21 +337,18 @@ def apply_to_image(chain: Chain, grid: Grid, paths: tuple[Path, Path], how: Resa
     image = resample(source, chain, grid, method, how.background, outside=how.outside)
     coverage = chain.coverage(grid)
     coverage.say(how.outside)
-    record = {
-        "size": list(image.GetSize()),
-        "pixel_type": image.GetPixelIDTypeAsString(),
-        "interpolation": how.interpolation,
-        "background": background_of(source, method) if how.background is None else how.background,
-        "outside": how.outside.value,
-        "outside_share": coverage.share,
-    }
+    lost = None
     segments = {key: source.GetMetaData(key) for key in source.GetMetaDataKeys()}
     if method.keeps_labels:
-        record["labels_lost"] = lost = lost_labels(source, image)
+        lost = tuple(lost_labels(source, image))
         say_lost(lost, names_of(segments))
         keep_segments(segments, image, paths[1])
     files.write_sitk_image(image, paths[1])
-    return record
+    return ResampledImage(
+        size=tuple(image.GetSize()), pixel_type=image.GetPixelIDTypeAsString(), interpolation=how.interpolation,
+        background=background_of(source, method) if how.background is None else how.background,
+        outside=how.outside.value, outside_share=coverage.share, labels_lost=lost,
+    )  # fmt: skip
 
 
 def say_lost(lost: Sequence[int], names: Mapping[int, str]) -> None:
@@ -329,21 +369,6 @@ def keep_segments(segments: Mapping[str, str], image: Any, output: Path) -> None
     from semreg.transforms import set_segments
 
     set_segments(segments, image)
-
-
-def rows_of(record: dict[str, Any]) -> list[tuple[str, str]]:
-    """What was brought where, in rows."""
-    share = f"{100 * record['outside_share']:.3g} % of the {'points' if 'points' in record else 'voxels'}"
-    beyond = [("outside of the box", f"{share}: {record['outside']}")] if record["outside_share"] else []
-    if "points" not in record:
-        size = " × ".join(map(str, record["size"]))
-        return [("image", f"{size}, {record['pixel_type']}, {record['interpolation']}"), *beyond]
-    rows = [("points", str(record["points"])), *beyond]
-    if record["largest_residual_mm"]:
-        rows.append(("residual", f"{record['largest_residual_mm']:.2g} mm at most"))
-    if record["lost"]:
-        rows.append(("without an origin", f"{record['lost']}: outside of what the transform reaches, a guess"))
-    return rows
 
 
 def went(*, points: bool, inverse: bool, reference: Path | None) -> str:
@@ -402,7 +427,7 @@ def check_folder_of(output: Path) -> None:
         raise OutputError(f"expected the name of a file in a folder that exists, got {output}: make the folder first")
 
 
-def show(record: dict[str, Any], rows: Iterable[tuple[str, str]], messages: Messages) -> None:
+def show(record: object, rows: Iterable[tuple[str, str]], messages: Messages) -> None:
     """The end of a run: the record, or a few rows."""
     if messages.as_json:
         print_json(record)

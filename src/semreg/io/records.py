@@ -51,6 +51,14 @@ def record_of(kind: type[T], found: Mapping[str, Any], place: Path) -> T:
         ) from error
 
 
+def understood(kind: type[T], path: Path) -> T | None:
+    """The record in the file at ``path``, None where there is none or where it cannot be understood."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
 def versions() -> dict[str, str]:
     """Versions of semreg, Python and the packages that compute, read from their metadata."""
     found = {"semreg": semreg.__version__, "python": platform.python_version()}
