@@ -26,11 +26,11 @@ from semreg.report import write_report
 from semreg.report.colours import blend, checkerboard, viridis
 from semreg.report.drawings import box_panels, curves, outline
 from semreg.report.encode import Sheets, sheets, sheets_within
-from semreg.report.page import Judged, render
+from semreg.report.page import counted, gates_of, render
 from semreg.report.pictures import jacobian_colours
 from semreg.report.planes import planes_of
 from semreg.report.stacks import bounded, make_stacks, window
-from semreg.report.tables import changed_settings, key_figures, label_rows, landmark_rows, number
+from semreg.report.tables import changed_settings, key_figures, number
 from semreg.report.viewer import viewer_data
 from semreg.settings import override
 
@@ -346,13 +346,16 @@ def test_page_of_little():
 
 def test_worst_gate_is_first():
     """The reasons of a verdict start with the worst; what was not measured counts for nothing."""
-    verdict = Judged.of(Verdict.of((gate_of("PASS"), gate_of("FAIL"), gate_of(None, value=None))))
-    assert verdict.level == "FAIL"
-    assert [gate.level for gate in verdict.gates] == ["FAIL", "PASS", "NONE"]
-    assert [gate.level for gate in verdict.reasons] == ["FAIL"]
-    assert verdict.counted == "1 of 2 checks passed; 1 had nothing to measure."
-    assert Judged.of(Verdict.of((gate_of("PASS"),))).counted == "1 of 1 checks passed."
-    assert Judged.of(None).level == "NONE"
+    verdict = Verdict.of((gate_of("PASS", title="Good"), gate_of("FAIL", title="Bad"), gate_of(None, value=None)))
+    gates = gates_of(verdict)
+    assert [gate.level for gate in gates] == ["FAIL", "PASS", None]
+    assert counted(gates) == "1 of 2 checks passed; 1 had nothing to measure."
+    assert counted(gates[1:2]) == "1 of 1 checks passed."
+    first, table = render(make_case(verdict=verdict)).split('id="viewer"')
+    assert "<title>FAIL" in first
+    assert "<strong>Bad</strong>" in first
+    assert "<strong>Good</strong>" not in first
+    assert table.count("NOT JUDGED</span>") == 1
 
 
 def test_reasons_stay_few():
@@ -367,22 +370,22 @@ def test_reasons_stay_few():
     assert table.count('<td class="number">0 %</td>') == 8
 
 
-def test_worst_landmark_is_first():
+def test_worst_landmark_is_first(page):
     """Landmarks are sorted by their error after; bars are shares of the largest error; what got worse is marked."""
-    rows = landmark_rows(make_case().evaluation)
-    assert [row.name for row in rows[:2]] == ["P13", "P12"]
-    assert (rows[-1].name, rows[-1].after) == ("found", "0")
-    assert rows[0].bar_before == 100.0
-    assert rows[0].bar_after == pytest.approx(100 * 1.3 / 7.0, abs=0.1)
-    assert [row.name for row in rows if row.worse] == ["worse"]
+    rows = re.findall(r'<tr><th scope="row">(\w+)</th><td class="wide-only">(.*?)</tr>', page, re.DOTALL)
+    assert [name for name, _ in rows] == [*(f"P{k}" for k in range(13, 0, -1)), "worse", "found"]
+    bars = [float(width) for width in re.findall(r'width="([\d.]+)"', rows[0][1])]
+    assert bars == [100.0, pytest.approx(100 * 1.3 / 7.0, abs=0.1)]
+    assert [name for name, row in rows if "larger than before" in row] == ["worse"]
+    assert rows[0][1].startswith("1.0, 2.0, 3.0</td>")
 
 
-def test_lowest_dice_is_first():
+def test_lowest_dice_is_first(page):
     """Labels are sorted by Dice after, the mean closes the table, unknown measures are dashes."""
-    rows = label_rows(make_case().evaluation)
-    assert [row.name for row in rows] == ["spleen", "liver", "Mean"]
-    assert rows[0].pairs[0] == ("0.44", "0.52")
-    assert rows[0].pairs[1] == ("–", "–")
+    rows = page.split('id="labels"')[1].split("<tr")[2:5]
+    assert [re.search(r'scope="row">(\w+)<', row)[1] for row in rows] == ["spleen", "liver", "Mean"]
+    cells = re.findall(r'class="number">(.*?)</td>', rows[0])
+    assert cells[:2] == ["0.44 → <strong>0.52</strong>", "– → <strong>–</strong>"]
 
 
 def test_key_figures_have_before_and_after():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import semreg
@@ -18,6 +19,8 @@ from semreg.report.stacks import make_stacks
 from semreg.report.templating import environment
 from semreg.report.viewer import viewer_data
 
+LEAST = 1e-4
+"""Values nearer to nothing are shown as nothing."""
 HEADLINES = {
     "PASS": "No check found a reason to doubt this registration.",
     "LOOK": "Something needs a look before this result is used.",
@@ -42,10 +45,16 @@ def render(case: Case) -> str:
     sizes = [size_of(stacks, plane) for plane in planes]
     page = environment().get_template("report.html.j2")
     labels = None if case.evaluation is None else case.evaluation.labels
+    points = tables.landmark_rows(case.evaluation)
+    level, gates = "NONE" if case.verdict is None else case.verdict.level, gates_of(case.verdict)
     return page.render(
         case=case,
         version=semreg.__version__,
-        verdict=Judged.of(case.verdict),
+        level=level,
+        headline=HEADLINES[level],
+        gates=gates,
+        reasons=[gate for gate in gates if gate.level in ("LOOK", "FAIL")],
+        counted=counted(gates),
         keys=tables.key_figures(case),
         panels=drawings.box_panels(case),
         boxes={"fixed": drawings.grid_sentence(case.fixed.grid), "moving": drawings.grid_sentence(case.moving.grid)},
@@ -58,7 +67,8 @@ def render(case: Case) -> str:
         has_labels=bool(stacks.labels),
         curves=drawings.curves(case.record),
         curve_size=(drawings.CURVE_WIDTH, drawings.CURVE_HEIGHT),
-        landmarks=tables.landmark_rows(case.evaluation),
+        landmarks=points,
+        largest=max((max(point.before, point.after) for point in points), default=0.0) or 1.0,
         landmark_summary=None if case.evaluation is None else case.evaluation.landmarks,
         labels=tables.label_rows(case.evaluation),
         label_tolerance=None if labels is None else labels.tolerance_mm,
@@ -83,48 +93,16 @@ def _origin(evaluation: Evaluation | None) -> str:
     return stable_json(known) if known else ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class GateRow:
-    """A gate as the page shows it."""
-
-    title: str
-    level: str
-    value: str
-    unit: str
-    look: str
-    fail: str
-    beyond: str
-    sentence: str
-
-    @classmethod
-    def of(cls, gate: Gate) -> GateRow:
-        """The numbers as text; what a person need not tell from nothing is shown as nothing."""
-        value = 0.0 if gate.value is not None and abs(gate.value) < 1e-4 else gate.value
-        return cls(
-            title=gate.title, level=gate.level or "NONE", value=tables.number(value), unit=gate.unit,
-            look=tables.number(gate.look), fail=tables.number(gate.fail),
-            beyond="above" if gate.better == "lower" else "below", sentence=gate.sentence,
-        )  # fmt: skip
+def gates_of(verdict: Verdict | None) -> list[Gate]:
+    """Its gates, the worst first, those that were not measured last; what need not be told from nothing as nothing."""
+    gates = () if verdict is None else verdict.gates
+    ranked = sorted(gates, key=lambda gate: ("FAIL", "LOOK", "PASS", None).index(gate.level))
+    return [replace(gate, value=0.0) if gate.value and abs(gate.value) < LEAST else gate for gate in ranked]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Judged:
-    """The verdict as the page shows it: the worst gates first; NONE where nothing was judged."""
-
-    level: str
-    headline: str
-    gates: tuple[GateRow, ...]
-    reasons: tuple[GateRow, ...]
-    counted: str
-
-    @classmethod
-    def of(cls, verdict: Verdict | None) -> Judged:
-        """What is shown of a verdict."""
-        level = "NONE" if verdict is None else verdict.level
-        shown = () if verdict is None else tuple(map(GateRow.of, verdict.gates))
-        levels = [gate.level for gate in shown]
-        counted = f"{levels.count('PASS')} of {len(levels) - levels.count('NONE')} checks passed"
-        counted += f"; {levels.count('NONE')} had nothing to measure." if "NONE" in levels else "."
-        ranked = tuple(sorted(shown, key=lambda gate: ("FAIL", "LOOK", "PASS", "NONE").index(gate.level)))
-        reasons = tuple(gate for gate in ranked if gate.level in ("FAIL", "LOOK"))
-        return cls(level=level, headline=HEADLINES[level], gates=ranked, reasons=reasons, counted=counted)
+def counted(gates: Sequence[Gate]) -> str:
+    """How many passed, in a sentence."""
+    levels = [gate.level for gate in gates]
+    unknown = levels.count(None)
+    rest = f"; {unknown} had nothing to measure." if unknown else "."
+    return f"{levels.count('PASS')} of {len(levels) - unknown} checks passed{rest}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from semreg.quality import Evaluation
-from semreg.quality.landmarks import LandmarkErrors
+from semreg.quality.landmarks import Landmark, LandmarkErrors
 from semreg.quality.overlap import MeanOverlap
 from semreg.registration.result import AlignRecord, Record
 from semreg.report.case import Case
@@ -89,71 +89,25 @@ def _points_note(found: LandmarkErrors) -> str:
     return f"{found.count} points, 95 % below {p95} mm, worst {worst} mm (before {before}), {found.worse} got worse"
 
 
-@dataclass(frozen=True, kw_only=True)
-class PointRow:
-    """A landmark, with the length of its bars in percent of the largest error."""
-
-    name: str
-    where: str
-    before: str
-    after: str
-    bar_before: float
-    bar_after: float
-    worse: bool
-
-
-def landmark_rows(evaluation: Evaluation | None) -> list[PointRow]:
+def landmark_rows(evaluation: Evaluation | None) -> list[Landmark]:
     """The points of the evaluation, the worst first."""
     points = () if evaluation is None or evaluation.landmarks is None else evaluation.landmarks.points
-    largest = max((max(point.before, point.after) for point in points), default=0.0) or 1.0
-    return [
-        PointRow(
-            name=point.name,
-            where=", ".join(f"{c:.1f}" for c in point.fixed),
-            before=number(point.before),
-            after=number(point.after),
-            bar_before=round(100 * point.before / largest, 1),
-            bar_after=round(100 * point.after / largest, 1),
-            worse=point.after > point.before,
-        )
-        for point in sorted(points, key=lambda point: point.after, reverse=True)
-    ]
+    return sorted(points, key=lambda point: point.after, reverse=True)
 
 
-MEASURES = (
-    ("Dice", "higher is better"), ("Surface Dice", "higher is better"), ("HD95 in mm", "lower is better"),
-    ("Mean surface distance in mm", "lower is better"),
-)  # fmt: skip
+MEASURES = {
+    "dice": ("Dice", "higher is better"), "surface_dice": ("Surface Dice", "higher is better"),
+    "hd95_mm": ("HD95 in mm", "lower is better"), "assd_mm": ("Mean surface distance in mm", "lower is better"),
+}  # fmt: skip
 
 
-@dataclass(frozen=True)
-class LabelRow:
-    """A label, each of ``MEASURES`` as a pair of texts; the Dice also in percent, before and after."""
-
-    name: str
-    pairs: list[tuple[str, str]]
-    dice: tuple[float, float]
-
-    @classmethod
-    def of(cls, name: str, found: MeanOverlap) -> LabelRow:
-        """The row of one label, or of the mean of all."""
-        pairs = [
-            (number(first), number(last))
-            for first, last in (
-                (found.before.dice, found.after.dice), (found.before.surface_dice, found.after.surface_dice),
-                (found.before.hd95_mm, found.after.hd95_mm), (found.before.assd_mm, found.after.assd_mm),
-            )
-        ]  # fmt: skip
-        return cls(name, pairs, (round(100 * (found.before.dice or 0), 1), round(100 * (found.after.dice or 0), 1)))
-
-
-def label_rows(evaluation: Evaluation | None) -> list[LabelRow]:
-    """The labels of the evaluation, the lowest Dice first; the mean at the end."""
+def label_rows(evaluation: Evaluation | None) -> list[tuple[str, MeanOverlap]]:
+    """The labels of the evaluation by name, the lowest Dice first; the mean at the end."""
     labels = None if evaluation is None else evaluation.labels
     if labels is None or not labels.each:
         return []
     each = sorted(labels.each, key=lambda label: 2.0 if label.after.dice is None else label.after.dice)
-    return [*(LabelRow.of(label.name, label) for label in each), LabelRow.of("Mean", labels.mean)]
+    return [*((label.name, label) for label in each), ("Mean", labels.mean)]
 
 
 def changed_settings(record: AlignRecord | None) -> list[tuple[str, str, str]]:
