@@ -21,7 +21,7 @@ from semreg.cli.doctor import doctor_command
 from semreg.cli.evaluate import evaluate_command
 from semreg.cli.infer import features_command, infer_command
 from semreg.cli.models import app as models_app
-from semreg.cli.panels import SectionedCommand
+from semreg.cli.panels import SectionedCommand, flag
 from semreg.cli.presets import app as presets_app
 from semreg.cli.register import register_command
 from semreg.cli.report import report_command
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 @app.callback(invoke_without_command=True)
 def root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+    version: Annotated[bool, flag("Print the version and exit.", None, "--version", is_eager=True)] = False,
 ) -> None:
     """Register medical images in feature space."""
     if version:

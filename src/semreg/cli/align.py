@@ -9,7 +9,7 @@ import typer
 
 from semreg.cli.common import Device, ImageFiles, Threads, VerboseMessages, check_dtype, command_of, print_json
 from semreg.cli.grouping import grouped
-from semreg.cli.panels import ALIGNMENT
+from semreg.cli.panels import ALIGNMENT, flag
 from semreg.cli.register import check_together, read_beside, read_images
 from semreg.cli.register_files import check_outputs, describe_inputs, remove_stale, write_texts, written_before
 from semreg.cli.register_flags import (
@@ -38,11 +38,10 @@ class AlignFlags:
     pair: PairFlags
     transform: Annotated[
         Alignment | None,
-        typer.Option(
-            "--transform",
-            help="What is looked for: auto by default, none, translation, rigid, similarity, affine.",
-            metavar="KIND",
-            rich_help_panel=ALIGNMENT,
+        flag(
+            "What is looked for: auto by default, none, translation, rigid, similarity, affine.",
+            "KIND",
+            panel=ALIGNMENT,
         ),
     ] = None
     modality: Modality = None

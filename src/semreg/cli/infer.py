@@ -31,6 +31,7 @@ from semreg.cli.common import (
     print_json,
 )
 from semreg.cli.grouping import grouped
+from semreg.cli.panels import argument, flag
 from semreg.errors import ConfigError, OutputError
 from semreg.io.result_folder import RECORD
 from semreg.runtime.terminal import Progress, show_rows
@@ -53,7 +54,7 @@ SUFFIXES = tuple(f".{each.value}" for each in ImageFormat)
 class Job:
     """What ``semreg infer`` and ``semreg features`` are asked for."""
 
-    image: Annotated[Path, typer.Argument(help="Image: a file, or the folder of a DICOM series.", metavar="IMAGE")]
+    image: Annotated[Path, argument("Image: a file, or the folder of a DICOM series.", "IMAGE")]
     output: Path
     model: Model
     layers: Layers = None
@@ -78,28 +79,18 @@ class Job:
 class InferJob(Job):
     """What ``semreg infer`` is asked for."""
 
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="File to write: .nii.gz, .nii, .nrrd or .mha.", metavar="FILE")
-    ]
-    layers: Annotated[
-        str | None, typer.Option(help="The output to write, -1 or by default: the last.", metavar="N")
-    ] = None
-    argmax: Annotated[bool, typer.Option("--argmax", help="Write labels: the index of the largest channel.")] = False
-    dtype: Annotated[
-        str | None, typer.Option(help="Voxel type; float32, or the smallest one for labels.", metavar="TYPE")
-    ] = None
+    output: Annotated[Path, flag("File to write: .nii.gz, .nii, .nrrd or .mha.", "FILE", "--output", "-o")]
+    layers: Annotated[str | None, flag("The output to write, -1 or by default: the last.", "N")] = None
+    argmax: Annotated[bool, flag("Write labels: the index of the largest channel.", None, "--argmax")] = False
+    dtype: Annotated[str | None, flag("Voxel type; float32, or the smallest one for labels.", "TYPE")] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeaturesJob(Job):
     """What ``semreg features`` is asked for."""
 
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for the layers and the record.", metavar="FOLDER")
-    ]
-    mask: Annotated[Path | None, typer.Option(help="Mask of the image; what is 0 counts nowhere.", metavar="FILE")] = (
-        None
-    )
+    output: Annotated[Path, flag("Folder for the layers and the record.", "FOLDER", "--output", "-o")]
+    mask: Annotated[Path | None, flag("Mask of the image; what is 0 counts nowhere.", "FILE")] = None
     image_format: Ending = ImageFormat.NIFTI
 
 

@@ -22,7 +22,7 @@ from semreg.cli.common import (
     sentences,
 )
 from semreg.cli.grouping import grouped
-from semreg.cli.panels import SectionedCommand
+from semreg.cli.panels import SectionedCommand, argument, flag
 from semreg.runtime.terminal import Download, show_log, show_rows, show_table
 
 if TYPE_CHECKING:
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="List, describe, fetch and inspect pretrained networks.", no_args_is_help=True)
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+AsJson = Annotated[bool, flag("Print JSON and nothing else.", None, "--json")]
 
 
 @app.command("list", cls=SectionedCommand)
 @grouped
 def list_command(
-    everything: Annotated[bool, typer.Option("--all", help="Also files of earlier layouts of the zoo.")] = False,
+    everything: Annotated[bool, flag("Also files of earlier layouts of the zoo.", None, "--all")] = False,
     models: Folders = (),
     as_json: AsJson = False,
     debug: Debug = False,
@@ -63,7 +63,7 @@ def list_command(
 @app.command("show", cls=SectionedCommand)
 @grouped
 def show_command(
-    name: Annotated[str, typer.Argument(help="Name from semreg models list, or a file.", metavar="NAME|FILE")],
+    name: Annotated[str, argument("Name from semreg models list, or a file.", "NAME|FILE")],
     models: Folders = (),
     as_json: AsJson = False,
     debug: Debug = False,
@@ -96,16 +96,10 @@ def show_command(
 @grouped
 def fetch_command(
     *,
-    name: Annotated[str, typer.Argument(help="Name from semreg models list.", metavar="NAME")],
-    folder: Annotated[
-        Path | None, typer.Option(help="Where to; the default is ~/.cache/semreg/models.", metavar="FOLDER")
-    ] = None,
-    mirror: Annotated[
-        str | None, typer.Option(help="Address to ask in place of https://huggingface.co.", metavar="URL")
-    ] = None,
-    revision: Annotated[
-        str | None, typer.Option(help="Commit, branch or tag; else the catalogue's.", metavar="NAME")
-    ] = None,
+    name: Annotated[str, argument("Name from semreg models list.", "NAME")],
+    folder: Annotated[Path | None, flag("Where to; the default is ~/.cache/semreg/models.", "FOLDER")] = None,
+    mirror: Annotated[str | None, flag("Address to ask in place of https://huggingface.co.", "URL")] = None,
+    revision: Annotated[str | None, flag("Commit, branch or tag; else the catalogue's.", "NAME")] = None,
     messages: JsonMessages,
 ) -> None:
     """Fetch the file of a model, once, and print where it is, its SHA-256 and the revision it is from."""
@@ -135,9 +129,7 @@ def fetch_command(
 @app.command("inspect", cls=SectionedCommand)
 @grouped
 def inspect_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
-    model: Annotated[
-        str, typer.Argument(help="File of a network, or a name from semreg models list.", metavar="FILE|NAME")
-    ],
+    model: Annotated[str, argument("File of a network, or a name from semreg models list.", "FILE|NAME")],
     layers: Layers = None,
     device: Device = "auto",
     spec: Spec = (),

@@ -9,6 +9,7 @@ import typer
 
 from semreg.cli.common import Messages, check_not_read
 from semreg.cli.grouping import grouped
+from semreg.cli.panels import argument, flag
 from semreg.errors import OutputError
 from semreg.io.result_folder import PAGE
 
@@ -21,27 +22,19 @@ ENDINGS = (".html", ".htm")
 @grouped
 def report_command(  # noqa: PLR0913 - one parameter a flag
     *,
-    folder: Annotated[Path, typer.Argument(help="Output folder of semreg register.", metavar="FOLDER")],
+    folder: Annotated[Path, argument("Output folder of semreg register.", "FOLDER")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Page, .html; FOLDER/report.html by default.", metavar="FILE")
+        Path | None, flag("Page, .html; FOLDER/report.html by default.", "FILE", "--output", "-o")
     ] = None,
-    title: Annotated[str | None, typer.Option(help="Headline of the page.", metavar="TEXT")] = None,
-    fixed: Annotated[
-        Path | None, typer.Option(help="Fixed image, where it is no longer at its old place.", metavar="FILE")
-    ] = None,
-    moving: Annotated[Path | None, typer.Option(help="Moving image, the same.", metavar="FILE")] = None,
-    fixed_labels: Annotated[
-        Path | None, typer.Option(help="Labels of the fixed image, drawn as outlines.", metavar="FILE")
-    ] = None,
-    moving_labels: Annotated[
-        Path | None, typer.Option(help="Labels of the moving image, drawn as outlines.", metavar="FILE")
-    ] = None,
+    title: Annotated[str | None, flag("Headline of the page.", "TEXT")] = None,
+    fixed: Annotated[Path | None, flag("Fixed image, where it is no longer at its old place.", "FILE")] = None,
+    moving: Annotated[Path | None, flag("Moving image, the same.", "FILE")] = None,
+    fixed_labels: Annotated[Path | None, flag("Labels of the fixed image, drawn as outlines.", "FILE")] = None,
+    moving_labels: Annotated[Path | None, flag("Labels of the moving image, drawn as outlines.", "FILE")] = None,
     figures: Annotated[
-        bool, typer.Option("--figures", help="Write PNG files for papers to figures, beside the page.")
+        bool, flag("Write PNG files for papers to figures, beside the page.", None, "--figures")
     ] = False,
-    dpi: Annotated[
-        int, typer.Option(min=50, max=1200, help="Dots per inch of the figures: 300 for print.", metavar="N")
-    ] = 150,
+    dpi: Annotated[int, flag("Dots per inch of the figures: 300 for print.", "N", min=50, max=1200)] = 150,
     messages: Messages,
 ) -> None:
     """Write the page of a registration anew, with the evaluation if there is one; see docs/report.md."""

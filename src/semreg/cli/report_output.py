@@ -8,9 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from semreg.cli.panels import PROOF
+from semreg.cli.panels import PROOF, flag
 from semreg.io.result_folder import FIGURES, PAGE
 
 if TYPE_CHECKING:
@@ -24,19 +22,15 @@ if TYPE_CHECKING:
 class ProofFlags:
     """What is written to be looked at."""
 
-    report: Annotated[
-        bool, typer.Option("--report/--no-report", help="Write a page that shows the result.", rich_help_panel=PROOF)
-    ] = True
+    report: Annotated[bool, flag("Write a page that shows the result.", None, "--report/--no-report", panel=PROOF)] = (
+        True
+    )
     figures: Annotated[
-        bool,
-        typer.Option("--figures", help="Write its main pictures as PNG files for papers too.", rich_help_panel=PROOF),
+        bool, flag("Write its main pictures as PNG files for papers too.", None, "--figures", panel=PROOF)
     ] = False
-    dpi: Annotated[
-        int,
-        typer.Option(
-            min=50, max=1200, help="Dots per inch of these pictures: 300 for print.", metavar="N", rich_help_panel=PROOF
-        ),
-    ] = 150
+    dpi: Annotated[int, flag("Dots per inch of these pictures: 300 for print.", "N", panel=PROOF, min=50, max=1200)] = (
+        150
+    )
 
     @property
     def wanted(self) -> bool:

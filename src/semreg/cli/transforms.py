@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
-
 from semreg.cli.common import JsonMessages, Messages, check_not_read, print_json
 from semreg.cli.grouping import grouped
 from semreg.cli.outside import Beyond, OutsideBox
+from semreg.cli.panels import argument, flag
 from semreg.errors import ConfigError, OutputError
 from semreg.runtime.terminal import show_rows
 from semreg.transforms.formats import FORMATS
@@ -28,24 +27,20 @@ IMAGE_NAMES = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".tif", ".jpg")
 
 Transforms = Annotated[
     list[Path],
-    typer.Argument(
-        metavar="TRANSFORM...",
-        help="Files, fixed to moving; the first is applied to fixed points first. FILE#2: the second of several in it.",
+    argument(
+        "Files, fixed to moving; the first is applied to fixed points first. FILE#2: the second of several in it.",
+        "TRANSFORM...",
     ),
 ]
 Transform = Annotated[
     Path,
-    typer.Argument(
-        help="File of ITK, ANTs, 3D Slicer or elastix, or a displacement field; FILE#2: the second of several in it.",
-        metavar="TRANSFORM",
+    argument(
+        "File of ITK, ANTs, 3D Slicer or elastix, or a displacement field; FILE#2: the second of several in it.",
+        "TRANSFORM",
     ),
 ]
-Reference = Annotated[
-    Path | None, typer.Option("--reference", "-r", help="Image whose grid the result gets.", metavar="FILE")
-]
-OutputFile = Annotated[
-    Path, typer.Option("--output", "-o", help="File to write; its name says the format.", metavar="FILE")
-]
+Reference = Annotated[Path | None, flag("Image whose grid the result gets.", "FILE", "--reference", "-r")]
+OutputFile = Annotated[Path, flag("File to write; its name says the format.", "FILE", "--output", "-o")]
 
 
 Reading = Literal["linear", "bspline", "nearest", "label"]
@@ -54,10 +49,10 @@ Reading = Literal["linear", "bspline", "nearest", "label"]
 
 AsFormat = Annotated[
     str | None,
-    typer.Option(
+    flag(
+        "Instead of what the name says; ants: OUT1Warp.nii.gz and OUT0GenericAffine.mat.",
+        f"[{'|'.join(FORMATS)}]",
         "--format",
-        help="Instead of what the name says; ants: OUT1Warp.nii.gz and OUT0GenericAffine.mat.",
-        metavar=f"[{'|'.join(FORMATS)}]",
     ),
 ]
 
@@ -66,20 +61,16 @@ AsFormat = Annotated[
 def apply_command(  # noqa: PLR0913 - one parameter a flag
     *,
     transforms: Transforms,
-    source: Annotated[
-        Path,
-        typer.Option("--input", "-i", help=f"Image, labels, or points: {', '.join(POINTS)}.", metavar="FILE"),
-    ],
+    source: Annotated[Path, flag(f"Image, labels, or points: {', '.join(POINTS)}.", "FILE", "--input", "-i")],
     output: OutputFile,
     reference: Reference = None,
-    inverse: Annotated[bool, typer.Option("--inverse", help="Go the other way: see above.")] = False,
-    interpolation: Annotated[Reading, typer.Option(help="Of images; label keeps labels, smoothly.")] = "linear",
+    inverse: Annotated[bool, flag("Go the other way: see above.", None, "--inverse")] = False,
+    interpolation: Annotated[Reading, flag("Of images; label keeps labels, smoothly.")] = "linear",
     background: Annotated[
-        float | None,
-        typer.Option(help="Where the image shows nothing; -1024 for CT, else the smallest value.", metavar="VALUE"),
+        float | None, flag("Where the image shows nothing; -1024 for CT, else the smallest value.", "VALUE")
     ] = None,
     outside: OutsideBox = "identity",
-    ras: Annotated[bool, typer.Option("--ras", help="Points of a CSV or VTK file are RAS; LPS by default.")] = False,
+    ras: Annotated[bool, flag("Points of a CSV or VTK file are RAS; LPS by default.", None, "--ras")] = False,
     messages: JsonMessages,
 ) -> None:
     """Bring an image or points through one or several transforms.
@@ -116,7 +107,7 @@ def apply_command(  # noqa: PLR0913 - one parameter a flag
 def convert_command(
     *,
     transform: Transform,
-    output: Annotated[Path, typer.Argument(help="File to write; its name says the format.", metavar="OUTPUT")],
+    output: Annotated[Path, argument("File to write; its name says the format.", "OUTPUT")],
     reference: Reference = None,
     as_format: AsFormat = None,
     outside: OutsideBox = "identity",
@@ -193,7 +184,7 @@ def jacobian_command(
     output: OutputFile,
     reference: Reference = None,
     outside: OutsideBox = "identity",
-    log: Annotated[bool, typer.Option("--log", help="Write the natural logarithm: 0 keeps the volume.")] = False,
+    log: Annotated[bool, flag("Write the natural logarithm: 0 keeps the volume.", None, "--log")] = False,
     messages: JsonMessages,
 ) -> None:
     """Write the Jacobian determinant of a transform as an image: 1 keeps the volume, 0 and less is folded.
