@@ -12,13 +12,7 @@ from semreg.core.geometry import Grid
 from semreg.errors import ConfigError
 from semreg.io.bridge import LabelMap
 from semreg.quality.config import EvaluationConfig
-from semreg.quality.deformation import (
-    Region,
-    consistency,
-    displacement_statistics,
-    jacobian_statistics,
-    share_inside,
-)
+from semreg.quality.deformation import Region, consistency, displacement_statistics, jacobian_statistics, share_inside
 from semreg.quality.image_similarity import similarity_table
 from semreg.quality.landmarks import LandmarkErrors, checked_points, outside, table_of_landmarks
 from semreg.quality.overlap import notes_on_labels, table_of_labels
