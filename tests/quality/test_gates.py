@@ -14,6 +14,7 @@ import torch
 from conftest import centre, grid_at, make_grid, noise, oblique_grid, points_of, rotation, smooth_field
 from run_records import make_run
 from semreg.config import GateConfig, RegistrationConfig
+from semreg.core.consistency import Errors
 from semreg.core.fields import Field, Layer, Volume, warp
 from semreg.core.geometry import AxisOrder, Grid
 from semreg.core.sampling import smooth
@@ -26,7 +27,7 @@ from semreg.quality.evidence import match_of
 from semreg.quality.overlap import LabelOverlaps, MeanOverlap, Overlap
 from semreg.quality.probes import seen, try_shifts
 from semreg.quality.residual import search_again
-from semreg.registration.result import AlignmentReport, DistanceSummary, InverseReport
+from semreg.registration.result import AlignmentReport, InverseReport
 from semreg.registration.uncertainty import UncertaintySummary
 from semreg.settings import from_toml, override, to_toml
 
@@ -257,7 +258,7 @@ def test_uncertainty_and_consistency_count_where_they_are_known():
     way = RoundTrip(mean_mm=30.0, p999_mm=40.0, maximum_mm=50.0, count=9)
     known = Evaluation(consistency=Consistency(fixed=way, moving=way))
     assert gate(judge(FINE, evaluation=known), "consistency").level == "FAIL"
-    near = DistanceSummary(mean_mm=0.1, p999_mm=0.2, max_mm=0.3, points=9)
+    near = Errors(mean_mm=0.1, p999_mm=0.2, max_mm=0.3, points=9)
     inverse = InverseReport(residual=near, outside_share=0.0, unsolved=0, consistency={"fixed": near, "moving": near})
     record = make_run(inverse=inverse)
     assert gate(judge(FINE, record=record), "consistency").level == "PASS"

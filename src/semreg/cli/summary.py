@@ -51,7 +51,7 @@ def registration_rows(run: RegisterRun, files: list[Path]) -> list[tuple[str, st
         *verdict_rows(run.verdict),
         *alignment_rows(run.alignment),
         *landmark_rows(run.landmarks),
-        ("distance of features", f"{apart.before:.4g} before, {apart.after:.4g} after"),
+        ("distance of features", f"{_number(apart.before)} before, {_number(apart.after)} after"),
         ("smallest Jacobian", f"{jacobian.minimum:.4g}"),
         ("folded voxels", f"{100 * jacobian.folded_share:.4g} %"),
         *([] if run.inverse is None else [("there and back", _there_and_back(run.inverse))]),
@@ -74,8 +74,8 @@ def alignment_rows(found: AlignmentReport | None) -> list[tuple[str, str]]:
     applied = "none, the start stands" if found.transform == "none" else found.transform
     if found.match is None:
         return [("alignment", applied)]
-    share = "unknown" if found.overlap is None else f"{100 * found.overlap:.4g}"
-    words = f"{applied}; match {found.match:.4g}, {share} % of the content in both"
+    share = _number(None if found.overlap is None else 100 * found.overlap)
+    words = f"{applied}; match {_number(found.match)}, {share} % of the content in both"
     why = [("why", sentence) for sentence in found.decisions[-1:]]
     return [("alignment", words), *why, *[("doubtful", doubt) for doubt in found.doubts]]
 
@@ -91,6 +91,10 @@ def landmark_rows(found: LandmarkSummary | None) -> list[tuple[str, str]]:
         f"largest {before.maximum_mm:.2f} → {after.maximum_mm:.2f} mm"
     )
     return [("landmark error", f"{errors}; {found.worse} of {found.count} got worse")]
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4g}"
 
 
 def _estimated(median_mm: float) -> str:

@@ -64,8 +64,7 @@ class RoundTrip:
     @classmethod
     def of(cls, errors: Errors) -> RoundTrip:
         """Of the errors over the points of one image."""
-        known = (errors.mean_mm, errors.p999_mm, errors.max_mm) if errors.points else (None, None, None)
-        return cls(mean_mm=known[0], p999_mm=known[1], maximum_mm=known[2], count=errors.points)
+        return cls(mean_mm=errors.mean_mm, p999_mm=errors.p999_mm, maximum_mm=errors.max_mm, count=errors.points)
 
 
 @dataclass(frozen=True, kw_only=True)

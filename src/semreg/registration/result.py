@@ -44,11 +44,11 @@ class PlanReport:
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureDistance:
-    """The distance of the features, lower is better; of several layers the weighted sum."""
+    """The distance of the features, lower is better; of several layers the weighted sum; None: nothing to compare."""
 
     distance: str
-    before: float
-    after: float
+    before: float | None
+    after: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ class AlignedLevel:
 
     spacing_mm: float
     steps: int
-    match: float
+    match: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,30 +111,9 @@ class AlignmentReport:
             doubts=tuple(found.doubts),
             doubtful=bool(found.doubts),
             levels=tuple(
-                AlignedLevel(spacing_mm=level["spacing_mm"], steps=int(level["steps"]), match=level["match"])
+                AlignedLevel(spacing_mm=level["spacing_mm"], steps=int(level["steps"]), match=finite(level["match"]))
                 for level in found.levels
             ),
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class DistanceSummary:
-    """Distances in mm over ``points`` points; None where there are none."""
-
-    mean_mm: float | None
-    p999_mm: float | None
-    """99.9th percentile."""
-    max_mm: float | None
-    points: int
-
-    @classmethod
-    def of(cls, errors: Errors) -> DistanceSummary:
-        """What the record keeps of ``errors``."""
-        return cls(
-            mean_mm=finite(errors.mean_mm),
-            p999_mm=finite(errors.p999_mm),
-            max_mm=finite(errors.max_mm),
-            points=errors.points,
         )
 
 
@@ -142,21 +121,21 @@ class DistanceSummary:
 class InverseReport:
     """How well the inverse undoes the displacement; mm, None where nothing could be measured."""
 
-    residual: DistanceSummary
+    residual: Errors
     outside_share: float
     """Share of its samples that no point within the box of the field is mapped to."""
     unsolved: int
-    consistency: dict[str, DistanceSummary]
+    consistency: dict[str, Errors]
     """There and back from the samples of the ``fixed``, and of the ``moving`` image."""
 
     @classmethod
     def of(cls, total: Field, inverse: Inverse) -> InverseReport:
         """The report on ``inverse`` as the way back of ``total``."""
         return cls(
-            residual=DistanceSummary.of(inverse.residual),
+            residual=inverse.residual,
             outside_share=inverse.outside / inverse.field.grid.voxels,
             unsolved=inverse.unsolved,
-            consistency={n: DistanceSummary.of(e) for n, e in inverse_consistency(total, inverse.field).items()},
+            consistency=inverse_consistency(total, inverse.field),
         )
 
 
