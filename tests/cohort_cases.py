@@ -19,7 +19,6 @@ from conftest import give_header, grid_at, points_of, rotation
 from run_records import make_run
 from semreg.batch import Digests, JobFlags, Pair, make_job
 from semreg.config import RegistrationConfig
-from semreg.settings import to_dict, to_toml
 
 STAND_IN = r"""
 import hashlib, json, os, pathlib, signal, sys, time
@@ -79,7 +78,7 @@ def jobs_of(pairs, *, threads=1, register=(), config=None):
     settings = config or RegistrationConfig()
     flags = JobFlags(threads=threads, register=tuple(register))
     digest = Digests()
-    return [make_job(pair, to_dict(settings), to_toml(settings), flags, digest) for pair in pairs]
+    return [make_job(pair, settings, flags, digest) for pair in pairs]
 
 
 def log_of(output: Path) -> list[dict]:

@@ -38,7 +38,7 @@ from semreg.config import ModelConfig, RegistrationConfig
 from semreg.errors import DeviceError, ImageError, OutputError
 from semreg.io.files import write_image
 from semreg.quality.run import InputFile
-from semreg.settings import override, to_dict, to_toml
+from semreg.settings import override
 
 
 @pytest.fixture(autouse=True)
@@ -278,7 +278,7 @@ def test_another_model_file_is_another_job(tmp_path: Path) -> None:
     config = RegistrationConfig(models=(ModelConfig(model=str(tmp_path / "net.pt")),))
 
     def fingerprint() -> str:
-        return make_job(pair, to_dict(config), to_toml(config), JobFlags(threads=1), Digests()).steps[0].fingerprint
+        return make_job(pair, config, JobFlags(threads=1), Digests()).steps[0].fingerprint
 
     first = fingerprint()
     assert fingerprint() == first

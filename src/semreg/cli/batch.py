@@ -148,11 +148,10 @@ def make_jobs(
 ) -> list[Job]:
     """The commands and fingerprints of all pairs; reads every file once."""
     from semreg.batch import Digests, JobFlags, make_job
-    from semreg.settings import to_dict, to_toml
 
     given = JobFlags(threads=threads, device=flags.device, models=flags.folders, register=flags.further)
     digest = Digests()
-    return [make_job(pair, to_dict(settings[pair.name]), to_toml(settings[pair.name]), given, digest) for pair in pairs]
+    return [make_job(pair, settings[pair.name], given, digest) for pair in pairs]
 
 
 def scheduler_of(flags: BatchFlags) -> Scheduler:
