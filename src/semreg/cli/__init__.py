@@ -14,6 +14,7 @@ import typer
 
 import semreg
 from semreg.cli.align import align_command
+from semreg.cli.apply import apply_command
 from semreg.cli.batch import batch_command
 from semreg.cli.common import EXIT_TERMINATED
 from semreg.cli.demo import demo_command
@@ -26,7 +27,6 @@ from semreg.cli.presets import app as presets_app
 from semreg.cli.register import register_command
 from semreg.cli.report import report_command
 from semreg.cli.transforms import (
-    apply_command,
     compose_command,
     convert_command,
     invert_command,
