@@ -123,6 +123,14 @@ def print_json(value: Any) -> None:
     typer.echo(stable_json(value), nl=False)
 
 
+def limit_threads(count: int | None) -> None:
+    """Compute in as many threads as is asked for, if that is."""
+    if count is not None:
+        from semreg.io import files
+
+        files.limit_threads(count)
+
+
 def check_dtype(dtype: str | None) -> None:
     """Refuse what is no voxel type (ConfigError)."""
     from semreg.io.bridge import PIXEL_TYPES

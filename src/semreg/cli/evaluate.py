@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
-from semreg.cli.common import check_not_read, command_of, print_json
+from semreg.cli.common import check_not_read, command_of, limit_threads, print_json
 from semreg.cli.evaluate_flags import EvaluateFlags, LandmarkUnit
 from semreg.cli.grouping import grouped
 from semreg.cli.report_output import ProofFlags, write_proof
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from semreg.config import RegistrationConfig
     from semreg.core.fields import Volume
     from semreg.io.bridge import LabelMap, LoadedImage
-    from semreg.quality import Evaluation, EvaluationRun, Result, Subject, Verdict
+    from semreg.quality import EvaluationRun, Result, Subject, Verdict
     from semreg.quality.run import ReadFile
     from semreg.report import Case
 
@@ -34,18 +34,17 @@ class Evaluated:
 
     subject: Subject
     """The images, the mask, the transform and the way back, on the fixed grid."""
-    evaluation: Evaluation
+    run: EvaluationRun
+    """The measures, and of what; without a verdict."""
     images: Mapping[str, LoadedImage]
     """``fixed`` and ``moving``, where they were given."""
-    labels: tuple[Any, Any] | None
-    """The label maps of both images as Volumes."""
+    labels: tuple[LabelMap, LabelMap] | None
+    """Of both images."""
     moving_mask: Volume | None
     result: Result | None
     """The folder of results and its record, if one was given."""
     output: Path | None
     """Where files are to be written; None: nowhere."""
-    inputs: Mapping[str, tuple[ReadFile, ...]] = field(default_factory=dict)
-    """Paths and checksums of what was read."""
     changes: tuple[str, ...] = ()
     """Sentences on images that are not those that were registered."""
 
@@ -60,18 +59,9 @@ def evaluate_command(context: typer.Context, flags: EvaluateFlags) -> None:
     """
     messages = flags.messages
     with messages.spoken(ADVICE):
-        if flags.threads is not None:
-            from semreg.io.files import limit_threads
-
-            limit_threads(flags.threads)
+        limit_threads(flags.threads)
         found = evaluated(flags)
-        from semreg.io.records import versions
-        from semreg.quality import EvaluationRun
-
-        run = EvaluationRun.of(
-            found.evaluation, inputs=found.inputs, versions=versions(), command=command_of(context),
-            verdict=judged(found, gates_of(flags, found.result)),
-        )  # fmt: skip
+        run = replace(found.run, command=command_of(context), verdict=judged(found, gates_of(flags, found.result)))
         files = write_evaluated(found, run, flags.proof)
         if messages.as_json:
             print_json(run)
@@ -83,7 +73,9 @@ def evaluate_command(context: typer.Context, flags: EvaluateFlags) -> None:
 
 def evaluated(flags: EvaluateFlags) -> Evaluated:
     """Read all that is named and measure it; writes nothing."""
-    from semreg.quality import EvaluationConfig, measure, prepare, read_label_names, read_landmarks
+    from semreg.io.files import read_mask
+    from semreg.io.records import versions
+    from semreg.quality import EvaluationConfig, EvaluationRun, measure, prepare, read_label_names, read_landmarks
     from semreg.transforms import Outside
 
     config = EvaluationConfig(tolerance_mm=flags.tolerance, similarity=flags.similarity, outside=flags.outside)
@@ -117,17 +109,14 @@ def evaluated(flags: EvaluateFlags) -> Evaluated:
         outside=Outside(flags.outside),
     )
     evaluation = measure(subject, landmarks=landmarks, labels=labels, label_names=names, config=config)
-    evaluation = replace(evaluation, notes=(*notes, *evaluation.notes))
-    from semreg.io.files import read_mask
-
     if subject.field is None and landmarks is None:
         raise ConfigError(
             "expected an image or landmarks to measure with, got a linear transform alone: give --fixed or landmarks"
         )
     other = next((read_mask(path) for path in paths["moving_mask"]), None)
-    inputs = described(paths, images)
-    changes = changes_since(inputs, result)
-    return Evaluated(subject, evaluation, images, labels, other, result, output, inputs, changes)
+    run = EvaluationRun.of(evaluation, inputs=described(paths, images), versions=versions())
+    run = replace(run, notes=(*notes, *run.notes))
+    return Evaluated(subject, run, images, labels, other, result, output, changes_since(run.inputs, result))
 
 
 def labels_beside(paths: Sequence[Path], images: Mapping[str, LoadedImage]) -> tuple[LabelMap, LabelMap]:
@@ -204,15 +193,9 @@ def read_images(paths: Mapping[str, list[Path]], result: Result | None) -> dict[
 
 def described(paths: Mapping[str, list[Path]], images: Mapping[str, LoadedImage]) -> dict[str, tuple[ReadFile, ...]]:
     """Paths and checksums of all that was read."""
-    from semreg.io.files import checksum
     from semreg.quality.run import ReadFile
-    from semreg.transforms import chosen
 
-    found = {
-        name: tuple(ReadFile(path=str(path), sha256=checksum(chosen(path)[0])) for path in given)
-        for name, given in paths.items()
-        if given and name not in images
-    }
+    found = {name: tuple(map(ReadFile.of, given)) for name, given in paths.items() if given and name not in images}
     return found | {name: (ReadFile(path=str(i.path), sha256=i.sha256),) for name, i in images.items()}
 
 
@@ -263,7 +246,7 @@ def judged(found: Evaluated, config: RegistrationConfig) -> Verdict | None:
         subject.fixed, subject.moving, field, fixed_mask=mask, moving_mask=found.moving_mask, config=config
     )
     record = None if found.result is None else found.result.record
-    return judge(evidence, config=config.gates, evaluation=found.evaluation, record=record)
+    return judge(evidence, config=config.gates, evaluation=found.run, record=record)
 
 
 def case_of(found: Evaluated, run: EvaluationRun) -> Case | None:
@@ -272,6 +255,7 @@ def case_of(found: Evaluated, run: EvaluationRun) -> Case | None:
     if subject.fixed is None or subject.moving is None or subject.field is None:
         return None
     from semreg.report import Case
+    from semreg.report.folder import uncertainty_of
 
     names = {name: image.path.name for name, image in found.images.items()}
     labels = found.labels or (None, None)
@@ -281,7 +265,7 @@ def case_of(found: Evaluated, run: EvaluationRun) -> Case | None:
         field=subject.field,
         initial=subject.before,
         background=None if result is None else result.record.background,
-        uncertainty=None if result is None else uncertainty_beside(result, subject.fixed),
+        uncertainty=None if result is None else uncertainty_of(result, subject.fixed.grid),
         evaluation=run,
         verdict=run.verdict,
         record=None if result is None else result.record,
@@ -291,14 +275,6 @@ def case_of(found: Evaluated, run: EvaluationRun) -> Case | None:
         title=f"{names['moving']} onto {names['fixed']}",
         notes=found.changes,
     )
-
-
-def uncertainty_beside(result: Result, fixed: Volume) -> Volume | None:
-    """The map that ``semreg register --uncertainty`` wrote beside the transform, if it is of this fixed image."""
-    from semreg.report.folder import uncertainty_of
-
-    volume = uncertainty_of(result)
-    return volume if volume is not None and volume.grid.shape == fixed.grid.shape else None
 
 
 def write_evaluated(found: Evaluated, run: EvaluationRun, proof: ProofFlags) -> list[Path]:

@@ -27,6 +27,7 @@ from semreg.cli.common import (
     check_dtype,
     check_not_read,
     command_of,
+    limit_threads,
     parse_layers,
     print_json,
 )
@@ -237,8 +238,7 @@ def start(job: Job, watch: Watch) -> Run:
     from semreg.runtime.devices import choose_device
     from semreg.runtime.memory import return_freed_memory
 
-    if job.threads is not None:
-        files.limit_threads(job.threads)
+    limit_threads(job.threads)
     if job.memory is not None:
         return_freed_memory()
     options = inference.Options(

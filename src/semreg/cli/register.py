@@ -9,16 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from semreg.cli.common import check_dtype, command_of, print_json
+from semreg.cli.common import command_of, limit_threads, print_json
 from semreg.cli.grouping import grouped
-from semreg.cli.register_files import (
-    check_outputs,
-    describe_inputs,
-    remove_stale,
-    write_results,
-    write_texts,
-    written_before,
-)
+from semreg.cli.register_files import describe_inputs, run_into_folder, write_results
 from semreg.cli.register_flags import PairFlags, RegisterFlags, load_config
 from semreg.cli.report_output import verdict_of, write_proof
 from semreg.cli.summary import show_registration
@@ -33,7 +26,6 @@ if TYPE_CHECKING:
     from semreg.io.bridge import LoadedImage
     from semreg.quality import Evaluation
     from semreg.quality.run import RegisterRun
-    from semreg.registration.plan import Plan
     from semreg.registration.result import Registration
 
 
@@ -63,14 +55,12 @@ def run_plan(flags: RegisterFlags) -> None:
     config = load_config(flags.settings)
     from semreg.registration.pipeline import plan
 
-    limit_threads(flags)
+    limit_threads(flags.threads)
     images = read_images(flags.pair)
-    beside = read_beside(flags, images)
+    start = read_start(flags.pair, images)
     found = plan(
-        images["fixed"], images["moving"], config=config, device=flags.device, models=flags.folders,
-        fixed_mask=beside.fixed_mask, moving_mask=beside.moving_mask, initial=beside.initial,
-        landmarks=beside.landmarks,
-    )  # fmt: skip
+        images["fixed"], images["moving"], config=config, device=flags.device, models=flags.folders, **vars(start)
+    )
     if flags.messages.as_json:
         settings = to_dict(found.config)
         print_json({"lines": list(found.sentences), "memory_bytes": found.memory_bytes, "settings": settings})
@@ -83,33 +73,17 @@ def run_register(flags: RegisterFlags) -> None:
     config = load_config(flags.settings)
     if flags.uncertainty and not config.uncertainty.enabled:
         raise ConfigError("expected uncertainty.enabled=true with --uncertainty, got false: leave one of them out")
-    check_outputs(flags)
-    before = written_before(flags.pair.output)
-    from semreg.io import files
-
-    check_dtype(flags.images.dtype)
-    limit_threads(flags)
-    with files.OutputFolder(flags.pair.output) as folder:
-        run = registered(flags, config, folder)
-        write_texts(run, folder)
-    remove_stale(flags, before, run.outputs)
+    run, files = run_into_folder(flags, lambda folder: registered(flags, config, folder))
     if flags.messages.as_json:
         print_json(run)
     elif not flags.messages.quiet:
-        show_registration(run, folder.files)
-
-
-def limit_threads(flags: RegisterFlags) -> None:
-    """Compute in as many threads as is asked for."""
-    if flags.threads is not None:
-        from semreg.io import files
-
-        files.limit_threads(flags.threads)
+        show_registration(run, files)
 
 
 def registered(flags: RegisterFlags, config: RegistrationConfig, folder: OutputFolder) -> RegisterRun:
     """Read, register, write and judge."""
     from semreg.features.descriptors import DESCRIPTORS
+    from semreg.io.files import read_image
     from semreg.io.records import versions
     from semreg.quality.run import RegisterRun
     from semreg.registration.pipeline import register
@@ -121,14 +95,14 @@ def registered(flags: RegisterFlags, config: RegistrationConfig, folder: OutputF
     clock = Clock(None)
     with clock.stage("read"):
         images = read_images(flags.pair)
-        beside = read_beside(flags, images)
+        start = read_start(flags.pair, images)
+        stiffness = None if flags.stiffness is None else read_image(flags.stiffness).volume
     explain = flags.explain and not flags.messages.quiet and not flags.messages.as_json
     with Progress(quiet=flags.messages.quiet) as progress:
         result = register(
             images["fixed"], images["moving"], config=config, device=flags.device, models=flags.folders,
-            on_plan=show_plan if explain else None, on_step=progress, fixed_mask=beside.fixed_mask,
-            moving_mask=beside.moving_mask, initial=beside.initial, landmarks=beside.landmarks,
-            stiffness=beside.stiffness, inverse=flags.inverse,
+            on_plan=(lambda plan: show_sentences(plan.sentences)) if explain else None, on_step=progress,
+            stiffness=stiffness, inverse=flags.inverse, **vars(start),
         )  # fmt: skip
     with clock.stage("write"):
         write_results(flags, result, folder, images["moving"].pixel_type)
@@ -142,7 +116,7 @@ def registered(flags: RegisterFlags, config: RegistrationConfig, folder: OutputF
         seconds_files={},
     )
     with clock.stage("report"):
-        evaluation = evaluation_of(result, beside)
+        evaluation = evaluation_of(result, start)
         if evaluation.landmarks is not None:
             from semreg.quality import LandmarkSummary
 
@@ -153,37 +127,29 @@ def registered(flags: RegisterFlags, config: RegistrationConfig, folder: OutputF
     return replace(run, outputs=tuple(sorted({*run.outputs, *drawn})), seconds_files=seconds)
 
 
-def show_plan(plan: Plan) -> None:
-    """The reasons of a plan, before it is executed."""
-    show_sentences(plan.sentences)
-
-
 def read_images(pair: PairFlags) -> dict[str, LoadedImage]:
     """Both images."""
     from semreg.io.files import in_one_unit, read_image
 
-    def read(name: str, path: Path) -> LoadedImage:
-        return read_image(path, series=pair.series[name]) if name in pair.series else read_image(path)
-
-    return in_one_unit({"fixed": read("fixed", pair.fixed), "moving": read("moving", pair.moving)})
+    paths = {"fixed": pair.fixed, "moving": pair.moving}
+    return in_one_unit({name: read_image(path, series=pair.series.get(name)) for name, path in paths.items()})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Beside:
-    """What is read beside the images."""
+class Start:
+    """What counts of the images, and where the registration starts."""
 
     fixed_mask: Volume | None
     moving_mask: Volume | None
     initial: Any | None
-    """The transform to start from, of SimpleITK."""
+    """A transform of SimpleITK."""
     landmarks: tuple[Any, Any] | None
-    """Points (N, D) of both images to start from, in mm."""
-    stiffness: Volume | None
+    """Points (N, D) of both images in mm."""
 
 
-def read_beside(flags: RegisterFlags, images: Mapping[str, LoadedImage]) -> Beside:
-    """Masks, start and stiffness."""
-    from semreg.io.files import in_unit_of, read_image, read_mask
+def read_start(pair: PairFlags, images: Mapping[str, LoadedImage]) -> Start:
+    """The masks, and the transform or the landmarks to start from."""
+    from semreg.io.files import in_unit_of, read_mask
     from semreg.transforms import read_points, read_transform
 
     def mask(name: str, path: Path | None) -> Volume | None:
@@ -192,24 +158,23 @@ def read_beside(flags: RegisterFlags, images: Mapping[str, LoadedImage]) -> Besi
         found = read_mask(path)
         return replace(found, grid=in_unit_of(found.grid, path, images[name].volume.grid))
 
-    points = flags.pair.initial_landmarks
-    return Beside(
-        fixed_mask=mask("fixed", flags.pair.fixed_mask),
-        moving_mask=mask("moving", flags.pair.moving_mask),
-        initial=None if flags.pair.initial is None else read_transform(flags.pair.initial),
+    points = pair.initial_landmarks
+    return Start(
+        fixed_mask=mask("fixed", pair.fixed_mask),
+        moving_mask=mask("moving", pair.moving_mask),
+        initial=None if pair.initial is None else read_transform(pair.initial),
         landmarks=None if points is None else (read_points(points[0]).points.T, read_points(points[1]).points.T),
-        stiffness=None if flags.stiffness is None else read_image(flags.stiffness).volume,
     )
 
 
-def evaluation_of(result: Registration, beside: Beside) -> Evaluation:
+def evaluation_of(result: Registration, start: Start) -> Evaluation:
     """The errors of the landmarks that the start was found from, before and after; nothing without such."""
     from semreg.quality import Evaluation, table_of_landmarks
     from semreg.quality.subject import way_of
 
-    if beside.landmarks is None:
+    if start.landmarks is None:
         return Evaluation()
-    return Evaluation(landmarks=table_of_landmarks(way_of(result.transform()), None, beside.landmarks))
+    return Evaluation(landmarks=table_of_landmarks(way_of(result.transform()), None, start.landmarks))
 
 
 def write_page(

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any, Self, TypeAlias
 
 from semreg.errors import ConfigError
+from semreg.io.image_files import checksum
 from semreg.io.records import record_of
 from semreg.io.result_folder import EVALUATION, RECORD, ResultFolder
 from semreg.quality.landmarks import LandmarkSummary
 from semreg.quality.result import Evaluation
 from semreg.quality.verdict import Verdict
 from semreg.registration.result import AlignRecord, Record
+from semreg.transforms import chosen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +24,11 @@ class ReadFile:
 
     path: str
     sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """The file at ``path``; one of several transforms in it is named with its number, ``pair.tfm#2``."""
+        return cls(path=str(path), sha256=checksum(chosen(path)[0]))
 
 
 @dataclass(frozen=True, kw_only=True)

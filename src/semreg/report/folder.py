@@ -71,12 +71,13 @@ def read_case(
     )
 
 
-def uncertainty_of(result: Result) -> Volume | None:
-    """The map of uncertainty that the registration wrote into its folder, None where there is none."""
+def uncertainty_of(result: Result, grid: Grid | None = None) -> Volume | None:
+    """The map of uncertainty beside the record, None where there is none, or none of the shape of ``grid``."""
     from semreg.io.files import read_image
 
     path = result.place.find_image("uncertainty")
-    return None if path is None else read_image(path).volume
+    found = None if path is None else read_image(path).volume
+    return found if found is None or grid is None or found.grid.shape == grid.shape else None
 
 
 def _image(result: Result, role: str, given: str | Path | None, notes: list[str]) -> LoadedImage:
