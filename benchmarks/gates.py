@@ -14,10 +14,9 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tools
@@ -30,10 +29,11 @@ from semreg.core.geometry import Grid
 from semreg.core.sampling import base_index, smooth, transform_index
 from semreg.io.bridge import field_of_transform
 from semreg.io.files import read_image, write_transform
+from semreg.io.records import record_of, stable_json
 from semreg.phantom import make_pair
 from semreg.quality import Evidence, Verdict, collect_evidence, judge
 from semreg.registration.pipeline import register
-from semreg.registration.record import stable_json
+from semreg.registration.result import Record
 from semreg.transforms import read_transform
 
 SEEDS = (21, 22, 23, 24, 25)
@@ -59,8 +59,8 @@ class Case:
     fixed: Volume
     moving: Volume
     field: Field
-    record: Mapping[str, Any] | None = None
-    """What ``register`` says of it, as ``record.json`` holds it."""
+    record: Record | None = None
+    """What ``register`` says of it."""
 
 
 def moved_by(case: Case, matrix: np.ndarray, shift_mm: float = 0.0) -> tuple[Volume, Field]:
@@ -189,7 +189,7 @@ def registered(name: str, fixed: Volume, moving: Volume, results: Path) -> Case:
         result = register(fixed, moving)
         write_transform(result.field, path)
         beside.write_text(stable_json(result.record), encoding="utf-8")
-    record = json.loads(beside.read_text(encoding="utf-8"))
+    record = record_of(Record, json.loads(beside.read_text(encoding="utf-8")), beside)
     return Case(name, fixed, moving, field_of_transform(read_transform(path), fixed.grid), record)
 
 
@@ -215,8 +215,7 @@ def judged(case: Case) -> tuple[Evidence, Verdict, float]:
     """The verdict with what the record tells, as the command has it, and its CPU seconds."""
     started = time.process_time()
     evidence = collect_evidence(case.fixed, case.moving, case.field)
-    known = {} if case.record is None else {"uncertainty": case.record.uncertainty, "record": case.record}
-    return evidence, judge(evidence, **known), time.process_time() - started
+    return evidence, judge(evidence, record=case.record), time.process_time() - started
 
 
 def row_of(case: Case) -> tuple[str, list[str]]:

@@ -28,7 +28,9 @@ from semreg.core.fields import Field
 from semreg.core.geometry import Grid
 from semreg.io.files import read_image
 from semreg.quality import EvaluationConfig, evaluate, label_overlap, read_landmarks
-from semreg.quality.deformation import jacobian_statistics
+from semreg.quality.deformation import JacobianStatistics, jacobian_statistics
+from semreg.quality.landmarks import LandmarkErrors
+from semreg.quality.overlap import LabelOverlaps, Overlap
 
 BAR = 1e-3
 TOLERANCE_MM = 2.0
@@ -94,7 +96,7 @@ def random_data(seeds: int) -> Differences:
         compare_masks(found, masks[0], masks[1], grid.spacing)
         overlap = sitk.LabelOverlapMeasuresImageFilter()
         overlap.Execute(*[sitk.GetImageFromArray(mask.astype(np.uint8)) for mask in masks])
-        dice = label_overlap(*masks, grid.spacing, TOLERANCE_MM)["dice"]
+        dice = label_overlap(*masks, grid.spacing, TOLERANCE_MM).dice
         found["Dice"].append(abs(dice - overlap.GetDiceCoefficient(1)))
         field = Field(torch.from_numpy(rng.normal(size=(dimension, *grid.shape)) * 0.5), grid)
         transform = sitk.DisplacementFieldTransform(vectors_of(field))
@@ -129,22 +131,17 @@ def real_pair(pair: Mapping[str, Any], given: argparse.Namespace) -> Differences
     return found
 
 
-def compare_points(found: Differences, table: Mapping[str, Any], transform: sitk.Transform) -> None:
+def compare_points(found: Differences, table: LandmarkErrors, transform: sitk.Transform) -> None:
     """Errors of single points, and the mean, before and after."""
     identity = sitk.Transform(transform.GetDimension(), sitk.sitkIdentity)
     for side, way in (("before", identity), ("after", transform)):
-        points = table["points"]
-        errors = [np.linalg.norm(np.subtract(way.TransformPoint(p["fixed"]), p["moving"])) for p in points]
-        found["TRE"] += [abs(p[side] - error) for p, error in zip(points, errors, strict=True)]
-        found["TRE"] += [
-            abs(table[side]["mean"] - np.mean(errors)),
-            abs(table[side]["p95"] - np.percentile(errors, 95)),
-        ]
+        errors = [np.linalg.norm(np.subtract(way.TransformPoint(p.fixed), p.moving)) for p in table.points]
+        found["TRE"] += [abs(getattr(p, side) - error) for p, error in zip(table.points, errors, strict=True)]
+        spread = getattr(table, side)
+        found["TRE"] += [abs(spread.mean - np.mean(errors)), abs(spread.p95 - np.percentile(errors, 95))]
 
 
-def compare_labels(
-    found: Differences, table: Mapping[str, Any], maps: Sequence[Path], transform: sitk.Transform
-) -> None:
+def compare_labels(found: Differences, table: LabelOverlaps, maps: Sequence[Path], transform: sitk.Transform) -> None:
     """All labels, before and after, on labels that SimpleITK resampled."""
     fixed, moving = (sitk.ReadImage(str(path)) for path in maps)
     target = sitk.GetArrayFromImage(fixed)
@@ -152,13 +149,14 @@ def compare_labels(
         read = sitk.GetArrayFromImage(sitk.Resample(moving, fixed, way, sitk.sitkNearestNeighbor, 0))
         overlap = sitk.LabelOverlapMeasuresImageFilter()
         overlap.Execute(*[sitk.GetImageFromArray(labels.astype(np.int32)) for labels in (target, read)])
-        for row in table["each"]:
-            if row[side]["dice"] is None:
+        for row in table.each:
+            measured = getattr(row, side)
+            if measured.dice is None:
                 continue
-            found["Dice"].append(abs(row[side]["dice"] - overlap.GetDiceCoefficient(row["label"])))
-            if row[side]["hd95_mm"] is not None:
-                masks = target == row["label"], read == row["label"]
-                compare_surfaces(found, row[side], *masks, fixed.GetSpacing()[::-1])
+            found["Dice"].append(abs(measured.dice - overlap.GetDiceCoefficient(row.label)))
+            if measured.hd95_mm is not None:
+                masks = target == row.label, read == row.label
+                compare_surfaces(found, measured, *masks, fixed.GetSpacing()[::-1])
 
 
 def compare_masks(found: Differences, first: np.ndarray, second: np.ndarray, spacing: Sequence[float]) -> None:
@@ -167,7 +165,7 @@ def compare_masks(found: Differences, first: np.ndarray, second: np.ndarray, spa
 
 
 def compare_surfaces(
-    found: Differences, row: Mapping[str, Any], first: np.ndarray, second: np.ndarray, spacing: Sequence[float]
+    found: Differences, row: Overlap, first: np.ndarray, second: np.ndarray, spacing: Sequence[float]
 ) -> None:
     """HD95, ASSD and surface Dice beside those of DeepMind's package."""
     with warnings.catch_warnings():
@@ -178,14 +176,14 @@ def compare_surfaces(
         for name in ("distances_gt_to_pred", "surfel_areas_gt", "distances_pred_to_gt", "surfel_areas_pred")
     )
     average = ((there * area).sum() + (back * area_back).sum()) / (area.sum() + area_back.sum())
-    found["HD95"].append(abs(row["hd95_mm"] - metrics.compute_robust_hausdorff(surfaces, 95.0)))
-    found["ASSD"].append(abs(row["assd_mm"] - average))
+    found["HD95"].append(abs(row.hd95_mm - metrics.compute_robust_hausdorff(surfaces, 95.0)))
+    found["ASSD"].append(abs(row.assd_mm - average))
     share = metrics.compute_surface_dice_at_tolerance(surfaces, TOLERANCE_MM)
-    found["surface Dice"].append(abs(row["surface_dice"] - share))
+    found["surface Dice"].append(abs(row.surface_dice - share))
 
 
 def compare_jacobian(
-    found: Differences, table: Mapping[str, Any], transform: sitk.Transform, reference: sitk.Image
+    found: Differences, table: JacobianStatistics, transform: sitk.Transform, reference: sitk.Image
 ) -> None:
     """SDlogJ, smallest determinant and folded share."""
     n = reference.GetDimension()
@@ -196,12 +194,12 @@ def compare_jacobian(
     # along the axes of the array, as ITK's filter ignores the direction
     turned = sitk.GetArrayFromImage(field) @ np.reshape(reference.GetDirection(), (n, n))
     voxels = np.moveaxis(turned / np.array(reference.GetSpacing()), -1, 0)[::-1]
-    found["SDlogJ"].append(abs(table["sd_log"] - learn2reg(voxels)))
+    found["SDlogJ"].append(abs(table.sd_log - learn2reg(voxels)))
     image = sitk.GetImageFromArray(turned, isVector=True)
     image.SetSpacing(reference.GetSpacing())
     determinant = sitk.GetArrayFromImage(sitk.DisplacementFieldJacobianDeterminant(image))[(slice(1, -1),) * n]
-    found["minimum"].append(abs(table["minimum"] - determinant.min()))
-    found["folded"].append(abs(table["folded_share"] - (determinant <= 0).mean()))
+    found["minimum"].append(abs(table.minimum - determinant.min()))
+    found["folded"].append(abs(table.folded_share - (determinant <= 0).mean()))
 
 
 def learn2reg(voxels: np.ndarray) -> float:

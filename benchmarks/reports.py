@@ -22,9 +22,10 @@ import torch
 from report import bullets, machine, markdown_table, versions_line
 from semreg.core.fields import Field, Volume
 from semreg.core.geometry import Grid
+from semreg.io.bridge import to_labels
 from semreg.io.files import write_image
+from semreg.io.records import versions
 from semreg.phantom import make_pair
-from semreg.registration.record import versions
 from semreg.report import Case, write_report
 
 THREADS = 1
@@ -90,7 +91,7 @@ def weighed(folder: Path, fixed: Volume, moving: Volume) -> tuple[int, float]:
     rough = torch.randn((3, *[max(2, n // 8) for n in grid.shape]), generator=draw) * 2
     vox = torch.nn.functional.interpolate(rough[None], size=grid.shape, mode="trilinear")[0]
     uncertainty = Volume(torch.rand((1, *grid.shape), generator=draw), grid)
-    labels = [Volume((each.data > each.data.mean()).float(), each.grid) for each in (fixed, moving)]
+    labels = [to_labels(Volume((each.data > each.data.mean()).float(), each.grid)) for each in (fixed, moving)]
     case = Case(
         fixed=fixed, moving=moving, field=Field(vox, grid), uncertainty=uncertainty, fixed_labels=labels[0],
         moving_labels=labels[1],

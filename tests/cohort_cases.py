@@ -16,9 +16,9 @@ import numpy as np
 import SimpleITK as sitk
 
 from conftest import give_header, grid_at, points_of, rotation
+from run_records import make_run
 from semreg.batch import Digests, JobFlags, Pair, make_job
 from semreg.config import RegistrationConfig
-from semreg.settings import to_dict, to_toml
 
 STAND_IN = r"""
 import hashlib, json, os, pathlib, signal, sys, time
@@ -37,22 +37,28 @@ if verb == "register":
     (out / "transform.h5").write_text(sha(fixed) + sha(moving))
     if "--inverse" in rest:
         (out / "inverse.h5").write_text("back")
-    inputs = {"fixed": {"sha256": sha(fixed)}, "moving": {"sha256": sha(moving)}}
-    (out / "record.json").write_text(json.dumps({"inputs": inputs, "time": time.time()}))
+    inputs = {"fixed": {"path": fixed, "sha256": sha(fixed)}, "moving": {"path": moving, "sha256": sha(moving)}}
+    (out / "record.json").write_text(json.dumps({**json.loads(RECORD), "inputs": inputs, "time": time.time()}))
 else:
     out = pathlib.Path(rest[0])
     points = rest[rest.index("--fixed-landmarks") + 1] if "--fixed-landmarks" in rest else None
     error = float(pathlib.Path(points).read_text()) if points else None
-    inputs = {} if points is None else {"fixed_landmarks": [{"sha256": sha(points)}]}
-    found = {"landmarks": None if points is None else {"after": {"mean": error}}, "inputs": inputs}
+    inputs = {} if points is None else {"fixed_landmarks": [{"path": points, "sha256": sha(points)}]}
+    words = ("mean", "sd", "minimum", "median", "p75", "p90", "p95", "maximum")
+    errors = {"count": 1, "worse": 0, "points": [], "before": dict.fromkeys(words, 9.0)}
+    errors["after"] = dict.fromkeys(words, error)
+    found = {"landmarks": None if points is None else errors, "inputs": inputs}
     (out / "evaluation.json").write_text(json.dumps(found))
     (out / "report.html").write_text("report")
 """
 
+RECORD = json.dumps(make_run().to_dict())
+"""What it writes beside the inputs."""
+
 
 def stand_in(step):
     """The command of a step with the stand-in in place of semreg."""
-    return [sys.executable, "-c", STAND_IN, *step.arguments]
+    return [sys.executable, "-c", f"RECORD = {RECORD!r}\n{STAND_IN}", *step.arguments]
 
 
 def text_pairs(folder: Path, said: dict[str, str]) -> list[Pair]:
@@ -72,7 +78,7 @@ def jobs_of(pairs, *, threads=1, register=(), config=None):
     settings = config or RegistrationConfig()
     flags = JobFlags(threads=threads, register=tuple(register))
     digest = Digests()
-    return [make_job(pair, to_dict(settings), to_toml(settings), flags, digest) for pair in pairs]
+    return [make_job(pair, settings, flags, digest) for pair in pairs]
 
 
 def log_of(output: Path) -> list[dict]:

@@ -5,9 +5,22 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from run_records import make_run
+from semreg.config import RegistrationConfig
 from semreg.core.fields import Field, Volume
 from semreg.core.geometry import Grid
+from semreg.quality import Evaluation, Gate, Verdict
+from semreg.quality.deformation import DisplacementStatistics, JacobianStatistics
+from semreg.quality.landmarks import Landmark, LandmarkErrors, Spread
+from semreg.quality.overlap import LabelOverlap, LabelOverlaps, MeanOverlap, Overlap
+from semreg.quality.result import Share
+from semreg.registration.dense.refine import LevelReport
+from semreg.registration.plan.reasons import Reason
+from semreg.registration.result import PlanReport
+from semreg.registration.uncertainty import UncertaintySummary
 from semreg.report import Case
+from semreg.runtime.events import StageTime
+from semreg.settings import override
 
 # stored as (P, S, R): x runs to posterior, y to superior, z to the right
 STORED = ((0.0, 0.0, -1.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
@@ -71,61 +84,70 @@ def make_case(**more: object) -> Case:
     return Case(**{**given, **more})  # type: ignore[arg-type]
 
 
-def _errors(mean: float) -> dict[str, float]:
+def errors_of(mean: float) -> Spread:
+    """Errors of landmarks in mm around ``mean``."""
     words = ("mean", "sd", "minimum", "median", "p75", "p90", "p95", "maximum")
-    return {word: mean + 0.1 * k for k, word in enumerate(words)}
+    return Spread(**{word: mean + 0.1 * k for k, word in enumerate(words)})
 
 
-def _overlap(dice: float) -> dict[str, float | None]:
-    return {"dice": dice, "hd95_mm": 3.5, "assd_mm": 1.25, "surface_dice": None}
+def _overlap(dice: float) -> Overlap:
+    return Overlap(dice=dice, hd95_mm=3.5, assd_mm=1.25)
 
 
-EVALUATION = {
-    "landmarks": {
-        "count": 15,
-        "before": _errors(7.5),
-        "after": _errors(1.25),
-        "points": [
-            {"name": f"P{k}", "fixed": [1.0, 2.0, 3.0], "moving": [4.0, 5.0, 6.0], "before": 7.0, "after": 0.1 * k}
-            for k in range(14)
-        ]
-        + [{"name": "lost", "fixed": [0.0, 0.0, 0.0], "moving": [0.0, 0.0, 0.0], "before": 3.0, "after": None}],
-    },
-    "labels": {
-        "tolerance_mm": 2.0,
-        "each": [
-            {"label": 1, "name": "liver", "before": _overlap(0.71), "after": _overlap(0.93)},
-            {"label": 2, "name": "spleen", "before": _overlap(0.44), "after": _overlap(0.52)},
-        ],
-        "mean": {"before": _overlap(0.575), "after": _overlap(0.725)},
-    },
-    "overlap": {"before": 0.9, "after": 0.97},
-    "displacement": {"mean_mm": 7.07, "median_mm": 7.0, "p95_mm": 7.1, "maximum_mm": 7.2},
-    "jacobian": {"minimum": 0.98, "folded_share": 0.0},
-}
+def gate_of(level: str | None = "PASS", **more: object) -> Gate:
+    """A gate of that level."""
+    given = {
+        "name": "folding", "title": "Folded voxels", "level": level, "value": 0.0, "unit": "%", "look": 0.1,
+        "fail": 1.0, "better": "lower", "sentence": "Nothing is folded.",
+    }  # fmt: skip
+    return Gate(**{**given, **more})  # type: ignore[arg-type]
 
-VERDICT = {
-    "level": "LOOK",
-    "gates": [
-        {"name": "folding", "title": "Folded voxels", "level": "PASS", "value": 0.0, "unit": "%", "look": 0.1,
-         "fail": 1.0, "better": "lower", "sentence": "Nothing is folded."},
-        {"name": "overlap", "title": "Overlap", "level": "LOOK", "value": 51.0, "unit": "%", "look": 60.0,
-         "fail": 30.0, "better": "higher", "sentence": "Half of the fixed image lies beyond the moving one."},
-    ],
-}  # fmt: skip
 
-RECORD = {
-    "device": "cpu",
-    "background": 0.0,
-    "similarity": {"distance": "l2", "before": 1.2, "after": 0.4},
-    "jacobian": {"minimum": 0.98, "folded_share": 0.0, "unfolding_passes": 0},
-    "timings": {"coarse": {"seconds": 1.5, "cpu_seconds": 1.5}, "refine": {"seconds": 2.5, "cpu_seconds": 2.5}},
-    "convergence": [
-        {"spacing_mm": 6.0, "objective": [0.5, 0.4, 0.35], "reason": "reached the largest number of iterations, 2"},
-        {"spacing_mm": 3.0, "objective": [0.45, 0.41], "reason": "nothing changed any more"},
-        {"spacing_mm": 1.5, "objective": [], "reason": "left out"},
-    ],
-    "plan": {"reasons": [{"about": "frame", "sentence": "The fixed image is small."}], "memory_bytes": 1},
-    "settings": {"seed": 7, "refine": {"iterations": 3}},
-    "uncertainty": {"mean_mm": 1.5, "median_mm": 1.25, "p95_mm": 3.0},
-}  # fmt: skip
+EVALUATION = Evaluation(
+    landmarks=LandmarkErrors(
+        count=15, worse=1, before=errors_of(7.5), after=errors_of(1.25),
+        points=(
+            *(Landmark(name=f"P{k}", fixed=(1.0, 2.0, 3.0), moving=(4.0, 5.0, 6.0), before=7.0, after=0.1 * k)
+              for k in range(1, 14)),
+            Landmark(name="found", fixed=(0.0, 0.0, 0.0), moving=(0.0, 0.0, 0.0), before=3.0, after=0.0),
+            Landmark(name="worse", fixed=(0.0, 0.0, 0.0), moving=(0.0, 0.0, 0.0), before=0.01, after=0.02),
+        ),
+    ),
+    labels=LabelOverlaps(
+        tolerance_mm=2.0,
+        each=(
+            LabelOverlap(label=1, name="liver", before=_overlap(0.71), after=_overlap(0.93)),
+            LabelOverlap(label=2, name="spleen", before=_overlap(0.44), after=_overlap(0.52)),
+        ),
+        mean=MeanOverlap(before=_overlap(0.575), after=_overlap(0.725)),
+    ),
+    overlap=Share(before=0.9, after=0.97),
+    displacement=DisplacementStatistics(mean_mm=7.07, median_mm=7.0, p95_mm=7.1, maximum_mm=7.2),
+    jacobian=JacobianStatistics(region="image", voxels=17160, minimum=0.98, folded_share=0.0),
+)  # fmt: skip
+
+VERDICT = Verdict.of((
+    gate_of(),
+    gate_of("LOOK", name="overlap", title="Overlap", value=51.0, look=60.0, fail=30.0, better="higher",
+            sentence="Half of the fixed image lies beyond the moving one."),
+))  # fmt: skip
+
+
+def _level(spacing_mm: float, objective: tuple[float, ...], reason: str) -> LevelReport:
+    return LevelReport(
+        spacing_mm=spacing_mm, iterations=len(objective), reason=reason, distance_before=1.0, distance_after=0.5,
+        objective=objective, returned=0,
+    )  # fmt: skip
+
+
+RECORD = make_run(
+    timings={name: StageTime(seconds=s, cpu_seconds=s) for name, s in (("coarse", 1.5), ("refine", 2.5))},
+    convergence=(
+        _level(6.0, (0.5, 0.4, 0.35), "reached the largest number of iterations, 2"),
+        _level(3.0, (0.45, 0.41), "nothing changed any more"),
+        _level(1.5, (), "left out"),
+    ),
+    plan=PlanReport(reasons=(Reason("frame", "The fixed image is small."),), memory_bytes=1),
+    settings=override(override(RegistrationConfig(), "seed=7"), "refine.iterations=3"),
+    uncertainty=UncertaintySummary(mean_mm=1.5, median_mm=1.25, p95_mm=3.0, maximum_mm=4.0, parts={}),
+)

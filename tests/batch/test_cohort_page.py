@@ -13,9 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from report_case import errors_of, gate_of
+from run_records import make_run, write_evaluation, write_run
 from semreg.batch import cohort_rows, write_csv, write_page
 from semreg.batch.measures import robust_z
 from semreg.batch.plots import number, plots, scale
+from semreg.quality import EvaluationRun, Verdict
+from semreg.quality.deformation import JacobianStatistics
+from semreg.quality.landmarks import LandmarkErrors
+from semreg.quality.run import InputFile
+from semreg.registration.uncertainty import UncertaintySummary
 
 EVIL = '<script>alert("x")</script>'
 DRIVER, BROWSER = shutil.which("chromedriver"), shutil.which("chromium")
@@ -33,16 +40,17 @@ def write_cohort(folder, levels):
         done = {"format": 1, "error": None, "notes": {"what": EVIL, "formula": "=1+1"}}
         step = {"fingerprint": "", "seconds": 10.0 + index, "outputs": {}}
         (place / "done.json").write_text(json.dumps({**done, "steps": {"register": step}}), encoding="utf-8")
-        gates = [{"level": level, "sentence": f"{EVIL} is {level}."}]
-        found = {
-            "landmarks": {"count": 4, "before": {"mean": 8.0 - 0.1 * index}, "after": {"mean": 1.0 + 0.1 * index}},
-            "labels": None,
-            "jacobian": {"folded_share": 0.002, "minimum": 0.4 + 0.01 * index},
-            "verdict": {"level": level, "gates": gates},
-        }
-        (place / "evaluation.json").write_text(json.dumps(found), encoding="utf-8")
-        record = {"uncertainty": {"mean_mm": 0.5, "median_mm": 0.375, "p95_mm": 1.5}}
-        (place / "record.json").write_text(json.dumps(record), encoding="utf-8")
+        if state != "finished":
+            continue
+        verdict = Verdict.of((gate_of(level, sentence=f"{EVIL} is {level}."),))
+        errors = LandmarkErrors(
+            count=4, worse=0, before=errors_of(8.0 - 0.1 * index), after=errors_of(1.0 + 0.1 * index), points=()
+        )
+        jacobian = JacobianStatistics(region="image", voxels=9, folded_share=0.002, minimum=0.4 + 0.01 * index)
+        write_evaluation(place, EvaluationRun(landmarks=errors, jacobian=jacobian, verdict=verdict))
+        unsure = UncertaintySummary(mean_mm=0.5, median_mm=0.375, p95_mm=1.5, maximum_mm=2.0, parts={})
+        image = InputFile(path="image.nii", sha256="")
+        write_run(place, make_run({"fixed": image, "moving": image}, uncertainty=unsure))
         (place / "report.html").write_text("report", encoding="utf-8")
     (folder / "batch.json").write_text(json.dumps({"format": 1, "pairs": states}), encoding="utf-8")
     return list(levels)
@@ -69,11 +77,11 @@ def cohort(tmp_path):
 def test_those_to_look_at_come_first(cohort):
     """Without a result, FAIL, LOOK, then the one that stands out, with the reason; what was not run is last."""
     rows = cohort[1]
-    assert [row["name"] for row in rows][:4] == ["broken", "a <b> & 'c'", "doubtful", "odd"]
-    assert [row["name"] for row in rows[-2:]] == ["aborted", "later"]
-    assert rows[3]["reason"].startswith("TRE of 9 mm stands out from the other pairs (robust z ")
-    assert rows[2]["reason"] == f"{EVIL} is LOOK."
-    assert (rows[0]["tre_mm"], rows[0]["report"]) == (None, None)
+    assert [row.name for row in rows][:4] == ["broken", "a <b> & 'c'", "doubtful", "odd"]
+    assert [row.name for row in rows[-2:]] == ["aborted", "later"]
+    assert rows[3].reason.startswith("TRE of 9 mm stands out from the other pairs (robust z ")
+    assert rows[2].reason == f"{EVIL} is LOOK."
+    assert (rows[0].values["tre_mm"], rows[0].report) == (None, None)
 
 
 @pytest.mark.parametrize(("value", "first"), [(-0.9, True), (2.0, False)])
@@ -84,18 +92,27 @@ def test_only_the_worse_side_stands_out(tmp_path, value, first):
     found = json.loads(path.read_text(encoding="utf-8"))
     found["jacobian"]["minimum"] = value
     path.write_text(json.dumps(found), encoding="utf-8")
-    row = next(row for row in cohort_rows(tmp_path, names) if row["name"] == "f")
-    assert ("Smallest Jacobian of -0.9 stands out" in row["reason"]) == first
-    assert (row["z"] >= 3.5) == first
+    row = next(row for row in cohort_rows(tmp_path, names) if row.name == "f")
+    assert ("Smallest Jacobian of -0.9 stands out" in row.reason) == first
+    assert (row.z >= 3.5) == first
 
 
 def test_numbers_come_from_the_files(cohort):
     """Shares become percent, uncertainty comes from the record, and time is the sum of the steps."""
-    row = next(row for row in cohort[1] if row["name"] == "doubtful")
-    assert row["folded_percent"] == pytest.approx(0.2)
-    assert (row["tre_before_mm"], row["uncertainty_p95_mm"], row["seconds"]) == (pytest.approx(7.4), 1.5, 16.0)
-    assert row["uncertainty_mm"] == 0.375
-    assert row["dice"] is None
+    row = next(row for row in cohort[1] if row.name == "doubtful")
+    assert row.values["folded_percent"] == pytest.approx(0.2)
+    assert (row.values["tre_before_mm"], row.values["uncertainty_p95_mm"]) == (pytest.approx(7.4), 1.5)
+    assert (row.values["uncertainty_mm"], row.seconds) == (0.375, 16.0)
+    assert row.values["dice"] is None
+
+
+def test_a_result_that_cannot_be_read_has_no_numbers(tmp_path):
+    """A pair with a file that this version did not write stays in the table, without numbers."""
+    names = write_cohort(tmp_path, dict.fromkeys("ab", "PASS"))
+    (tmp_path / "a" / "evaluation.json").write_text('{"landmarks": {"count": "many"}}', encoding="utf-8")
+    rows = {row.name: row for row in cohort_rows(tmp_path, names)}
+    assert (rows["a"].state, rows["a"].values["tre_mm"]) == ("finished", None)
+    assert rows["b"].values["tre_mm"] == pytest.approx(1.1)
 
 
 def test_the_csv_is_safe_to_open(cohort):
@@ -104,7 +121,7 @@ def test_the_csv_is_safe_to_open(cohort):
     write_csv(folder / "cohort.csv", rows)
     with (folder / "cohort.csv").open(encoding="utf-8", newline="") as file:
         table = list(csv.DictReader(file))
-    assert [row["name"] for row in table] == [row["name"] for row in rows]
+    assert [row["name"] for row in table] == [row.name for row in rows]
     assert {row["formula"] for row in table} == {"'=1+1"}
     assert table[0]["tre_mm"] == table[3]["dice"] == ""
     assert float(table[3]["tre_mm"]) == 9.0
@@ -131,7 +148,7 @@ def test_the_page_stands_for_any_cohort(tmp_path):
         rows = cohort_rows(tmp_path, names)
         write_page(tmp_path / "index.html", rows)
         assert said in (tmp_path / "index.html").read_text(encoding="utf-8")
-    assert rows[0]["state"] == "waiting"
+    assert rows[0].state == "waiting"
 
 
 @given(st.lists(st.floats(-100, 100), min_size=5, max_size=30))
@@ -172,9 +189,9 @@ def test_numbers_are_short(value, text):
 
 def test_dots_stand_at_their_values(cohort):
     """The place of a dot is linear in its value, and a line is marked where it became worse."""
-    done = [{**row, "level": "PASS"} for row in cohort[1] if row["state"] == "finished"]
+    done = [row for row in cohort[1] if row.done]
     plot = next(plot for plot in plots(done) if plot.title.startswith("Landmark"))
-    places = {dot.row["name"]: dot.x for dot in plot.strips[1].dots}
+    places = {dot.row.name: dot.x for dot in plot.strips[1].dots}
     ticks = {float(text): x for x, text in plot.ticks}
     low, high = min(ticks), max(ticks)
     expected = ticks[low] + (9.0 - low) / (high - low) * (ticks[high] - ticks[low])

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import re
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -25,12 +26,14 @@ from conftest import (
     sitk_transform,
     smooth_field,
 )
+from run_records import input_of, make_run, write_run
 from semreg.cli import main
-from semreg.cli.evaluate_table import table_of
 from semreg.core.fields import Field, Volume
 from semreg.errors import ImageError
 from semreg.io.files import checksum, write_field, write_image, write_transform
 from semreg.quality import Evaluation, evaluate, read_label_names, read_landmarks, read_result
+from semreg.quality.overlap import LabelOverlap, LabelOverlaps, MeanOverlap, Overlap
+from semreg.quality.summary import table_of
 from semreg.transforms import read_points
 
 FIXED = make_grid((16, 15, 14), (1.1, 1.4, 1.9), (-31.0, 12.5, 77.0), rotation(3))
@@ -95,10 +98,10 @@ def folder(tmp_path):
     write_transform(FIELD, out / "transform.h5")
     write_transform(FIELD.inverse(MOVING), out / "inverse.h5")
     inputs = {
-        name: {"path": str(data / file), "sha256": checksum(data / file)}
+        name: input_of(data / file)
         for name, file in (("fixed", "fixed.nrrd"), ("moving", "moving.nrrd"), ("fixed_mask", "mask.nii.gz"))
     }
-    (out / "record.json").write_text(json.dumps({"inputs": inputs}))
+    write_run(out, make_run(inputs))
     return tmp_path
 
 
@@ -143,7 +146,7 @@ def test_record_with_relative_paths(run, folder, monkeypatch):
     (out / "record.json").write_text(json.dumps(record))
     for place in (folder, folder / "data", folder.parent):
         monkeypatch.chdir(place)
-        assert read_result(out).fixed.resolve() == folder / "data" / "fixed.nrrd"
+        assert read_result(out).located("fixed").resolve() == folder / "data" / "fixed.nrrd"
     assert run(out, "--no-similarity", "--quiet") == (0, "", "")
 
 
@@ -248,10 +251,10 @@ def test_names_of_labels(run, folder):
 
 def test_of_many_labels_the_worst_are_shown():
     """More than 12 labels: the mean and the three of lowest Dice, the worst first; one without a measure is none."""
-    sides = [{"dice": None if n == 4 else 0.3 + 0.05 * ((7 * n) % 13), "hd95_mm": 2.0 + n} for n in range(13)]
-    each = [{"label": n, "name": f"part {n}", "before": side, "after": side} for n, side in enumerate(sides)]
-    table = {"tolerance_mm": 2.0, "each": each, "mean": {"before": sides[0], "after": sides[0]}}
-    shown = table_of(Evaluation(labels=table))
+    sides = [Overlap(dice=None if n == 4 else 0.3 + 0.05 * ((7 * n) % 13), hd95_mm=2.0 + n) for n in range(13)]
+    each = tuple(LabelOverlap(label=n, name=f"part {n}", before=side, after=side) for n, side in enumerate(sides))
+    table = LabelOverlaps(tolerance_mm=2.0, each=each, mean=MeanOverlap(before=sides[0], after=sides[0]))
+    shown = table_of(Evaluation(labels=table), everything=False)
     worst = [line for line in shown if line[0].startswith("worst")]
     assert [line[0] for line in worst] == [
         "worst 1 of 13: part 0, Dice and HD95", "worst 2 of 13: part 2, Dice and HD95",
@@ -259,7 +262,7 @@ def test_of_many_labels_the_worst_are_shown():
     ]  # fmt: skip
     assert worst[1][2] == "0.350, 4.00 mm"
     assert sum("part" in line[0] for line in shown) == 3
-    few = table_of(Evaluation(labels={**table, "each": each[1:]}))
+    few = table_of(Evaluation(labels=replace(table, each=each[1:])), everything=False)
     assert ("part 4, Dice and HD95", "-, 6.00 mm", "-, 6.00 mm") in few
     assert sum("part" in line[0] for line in few) == 12
 
@@ -268,7 +271,7 @@ def test_of_many_labels_the_worst_are_shown():
     ("arguments", "said"),
     [
         (["nothing.h5"], "there is no such file"),
-        (["data"], "a folder that semreg register wrote"),
+        (["data"], "the output folder of semreg register"),
         (["out", "out/transform.h5"], "one folder of results or transform files"),
         (["out", "--fixed", "gone.nrrd"], "gone.nrrd: there is no such file"),
         (["out", "--fixed-landmarks", "data/fixed.csv"], "as many files of fixed as of moving landmarks, got 1 and 0"),

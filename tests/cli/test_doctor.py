@@ -14,7 +14,7 @@ import pytest
 
 import semreg
 from conftest import PATIENCE_SECONDS
-from semreg.cli.environment import PACKAGES, Package, examine_bridge, examine_package, installed, probe
+from semreg.cli.environment import PACKAGES, BridgeFacts, Package, examine_bridge, examine_package, installed, probe
 
 ROOT = Path(__file__).parents[2]
 CHATTY = "import atexit\nprint('hello')\natexit.register(print, 'bye\\nbye')\n"
@@ -136,7 +136,7 @@ def test_a_binary_part_that_hangs(first):
 def test_output_of_what_is_loaded_does_not_matter(first):
     """A part that prints while it loads, and at the end, is read all the same."""
     install(first, "semreg-itkv4", "0.1.0", CHATTY + GOOD_BRIDGE, "semreg_itkv4")
-    assert probe("bridge_facts", 30.0) == ({"itk": "5.4", "trouble": ""}, "")
+    assert probe(BridgeFacts, 30.0) == (BridgeFacts("5.4", ""), "")
     assert examine_bridge(30.0).state == "ok"
 
 

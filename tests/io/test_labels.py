@@ -100,7 +100,7 @@ def test_ids_of_64_bits_are_measured_by_their_names():
     """An evaluation tells ids apart that float64 does not, and calls each by its own number."""
     fixed, moving = label_image(LARGE), label_image((LARGE[0] - 1, *LARGE[1:]))  # its neighbour
     found = evaluate(Field.zeros(GRID), labels=(fixed, moving))
-    rows = {row["label"]: row["after"]["dice"] for row in found.labels["each"]}
+    rows = {row.label: row.after.dice for row in found.labels.each}
     assert rows == {LARGE[0] - 1: None, LARGE[0]: None, LARGE[1]: 1.0, LARGE[2]: 1.0}
     assert to_labels(fixed).labels == (0, *LARGE)
     highest = to_labels(label_image((2**64 - 3, 2**64 - 2, 2**64 - 1), np.uint64, 2**64 - 4))
@@ -111,4 +111,4 @@ def test_names_of_segments_are_those_of_the_evaluation(tmp_path):
     """Without a table of names those of the file count."""
     source = slicer_segmentation(tmp_path / "a.seg.nrrd")
     found = evaluate(Field.zeros(GRID), labels=(source, source))
-    assert [row["name"] for row in found.labels["each"]] == ["liver", "left kidney", "tumour"]
+    assert [row.name for row in found.labels.each] == ["liver", "left kidney", "tumour"]

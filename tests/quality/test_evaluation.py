@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pytest
@@ -33,7 +33,8 @@ from semreg.errors import ConfigError, GeometryError, ImageError
 from semreg.features.descriptors.mind import MindSSC
 from semreg.features.extract import describe, intensity_stats
 from semreg.io.files import write_field, write_image, write_transform
-from semreg.quality import EvaluationConfig, evaluate, prepare, write_evaluation
+from semreg.io.records import record_of
+from semreg.quality import Evaluation, EvaluationConfig, evaluate, prepare, write_evaluation
 from semreg.quality import subject as subject_module
 from semreg.quality.deformation import displacement_statistics, jacobian_statistics
 from semreg.quality.image_similarity import correlation, mind_distances, mutual_information
@@ -98,8 +99,8 @@ def test_landmark_errors_are_those_of_simpleitk():
         for p, q in zip(fixed.tolist(), moving.tolist(), strict=True)
     ]
     for side, wanted in (("before", before), ("after", after)):
-        np.testing.assert_allclose([point[side] for point in found["points"]], wanted, atol=1e-6)
-        assert found[side] == pytest.approx(
+        np.testing.assert_allclose([getattr(point, side) for point in found.points], wanted, atol=1e-6)
+        assert vars(getattr(found, side)) == pytest.approx(
             {
                 "mean": np.mean(wanted), "sd": np.std(wanted), "minimum": min(wanted), "median": np.median(wanted),
                 "p75": np.percentile(wanted, 75), "p90": np.percentile(wanted, 90),
@@ -107,19 +108,19 @@ def test_landmark_errors_are_those_of_simpleitk():
             },
             abs=1e-6,
         )  # fmt: skip
-    assert found["count"] == 20
-    assert [point["name"] for point in found["points"]][:2] == ["F-0", "F-1"]
-    assert found["points"][3]["fixed"] == pytest.approx(fixed[3])
-    assert found["points"][3]["moving"] == pytest.approx(moving[3])
+    assert found.count == 20
+    assert [point.name for point in found.points][:2] == ["F-0", "F-1"]
+    assert found.points[3].fixed == pytest.approx(fixed[3])
+    assert found.points[3].moving == pytest.approx(moving[3])
 
 
 def test_before_is_the_identity_by_default():
     """Without an initial transform the error before is the distance of the points as they are; names are numbers."""
     fixed = inner_points(GRID)
     found = evaluate(TURN, landmarks=(fixed, np.add(fixed, (3.0, 4.0, 0.0)))).landmarks
-    assert found["before"]["mean"] == pytest.approx(5.0)
-    assert found["before"]["sd"] == pytest.approx(0.0, abs=1e-9)
-    assert [point["name"] for point in found["points"]] == [str(n + 1) for n in range(20)]
+    assert found.before.mean == pytest.approx(5.0)
+    assert found.before.sd == pytest.approx(0.0, abs=1e-9)
+    assert [point.name for point in found.points] == [str(n + 1) for n in range(20)]
 
 
 def test_landmarks_need_no_image():
@@ -127,15 +128,15 @@ def test_landmarks_need_no_image():
     result = evaluate(TURN, landmarks=(inner_points(GRID), inner_points(GRID)))
     given = result.to_dict()
     assert {name for name, value in given.items() if value is not None} == {"landmarks", "notes"}
-    assert evaluate(smooth_field(GRID)).jacobian["voxels"] == 11 * 10 * 9
+    assert evaluate(smooth_field(GRID)).jacobian.voxels == 11 * 10 * 9
 
 
 def test_points_in_a_plane_are_2d():
     """3D Slicer gives points of a 2-D image a third coordinate of 0."""
     fixed = np.c_[inner_points(oblique_grid(2)), np.zeros(20)]
     found = evaluate(sitk.TranslationTransform(2, (3.0, 4.0)), landmarks=(fixed, fixed)).landmarks
-    assert found["before"]["mean"] == 0
-    assert found["after"]["mean"] == pytest.approx(5.0)
+    assert found.before.mean == 0
+    assert found.after.mean == pytest.approx(5.0)
 
 
 def test_points_outside_of_an_image_are_counted():
@@ -160,9 +161,9 @@ def test_sdlogj_is_that_of_learn2reg(dimension, masked):
     )
     mask = np.random.default_rng(1).random(field.grid.shape) > 0.4 if masked else None
     found = jacobian_statistics(field, None if mask is None else torch.from_numpy(mask))
-    assert found["sd_log"] == pytest.approx(learn2reg(field.vox.numpy(), mask), abs=1e-9)
-    assert found["folded_share"] > 0
-    assert found["region"] == ("mask" if masked else "image")
+    assert found.sd_log == pytest.approx(learn2reg(field.vox.numpy(), mask), abs=1e-9)
+    assert found.folded_share > 0
+    assert found.region == ("mask" if masked else "image")
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS[::7], ids=str)
@@ -173,7 +174,7 @@ def test_the_direction_of_the_grid_does_not_matter(orientation):
     turned = make_grid(GRID.size_xyz, GRID.spacing_xyz, (4, 5, 6), rotation(3, 71.0) @ orientation)
     wanted = jacobian_statistics(Field(field.vox, plain))
     for grid in (GRID, turned):
-        assert flat(jacobian_statistics(Field(field.vox, grid))) == pytest.approx(flat(wanted))
+        assert flat(asdict(jacobian_statistics(Field(field.vox, grid)))) == pytest.approx(flat(asdict(wanted)))
 
 
 def test_jacobian_is_that_of_itk():
@@ -193,13 +194,13 @@ def test_jacobian_is_that_of_itk():
             fixed=noise_volume(GRID),
             fixed_mask=None if region is None else (region.astype(np.float32), GRID),
         ).jacobian
-        assert found["voxels"] == values.size
-        assert found["minimum"] == pytest.approx(values.min(), abs=1e-3)
-        assert found["maximum"] == pytest.approx(values.max(), abs=1e-3)
-        assert found["mean"] == pytest.approx(values.mean(), abs=1e-3)
-        assert found["folded_share"] == pytest.approx((values <= 0).mean(), abs=1e-6)
-        assert list(found["percentiles"]) == ["1", "5", "50", "95", "99"]
-        for name, value in found["percentiles"].items():
+        assert found.voxels == values.size
+        assert found.minimum == pytest.approx(values.min(), abs=1e-3)
+        assert found.maximum == pytest.approx(values.max(), abs=1e-3)
+        assert found.mean == pytest.approx(values.mean(), abs=1e-3)
+        assert found.folded_share == pytest.approx((values <= 0).mean(), abs=1e-6)
+        assert list(found.percentiles) == ["1", "5", "50", "95", "99"]
+        for name, value in found.percentiles.items():
             assert value == pytest.approx(np.percentile(values, float(name)), abs=1e-3)
 
 
@@ -207,10 +208,10 @@ def test_a_matrix_has_one_determinant():
     """Of an affine transform each voxel has the determinant of the matrix, up to the faces, and SDlogJ is 0."""
     stretch = sitk.AffineTransform((0.8, 0.1, 0.0, 0.0, 1.1, 0.2, 0.0, 0.0, 0.9), (3.0, 1.0, -2.0), (-25.0, 20.0, 86.0))
     found = evaluate(stretch, fixed=noise_volume(GRID)).jacobian
-    for value in (found["minimum"], found["maximum"], found["mean"], *found["percentiles"].values()):
+    for value in (found.minimum, found.maximum, found.mean, *found.percentiles.values()):
         assert value == pytest.approx(0.8 * 1.1 * 0.9, abs=1e-5)
-    assert found["sd_log"] == pytest.approx(0, abs=1e-5)
-    assert found["folded_share"] == 0
+    assert found.sd_log == pytest.approx(0, abs=1e-5)
+    assert found.folded_share == 0
 
 
 def test_thin_grids_keep_their_layers():
@@ -218,7 +219,8 @@ def test_thin_grids_keep_their_layers():
     plane = random_field(make_grid((14, 13), (0.8, 1.3), (1, 2), rotation(2)))
     slab = make_grid((14, 13, 1), (0.8, 1.3, 2.0), (1, 2, 3), rotation(3))
     vox = torch.cat([torch.zeros(1, 13, 14), plane.vox])[:, None]
-    assert flat(jacobian_statistics(Field(vox, slab))) == pytest.approx(flat(jacobian_statistics(plane)))
+    found, wanted = (flat(asdict(jacobian_statistics(field))) for field in (Field(vox, slab), plane))
+    assert found == pytest.approx(wanted)
 
 
 def test_displacements_are_in_mm():
@@ -228,7 +230,7 @@ def test_displacements_are_in_mm():
     points = points_of(GRID).flatten(1).numpy().T[mask.ravel()].tolist()
     lengths = [np.linalg.norm(np.subtract(TURN.TransformPoint(chain[0].TransformPoint(p)), p)) for p in points]
     found = evaluate(chain, fixed=noise_volume(GRID), fixed_mask=(mask.astype(np.float32), GRID)).displacement
-    assert found == pytest.approx(
+    assert vars(found) == pytest.approx(
         {
             "mean_mm": np.mean(lengths), "median_mm": np.median(lengths),
             "p95_mm": np.percentile(lengths, 95), "maximum_mm": max(lengths),
@@ -249,8 +251,8 @@ def test_overlap_is_what_comes_to_lie_inside():
     for side, moved in (("before", points), ("after", np.add(points, (4.0, -7.0, 2.0)))):
         index = np.c_[moved, np.ones(len(moved))] @ moving.grid.point_to_index().T
         inside = ((index[:, :3] >= -0.5) & (index[:, :3] < np.array(moving.grid.shape) - 0.5)).all(1)
-        assert found[side] == pytest.approx(inside.mean())
-    assert found["before"] != found["after"]
+        assert getattr(found, side) == pytest.approx(inside.mean())
+    assert found.before != found.after
 
 
 # similarity
@@ -304,12 +306,16 @@ def test_inverted_contrast():
     fixed = Volume(noise_volume(GRID).data.float(), GRID)
     same = evaluate(Field.zeros(GRID), fixed=fixed, moving=fixed).similarity
     negative = evaluate(Field.zeros(GRID), fixed=fixed, moving=Volume(100 - 3 * fixed.data, GRID)).similarity
-    assert same["correlation"]["after"] == pytest.approx(1.0)
-    assert negative["correlation"] == {"before": pytest.approx(-1.0), "after": pytest.approx(-1.0), "better": "higher"}
-    assert negative["mutual_information"]["after"] == pytest.approx(same["mutual_information"]["after"], abs=0.02)
-    assert same["mind"]["before"] == 0.0
-    assert same["mind"]["after"] == pytest.approx(0, abs=1e-9)
-    assert negative["mind"]["after"] == pytest.approx(0, abs=1e-6)
+    assert same.correlation.after == pytest.approx(1.0)
+    assert vars(negative.correlation) == {
+        "before": pytest.approx(-1.0),
+        "after": pytest.approx(-1.0),
+        "better": "higher",
+    }
+    assert negative.mutual_information.after == pytest.approx(same.mutual_information.after, abs=0.02)
+    assert same.mind.before == 0.0
+    assert same.mind.after == pytest.approx(0, abs=1e-9)
+    assert negative.mind.after == pytest.approx(0, abs=1e-6)
 
 
 def test_only_what_is_seen_both_times_is_compared():
@@ -319,13 +325,13 @@ def test_only_what_is_seen_both_times_is_compared():
     moving.data[0, 3, 4, 3] = float("nan")
     fixed.data[0, 5, 5, 5] = float("inf")
     field = smooth_field(GRID)
-    found = evaluate(field, fixed=fixed, moving=moving).similarity["correlation"]
+    found = evaluate(field, fixed=fixed, moving=moving).similarity.correlation
     reads = [sitk_resample(moving, GRID, each, outside=np.nan) for each in (None, sitk_transform(field))]
     counts = np.isfinite(reads[0]) & np.isfinite(reads[1]) & np.isfinite(fixed.data[0].numpy())
     assert 50 < counts.sum() < 0.7 * counts.size
     for side, read in zip(("before", "after"), reads, strict=True):
         wanted = np.corrcoef(fixed.data[0].numpy()[counts], read[counts])[0, 1]
-        assert found[side] == pytest.approx(wanted, abs=1e-3)
+        assert getattr(found, side) == pytest.approx(wanted, abs=1e-3)
 
 
 def test_similarity_before_is_with_the_initial_transform_and_in_the_mask():
@@ -340,8 +346,8 @@ def test_similarity_before_is_with_the_initial_transform_and_in_the_mask():
     counts = mask & np.isfinite(reads[0]) & np.isfinite(reads[1])
     for side, read in zip(("before", "after"), reads, strict=True):
         wanted = np.corrcoef(fixed.data[0].numpy()[counts], read[counts])[0, 1]
-        assert found.similarity["correlation"][side] == pytest.approx(wanted, abs=1e-3)
-        assert found.overlap[side] == pytest.approx(np.isfinite(read[mask]).mean(), abs=1e-6)
+        assert getattr(found.similarity.correlation, side) == pytest.approx(wanted, abs=1e-3)
+        assert getattr(found.overlap, side) == pytest.approx(np.isfinite(read[mask]).mean(), abs=1e-6)
 
 
 def test_images_that_the_headers_keep_apart():
@@ -351,8 +357,8 @@ def test_images_that_the_headers_keep_apart():
     moving = Volume(fixed.data, far)
     back = sitk.TranslationTransform(3, (900.0, 900.0, 900.0))
     found = evaluate(back, fixed=fixed, moving=moving)
-    assert found.overlap == {"before": 0.0, "after": pytest.approx(1.0)}
-    assert found.similarity["correlation"] == {
+    assert vars(found.overlap) == {"before": 0.0, "after": pytest.approx(1.0)}
+    assert vars(found.similarity.correlation) == {
         "before": None,
         "after": pytest.approx(1.0, abs=1e-3),
         "better": "higher",
@@ -397,9 +403,9 @@ def test_the_way_back():
     back = invert(field, moving_grid(GRID)).field
     wanted = inverse_consistency(field, back)
     for result in (evaluate(Result(field, back)), evaluate(field, inverse=back)):
-        assert set(result.consistency) == {"fixed", "moving"}
+        assert set(vars(result.consistency)) == {"fixed", "moving"}
         for name, errors in wanted.items():
-            assert result.consistency[name] == pytest.approx(
+            assert vars(getattr(result.consistency, name)) == pytest.approx(
                 {
                     "mean_mm": errors.mean_mm,
                     "p999_mm": errors.p999_mm,
@@ -469,33 +475,29 @@ def test_files_of_an_evaluation(tmp_path):
         field, fixed=fixed, moving=moving, labels=labels, label_names={2: 'a, "b"'}, inverse=invert(field).field,
         landmarks=(inner_points(GRID, 3), inner_points(GRID, 3)),
     )  # fmt: skip
-    files = write_evaluation(result, tmp_path, inputs={"a": 1})
+    files = write_evaluation(result, tmp_path)
     assert [path.name for path in files] == ["evaluation.csv", "evaluation.json"]
     written = json.loads((tmp_path / "evaluation.json").read_text())
-    assert written.pop("inputs") == {"a": 1}
     assert written == json.loads(json.dumps(result.to_dict()))
+    assert record_of(Evaluation, written, tmp_path) == result
     rows = list(csv.DictReader(io.StringIO((tmp_path / "evaluation.csv").read_text())))
     assert list(rows[0]) == ["group", "name", "measure", "unit", "before", "after"]
     found = {(row["group"], row["name"], row["measure"]): row for row in rows}
     assert len(found) == len(rows)
-    assert float(found["landmark", "2", "error"]["after"]) == pytest.approx(result.landmarks["points"][1]["after"])
-    assert float(found["landmarks", "", "p95"]["before"]) == pytest.approx(result.landmarks["before"]["p95"])
-    assert float(found["label", 'a, "b"', "hd95"]["before"]) == pytest.approx(
-        result.labels["each"][1]["before"]["hd95_mm"]
-    )
+    assert float(found["landmark", "2", "error"]["after"]) == pytest.approx(result.landmarks.points[1].after)
+    assert float(found["landmarks", "", "p95"]["before"]) == pytest.approx(result.landmarks.before.p95)
+    assert float(found["label", 'a, "b"', "hd95"]["before"]) == pytest.approx(result.labels.each[1].before.hd95_mm)
     assert found["label", "1", "dice"]["after"] == ""
     assert found["jacobian", "image", "sd_log"]["before"] == ""
-    assert float(found["jacobian", "image", "p5"]["after"]) == pytest.approx(result.jacobian["percentiles"]["5"])
-    assert float(found["similarity", "", "mind"]["after"]) == pytest.approx(result.similarity["mind"]["after"])
-    assert float(found["consistency", "moving", "p999"]["after"]) == pytest.approx(
-        result.consistency["moving"]["p999_mm"]
-    )
+    assert float(found["jacobian", "image", "p5"]["after"]) == pytest.approx(result.jacobian.percentiles["5"])
+    assert float(found["similarity", "", "mind"]["after"]) == pytest.approx(result.similarity.mind.after)
+    assert float(found["consistency", "moving", "p999"]["after"]) == pytest.approx(result.consistency.moving.p999_mm)
     assert {row["unit"] for row in rows} == {"", "mm", "nat"}
 
 
 def test_lengths_of_long_fields_are_exact():
     """Far displacements keep their length: the statistics of a shift by 300 mm are 300 mm."""
     field = Field.from_mm(torch.zeros(3, *GRID.shape) + torch.tensor([180.0, -240.0, 0.0]).reshape(3, 1, 1, 1), GRID)
-    assert displacement_statistics(field) == pytest.approx(
+    assert vars(displacement_statistics(field)) == pytest.approx(
         dict.fromkeys(("mean_mm", "median_mm", "p95_mm", "maximum_mm"), 300.0), abs=1e-3
     )

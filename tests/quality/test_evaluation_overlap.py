@@ -36,7 +36,7 @@ from semreg.errors import GeometryError, ImageError
 from semreg.io.bridge import to_labels
 from semreg.io.files import read_image
 from semreg.quality import evaluate, label_overlap
-from semreg.quality.overlap import brought, table_of_labels
+from semreg.quality.overlap import Overlap, brought, table_of_labels
 from semreg.quality.surfaces import element_areas
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -97,20 +97,19 @@ def test_measures_are_those_of_the_package(spacing, seed):
     tolerance = 3 * spacing[-1]
     found = label_overlap(fixed, other, spacing, tolerance)
     for name, value in expected(fixed, other, spacing, tolerance).items():
-        assert found[name] == pytest.approx(value, abs=1e-9 if name != "dice" else 1e-12), name
+        assert getattr(found, name) == pytest.approx(value, abs=1e-9 if name != "dice" else 1e-12), name
 
 
 def test_equal_masks_agree_and_empty_ones_do_not():
     """Equal masks are at Dice 1 and distance 0; against an empty one the Dice are 0 and there is no distance."""
     mask = blobs((9, 14, 11), 3)
     nothing = np.zeros_like(mask)
-    assert label_overlap(mask, mask, (2.1, 1.3, 0.8), 0.0) == {
-        "dice": 1.0, "hd95_mm": 0.0, "assd_mm": 0.0, "surface_dice": 1.0,
-    }  # fmt: skip
-    alone = {"dice": 0.0, "hd95_mm": None, "assd_mm": None, "surface_dice": 0.0}
+    same = Overlap(dice=1.0, hd95_mm=0.0, assd_mm=0.0, surface_dice=1.0)
+    assert label_overlap(mask, mask, (2.1, 1.3, 0.8), 0.0) == same
+    alone = Overlap(dice=0.0, hd95_mm=None, assd_mm=None, surface_dice=0.0)
     assert label_overlap(mask, nothing, (1.0, 1.0, 1.0), 2.0) == alone
     assert label_overlap(nothing, mask, (1.0, 1.0, 1.0), 2.0) == alone
-    assert set(label_overlap(nothing, nothing, (1.0, 1.0, 1.0), 2.0).values()) == {None}
+    assert label_overlap(nothing, nothing, (1.0, 1.0, 1.0), 2.0) == Overlap()
 
 
 @pytest.mark.parametrize("dimension", [2, 3])
@@ -129,20 +128,21 @@ def test_table_of_labels_is_that_of_other_tools():
     field = smooth_field(FIXED)
     result = evaluate(sitk_transform(field), labels=(fixed, moving), label_names={2: "liver"})
     table = result.labels
-    assert [row["name"] for row in table["each"]] == ["1", "liver", "3"]
+    assert [row.name for row in table.each] == ["1", "liver", "3"]
     for side, transform in (("before", None), ("after", sitk_transform(field))):
         read = sitk_resample(moving, FIXED, transform, nearest=True, outside=0.0).astype(np.uint8)
         target = fixed.data[0].numpy().astype(np.uint8)
         overlap = sitk.LabelOverlapMeasuresImageFilter()
         overlap.Execute(sitk.GetImageFromArray(target), sitk.GetImageFromArray(read))
-        for row in table["each"]:
-            label = row["label"]
+        for row in table.each:
+            label, found = row.label, getattr(row, side)
             wanted = expected(target == label, read == label, FIXED.spacing, 2.0)
-            assert row[side]["dice"] == pytest.approx(overlap.GetDiceCoefficient(label), abs=1e-9)
+            assert found.dice == pytest.approx(overlap.GetDiceCoefficient(label), abs=1e-9)
             for name in ("hd95_mm", "assd_mm", "surface_dice"):
-                assert row[side][name] == pytest.approx(wanted[name], abs=1e-9), (side, label, name)
+                assert getattr(found, name) == pytest.approx(wanted[name], abs=1e-9), (side, label, name)
         for name in ("dice", "hd95_mm", "assd_mm", "surface_dice"):
-            assert table["mean"][side][name] == pytest.approx(np.mean([row[side][name] for row in table["each"]]))
+            each = [getattr(getattr(row, side), name) for row in table.each]
+            assert getattr(getattr(table.mean, side), name) == pytest.approx(np.mean(each))
 
 
 def test_true_transform_brings_labels_together():
@@ -153,11 +153,11 @@ def test_true_transform_brings_labels_together():
     moving = Volume(
         torch.from_numpy(sitk_resample(fixed, grid, shift.GetInverse(), nearest=True, outside=0.0))[None], grid
     )
-    right = evaluate(shift, labels=(fixed, moving)).labels["mean"]
-    wrong = evaluate(shift.GetInverse(), labels=(fixed, moving)).labels["mean"]
-    assert right["after"]["dice"] > 0.85
-    assert right["after"]["hd95_mm"] < 2.2  # half a voxel of each grid
-    assert wrong["after"]["dice"] < right["before"]["dice"] < 0.7
+    right = evaluate(shift, labels=(fixed, moving)).labels.mean
+    wrong = evaluate(shift.GetInverse(), labels=(fixed, moving)).labels.mean
+    assert right.after.dice > 0.85
+    assert right.after.hd95_mm < 2.2  # half a voxel of each grid
+    assert wrong.after.dice < right.before.dice < 0.7
 
 
 def test_what_is_missing_is_said_and_does_not_count():
@@ -173,16 +173,16 @@ def test_what_is_missing_is_said_and_does_not_count():
     table = table_of_labels(
         to_labels(Volume(data, FIXED)), to_labels(Volume(other, FIXED)), (None, away), tolerance_mm=1.0
     )
-    rows = {row["label"]: row for row in table["each"]}
+    rows = {row.label: row for row in table.each}
     assert list(rows) == [1, 2, 7, 9]
     for label in (7, 9):
-        assert set(rows[label]["before"].values()) == set(rows[label]["after"].values()) == {None}
-    assert rows[1]["before"]["dice"] == 1.0
-    assert rows[2]["after"] == {"dice": 0.0, "hd95_mm": None, "assd_mm": None, "surface_dice": 0.0}
-    assert table["mean"]["before"]["dice"] == 1.0
-    assert table["mean"]["after"]["dice"] == pytest.approx(rows[1]["after"]["dice"] / 2)
-    assert table["mean"]["before"]["hd95_mm"] == 0.0
-    assert table["mean"]["after"]["hd95_mm"] == rows[1]["after"]["hd95_mm"] > 9
+        assert rows[label].before == rows[label].after == Overlap()
+    assert rows[1].before.dice == 1.0
+    assert rows[2].after == Overlap(dice=0.0, surface_dice=0.0)
+    assert table.mean.before.dice == 1.0
+    assert table.mean.after.dice == pytest.approx(rows[1].after.dice / 2)
+    assert table.mean.before.hd95_mm == 0.0
+    assert table.mean.after.hd95_mm == rows[1].after.hd95_mm > 9
     notes = evaluate(away, labels=(Volume(data, FIXED), Volume(other, FIXED))).notes
     assert notes == (
         "Only one of the two label maps has: 7, 9.",
@@ -233,10 +233,10 @@ def test_real_label_maps_measure_as_with_other_tools(pair):
         )
     )  # fmt: skip
     target = fixed.data[0].numpy()
-    for row in table["each"]:
-        wanted = expected(target == row["label"], read == row["label"], fixed.grid.spacing, 2.0)
+    for row in table.each:
+        wanted = expected(target == row.label, read == row.label, fixed.grid.spacing, 2.0)
         for name, value in wanted.items():
-            assert row["after"][name] == pytest.approx(value, abs=1e-3), name
+            assert getattr(row.after, name) == pytest.approx(value, abs=1e-3), name
 
 
 def test_a_grid_of_one_slice_is_measured():
@@ -247,4 +247,4 @@ def test_a_grid_of_one_slice_is_measured():
     other = np.roll(mask, 1, axis=2)
     found = label_overlap(mask, other, grid.spacing, 0.1)
     for name, value in expected(mask[0], other[0], grid.spacing[1:], 0.1).items():
-        assert found[name] == pytest.approx(value), name
+        assert getattr(found, name) == pytest.approx(value), name

@@ -12,17 +12,23 @@ import pytest
 import torch
 
 from conftest import centre, grid_at, make_grid, noise, oblique_grid, points_of, rotation, smooth_field
+from run_records import make_run
 from semreg.config import GateConfig, RegistrationConfig
+from semreg.core.consistency import Errors
 from semreg.core.fields import Field, Layer, Volume, warp
 from semreg.core.geometry import AxisOrder, Grid
 from semreg.core.sampling import smooth
 from semreg.errors import ConfigError, GeometryError, ImageError
-from semreg.quality import Evidence, collect_evidence, judge, table_of_landmarks
+from semreg.quality import Evaluation, Evidence, collect_evidence, judge, table_of_landmarks
 from semreg.quality.checks import CHECKS
 from semreg.quality.coarse_view import SIDE, field_of_matrix, linear_part, working_grid
+from semreg.quality.deformation import Consistency, RoundTrip
 from semreg.quality.evidence import match_of
+from semreg.quality.overlap import LabelOverlaps, MeanOverlap, Overlap
 from semreg.quality.probes import seen, try_shifts
 from semreg.quality.residual import search_again
+from semreg.registration.result import AlignmentReport, InverseReport
+from semreg.registration.uncertainty import UncertaintySummary
 from semreg.settings import from_toml, override, to_toml
 
 FINE = Evidence(
@@ -172,89 +178,105 @@ def test_thresholds_lie_in_the_direction_of_their_check(check):
         GateConfig(**{check.name: (fail, look)})
 
 
-def errors(mean):
-    """As ``Evaluation.to_dict`` holds a set of errors, as far as it is read."""
-    return {"mean": mean, "median": mean}
-
-
 @pytest.mark.parametrize(
     ("before", "after", "level"),
     [(8.0, 2.0, "PASS"), (8.0, 8.2, "PASS"), (8.0, 8.8, "LOOK"), (8.0, 10.4, "FAIL"), (0.2, 0.9, "PASS")],
 )
 def test_landmarks_that_got_worse_are_noticed(before, after, level):
     """A mean error above that before stops the result; errors below a voxel are no worse than another."""
-    verdict = judge(FINE, evaluation={"landmarks": {"before": errors(before), "after": errors(after)}, "labels": None})
+    verdict = judge(FINE, evaluation=landmarks([before], [after]))
     assert gate(verdict, "landmarks").level == level
     assert verdict.level == level
 
 
-def landmark_table(before, after):
-    """As ``table_of_landmarks`` returns it, for points on one line that are off by these numbers of mm."""
+def landmarks(before, after):
+    """An evaluation of points on one line that are off by these numbers of mm."""
     fixed = np.zeros((len(before), 3))
     moving = fixed + np.array([[1.0, 0.0, 0.0]]) * np.array(before)[:, None]
     way = SimpleNamespace(dimension=3, map=lambda _: moving.T + np.array([[1.0], [0.0], [0.0]]) * np.array(after))
-    return table_of_landmarks(way, None, (fixed, moving))
+    return Evaluation(landmarks=table_of_landmarks(way, None, (fixed, moving)))
 
 
 def test_single_landmarks_that_went_wrong_are_noticed():
     """Where the mean halves and the largest error rises, or some points get worse, PASS is not said; in mm."""
     before = np.linspace(2.0, 10.0, 100)
-    better = judge(FINE, evaluation={"landmarks": landmark_table(before, before / 2)})
+    better = judge(FINE, evaluation=landmarks(before, before / 2))
     assert better.level == "PASS"
     assert gate(better, "landmark_worse").value == 0.0
-    table = landmark_table(before, np.where(np.arange(100) == 99, 15.0, before / 2))
-    assert (table["worse"], table["count"]) == (1, 100)
-    one = judge(FINE, evaluation={"landmarks": table})
+    table = landmarks(before, np.where(np.arange(100) == 99, 15.0, before / 2))
+    assert (table.landmarks.worse, table.landmarks.count) == (1, 100)
+    one = judge(FINE, evaluation=table)
     assert (one.level, gate(one, "landmark_maximum").level, gate(one, "landmark_p95").level) == ("LOOK", "LOOK", "PASS")
     assert "rose from 10 to 15 mm" in one.reasons[0]
     voxel = FINE.spacing_mm
     for rise, level in ((1.1 * voxel, "LOOK"), (0.9 * voxel, "PASS")):  # of 6 in 100: by less than a voxel is no harm
-        some = judge(FINE, evaluation={"landmarks": landmark_table(before, before + rise * (np.arange(100) < 6) - 0.1)})
+        some = judge(FINE, evaluation=landmarks(before, before + rise * (np.arange(100) < 6) - 0.1))
         assert gate(some, "landmark_worse").level == level
-    many = judge(FINE, evaluation={"landmarks": landmark_table(before, np.where(before < 5, 9.0, before / 2))})
+    many = judge(FINE, evaluation=landmarks(before, np.where(before < 5, 9.0, before / 2)))
     assert gate(many, "landmarks").level == "PASS"
     assert gate(many, "landmark_worse").level == "FAIL"
     for end, level in ((9.0, "PASS"), (12.5, "LOOK"), (20.0, "FAIL")):
-        tail = judge(FINE, evaluation={"landmarks": landmark_table(before, np.where(before > 9, end, before / 2))})
+        tail = judge(FINE, evaluation=landmarks(before, np.where(before > 9, end, before / 2)))
         assert gate(tail, "landmark_p95").level == level
+
+
+def mean_dice(before, after):
+    """An evaluation of labels of which the mean Dice alone is known."""
+    mean = MeanOverlap(before=Overlap(dice=before), after=Overlap(dice=after))
+    return Evaluation(labels=LabelOverlaps(tolerance_mm=2.0, each=(), mean=mean))
+
+
+def median(mm):
+    """An uncertainty with this median."""
+    return UncertaintySummary(mean_mm=mm, median_mm=mm, p95_mm=mm, maximum_mm=mm, parts={})
+
+
+def doubted(*doubts):
+    """The record of an alignment with these doubts, as a user has it from a registration or from an alignment."""
+    alignment = AlignmentReport(
+        transform="rigid", matrix=(), match=0.5, match_before=0.4, overlap=0.9, decisions=(), evidence=(),
+        doubts=doubts, doubtful=bool(doubts), levels=(),
+    )  # fmt: skip
+    return make_run(alignment=alignment)
 
 
 @pytest.mark.parametrize(("after", "level"), [(0.8, "PASS"), (0.68, "LOOK"), (0.55, "FAIL"), (0.695, "PASS")])
 def test_labels_that_overlap_less_are_noticed(after, level):
     """A mean Dice below that before stops the result."""
-    labels = {"mean": {"before": {"dice": 0.7}, "after": {"dice": after}}}
-    verdict = judge(FINE, evaluation={"landmarks": None, "labels": labels, "consistency": None})
+    verdict = judge(FINE, evaluation=mean_dice(0.7, after))
     assert gate(verdict, "labels").level == level
     assert gate(verdict, "labels").value == pytest.approx(after - 0.7)
 
 
 def test_labels_without_a_mean_are_not_judged():
     """Where Dice is null on one side nothing is judged."""
-    labels = {"mean": {"before": {"dice": None}, "after": {"dice": 0.5}}}
-    assert gate(judge(FINE, evaluation={"labels": labels}), "labels").level is None
+    assert gate(judge(FINE, evaluation=mean_dice(None, 0.5)), "labels").level is None
 
 
 def test_uncertainty_and_consistency_count_where_they_are_known():
     """Medians and means in mm are compared with working voxels of 4 mm here; a measured inverse counts first."""
-    known = {"consistency": {"fixed": {"mean_mm": 30.0}}}
+    way = RoundTrip(mean_mm=30.0, p999_mm=40.0, maximum_mm=50.0, count=9)
+    known = Evaluation(consistency=Consistency(fixed=way, moving=way))
     assert gate(judge(FINE, evaluation=known), "consistency").level == "FAIL"
-    record = {"inverse": {"consistency": {"fixed": {"mean_mm": 0.1}}}}
+    near = Errors(mean_mm=0.1, p999_mm=0.2, max_mm=0.3, points=9)
+    inverse = InverseReport(residual=near, outside_share=0.0, unsolved=0, consistency={"fixed": near, "moving": near})
+    record = make_run(inverse=inverse)
     assert gate(judge(FINE, record=record), "consistency").level == "PASS"
     assert gate(judge(FINE, evaluation=known, record=record), "consistency").level == "FAIL"
-    assert gate(judge(FINE, uncertainty={"median_mm": 9.0}), "uncertainty").level == "LOOK"
-    of_record = {"uncertainty": {"median_mm": 9.0}}
+    assert gate(judge(FINE, uncertainty=median(9.0)), "uncertainty").level == "LOOK"
+    of_record = make_run(uncertainty=median(9.0))
     assert gate(judge(FINE, record=of_record), "uncertainty").level == "LOOK"
-    assert gate(judge(FINE, record=of_record, uncertainty={"median_mm": 0.5}), "uncertainty").level == "PASS"
-    assert gate(judge(FINE, uncertainty={"median_mm": 0.5}), "uncertainty").level == "PASS"
+    assert gate(judge(FINE, record=of_record, uncertainty=median(0.5)), "uncertainty").level == "PASS"
+    assert gate(judge(FINE, uncertainty=median(0.5)), "uncertainty").level == "PASS"
 
 
 def test_doubts_of_the_alignment_are_passed_on():
     """What the alignment says against itself is a reason to look, word by word."""
-    verdict = judge(FINE, record={"alignment": {"doubts": ["another position matches almost as well"]}})
+    verdict = judge(FINE, record=doubted("another position matches almost as well"))
     assert verdict.level == "LOOK"
     assert verdict.reasons == ("The alignment is in doubt: another position matches almost as well.",)
-    assert gate(judge(FINE, record={"alignment": {"doubts": []}}), "doubts").level == "PASS"
-    assert gate(judge(FINE, record={"alignment": None}), "doubts").level is None
+    assert gate(judge(FINE, record=doubted()), "doubts").level == "PASS"
+    assert gate(judge(FINE, record=make_run()), "doubts").level is None
 
 
 def test_thresholds_are_settings():

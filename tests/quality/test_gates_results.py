@@ -39,8 +39,7 @@ def phantom(dimension, seed, displacement_mm=11.0):
 
 def level_of(fixed, moving, field, record=None):
     """The level of a result and the gates that it did not pass; ``record``: of its registration."""
-    known = {} if record is None else {"record": record.to_dict()}
-    verdict = judge(collect_evidence(fixed, moving, field), **known)
+    verdict = judge(collect_evidence(fixed, moving, field), record=record)
     return verdict.level, [gate.name for gate in verdict.gates if gate.level in ("LOOK", "FAIL")]
 
 

@@ -17,7 +17,7 @@ from semreg.core.fields import Field, Layer, Volume
 from semreg.core.geometry import Grid
 from semreg.errors import ConfigError
 from semreg.phantom import PhantomPair, make_pair, points_of
-from semreg.phantom.anatomy import share_of_body
+from semreg.phantom.anatomy import REGION
 from semreg.registration.dense import sharpness
 from semreg.registration.dense.bootstrap import MOST, blocks, spread_mm
 from semreg.registration.dense.disagreement import Disagreement, between_mm, together_mm, undone_mm
@@ -42,7 +42,7 @@ def plain_grid(*shape: int, spacing: float = 1.5) -> Grid:
 def body_of(pair: PhantomPair) -> torch.Tensor:
     """Which voxels of the fixed image lie in the body, (*S)."""
     grid = pair.fixed.grid
-    return torch.from_numpy(share_of_body(points_of(grid).flatten(1).numpy()) < 1).reshape(grid.shape)
+    return torch.from_numpy(REGION.share(points_of(grid).flatten(1).numpy()) < 1).reshape(grid.shape)
 
 
 def error_of(pair: PhantomPair, field: Field) -> torch.Tensor:

@@ -13,20 +13,26 @@ import SimpleITK as sitk
 import torch
 from PIL import Image
 
-from report_case import EVALUATION, RECORD, SHIFT, fixed_grid, make_case, moving_grid, phantom
+from report_case import EVALUATION, RECORD, SHIFT, fixed_grid, gate_of, make_case, moving_grid, phantom
+from semreg.config import ModelConfig, RegistrationConfig
 from semreg.core.fields import Field, Volume
 from semreg.core.geometry import Grid, canonical_order, reorder
 from semreg.errors import GeometryError, OutputError
 from semreg.io.bridge import sitk_image, to_labels
+from semreg.quality import EvaluationRun, Verdict
+from semreg.registration.plan.reasons import Reason
+from semreg.registration.result import AlignmentReport, PlanReport
 from semreg.report import write_report
 from semreg.report.colours import blend, checkerboard, viridis
 from semreg.report.drawings import box_panels, curves, outline
-from semreg.report.encode import sheets, sheets_within
-from semreg.report.page import render, verdict_of, viewer_data
+from semreg.report.encode import Sheets, sheets, sheets_within
+from semreg.report.page import counted, gates_of, render
 from semreg.report.pictures import jacobian_colours
 from semreg.report.planes import planes_of
 from semreg.report.stacks import bounded, make_stacks, window
-from semreg.report.tables import changed_settings, key_figures, label_rows, landmark_rows, number
+from semreg.report.tables import changed_settings, key_figures, number
+from semreg.report.viewer import viewer_data
+from semreg.settings import override
 
 
 @pytest.fixture(scope="module")
@@ -105,23 +111,16 @@ def test_reduced_stacks_know_the_full_size(stacks, monkeypatch):
     small = make_stacks(make_case())
     assert small.full == oriented_size
     assert np.prod(small.shape) <= 3000
-    assert viewer_data(small, planes_of(small.grid))["full"] == list(oriented_size)
+    assert viewer_data(small, planes_of(small.grid)).full == oriented_size
 
 
 def test_vectors_survive_the_page(stacks):
     """The two bytes of each component give the displacement back to a 30 000th of the longest."""
-    made = viewer_data(stacks, planes_of(stacks.grid))["vectors"]
-    depth, rows, columns = made["shape"]
-    halves = decoded(sheets_like(made), 6 * depth, rows, columns).reshape(6, depth, rows, columns).astype(int)
-    values = (halves[:3] * 256 + halves[3:] - 32768) / 32767 * made["reach"]
-    assert np.abs(values - stacks.vectors).max() <= made["reach"] / 30_000
-
-
-def sheets_like(made):
-    """The sheets of the page's data, as ``sheets`` returns them."""
-    from semreg.report.encode import Sheets
-
-    return Sheets(tuple(made["uris"]), made["perSheet"], made["columns"], tuple(made["tile"]))
+    made = viewer_data(stacks, planes_of(stacks.grid)).vectors
+    depth, rows, columns = made.shape
+    halves = decoded(made, 6 * depth, rows, columns).reshape(6, depth, rows, columns).astype(int)
+    values = (halves[:3] * 256 + halves[3:] - 32768) / 32767 * made.reach
+    assert np.abs(values - stacks.vectors).max() <= made.reach / 30_000
 
 
 @pytest.mark.parametrize("voxels", [50, 900, 5_000, 10_000_000])
@@ -214,12 +213,12 @@ def test_scale_grows_in_lightness():
 def test_lossless_sheets_give_the_slices_back():
     """Slices come back bit for bit from PNG sheets, in their order, also over several sheets."""
     stack = np.random.default_rng(0).integers(0, 256, (7, 41, 53)).astype(np.uint8)
-    made = sheets(stack, quality=None)
+    made = sheets(stack, Sheets, quality=None)
     assert len(made.uris) == 1
     assert np.array_equal(decoded(made, *stack.shape), stack)
     tall = np.zeros((9, 1500, 1100), np.uint8) + np.arange(9, dtype=np.uint8).reshape(9, 1, 1)
     tall[:, 70, 30:60] = 200
-    made = sheets(tall, quality=None)
+    made = sheets(tall, Sheets, quality=None)
     assert len(made.uris) > 1
     assert np.array_equal(decoded(made, *tall.shape), tall)
 
@@ -228,7 +227,7 @@ def test_slices_do_not_bleed():
     """An even slice beside noisy ones on a compressed sheet stays even up to its border."""
     stack = np.random.default_rng(3).integers(0, 256, (9, 21, 27)).astype(np.uint8)
     stack[4] = 90
-    back = decoded(sheets(stack, quality=60), *stack.shape).astype(int)
+    back = decoded(sheets(stack, Sheets, quality=60), *stack.shape).astype(int)
     assert np.abs(back[4] - 90).max() <= 2
 
 
@@ -297,17 +296,19 @@ def test_two_dimensions_make_a_page():
 def test_text_is_escaped():
     """Names, titles and records with markup are shown as text and never run."""
     evil = "<script>alert(1)</script><img src=x onerror=alert(2)>"
-    record = {
-        **RECORD,
-        "plan": {"reasons": [{"about": "frame", "sentence": evil}]},
-        "command": [evil],
-        "settings": {evil: evil},
-    }
-    verdict = {"level": "FAIL", "gates": [{"title": evil, "level": evil, "sentence": evil, "value": evil}]}
-    points = {"count": 1, "before": {}, "after": {}, "points": [{"name": evil, "fixed": [], "before": 1, "after": 2}]}
-    labels = {"tolerance_mm": evil, "each": [{"name": evil, "label": 1, "before": {}, "after": {}}], "mean": {}}
+    record = dataclasses.replace(
+        RECORD, plan=PlanReport(reasons=(Reason("frame", evil),), memory_bytes=1), command=(evil,), device=evil,
+        settings=RegistrationConfig(models=(ModelConfig(model=evil),)),
+    )  # fmt: skip
+    verdict = Verdict.of((gate_of("FAIL", title=evil, sentence=evil, unit=evil),))
+    points, labels = EVALUATION.landmarks, EVALUATION.labels
+    evaluation = dataclasses.replace(
+        EVALUATION, notes=(evil,),
+        landmarks=dataclasses.replace(points, points=(dataclasses.replace(points.points[0], name=evil),)),
+        labels=dataclasses.replace(labels, each=(dataclasses.replace(labels.each[0], name=evil),)),
+    )  # fmt: skip
     text = render(make_case(title=evil, names={"fixed": evil, "moving": evil}, record=record, verdict=verdict,
-                            evaluation={"landmarks": points, "labels": labels}, notes=(evil,)))  # fmt: skip
+                            evaluation=evaluation, notes=(evil,)))  # fmt: skip
     assert "<script>alert" not in text
     assert "<img src=x" not in text
     assert text.count("&lt;script&gt;alert(1)") >= 8
@@ -344,19 +345,23 @@ def test_page_of_little():
 
 
 def test_worst_gate_is_first():
-    """The reasons of a verdict start with the worst, and an unknown level is not taken for a good one."""
-    verdict = verdict_of({"level": "great", "gates": [{"level": "PASS"}, {"level": "FAIL"}, {"level": "odd"}]})
-    assert verdict["level"] == "NONE"
-    assert [gate["level"] for gate in verdict["gates"]] == ["FAIL", "PASS", "NONE"]
-    assert [gate["level"] for gate in verdict["reasons"]] == ["FAIL"]
-    assert verdict["counted"] == "1 of 2 checks passed; 1 had nothing to measure."
-    assert verdict_of({"level": "PASS", "gates": [{"level": "PASS"}]})["counted"] == "1 of 1 checks passed."
+    """The reasons of a verdict start with the worst; what was not measured counts for nothing."""
+    verdict = Verdict.of((gate_of("PASS", title="Good"), gate_of("FAIL", title="Bad"), gate_of(None, value=None)))
+    gates = gates_of(verdict)
+    assert [gate.level for gate in gates] == ["FAIL", "PASS", None]
+    assert counted(gates) == "1 of 2 checks passed; 1 had nothing to measure."
+    assert counted(gates[1:2]) == "1 of 1 checks passed."
+    first, table = render(make_case(verdict=verdict)).split('id="viewer"')
+    assert "<title>FAIL" in first
+    assert "<strong>Bad</strong>" in first
+    assert "<strong>Good</strong>" not in first
+    assert table.count("NOT JUDGED</span>") == 1
 
 
 def test_reasons_stay_few():
     """The first screen names six reasons and says how many more there are; the table has all, tiny values as none."""
-    gates = [{"title": f"G{k}", "level": "FAIL", "value": 3.7e-6, "unit": "%", "sentence": "Bad."} for k in range(8)]
-    text = render(make_case(verdict={"level": "FAIL", "gates": gates}))
+    gates = [gate_of("FAIL", title=f"G{k}", value=3.7e-6, sentence="Bad.") for k in range(8)]
+    text = render(make_case(verdict=Verdict.of(tuple(gates))))
     first, table = text.split('id="viewer"')[0], text.split('id="checks"')[1]
     assert [f"G{k}</strong>" in first for k in range(8)] == [True] * 6 + [False] * 2
     assert "And 2 more" in first
@@ -365,22 +370,22 @@ def test_reasons_stay_few():
     assert table.count('<td class="number">0 %</td>') == 8
 
 
-def test_worst_landmark_is_first():
-    """Landmarks are sorted by their error after, unknown ones last; bars are shares of the largest error."""
-    rows = landmark_rows(make_case().evaluation)
-    assert [row["name"] for row in rows[:2]] == ["P13", "P12"]
-    assert rows[-1]["name"] == "lost"
-    assert rows[-1]["after"] == "–"
-    assert rows[0]["bar_before"] == 100.0
-    assert rows[0]["bar_after"] == pytest.approx(100 * 1.3 / 7.0, abs=0.1)
+def test_worst_landmark_is_first(page):
+    """Landmarks are sorted by their error after; bars are shares of the largest error; what got worse is marked."""
+    rows = re.findall(r'<tr><th scope="row">(\w+)</th><td class="wide-only">(.*?)</tr>', page, re.DOTALL)
+    assert [name for name, _ in rows] == [*(f"P{k}" for k in range(13, 0, -1)), "worse", "found"]
+    bars = [float(width) for width in re.findall(r'width="([\d.]+)"', rows[0][1])]
+    assert bars == [100.0, pytest.approx(100 * 1.3 / 7.0, abs=0.1)]
+    assert [name for name, row in rows if "larger than before" in row] == ["worse"]
+    assert rows[0][1].startswith("1.0, 2.0, 3.0</td>")
 
 
-def test_lowest_dice_is_first():
+def test_lowest_dice_is_first(page):
     """Labels are sorted by Dice after, the mean closes the table, unknown measures are dashes."""
-    rows = label_rows(make_case().evaluation)
-    assert [row["name"] for row in rows] == ["spleen", "liver", "Mean"]
-    assert rows[0]["pairs"][0] == ("0.44", "0.52")
-    assert rows[0]["pairs"][1] == ("–", "–")
+    rows = page.split('id="labels"')[1].split("<tr")[2:5]
+    assert [re.search(r'scope="row">(\w+)<', row)[1] for row in rows] == ["spleen", "liver", "Mean"]
+    cells = re.findall(r'class="number">(.*?)</td>', rows[0])
+    assert cells[:2] == ["0.44 → <strong>0.52</strong>", "– → <strong>–</strong>"]
 
 
 def test_key_figures_have_before_and_after():
@@ -388,7 +393,7 @@ def test_key_figures_have_before_and_after():
     keys = {key.name: key for key in key_figures(make_case())}
     error = keys["Landmark error, mean"]
     assert (error.before, error.after, error.unit) == ("7.5", "1.25", "mm")
-    assert error.note == "15 points, 95 % below 1.85 mm, worst 1.95 mm (before 8.2)"
+    assert error.note == "15 points, 95 % below 1.85 mm, worst 1.95 mm (before 8.2), 1 got worse"
     assert (keys["Image overlap"].before, keys["Image overlap"].after) == ("90", "97")
     assert keys["Uncertainty, median"].after == "1.25"
     assert keys["Time"].after == "4"
@@ -396,7 +401,8 @@ def test_key_figures_have_before_and_after():
 
 def test_remarks_of_the_evaluation_are_shown():
     """What must be known of the measures, and what was evaluated, stands on the page, with and without a record."""
-    evaluation = {**EVALUATION, "notes": ["3 of 15 fixed landmarks lie <outside>."], "command": ["semreg", "evaluate"]}
+    notes = ("3 of 15 fixed landmarks lie <outside>.",)
+    evaluation = EvaluationRun.of(dataclasses.replace(EVALUATION, notes=notes), command=("semreg", "evaluate"))
     text = render(make_case(evaluation=evaluation, record=None))
     assert "3 of 15 fixed landmarks lie &lt;outside&gt;." in text
     assert "What was evaluated" in text
@@ -405,18 +411,15 @@ def test_remarks_of_the_evaluation_are_shown():
 
 def test_only_changed_settings_are_listed():
     """A setting that has its default value is not in the list; one that has another is, with both."""
-    from semreg.config import RegistrationConfig
-    from semreg.settings import to_dict
-
-    settings = to_dict(RegistrationConfig())
-    assert changed_settings({"settings": settings}) == []
-    settings["align"]["iterations"] = 5
-    assert changed_settings({"settings": settings}) == [("align.iterations", "5", "30")]
+    default = RegistrationConfig()
+    assert changed_settings(dataclasses.replace(RECORD, settings=default)) == []
+    changed = dataclasses.replace(RECORD, settings=override(default, "align.iterations=5"))
+    assert changed_settings(changed) == [("align.iterations", "5", "30")]
 
 
 @pytest.mark.parametrize(("value", "text"), [
-    (None, "–"), (float("nan"), "–"), (0, "0"), (0.123456, "0.123"), (12345.6, "12 346"), (1e-7, "1e-07"), (True, "–"),
-    ("evil", "–"), (-3.25, "-3.25"),
+    (None, "–"), (float("nan"), "–"), (0, "0"), (0.123456, "0.123"), (12345.6, "12 346"), (1e-7, "1e-07"),
+    (-3.25, "-3.25"),
 ])  # fmt: skip
 def test_numbers_are_short(value, text):
     """Numbers have three digits, large ones a gap, unknown ones a dash."""
@@ -429,7 +432,7 @@ def test_curves_have_a_point_an_iteration():
     assert [len(curve.dots) for curve in found] == [3, 2]
     assert found[0].dots[0][1] == 0.0
     assert found[0].dots[-1][1] == 110.0
-    assert curves({"convergence": [{"objective": None}, "odd"]}) == []
+    assert curves(None) == curves(dataclasses.replace(RECORD, convergence=())) == []
 
 
 def test_boxes_are_drawn_in_one_scale():
@@ -449,7 +452,11 @@ def test_aligned_box_is_drawn_where_it_came():
     """With an alignment the moving box is drawn a third time, brought back by the inverse of the recorded matrix."""
     matrix = np.eye(4)
     matrix[:3, 3] = (0.0, 30.0, 0.0)
-    case = make_case(record={**RECORD, "alignment": {"matrix": matrix.tolist()}})
+    alignment = AlignmentReport(
+        transform="rigid", matrix=tuple(map(tuple, matrix.tolist())), match=0.5, match_before=0.1, overlap=0.9,
+        decisions=(), evidence=(), doubts=(), doubtful=False, levels=(),
+    )  # fmt: skip
+    case = make_case(record=dataclasses.replace(RECORD, alignment=alignment))
     panel = box_panels(case)[0]
     boxes = {name: np.array([p.split(",") for p in points.split()], float).mean(0) for name, points in panel.outlines}
     assert set(boxes) == {"fixed", "moving", "aligned"}

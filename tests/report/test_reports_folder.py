@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import dataclasses
 import subprocess
 import sys
 
@@ -15,14 +14,16 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from report_case import EVALUATION, ORIGIN, RECORD, SHIFT, VERDICT, make_case
+import run_records
+from report_case import EVALUATION, ORIGIN, RECORD, SHIFT, VERDICT, gate_of, make_case
+from run_records import input_of, read_files, write_run
 from semreg.cli.report import report_command
 from semreg.core.fields import Volume
 from semreg.errors import ConfigError, GeometryError, ImageError, OutputError
 from semreg.io.bridge import sitk_image
 from semreg.io.files import read_image, write_image, write_transform
 from semreg.phantom import make_pair
-from semreg.quality import collect_evidence, evaluate, judge
+from semreg.quality import EvaluationRun, Verdict, collect_evidence, evaluate, judge, read_result
 from semreg.registration.pipeline import register
 from semreg.report import Case, read_case, write_figures
 
@@ -39,12 +40,11 @@ def folder(tmp_path):
     for role, volume in (("fixed", case.fixed), ("moving", case.moving)):
         path = tmp_path / f"{role}.nii.gz"
         write_image(volume, path)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        inputs[role] = {"path": str(path), "sha256": digest, "pixel_type": "float32"}
+        inputs[role] = dataclasses.replace(input_of(path), pixel_type="float32")
     write_transform(case.field, out / "transform.h5")
     write_image(case.uncertainty, out / "uncertainty.nii.gz")
-    (out / "record.json").write_text(json.dumps({**RECORD, "inputs": inputs}), encoding="utf-8")
-    (out / "evaluation.json").write_text(json.dumps({**EVALUATION, "verdict": VERDICT}), encoding="utf-8")
+    write_run(out, dataclasses.replace(RECORD, inputs=inputs))
+    write_evaluation(out)
     return out
 
 
@@ -55,6 +55,8 @@ def test_folder_holds_the_case(folder):
     assert torch.allclose(case.field.mm(), torch.tensor(SHIFT).reshape(3, 1, 1, 1), atol=1e-3)
     assert case.uncertainty is not None
     assert case.verdict == VERDICT
+    assert case.evaluation == EvaluationRun.of(EVALUATION, verdict=VERDICT)
+    assert case.record == dataclasses.replace(RECORD, inputs=case.record.inputs)
     assert case.background == 0.0
     assert case.title == "moving.nii.gz onto fixed.nii.gz"
     assert case.notes == ()
@@ -63,10 +65,10 @@ def test_folder_holds_the_case(folder):
 def test_verdict_of_the_record_counts_without_an_evaluation(folder):
     """Without evaluation.json the verdict in the record is shown, and no landmarks."""
     (folder / "evaluation.json").unlink()
-    record = json.loads((folder / "record.json").read_text())
-    (folder / "record.json").write_text(json.dumps({**record, "verdict": {"level": "FAIL", "gates": []}}))
+    verdict = Verdict.of((gate_of("FAIL"),))
+    write_run(folder, dataclasses.replace(read_result(folder).record, verdict=verdict))
     case = read_case(folder)
-    assert case.verdict["level"] == "FAIL"
+    assert case.verdict == verdict
     assert case.evaluation is None
 
 
@@ -98,7 +100,9 @@ def test_changed_image_is_told(folder):
 @pytest.mark.parametrize(("name", "text", "error", "words"), [
     ("record.json", None, ConfigError, "semreg register with a record.json"),
     ("record.json", "{", ConfigError, "expected JSON in"),
+    ("record.json", '{"jacobian": {}}', ConfigError, "record.json as this version writes it"),
     ("evaluation.json", "[1]", ConfigError, "expected an object"),
+    ("evaluation.json", '{"landmarks": {"count": "many"}}', ConfigError, "evaluation.json as this version writes it"),
     ("transform.h5", None, GeometryError, "there is no such file"),
 ])  # fmt: skip
 def test_broken_folders_are_refused(folder, name, text, error, words):
@@ -169,12 +173,8 @@ def test_verb_writes_over_nothing_it_read(folder):
 
 def write_evaluation(folder, **inputs):
     """evaluation.json as ``semreg evaluate`` writes it where it read these files."""
-    described = {
-        role: [{"path": str(p), "sha256": hashlib.sha256(p.read_bytes()).hexdigest()} for p in paths]
-        for role, paths in inputs.items()
-    }
-    text = json.dumps({**EVALUATION, "verdict": VERDICT, "inputs": described})
-    (folder / "evaluation.json").write_text(text, encoding="utf-8")
+    run = EvaluationRun.of(EVALUATION, verdict=VERDICT, inputs=read_files(inputs))
+    run_records.write_evaluation(folder, run)
 
 
 def test_before_is_where_the_evaluation_began(folder):
@@ -227,11 +227,11 @@ def test_a_case_of_a_result(tmp_path):
     assert case.field is result.field
     assert case.warped is result.warped
     assert case.uncertainty is result.uncertainty
-    assert (case.evaluation, case.verdict) == (evaluation.to_dict(), verdict.to_dict())
-    assert (case.background, case.record) == (result.record.background, result.record.to_dict())
+    assert (case.evaluation, case.verdict) == (evaluation, verdict)
+    assert (case.background, case.record) == (result.record.background, result.record)
     assert case.fixed_labels.grid.shape == pair.fixed.grid.shape
-    other = Case.of(result, sitk_image(pair.fixed), pair.moving, verdict={"level": "LOOK"}, title="Mine")
-    assert (other.title, other.names, other.verdict["level"]) == ("Mine", {}, "LOOK")
+    other = Case.of(result, sitk_image(pair.fixed), pair.moving, verdict=VERDICT, title="Mine")
+    assert (other.title, other.names, other.verdict.level) == ("Mine", {}, "LOOK")
     with pytest.raises(GeometryError, match="give the fixed image that was registered"):
         Case.of(result, pair.moving, pair.moving)
 

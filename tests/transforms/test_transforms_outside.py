@@ -170,15 +170,15 @@ def test_evaluation_leaves_out_what_is_beyond():
         for outside in ("identity", "continue", "background")
     }  # fmt: skip
     for each in found.values():
-        assert each.jacobian["minimum"] == pytest.approx(1.0, abs=1e-4)
-        assert each.jacobian["region"] == "image"
-        assert each.displacement["mean_mm"] == pytest.approx(np.linalg.norm(SHIFT), abs=1e-3)
-        assert each.similarity["correlation"]["after"] == pytest.approx(1.0, abs=1e-3)
-        assert each.labels["each"][0]["after"]["dice"] == pytest.approx(1.0)
-        assert each.labels["each"][1]["after"]["dice"] is None
+        assert each.jacobian.minimum == pytest.approx(1.0, abs=1e-4)
+        assert each.jacobian.region == "image"
+        assert each.displacement.mean_mm == pytest.approx(np.linalg.norm(SHIFT), abs=1e-3)
+        assert each.similarity.correlation.after == pytest.approx(1.0, abs=1e-3)
+        assert each.labels.each[0].after.dice == pytest.approx(1.0)
+        assert each.labels.each[1].after.dice is None
         assert any("voxels are left out" in note for note in each.notes)
-    assert [each.landmarks["count"] for each in found.values()] == [2, 2, 1]
-    largest = [each.landmarks["after"]["maximum"] for each in found.values()]
+    assert [each.landmarks.count for each in found.values()] == [2, 2, 1]
+    largest = [each.landmarks.after.maximum for each in found.values()]
     assert largest == pytest.approx([np.linalg.norm(SHIFT), 0.0, 0.0], abs=1e-3)
     with pytest.raises(ConfigError, match="outside"):
         EvaluationConfig(outside="mirror")

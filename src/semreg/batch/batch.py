@@ -6,14 +6,13 @@ import shutil
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from semreg.batch.done import DONE_FILE, LOG_FILE, Done, read_done, steps_left, write_done, write_failure
+from semreg.batch.done import DONE_FILE, LOG_FILE, Done, StepDone, read_done, steps_left, write_done
 from semreg.batch.jobs import Job
 from semreg.batch.lock import batch_lock
-from semreg.batch.log import Event, Journal, OnEvent, read_state
+from semreg.batch.log import BatchState, Event, Journal, OnEvent, read_state
 from semreg.batch.schedulers import Scheduler
 from semreg.batch.worker import Outcome, Task
 from semreg.errors import OutputError
@@ -63,10 +62,7 @@ def threads_of(output: Path, asked: int | None, default: int) -> int:
 
     The last bits of a result can change with the number of threads, so the number stays when a batch is resumed.
     """
-    before = read_state(output).get("threads")
-    if asked is not None:
-        return asked
-    return before if isinstance(before, int) and before >= 1 else default
+    return asked or read_state(output).threads or default
 
 
 def run_batch(jobs: Sequence[Job], output: Path, scheduler: Scheduler, options: BatchOptions) -> BatchResult:
@@ -79,12 +75,10 @@ def run_batch(jobs: Sequence[Job], output: Path, scheduler: Scheduler, options: 
     output = check_output_folder(output.absolute())
     with batch_lock(output):
         _check_places(jobs, output)
-        about = {
-            "semreg": jobs[0].semreg if jobs else "",
-            "threads": options.threads,
-            "command": list(options.command),
-            "source": options.source,
-        }
+        about = BatchState(
+            semreg=jobs[0].semreg if jobs else "", threads=options.threads, command=options.command,
+            source=options.source,
+        )  # fmt: skip
         journal = Journal(output, [job.name for job in jobs], about, hook=options.on_event)
         journal.remember(read_state(output), options.beside)
         journal(Event(event="batch-started"))
@@ -158,14 +152,14 @@ def publish(made: Path, place: Path) -> None:
             made.rename(place)
             return
         old, new = read_done(place) or Done(), read_done(made) or Done()
-        whole = any(step["fingerprint"] for step in old.steps.values())  # no replacement that was interrupted
+        whole = any(step.fingerprint for step in old.steps.values())  # no replacement that was interrupted
         if new.error is not None and whole and new.steps.items() <= old.steps.items():
             (made / LOG_FILE).replace(place / LOG_FILE)
-            write_failure(place, new.error)
+            write_done(place, replace(old, error=new.error))
             return
         names = sorted(path.relative_to(made).as_posix() for path in made.rglob("*") if path.is_file())
-        void = {"fingerprint": "", "seconds": 0.0, "outputs": dict.fromkeys([*old.outputs, *new.outputs], "")}
-        _mark(place, void)
+        void = StepDone(fingerprint="", seconds=0.0, outputs=dict.fromkeys([*old.outputs, *new.outputs], ""))
+        write_done(place, Done(steps={"replaced": void}, name=place.name))
         for name in sorted(old.outputs - set(names)):
             (place / name).unlink(missing_ok=True)
         for name in sorted(names, key=lambda name: name == DONE_FILE):
@@ -173,11 +167,6 @@ def publish(made: Path, place: Path) -> None:
             (made / name).replace(place / name)
     except OSError as error:
         raise OutputError(f"expected to write to {place}, got: {error.strerror or error}") from error
-
-
-def _mark(place: Path, void: Mapping[str, Any]) -> None:
-    job = Job(name=place.name, steps=(), settings="", inputs={}, paths={}, notes=(), semreg="")
-    write_done(place, Done(steps={"replaced": void}), job)
 
 
 def _check_places(jobs: Sequence[Job], output: Path) -> None:

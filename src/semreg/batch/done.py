@@ -5,16 +5,14 @@ It is in the folder before the folder gets its name, so a folder with it is comp
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from semreg.batch.jobs import Job, Step, file_digest
 from semreg.errors import ImageError
 from semreg.io.atomic_output import atomic_file
-from semreg.registration.record import stable_json
+from semreg.io.records import stable_json, understood
 
 DONE_FILE = "done.json"
 LOG_FILE = "log.txt"
@@ -24,67 +22,59 @@ FORMAT = 1
 
 
 @dataclass(frozen=True, kw_only=True)
+class StepDone:
+    """A step that is done."""
+
+    fingerprint: str
+    """Empty for one that counts for nothing: its files are being replaced."""
+    seconds: float
+    outputs: Mapping[str, str]
+    """SHA-256 of what it wrote, by relative path."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Done:
     """What is known of the folder of a pair."""
 
-    steps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """By name: ``fingerprint``, ``seconds`` and ``outputs``, SHA-256 by relative path."""
+    steps: Mapping[str, StepDone] = field(default_factory=dict)
+    """By name."""
     error: str | None = None
     """Why the step after these failed, or a later attempt."""
+    name: str = ""
+    semreg: str = ""
+    """The version that the fingerprints hold for."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of every file that was read, by role."""
+    notes: Mapping[str, str] = field(default_factory=dict)
+    format: int = FORMAT
 
     def holds(self, folder: Path, step: Step) -> bool:
         """Whether the step was done with this fingerprint and all that it wrote is there, unchanged."""
         found = self.steps.get(step.name)
-        if found is None or found["fingerprint"] != step.fingerprint:
+        if found is None or found.fingerprint != step.fingerprint:
             return False
-        return all(_is_unchanged(folder / name, digest) for name, digest in found["outputs"].items())
+        return all(_is_unchanged(folder / name, digest) for name, digest in found.outputs.items())
 
     @property
     def outputs(self) -> set[str]:
         """Relative paths of all that the steps wrote."""
-        return {name for step in self.steps.values() for name in step["outputs"]}
+        return {name for step in self.steps.values() for name in step.outputs}
+
+    def of(self, job: Job) -> Done:
+        """The same, with what is known of the job."""
+        return replace(self, name=job.name, semreg=job.semreg, inputs=job.inputs, notes=dict(job.notes))
 
 
 def read_done(folder: Path) -> Done | None:
     """What ``done.json`` says; None where there is none or where it cannot be understood."""
-    try:
-        found = json.loads((folder / DONE_FILE).read_text(encoding="utf-8"))
-        steps = {
-            str(name): {
-                "fingerprint": str(step["fingerprint"]),
-                "seconds": float(step["seconds"]),
-                "outputs": {str(path): str(digest) for path, digest in step["outputs"].items()},
-            }
-            for name, step in found["steps"].items()
-        }
-        return Done(steps=steps, error=found["error"]) if found["format"] == FORMAT else None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return None
+    found = understood(Done, folder / DONE_FILE)
+    return found if found is not None and found.format == FORMAT else None
 
 
-def write_done(folder: Path, done: Done, job: Job) -> None:
+def write_done(folder: Path, done: Done) -> None:
     """Write ``done.json``, as the last file. Raises OutputError."""
-    content = {
-        "format": FORMAT,
-        "name": job.name,
-        "semreg": job.semreg,
-        "inputs": dict(job.inputs),
-        "notes": dict(job.notes),
-        "steps": {name: dict(step) for name, step in done.steps.items()},
-        "error": done.error,
-    }
     with atomic_file(folder / DONE_FILE) as partial:
-        partial.write_text(stable_json(content), encoding="utf-8")
-
-
-def write_failure(folder: Path, error: str) -> None:
-    """Say in ``done.json`` that a later attempt failed; all else stays, of the results that are there.
-
-    Raises OutputError.
-    """
-    content = json.loads((folder / DONE_FILE).read_text(encoding="utf-8"))
-    with atomic_file(folder / DONE_FILE) as partial:
-        partial.write_text(stable_json({**content, "error": error}), encoding="utf-8")
+        partial.write_text(stable_json(done), encoding="utf-8")
 
 
 def steps_left(folder: Path, job: Job) -> tuple[Step, ...]:

@@ -11,11 +11,12 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from semreg.batch.pairs import Pair
+from semreg.config import RegistrationConfig
 from semreg.errors import ImageError
 from semreg.io.digests import sha256_of
+from semreg.settings import to_dict, to_toml
 
 SETTINGS_FILE = "settings.toml"
 """The settings as they were asked for, in the folder of the pair."""
@@ -66,8 +67,8 @@ class JobFlags:
     """Further flags of ``semreg register``, such as ``--inverse``."""
 
 
-def make_job(pair: Pair, settings: Mapping[str, Any], toml: str, flags: JobFlags, digest: Callable[..., str]) -> Job:
-    """The job of a pair. ``settings`` and ``toml`` are the same settings, as a dict and as text.
+def make_job(pair: Pair, config: RegistrationConfig, flags: JobFlags, digest: Callable[..., str]) -> Job:
+    """The job of a pair with the settings ``config``.
 
     ``digest(path, series=None)`` gives the SHA-256 of a file or of a DICOM series. Raises ImageError for a file that
     cannot be read.
@@ -76,15 +77,15 @@ def make_job(pair: Pair, settings: Mapping[str, Any], toml: str, flags: JobFlags
 
     series = {"fixed": pair.fixed_series, "moving": pair.moving_series}
     inputs = {role: digest(path, series.get(role)) for role, path in pair.files.items()}
-    networks = {str(path): digest(path) for path in _model_files(settings, flags.models)}
-    if settings["uncertainty"]["enabled"]:
+    networks = {str(path): digest(path) for path in _model_files(config, flags.models)}
+    if config.uncertainty.enabled:
         flags = replace(flags, register=(*flags.register, "--uncertainty"))  # the report shows the map
     first = register_arguments(pair, flags)
     read = {role: sha for role, sha in inputs.items() if role.partition(".")[0] not in EVALUATED}
     common = {"semreg": semreg.__version__, "threads": flags.threads, "device": flags.device}
     registered = _fingerprint(
         common
-        | {"inputs": read, "series": series, "settings": dict(settings), "flags": flags.register}
+        | {"inputs": read, "series": series, "settings": to_dict(config), "flags": flags.register}
         | {"models": sorted(networks.values())}
     )
     second = evaluate_arguments(pair, flags)
@@ -96,7 +97,7 @@ def make_job(pair: Pair, settings: Mapping[str, Any], toml: str, flags: JobFlags
     return Job(
         name=pair.name,
         steps=steps,
-        settings=toml,
+        settings=to_toml(config),
         inputs=inputs,
         paths={role: str(path) for role, path in pair.files.items()},
         notes=pair.notes,
@@ -165,14 +166,14 @@ def file_digest(path: Path) -> str:
         raise ImageError(f"expected a file that can be read, got {path}: {error.strerror or error}") from error
 
 
-def _model_files(settings: Mapping[str, Any], folders: tuple[Path, ...]) -> list[Path]:
+def _model_files(config: RegistrationConfig, folders: tuple[Path, ...]) -> list[Path]:
     """The files of all networks that the settings name."""
     from semreg.features.catalogue import default_folder, locate
     from semreg.features.descriptors import DESCRIPTORS
 
     files = []
-    for model in settings["models"]:
-        for name in (model["model"], model["moving"]):
+    for model in config.models:
+        for name in (model.model, model.moving):
             if name is not None and name not in DESCRIPTORS:
                 file = Path(name) if Path(name).is_file() else locate(name, (*folders, default_folder()))
                 beside = file.with_suffix(".toml")  # its description
@@ -185,6 +186,6 @@ def _form(arguments: tuple[str, ...]) -> list[str]:
     return [argument for argument in arguments if argument.startswith("--")]
 
 
-def _fingerprint(value: Mapping[str, Any]) -> str:
+def _fingerprint(value: object) -> str:
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=True)
     return hashlib.sha256(text.encode()).hexdigest()

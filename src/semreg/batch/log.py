@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from semreg.errors import OutputError
 from semreg.io.atomic_output import atomic_file
-from semreg.registration.record import stable_json
+from semreg.io.records import plain, stable_json, understood
 
 LOG_FILE = "batch.log"
 STATE_FILE = "batch.json"
@@ -38,37 +37,68 @@ class Event:
 OnEvent = Callable[[Event], None]
 
 
+@dataclass(frozen=True, kw_only=True)
+class PairState:
+    """How a pair stands."""
+
+    name: str
+    state: str = "waiting"
+    """``waiting``, ``running``, or the event it ended with."""
+    seconds: float | None = None
+    worker: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchState:
+    """``batch.json``: how a batch stands."""
+
+    semreg: str = ""
+    """The version."""
+    threads: int = 0
+    """Of each pair; 0: no batch has run."""
+    command: tuple[str, ...] = ()
+    source: str = ""
+    pairs: tuple[PairState, ...] = ()
+    format: int = FORMAT
+
+    @property
+    def by_name(self) -> dict[str, PairState]:
+        """The pairs."""
+        return {pair.name: pair for pair in self.pairs}
+
+
 @dataclass
 class Journal:
     """Writes every event down, from any thread, and keeps the state of each pair."""
 
     folder: Path
     pairs: Sequence[str]
-    about: Mapping[str, Any]
-    """What else ``batch.json`` says: the command, the version, the threads of each pair."""
+    about: BatchState
+    """What else ``batch.json`` says."""
     hook: OnEvent | None = None
-    _state: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _state: dict[str, PairState] = field(default_factory=dict)
     _mutex: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         """All pairs wait at first."""
-        self._state = {name: {"name": name, "state": "waiting"} for name in self.pairs}
+        self._state = {name: PairState(name=name) for name in self.pairs}
 
-    def remember(self, before: Mapping[str, Any], names: Sequence[str]) -> None:
+    def remember(self, before: BatchState, names: Sequence[str]) -> None:
         """Keep how the pairs called ``names`` stood in an earlier ``batch.json``."""
-        known = {entry["name"]: entry for entry in before.get("pairs", [])}
+        known = before.by_name
         with self._mutex:
-            self._state |= {name: known.get(name, {"name": name, "state": "waiting"}) for name in names}
+            self._state |= {name: known.get(name, PairState(name=name)) for name in names}
 
     def __call__(self, event: Event) -> None:
         """Write an event to the log and, if it is one of a pair, the state; raises OutputError."""
         with self._mutex:
             self._append(event)
             if event.pair is not None:
-                known = {"seconds": event.seconds, "worker": event.worker, "error": event.error}
-                said = {name: value for name, value in known.items() if value is not None}
-                state = "running" if event.event == "started" else event.event
-                self._state[event.pair] = {"name": event.pair, "state": state, **said}
+                self._state[event.pair] = PairState(
+                    name=event.pair, state="running" if event.event == "started" else event.event,
+                    seconds=event.seconds, worker=event.worker, error=event.error,
+                )  # fmt: skip
             self.save()
             if self.hook is not None:
                 self.hook(event)
@@ -77,24 +107,18 @@ class Journal:
         """What ran when the batch was interrupted waits again."""
         with self._mutex:
             for name, state in self._state.items():
-                if state["state"] == "running":
-                    self._state[name] = {"name": name, "state": "waiting"}
+                if state.state == "running":
+                    self._state[name] = PairState(name=name)
 
     def save(self) -> None:
         """Write ``batch.json``; raises OutputError."""
-        content = {"format": FORMAT, **self.about, "pairs": list(self._state.values())}
+        state = replace(self.about, pairs=tuple(self._state.values()))
         with atomic_file(self.folder / STATE_FILE) as partial:
-            partial.write_text(stable_json(content), encoding="utf-8")
+            partial.write_text(stable_json(state), encoding="utf-8")
 
     def _append(self, event: Event) -> None:
-        line: dict[str, Any] = {
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "event": event.event,
-        }
-        if event.pair is not None:
-            line["pair"] = event.pair
-        more = {"worker": event.worker, "seconds": event.seconds, "steps": list(event.steps), "error": event.error}
-        line |= {name: value for name, value in more.items() if value not in (None, [])}
+        line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds")}
+        line |= {name: value for name, value in plain(event).items() if value not in (None, [])}
         try:
             with (self.folder / LOG_FILE).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -103,10 +127,7 @@ class Journal:
             raise OutputError(f"expected to write {path}, got: {error.strerror or error}") from error
 
 
-def read_state(folder: Path) -> dict[str, Any]:
-    """What ``batch.json`` says; empty where there is none or where it cannot be understood."""
-    try:
-        found = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) and found.get("format") == FORMAT else {}
+def read_state(folder: Path) -> BatchState:
+    """What ``batch.json`` says; that of no batch where there is none or where it cannot be understood."""
+    found = understood(BatchState, folder / STATE_FILE)
+    return found if found is not None and found.format == FORMAT else BatchState()

@@ -3,160 +3,231 @@
 from __future__ import annotations
 
 import csv
-import json
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Literal, TypeAlias, TypeVar
 
-from semreg.batch.done import read_done
-from semreg.batch.log import read_state
+from semreg.batch.done import LOG_FILE, read_done
+from semreg.batch.log import PairState, read_state
+from semreg.errors import ConfigError
 from semreg.io.atomic_output import atomic_file
-from semreg.io.result_folder import EVALUATION, PAGE, RECORD
+from semreg.io.result_folder import PAGE
+from semreg.quality import Evaluation, Result, read_result
+from semreg.quality.deformation import JacobianStatistics
+from semreg.quality.image_similarity import Similarities
+from semreg.quality.landmarks import LandmarkErrors
+from semreg.quality.overlap import MeanOverlap
+from semreg.quality.run import RegisterRun
+from semreg.registration.uncertainty import UncertaintySummary
+
+Read: TypeAlias = Callable[[Result], float | None]
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One column of the table: where its value stands and which way is better."""
+    """One column of the table: where its value is from and which way is better."""
 
     name: str
     """Of the column, with its unit."""
     title: str
     """For the page."""
-    path: str
-    """In the evaluation (``evaluation.json``) or, after ``record:``, in the record."""
+    read: Read
     unit: str = ""
-    better: str = "lower"
-    """``lower``, ``higher``, or nothing where there is none."""
-    scale: float = 1.0
-    """What the value is multiplied with."""
+    better: Literal["lower", "higher", ""] = "lower"
+    """Nothing where there is none."""
+
+
+def _in(part: Callable[[Evaluation], Part | None], read: Callable[[Part], float | None]) -> Read:
+    """What ``read`` finds in a part of the evaluation; None where there is no such part."""
+
+    def value(result: Result) -> float | None:
+        found = None if result.evaluation is None else part(result.evaluation)
+        return None if found is None else read(found)
+
+    return value
+
+
+def _errors(read: Callable[[LandmarkErrors], float | None]) -> Read:
+    return _in(lambda found: found.landmarks, read)
+
+
+def _labels(read: Callable[[MeanOverlap], float | None]) -> Read:
+    return _in(lambda found: None if found.labels is None else found.labels.mean, read)
+
+
+def _likeness(read: Callable[[Similarities], float | None]) -> Read:
+    return _in(lambda found: found.similarity, read)
+
+
+def _jacobian(read: Callable[[JacobianStatistics], float | None]) -> Read:
+    return _in(lambda found: found.jacobian, read)
+
+
+def _uncertainty(read: Callable[[UncertaintySummary], float | None]) -> Read:
+    def value(result: Result) -> float | None:
+        found = result.record.uncertainty if isinstance(result.record, RegisterRun) else None
+        return None if found is None else read(found)
+
+    return value
 
 
 MEASURES = (
-    Measure("tre_before_mm", "TRE before", "landmarks.before.mean", "mm", ""),
-    Measure("tre_mm", "TRE", "landmarks.after.mean", "mm"),
-    Measure("tre_median_mm", "TRE, median", "landmarks.after.median", "mm"),
-    Measure("tre_p95_mm", "TRE, 95th percentile", "landmarks.after.p95", "mm"),
-    Measure("tre_maximum_mm", "TRE, largest", "landmarks.after.maximum", "mm"),
-    Measure("landmarks", "Landmarks", "landmarks.count", "", ""),
-    Measure("dice_before", "Dice before", "labels.mean.before.dice", "", ""),
-    Measure("dice", "Dice", "labels.mean.after.dice", "", "higher"),
-    Measure("hd95_before_mm", "HD95 before", "labels.mean.before.hd95_mm", "mm", ""),
-    Measure("hd95_mm", "HD95", "labels.mean.after.hd95_mm", "mm"),
-    Measure("assd_before_mm", "Mean surface distance before", "labels.mean.before.assd_mm", "mm", ""),
-    Measure("assd_mm", "Mean surface distance", "labels.mean.after.assd_mm", "mm"),
-    Measure("surface_dice_before", "Surface Dice before", "labels.mean.before.surface_dice", "", ""),
-    Measure("surface_dice", "Surface Dice", "labels.mean.after.surface_dice", "", "higher"),
-    Measure("folded_percent", "Folded", "jacobian.folded_share", "%", "lower", 100.0),
-    Measure("jacobian_minimum", "Smallest Jacobian", "jacobian.minimum", "", "higher"),
-    Measure("jacobian_sd_log", "SD of log Jacobian", "jacobian.sd_log"),
-    Measure("displacement_mean_mm", "Mean displacement", "displacement.mean_mm", "mm", ""),
-    Measure("displacement_maximum_mm", "Largest displacement", "displacement.maximum_mm", "mm", ""),
-    Measure("overlap_before", "Overlap before", "overlap.before", "", ""),
-    Measure("overlap", "Overlap", "overlap.after", "", "higher"),
-    Measure("mutual_information_before", "Mutual information before", "similarity.mutual_information.before", "", ""),
-    Measure("mutual_information", "Mutual information", "similarity.mutual_information.after", "", ""),
-    Measure("correlation_before", "Correlation before", "similarity.correlation.before", "", ""),
-    Measure("correlation", "Correlation", "similarity.correlation.after", "", ""),
-    Measure("mind_before", "MIND distance before", "similarity.mind.before", "", ""),
-    Measure("mind", "MIND distance", "similarity.mind.after", "", ""),
-    Measure("inverse_mm", "There and back, mean", "consistency.fixed.mean_mm", "mm"),
-    Measure("uncertainty_mm", "Uncertainty, median", "record:uncertainty.median_mm", "mm"),
-    Measure("uncertainty_p95_mm", "Uncertainty, 95th percentile", "record:uncertainty.p95_mm", "mm"),
-)
+    Measure("tre_before_mm", "TRE before", _errors(lambda e: e.before.mean), "mm", ""),
+    Measure("tre_mm", "TRE", _errors(lambda e: e.after.mean), "mm"),
+    Measure("tre_median_mm", "TRE, median", _errors(lambda e: e.after.median), "mm"),
+    Measure("tre_p95_mm", "TRE, 95th percentile", _errors(lambda e: e.after.p95), "mm"),
+    Measure("tre_maximum_mm", "TRE, largest", _errors(lambda e: e.after.maximum), "mm"),
+    Measure("landmarks", "Landmarks", _errors(lambda e: e.count), "", ""),
+    Measure("dice_before", "Dice before", _labels(lambda m: m.before.dice), "", ""),
+    Measure("dice", "Dice", _labels(lambda m: m.after.dice), "", "higher"),
+    Measure("hd95_before_mm", "HD95 before", _labels(lambda m: m.before.hd95_mm), "mm", ""),
+    Measure("hd95_mm", "HD95", _labels(lambda m: m.after.hd95_mm), "mm"),
+    Measure("assd_before_mm", "Mean surface distance before", _labels(lambda m: m.before.assd_mm), "mm", ""),
+    Measure("assd_mm", "Mean surface distance", _labels(lambda m: m.after.assd_mm), "mm"),
+    Measure("surface_dice_before", "Surface Dice before", _labels(lambda m: m.before.surface_dice), "", ""),
+    Measure("surface_dice", "Surface Dice", _labels(lambda m: m.after.surface_dice), "", "higher"),
+    Measure("folded_percent", "Folded",
+            _jacobian(lambda j: None if j.folded_share is None else 100 * j.folded_share), "%"),
+    Measure("jacobian_minimum", "Smallest Jacobian", _jacobian(lambda j: j.minimum), "", "higher"),
+    Measure("jacobian_sd_log", "SD of log Jacobian", _jacobian(lambda j: j.sd_log)),
+    Measure("displacement_mean_mm", "Mean displacement",
+            _in(lambda e: e.displacement, lambda d: d.mean_mm), "mm", ""),
+    Measure("displacement_maximum_mm", "Largest displacement",
+            _in(lambda e: e.displacement, lambda d: d.maximum_mm), "mm", ""),
+    Measure("overlap_before", "Overlap before", _in(lambda e: e.overlap, lambda s: s.before), "", ""),
+    Measure("overlap", "Overlap", _in(lambda e: e.overlap, lambda s: s.after), "", "higher"),
+    Measure("mutual_information_before", "Mutual information before",
+            _likeness(lambda s: s.mutual_information.before), "", ""),
+    Measure("mutual_information", "Mutual information", _likeness(lambda s: s.mutual_information.after), "", ""),
+    Measure("correlation_before", "Correlation before", _likeness(lambda s: s.correlation.before), "", ""),
+    Measure("correlation", "Correlation", _likeness(lambda s: s.correlation.after), "", ""),
+    Measure("mind_before", "MIND distance before", _likeness(lambda s: s.mind.before), "", ""),
+    Measure("mind", "MIND distance", _likeness(lambda s: s.mind.after), "", ""),
+    Measure("inverse_mm", "There and back, mean", _in(lambda e: e.consistency, lambda c: c.fixed.mean_mm), "mm"),
+    Measure("uncertainty_mm", "Uncertainty, median", _uncertainty(lambda u: u.median_mm), "mm"),
+    Measure("uncertainty_p95_mm", "Uncertainty, 95th percentile", _uncertainty(lambda u: u.p95_mm), "mm"),
+)  # fmt: skip
 
 JUDGED = (
-    "tre_mm",
-    "dice",
-    "hd95_mm",
-    "folded_percent",
-    "jacobian_minimum",
-    "jacobian_sd_log",
-    "overlap",
-    "inverse_mm",
+    "tre_mm", "dice", "hd95_mm", "folded_percent", "jacobian_minimum", "jacobian_sd_log", "overlap", "inverse_mm",
     "uncertainty_mm",
-)
+)  # fmt: skip
 """Measures by which a pair may stand out from the others."""
 
 LEAST = 4
 """Pairs that a measure needs before one of them can stand out."""
-ORDER = {"FAIL": 1, "LOOK": 2, "": 3, "PASS": 3}
+STANDS_OUT = 3.5
+"""Robust z-score from which on a pair stands out."""
+ORDER = ("ERROR", "FAIL", "LOOK", "PASS", "NONE", "WAIT")
+"""Levels, those to look at first first; PASS and NONE stand together."""
 
 
-def cohort_rows(output: Path, names: Sequence[str]) -> list[dict[str, Any]]:
+@dataclass(frozen=True, kw_only=True)
+class CohortRow:
+    """One pair: how it stands and its numbers."""
+
+    name: str
+    state: str
+    """As in ``batch.json``."""
+    verdict: str = ""
+    reason: str = ""
+    """Why it stands where it does."""
+    z: float | None = None
+    """The worst robust z-score, larger is worse."""
+    values: Mapping[str, float | None]
+    """By the names of ``MEASURES``; None where unknown."""
+    seconds: float | None
+    error: str = ""
+    report: str | None = None
+    """Relative path, None without one."""
+    log: str | None = None
+    notes: Mapping[str, str]
+
+    @property
+    def done(self) -> bool:
+        """Whether it has a result."""
+        return self.state in {"finished", "skipped"}
+
+    @property
+    def level(self) -> str:
+        """``PASS``, ``LOOK`` or ``FAIL``; ``ERROR`` where it failed, ``WAIT`` before it ran, ``NONE`` without gates."""
+        if self.state == "failed":
+            return "ERROR"
+        return (self.verdict or "NONE") if self.done else "WAIT"
+
+    @property
+    def is_first(self) -> bool:
+        """Whether a person should look at this pair before the others."""
+        return self.level in {"ERROR", "FAIL", "LOOK"} or (self.z or 0.0) >= STANDS_OUT
+
+    @property
+    def numbers(self) -> dict[str, float | None]:
+        """By column: the measures, ``seconds`` and ``z``."""
+        return {**self.values, "seconds": self.seconds, "z": self.z}
+
+
+def cohort_rows(output: Path, names: Sequence[str]) -> list[CohortRow]:
     """One row a pair, those to look at first first.
 
-    Keys: ``name``, ``state`` (as in ``batch.json``), ``verdict``, ``reason`` (why it stands where it does), ``z``
-    (the worst robust z-score, larger is worse), the measures of ``MEASURES`` (None where unknown), ``seconds``,
-    ``error``, ``report`` (relative path, None without one) and ``notes``. First pairs without a result, then FAIL,
-    LOOK and the others, each by ``z``; last those that were not run, or not to their end.
+    First pairs without a result, then FAIL, LOOK and the others, each by ``z``; last those that were not run, or not
+    to their end.
     """
-    states = {entry["name"]: entry for entry in read_state(output).get("pairs", [])}
-    rows = [_row(output, name, states.get(name, {"state": "waiting"})) for name in names]
-    _score(rows)
-    return sorted(rows, key=_place)
+    states = read_state(output).by_name
+    rows = _scored([_row(output, states.get(name, PairState(name=name))) for name in names])
+    return sorted(rows, key=lambda row: (ORDER.index(row.level.replace("NONE", "PASS")), -(row.z or 0.0), row.name))
 
 
-def _place(row: Mapping[str, Any]) -> tuple[float, float, str]:
-    group = {"failed": 0, "finished": 3, "skipped": 3}.get(row["state"], 4)
-    group = ORDER.get(row["verdict"], 3) if group == 3 else group
-    return group, -(row["z"] or 0.0), row["name"]
+def _row(output: Path, state: PairState) -> CohortRow:
+    folder, done, result = output / state.name, read_done(output / state.name), None
+    if state.state in {"finished", "skipped"} and done is not None:
+        try:
+            result = read_result(folder)
+        except ConfigError:  # its numbers are unknown; the pair is in the table all the same
+            result = None
+    verdict = None if result is None else result.verdict
+    steps = () if done is None or result is None else done.steps.values()
+    return CohortRow(
+        name=state.name,
+        state=state.state,
+        verdict="" if verdict is None else verdict.level,
+        reason="" if verdict is None else " ".join(verdict.reasons),
+        values={measure.name: None if result is None else measure.read(result) for measure in MEASURES},
+        seconds=sum(step.seconds for step in steps) if steps else state.seconds,
+        error=state.error or "",
+        report=f"{state.name}/{PAGE}" if result is not None and (folder / PAGE).is_file() else None,
+        log=f"{state.name}/{LOG_FILE}" if (folder / LOG_FILE).is_file() else None,
+        notes={} if done is None else done.notes,
+    )
 
 
-def _row(output: Path, name: str, state: Mapping[str, Any]) -> dict[str, Any]:
-    folder = output / name
-    standing = str(state.get("state", "waiting"))
-    done = read_done(folder)
-    has = standing in {"finished", "skipped"} and done is not None
-    evaluation = _json(folder / EVALUATION) if has else {}
-    record = _json(folder / RECORD) if has else {}
-    verdict = evaluation.get("verdict") or record.get("verdict") or {}
-    row: dict[str, Any] = {"name": name, "state": standing, "verdict": str(_at(verdict, "level") or "")}
-    row |= {"reason": _reason(verdict), "z": None}
-    for measure in MEASURES:
-        where = record if measure.path.startswith("record:") else evaluation
-        value = _at(where, measure.path.removeprefix("record:"))
-        row[measure.name] = value * measure.scale if isinstance(value, (int, float)) else None
-    seconds = [step["seconds"] for step in done.steps.values()] if has and done is not None else []
-    row["seconds"] = sum(seconds) if seconds else state.get("seconds")
-    row["error"] = state.get("error") or ""
-    row["report"] = f"{name}/{PAGE}" if has and (folder / PAGE).is_file() else None
-    row["log"] = f"{name}/log.txt" if (folder / "log.txt").is_file() else None
-    row["notes"] = _json(folder / "done.json").get("notes", {})
-    return row
-
-
-def _reason(verdict: Any) -> str:
-    """The sentences of the gates that are not passed, the worst first."""
-    gates = _at(verdict, "gates") or []
-    said = [gate for gate in gates if _at(gate, "level") in {"FAIL", "LOOK"}]
-    return " ".join(str(_at(gate, "sentence") or "") for gate in sorted(said, key=lambda gate: str(gate["level"])))
-
-
-def _score(rows: Sequence[dict[str, Any]]) -> None:
-    """Set ``z`` and say in ``reason`` which measure stands out.
+def _scored(rows: Sequence[CohortRow]) -> list[CohortRow]:
+    """With ``z``, and in ``reason`` which measure stands out.
 
     Robust z-score: distance from the median over 1.4826 × the median absolute deviation (Iglewicz and Hoaglin 1993),
     counted towards the worse side only; where more than half of the values are equal, over 1.2533 × the mean absolute
     deviation instead.
     """
+    worst: dict[str, tuple[float, Measure, float]] = {}
     for measure in (measure for measure in MEASURES if measure.name in JUDGED):
-        having = [row for row in rows if row[measure.name] is not None]
-        if len(having) < LEAST:
+        known = {row.name: value for row in rows if (value := row.values[measure.name]) is not None}
+        if len(known) < LEAST:
             continue
-        scores = robust_z([row[measure.name] for row in having])
-        for row, score in zip(having, scores, strict=True):
+        for (name, value), score in zip(known.items(), robust_z(list(known.values())), strict=True):
             worse = score if measure.better == "lower" else -score
-            if worse > (row["z"] or 0.0):
-                row["z"] = worse
-                row["standing_out"] = measure
-    for row in rows:
-        measure = row.pop("standing_out", None)
-        if measure is not None and row["z"] >= 3.5:
-            value = f"{row[measure.name]:.3g} {measure.unit}".strip()
-            said = f"{measure.title} of {value} stands out from the other pairs (robust z {row['z']:.1f})."
-            row["reason"] = f"{row['reason']} {said}".strip()
+            if worse > (worst[name][0] if name in worst else 0.0):
+                worst[name] = worse, measure, value
+    return [_standing_out(row, *worst[row.name]) if row.name in worst else row for row in rows]
+
+
+def _standing_out(row: CohortRow, z: float, measure: Measure, value: float) -> CohortRow:
+    if z < STANDS_OUT:
+        return replace(row, z=z)
+    number = f"{value:.3g} {measure.unit}".strip()
+    said = f"{measure.title} of {number} stands out from the other pairs (robust z {z:.1f})."
+    return replace(row, z=z, reason=f"{row.reason} {said}".strip())
 
 
 def robust_z(values: Sequence[float]) -> list[float]:
@@ -167,41 +238,24 @@ def robust_z(values: Sequence[float]) -> list[float]:
     return [(value - middle) / width if width else 0.0 for value in values]
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_csv(path: Path, rows: Sequence[CohortRow]) -> None:
     """All rows as CSV, one a pair, empty where a value is unknown; raises OutputError.
 
     A text that a spreadsheet would take for a formula gets an apostrophe in front.
     """
     titles = ["name", "state", "verdict", *[m.name for m in MEASURES], "seconds", "z", "reason", "error", "report"]
-    notes = sorted({note for row in rows for note in row["notes"]} - set(titles))
+    notes = sorted({note for row in rows for note in row.notes} - set(titles))
     with atomic_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow([*titles, *notes])
         for row in rows:
-            cells = [*[row[title] for title in titles], *[row["notes"].get(note) for note in notes]]
-            writer.writerow([_cell(cell) for cell in cells])
+            cells = [row.name, row.state, row.verdict, *row.numbers.values(), row.reason, row.error, row.report]
+            writer.writerow([_cell(cell) for cell in [*cells, *(row.notes.get(note) for note in notes)]])
 
 
-def _cell(value: Any) -> str:
+def _cell(value: str | float | None) -> str:
     if value is None:
         return ""
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    text = str(value)
-    return f"'{text}" if isinstance(value, str) and text[:1] in {"=", "+", "-", "@", "\t", "\r"} else text
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _at(value: Any, path: str) -> Any:
-    for name in path.split("."):
-        if not isinstance(value, Mapping):
-            return None
-        value = value.get(name)
-    return value
+    if not isinstance(value, str):
+        return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"'{value}" if value[:1] in {"=", "+", "-", "@", "\t", "\r"} else value

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from semreg.batch.measures import CohortRow
 
 WIDTH, LEFT, RIGHT = 440.0, 62.0, 16.0
 """Of a drawing and its margins, in its own units."""
@@ -45,7 +46,7 @@ class Dot:
 
     x: float
     y: float
-    row: Mapping[str, Any]
+    row: CohortRow
     text: str
 
 
@@ -77,18 +78,18 @@ class Plot:
     """In words, for who does not see it."""
 
 
-def plots(rows: Sequence[Mapping[str, Any]]) -> list[Plot]:
+def plots(rows: Sequence[CohortRow]) -> list[Plot]:
     """A drawing for each measure that any pair has."""
     return [plot for drawn in DRAWN if (plot := _plot(drawn, rows)) is not None]
 
 
-def _plot(drawn: Drawn, rows: Sequence[Mapping[str, Any]]) -> Plot | None:
+def _plot(drawn: Drawn, rows: Sequence[CohortRow]) -> Plot | None:
     names = [name for name in (drawn.before, drawn.after) if name is not None]
-    having = [row for row in rows if row[drawn.after] is not None and math.isfinite(row[drawn.after])]
+    having = [row for row in rows if (value := row.numbers[drawn.after]) is not None and math.isfinite(value)]
     if not having:
         return None
-    values = {name: [row[name] for row in having] for name in names}
-    low, high, ticks = scale([value for each in values.values() for value in each if value is not None])
+    items = {name: [(row, value) for row in having if (value := row.numbers[name]) is not None] for name in names}
+    low, high, ticks = scale([value for each in items.values() for _, value in each])
 
     def place(value: float) -> float:
         return LEFT + (value - low) / (high - low) * (WIDTH - LEFT - RIGHT)
@@ -97,14 +98,12 @@ def _plot(drawn: Drawn, rows: Sequence[Mapping[str, Any]]) -> Plot | None:
     for line, name in enumerate(names):
         y = TOP + LINE * (line + 0.5)
         label = "before" if name == drawn.before else "after" if drawn.before else ""
-        strips.append(
-            _strip(label, y, [(row, row[name]) for row in having if row[name] is not None], place, drawn.unit)
-        )
+        strips.append(_strip(label, y, items[name], place, drawn.unit))
     links = []
     if drawn.before is not None:
-        ends = {dot.row["name"]: dot for dot in strips[1].dots}
+        ends = {dot.row.name: dot for dot in strips[1].dots}
         for dot in strips[0].dots:
-            end = ends[dot.row["name"]]
+            end = ends[dot.row.name]
             worse = end.x < dot.x if drawn.better == "higher" else end.x > dot.x
             links.append((dot.x, dot.y, end.x, end.y, worse))
     middles = [f"median {strip.label} {strip.median}".replace("  ", " ") for strip in strips]
@@ -120,13 +119,15 @@ def _plot(drawn: Drawn, rows: Sequence[Mapping[str, Any]]) -> Plot | None:
     )
 
 
-def _strip(label: str, y: float, items: Sequence[tuple[Mapping[str, Any], float]], place: Any, unit: str) -> Strip:
+def _strip(
+    label: str, y: float, items: Sequence[tuple[CohortRow, float]], place: Callable[[float], float], unit: str
+) -> Strip:
     dots: list[Dot] = []
     for row, value in sorted(items, key=lambda item: item[1]):
         x = place(value)
         crowd = sum(1 for dot in dots if x - dot.x < DOT and dot.row is not row)
         offset = (crowd + 1) // 2 * (5 if crowd % 2 else -5)
-        text = f"{row['name']}: {number(value)} {unit}".strip()
+        text = f"{row.name}: {number(value)} {unit}".strip()
         dots.append(Dot(x=x, y=y + max(-20.0, min(20.0, offset)), row=row, text=text))
     values = [value for _, value in items]
     box = None

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from semreg.batch.jobs import Job
-from semreg.errors import SemregError
-from semreg.io.result_folder import EVALUATION, RECORD
+from semreg.errors import ConfigError, SemregError
+from semreg.quality import read_result
+from semreg.quality.run import ReadFile
 
 TAIL_BYTES = 16384
 """How much of the end of a log is read."""
@@ -50,41 +49,24 @@ def reason_of_error(error: BaseException) -> str:
 
 def input_problem(job: Job, folder: Path) -> str | None:
     """A sentence if a command says that it read another file than the one the fingerprint was made of."""
-    registered = _inputs(folder / RECORD)
-    if registered is None:
-        return "expected a record.json with the inputs, got none that can be read"
-    read = [(role, each) for role, given in registered.items() for each in _checksums(given)]
-    read += _evaluated(_inputs(folder / EVALUATION) or {})
+    try:
+        result = read_result(folder)
+    except ConfigError as error:
+        return reason_of_error(error)
+    read: list[tuple[str, ReadFile]] = list(result.record.inputs.items())
+    read += [] if result.evaluation is None else _evaluated(result.evaluation.inputs)
     for role, found in read:
-        if found != job.inputs.get(role, found):
+        if found.sha256 != job.inputs.get(role, found.sha256):
             return f"expected {role} to stay as it is while the batch runs, got other bytes: run the batch again"
     return None
 
 
-def _inputs(path: Path) -> Mapping[str, Any] | None:
-    """What a file says was read, by name; None where it does not say it."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))["inputs"]
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def _evaluated(inputs: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Roles as in ``Job.inputs`` and checksums, of an evaluation, which keeps a list for each name."""
+def _evaluated(inputs: Mapping[str, tuple[ReadFile, ...]]) -> Iterator[tuple[str, ReadFile]]:
+    """What an evaluation read, by roles as in ``Job.inputs``: it keeps several files for each name."""
     names = {"mask": ["fixed_mask"], "labels": ["fixed_labels", "moving_labels"]}
-    found = []
     for name, given in inputs.items():
-        sums = _checksums(given)
-        numbered = [f"{name}.{number}" for number in range(len(sums))]
-        found += list(zip(names.get(name, numbered if name.endswith("_landmarks") else [name]), sums, strict=False))
-    return found
-
-
-def _checksums(given: Any) -> list[str]:
-    """The checksums of one file or of a list of files."""
-    files = given if isinstance(given, list) else [given]
-    return [str(each["sha256"]) for each in files if isinstance(each, dict) and each.get("sha256")]
+        numbered = [f"{name}.{number}" for number in range(len(given))]
+        yield from zip(names.get(name, numbered if name.endswith("_landmarks") else [name]), given, strict=False)
 
 
 def _tail(log: Path) -> str:

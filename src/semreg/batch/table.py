@@ -82,7 +82,7 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     return dict(item for key, value in row.items() for item in leaves(key, value))
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     text = _text_of(path)
     head = text.partition("\n")[0]
     delimiter = max((",", ";", "\t"), key=head.count)

@@ -17,10 +17,10 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import semreg
-from semreg.batch.done import DONE_FILE, LOG_FILE, Done, digests_in, read_done, write_done
+from semreg.batch.done import DONE_FILE, LOG_FILE, Done, StepDone, digests_in, read_done, write_done
 from semreg.batch.jobs import SETTINGS_FILE, Job, Step, command_line
 from semreg.batch.reasons import input_problem, reason_of_error, reason_of_failure
 from semreg.errors import SemregError
@@ -93,7 +93,7 @@ def _prepare(task: Task, staging: Path) -> None:
     kept = [step.name for step in task.job.steps if step not in task.steps]
     if done is None or not kept:
         return
-    names = [name for step in kept for name in done.steps[step]["outputs"]]
+    names = [name for step in kept for name in done.steps[step].outputs]
     for name in [*names, LOG_FILE, DONE_FILE]:
         target = staging / task.job.name / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -125,7 +125,7 @@ def _attempt(task: Task, staging: Path, stop: Callable[[], bool], start: Outcome
             _sweep(folder)
             break
         finished = _with_step(finished, step, time.perf_counter() - began, digests_in(folder))
-    write_done(folder, Done(steps=finished, error=error), job)
+    write_done(folder, Done(steps=finished, error=error).of(job))
     return replace(start, folder=folder, error=error, steps=tuple(run))
 
 
@@ -189,13 +189,13 @@ def _stops_soon(stop: Callable[[], bool]) -> bool:
 
 
 def _with_step(
-    finished: Mapping[str, Mapping[str, Any]], step: Step, seconds: float, digests: Mapping[str, str]
-) -> dict[str, Mapping[str, Any]]:
+    finished: Mapping[str, StepDone], step: Step, seconds: float, digests: Mapping[str, str]
+) -> dict[str, StepDone]:
     """``finished`` and ``step``. A file belongs to the step that made it; one that is written again has new bytes."""
-    found: dict[str, Mapping[str, Any]] = {}
-    for name, earlier in finished.items():
-        found[name] = {**earlier, "outputs": {path: digests[path] for path in earlier["outputs"] if path in digests}}
-    owned = {path for each in found.values() for path in each["outputs"]}
+    found = {
+        name: replace(earlier, outputs={path: digests[path] for path in earlier.outputs if path in digests})
+        for name, earlier in finished.items()
+    }
+    owned = {path for each in found.values() for path in each.outputs}
     made = {path: digest for path, digest in digests.items() if path not in owned}
-    found[step.name] = {"fingerprint": step.fingerprint, "seconds": seconds, "outputs": made}
-    return found
+    return found | {step.name: StepDone(fingerprint=step.fingerprint, seconds=seconds, outputs=made)}

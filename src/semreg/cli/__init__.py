@@ -14,6 +14,7 @@ import typer
 
 import semreg
 from semreg.cli.align import align_command
+from semreg.cli.apply import apply_command
 from semreg.cli.batch import batch_command
 from semreg.cli.common import EXIT_TERMINATED
 from semreg.cli.demo import demo_command
@@ -21,12 +22,11 @@ from semreg.cli.doctor import doctor_command
 from semreg.cli.evaluate import evaluate_command
 from semreg.cli.infer import features_command, infer_command
 from semreg.cli.models import app as models_app
-from semreg.cli.panels import SectionedCommand
+from semreg.cli.panels import SectionedCommand, flag
 from semreg.cli.presets import app as presets_app
 from semreg.cli.register import register_command
 from semreg.cli.report import report_command
 from semreg.cli.transforms import (
-    apply_command,
     compose_command,
     convert_command,
     invert_command,
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 @app.callback(invoke_without_command=True)
 def root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+    version: Annotated[bool, flag("Print the version and exit.", None, "--version", is_eager=True)] = False,
 ) -> None:
     """Register medical images in feature space."""
     if version:
@@ -63,7 +63,7 @@ def root(
 @app.command("version", cls=SectionedCommand)
 def version_command() -> None:
     """Print the versions of semreg and of what it builds on."""
-    from semreg.registration.record import versions
+    from semreg.io.records import versions
 
     for name, number in versions().items():
         typer.echo(f"{name} {number}")

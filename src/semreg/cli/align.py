@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from semreg.cli.common import Device, ImageFiles, Threads, VerboseMessages, check_dtype, command_of, print_json
+from semreg.cli.common import Device, ImageFiles, Threads, VerboseMessages, command_of, print_json
 from semreg.cli.grouping import grouped
-from semreg.cli.panels import ALIGNMENT
-from semreg.cli.register import check_together, read_beside, read_images
-from semreg.cli.register_files import check_outputs, describe_inputs, remove_stale, write_texts, written_before
+from semreg.cli.panels import ALIGNMENT, flag
+from semreg.cli.register import check_together, read_images, read_start
+from semreg.cli.register_files import describe_inputs, run_into_folder
 from semreg.cli.register_flags import (
     Alignment,
     Assignments,
@@ -26,11 +26,14 @@ from semreg.cli.register_flags import (
     load_config,
 )
 from semreg.cli.report_output import ProofFlags
+from semreg.cli.summary import show_alignment
 from semreg.io.result_folder import TRANSFORM
-from semreg.runtime.terminal import DIRECTION, Progress, alignment_rows, show_rows, show_sentences
+from semreg.runtime.terminal import Progress
 
 if TYPE_CHECKING:
-    from semreg.report.run import AlignRun
+    from semreg.config import RegistrationConfig
+    from semreg.io.atomic_output import OutputFolder
+    from semreg.quality.run import AlignRun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +43,10 @@ class AlignFlags:
     pair: PairFlags
     transform: Annotated[
         Alignment | None,
-        typer.Option(
-            "--transform",
-            help="What is looked for: auto by default, none, translation, rigid, similarity, affine.",
-            metavar="KIND",
-            rich_help_panel=ALIGNMENT,
+        flag(
+            "What is looked for: auto by default, none, translation, rigid, similarity, affine.",
+            "KIND",
+            panel=ALIGNMENT,
         ),
     ] = None
     modality: Modality = None
@@ -85,44 +87,30 @@ def align_command(context: typer.Context, flags: AlignFlags) -> None:
 def run_align(flags: RegisterFlags) -> None:
     """Read, align, write, and show the summary."""
     config = load_config(flags.settings)
-    check_outputs(flags)
-    before = written_before(flags.pair.output)
-    from semreg.io import files
-    from semreg.registration.alignment import align
-    from semreg.registration.record import versions
-    from semreg.report.run import AlignRun
-
-    check_dtype(flags.images.dtype)
-    if flags.threads is not None:
-        files.limit_threads(flags.threads)
-    with files.OutputFolder(flags.pair.output) as folder:
-        images = read_images(flags.pair)
-        beside = read_beside(flags, images)
-        beside.pop("inverse", None)
-        with Progress(quiet=flags.messages.quiet) as progress:
-            result = align(
-                images["fixed"], images["moving"], config=config, device=flags.device,
-                on_step=progress, **beside,
-            )  # fmt: skip
-        pixel_type = flags.images.dtype or images["moving"].pixel_type
-        files.write_image(result.warped, folder.stage(flags.images.name("warped")), pixel_type)
-        files.write_sitk_transform(result.transform(), folder.stage(TRANSFORM))
-        run = AlignRun(
-            **{each.name: getattr(result.record, each.name) for each in fields(result.record)},
-            inputs=describe_inputs(flags, images), outputs=tuple(flags.outputs), command=flags.command,
-            versions=versions(),
-        )  # fmt: skip
-        write_texts(run, folder)
-    remove_stale(flags, before, flags.outputs)
+    run, files = run_into_folder(flags, lambda folder: aligned(flags, config, folder))
     if flags.messages.as_json:
-        print_json(run.to_dict())
+        print_json(run)
     elif not flags.messages.quiet:
-        show_end(run, [str(path) for path in folder.files], explain=flags.explain)
+        show_alignment(run, files, explain=flags.explain)
 
 
-def show_end(run: AlignRun, files: list[str], *, explain: bool) -> None:
-    """What was decided, if that was asked for, and the summary."""
-    found = run.to_dict()["alignment"]
-    if explain:
-        show_sentences(found["decisions"])
-    show_rows([*alignment_rows(found), ("files", ", ".join(files))], DIRECTION)
+def aligned(flags: RegisterFlags, config: RegistrationConfig, folder: OutputFolder) -> AlignRun:
+    """Read, align and write."""
+    from semreg.io import files
+    from semreg.io.records import versions
+    from semreg.quality.run import AlignRun
+    from semreg.registration.alignment import align
+
+    images = read_images(flags.pair)
+    start = read_start(flags.pair, images)
+    with Progress(quiet=flags.messages.quiet) as progress:
+        result = align(
+            images["fixed"], images["moving"], config=config, device=flags.device, on_step=progress, **vars(start)
+        )
+    pixel_type = flags.images.dtype or images["moving"].pixel_type
+    files.write_image(result.warped, folder.stage(flags.images.name("warped")), pixel_type)
+    files.write_sitk_transform(result.transform(), folder.stage(TRANSFORM))
+    return AlignRun.of(
+        result.record, inputs=describe_inputs(flags, images), outputs=tuple(flags.outputs), command=flags.command,
+        versions=versions(),
+    )  # fmt: skip

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -20,6 +20,7 @@ from semreg.runtime.terminal import show_rows, show_table
 if TYPE_CHECKING:
     from semreg.batch import BatchResult, Job, Pair, Scheduler
     from semreg.batch.log import Event
+    from semreg.batch.measures import CohortRow
     from semreg.config import RegistrationConfig
 
 EXIT_SOME_FAILED = 1
@@ -52,7 +53,7 @@ def run(flags: BatchFlags) -> bool:
     if flags.dry_run:
         show_plan(plan_batch(jobs, flags.output), threads, flags)
         return False
-    rows: list[dict[str, Any]] = []
+    rows: list[CohortRow] = []
     options = BatchOptions(
         threads=threads,
         command=flags.command,
@@ -147,11 +148,10 @@ def make_jobs(
 ) -> list[Job]:
     """The commands and fingerprints of all pairs; reads every file once."""
     from semreg.batch import Digests, JobFlags, make_job
-    from semreg.settings import to_dict, to_toml
 
     given = JobFlags(threads=threads, device=flags.device, models=flags.folders, register=flags.further)
     digest = Digests()
-    return [make_job(pair, to_dict(settings[pair.name]), to_toml(settings[pair.name]), given, digest) for pair in pairs]
+    return [make_job(pair, settings[pair.name], given, digest) for pair in pairs]
 
 
 def scheduler_of(flags: BatchFlags) -> Scheduler:
@@ -165,7 +165,7 @@ def scheduler_of(flags: BatchFlags) -> Scheduler:
     return DaskScheduler(flags.scheduler)
 
 
-def write_summary(pairs: Sequence[Pair], flags: BatchFlags) -> list[dict[str, Any]]:
+def write_summary(pairs: Sequence[Pair], flags: BatchFlags) -> list[CohortRow]:
     """``cohort.csv`` and ``index.html`` about all pairs; the rows."""
     from semreg.batch import cohort_rows, write_csv, write_page
 
@@ -183,17 +183,18 @@ def show_plan(plan: dict[str, tuple[str, ...]], threads: int, flags: BatchFlags)
         show_table(("pair", "to do"), [(name, " and ".join(steps) or "nothing") for name, steps in plan.items()])
 
 
-def show_result(result: BatchResult, rows: Sequence[dict[str, Any]], flags: BatchFlags) -> None:
+def show_result(result: BatchResult, rows: Sequence[CohortRow], flags: BatchFlags) -> None:
     """How many pairs were run, skipped and failed, and where the page is."""
     if flags.messages.as_json:
         named = {"finished": list(result.finished), "skipped": list(result.skipped), "failed": dict(result.failed)}
-        print_json({**named, "rows": rows})
+        flat = [{name: v for name, v in (vars(row) | row.numbers).items() if name != "values"} for row in rows]
+        print_json({**named, "rows": flat})
         return
     for name, error in result.failed.items():
         typer.echo(f"failed: {name}: {error}", err=True)
     if flags.messages.quiet:
         return
-    levels = [row["verdict"] for row in rows if row["verdict"]]
+    levels = [row.verdict for row in rows]
     counts = ", ".join(f"{levels.count(level)} {level}" for level in ("PASS", "LOOK", "FAIL") if level in levels)
     show_rows(
         [

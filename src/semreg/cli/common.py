@@ -16,7 +16,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from semreg.cli.panels import MACHINE, MESSAGES, MODELS, OUTPUT
+from semreg.cli.panels import MACHINE, MESSAGES, MODELS, OUTPUT, flag
 from semreg.errors import ConfigError, OutputError, SemregError
 from semreg.runtime.memory import is_out_of_memory
 from semreg.runtime.terminal import show_log
@@ -29,55 +29,28 @@ REGISTER_ADVICE = "--dry-run says what it takes; use --device cpu, coarser setti
 MODEL_ADVICE = "set --memory to what there is, keep fewer --layers, use --device cpu or a smaller image"
 
 Model = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        "-m",
-        help="File of a network, or a name: see semreg models list.",
-        metavar="FILE|NAME",
-        rich_help_panel=MODELS,
-    ),
+    str, flag("File of a network, or a name: see semreg models list.", "FILE|NAME", "--model", "-m", panel=MODELS)
 ]
 Layers = Annotated[
-    str | None,
-    typer.Option(
-        help="Outputs to keep, such as 0,2 or -1: the last. All by default.", metavar="N,N", rich_help_panel=MODELS
-    ),
+    str | None, flag("Outputs to keep, such as 0,2 or -1: the last. All by default.", "N,N", panel=MODELS)
 ]
-Memory = Annotated[
-    str | None,
-    typer.Option(help="Limit of memory for the whole process, such as 3GB.", metavar="SIZE", rich_help_panel=MACHINE),
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:n or mps.", metavar="NAME", rich_help_panel=MACHINE)]
-Threads = Annotated[
-    int | None, typer.Option(min=1, help="Threads of the CPU; all by default.", metavar="N", rich_help_panel=MACHINE)
-]
+Memory = Annotated[str | None, flag("Limit of memory for the whole process, such as 3GB.", "SIZE", panel=MACHINE)]
+Device = Annotated[str, flag("auto, cpu, cuda, cuda:n or mps.", "NAME", panel=MACHINE)]
+Threads = Annotated[int | None, flag("Threads of the CPU; all by default.", "N", panel=MACHINE, min=1)]
 Spec = Annotated[
     tuple[str, ...],
-    typer.Option(
-        "--spec",
-        help="Name=value: what the model's description is to say instead; repeatable.",
-        metavar="NAME=VALUE",
-        rich_help_panel=MODELS,
+    flag(
+        "Name=value: what the model's description is to say instead; repeatable.", "NAME=VALUE", "--spec", panel=MODELS
     ),
 ]
 Folders = Annotated[
     tuple[Path, ...],
-    typer.Option(
-        "--models",
-        help="Folder with fetched models, before the default; repeatable.",
-        metavar="FOLDER",
-        rich_help_panel=MODELS,
-    ),
+    flag("Folder with fetched models, before the default; repeatable.", "FOLDER", "--models", panel=MODELS),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors.", rich_help_panel=MESSAGES)]
-Json = Annotated[
-    bool, typer.Option("--json", help="Print the record as JSON and nothing else.", rich_help_panel=MESSAGES)
-]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the trace of an error.", rich_help_panel=MESSAGES)]
-Verbose = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Show what is done in detail.", rich_help_panel=MESSAGES)
-]
+Quiet = Annotated[bool, flag("Show nothing but errors.", None, "--quiet", "-q", panel=MESSAGES)]
+Json = Annotated[bool, flag("Print the record as JSON and nothing else.", None, "--json", panel=MESSAGES)]
+Debug = Annotated[bool, flag("Show the trace of an error.", None, "--debug", panel=MESSAGES)]
+Verbose = Annotated[bool, flag("Show what is done in detail.", None, "--verbose", "-v", panel=MESSAGES)]
 
 
 class ImageFormat(StrEnum):
@@ -89,11 +62,8 @@ class ImageFormat(StrEnum):
     MHA = "mha"
 
 
-Dtype = Annotated[
-    str | None,
-    typer.Option(help="Voxel type of the warped image; else the moving one's.", metavar="TYPE", rich_help_panel=OUTPUT),
-]
-Ending = Annotated[ImageFormat, typer.Option("--format", help="Of the images written.", rich_help_panel=OUTPUT)]
+Dtype = Annotated[str | None, flag("Voxel type of the warped image; else the moving one's.", "TYPE", panel=OUTPUT)]
+Ending = Annotated[ImageFormat, flag("Of the images written.", None, "--format", panel=OUTPUT)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,9 +118,17 @@ def command_of(context: typer.Context) -> tuple[str, ...]:
 
 def print_json(value: Any) -> None:
     """The value as stable JSON on the standard output."""
-    from semreg.registration.record import stable_json
+    from semreg.io.records import stable_json
 
     typer.echo(stable_json(value), nl=False)
+
+
+def limit_threads(count: int | None) -> None:
+    """Compute in as many threads as is asked for, if that is."""
+    if count is not None:
+        from semreg.io import files
+
+        files.limit_threads(count)
 
 
 def check_dtype(dtype: str | None) -> None:

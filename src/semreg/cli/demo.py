@@ -9,6 +9,7 @@ import typer
 
 from semreg.cli.common import Debug, sentences
 from semreg.cli.grouping import grouped
+from semreg.cli.panels import flag
 from semreg.runtime.terminal import Progress, show_log
 
 Kind = Literal["abdomen", "brain", "slides"]
@@ -18,18 +19,11 @@ Kind = Literal["abdomen", "brain", "slides"]
 @grouped
 def demo_command(
     *,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for the results.")] = Path(
-        "demo"
-    ),
-    kind: Annotated[
-        Kind, typer.Option("--kind", help="CT and MR of an abdomen, two brains in MR, or two stained slides in 2-D.")
-    ] = "abdomen",
-    size: Annotated[
-        int | None,
-        typer.Option("--size", min=8, metavar="N", help="About N voxels an axis; 120, 96, or 256 pixels by default."),
-    ] = None,
+    output: Annotated[Path, flag("Folder for the results.", "FOLDER", "--output", "-o")] = Path("demo"),
+    kind: Annotated[Kind, flag("CT and MR of an abdomen, two brains in MR, or two stained slides in 2-D.")] = "abdomen",
+    size: Annotated[int | None, flag("About N voxels an axis; 120, 96, or 256 pixels by default.", "N", min=8)] = None,
     images_only: Annotated[
-        bool, typer.Option("--images-only", help="Write images, labels and landmarks; register nothing.")
+        bool, flag("Write images, labels and landmarks; register nothing.", None, "--images-only")
     ] = False,
     debug: Debug = False,
 ) -> None:

@@ -7,11 +7,12 @@ from typing import Annotated
 import typer
 
 from semreg.cli.common import EXIT_BAD_INPUT, Debug, print_json, sentences
+from semreg.cli.panels import flag
 from semreg.runtime.terminal import show_log, show_table
 
 
 def doctor_command(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    as_json: Annotated[bool, flag("Print JSON and nothing else.", None, "--json")] = False,
     debug: Debug = False,
 ) -> None:
     """Say what is installed, what each part is for, and what is broken (then the exit code is 2).

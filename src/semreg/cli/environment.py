@@ -13,12 +13,11 @@ import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
 import semreg
 from semreg.runtime.memory import available_bytes
@@ -87,9 +86,58 @@ class Finding:
     """What to do, in one line; empty if nothing has to be done."""
 
 
+@dataclass(frozen=True)
+class TorchFacts:
+    """What only a loaded torch knows: its devices, and with it the models that are there."""
+
+    devices: dict[str, str]
+    """Name and description."""
+    folder: str
+    models: int
+
+    @classmethod
+    def found(cls) -> TorchFacts:
+        """Those of this process. For ``probe``."""
+        import torch
+
+        from semreg.features.catalogue import entries
+        from semreg.features.catalogue.folders import default_folder
+
+        found = {"cpu": f"{platform.machine()}, {torch.get_num_threads()} threads"}
+        for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+            properties = torch.cuda.get_device_properties(number)
+            found[f"cuda:{number}"] = f"{properties.name}, {properties.total_memory / 2**30:.1f} GiB"
+        if torch.backends.mps.is_available():
+            found["mps"] = f"Apple GPU, shares {torch.mps.recommended_max_memory() / 2**30:.1f} GiB"
+        folder = default_folder()
+        paths = {place for entry in entries() for place in (folder / entry.path, folder / Path(entry.path).name)}
+        return cls(found, str(folder), sum(path.is_file() for path in paths))
+
+
+@dataclass(frozen=True)
+class BridgeFacts:
+    """For which itk the binary part is built, and why it does not load; one of them is empty."""
+
+    itk: str
+    trouble: str
+
+    @classmethod
+    def found(cls) -> BridgeFacts:
+        """Those of this process. For ``probe``."""
+        try:
+            bridge = import_module("semreg_itkv4")
+            bridge.check()
+        except ImportError as error:
+            return cls("", " ".join(str(error).split()))
+        return cls(str(bridge.SUPPORTED), "")
+
+
+Facts = TypeVar("Facts", TorchFacts, BridgeFacts)
+
+
 def examine(*, seconds: float = PROBE_SECONDS) -> list[Finding]:
     """All parts of the environment, in the order in which they are shown; ``seconds``: for each part to load."""
-    torch, trouble = probe("torch_facts", seconds)
+    torch, trouble = probe(TorchFacts, seconds)
     return [
         Finding("semreg", "ok", semreg.__version__, "this package"),
         Finding("Python", "ok", platform.python_version(), sys.executable),
@@ -126,10 +174,10 @@ def examine_bridge(seconds: float) -> Finding:
     found = installed(name)
     if not found:
         return Finding(name, "missing", "", purpose, "pip install semreg-itkv4, or build it: make native")
-    facts, trouble = probe("bridge_facts", seconds)
-    if trouble or facts["trouble"]:
-        return Finding(name, "broken", found, purpose, trouble or facts["trouble"])
-    return Finding(name, "ok", f"{found}, for itk {facts['itk']}", purpose)
+    facts, trouble = probe(BridgeFacts, seconds)
+    if facts is None or facts.trouble:
+        return Finding(name, "broken", found, purpose, trouble if facts is None else facts.trouble)
+    return Finding(name, "ok", f"{found}, for itk {facts.itk}", purpose)
 
 
 def examine_itk_impact() -> Finding:
@@ -140,21 +188,21 @@ def examine_itk_impact() -> Finding:
     return Finding("itk-impact", "ok", found, f"{purpose}, which semreg.itk.api replaces where it is imported")
 
 
-def devices(torch: dict[str, Any]) -> Iterator[Finding]:
-    """What torch can compute on, from ``torch_facts``; nothing if torch does not load."""
-    for name, what in torch.get("devices", {}).items():
-        yield Finding(name, "ok", what, "--device " + name)
+def devices(torch: TorchFacts | None) -> list[Finding]:
+    """What torch can compute on; nothing if torch does not load."""
+    found = {} if torch is None else torch.devices
+    return [Finding(name, "ok", what, "--device " + name) for name, what in found.items()]
 
 
-def models(torch: dict[str, Any]) -> Finding:
-    """How many pretrained models the default folder holds, from ``torch_facts``."""
+def models(torch: TorchFacts | None) -> Finding:
+    """How many pretrained models the default folder holds."""
     purpose = "pretrained networks"
-    if not torch:
+    if torch is None:
         return Finding("models", "broken", "", purpose, "they cannot be counted while torch does not load")
-    count, folder = torch["models"], torch["folder"]
-    if not count:
-        return Finding("models", "missing", "", purpose, f"none in {folder}: semreg models list, semreg models fetch")
-    return Finding("models", "ok", f"{count} in {folder}", purpose)
+    if not torch.models:
+        advice = f"none in {torch.folder}: semreg models list, semreg models fetch"
+        return Finding("models", "missing", "", purpose, advice)
+    return Finding("models", "ok", f"{torch.models} in {torch.folder}", purpose)
 
 
 def installed(name: str) -> str:
@@ -172,12 +220,12 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def probe(function: str, seconds: float) -> tuple[dict[str, Any], str]:
-    """What a function of this module without arguments returns in a process of its own, and what went wrong there.
+def probe(kind: type[Facts], seconds: float) -> tuple[Facts | None, str]:
+    """The facts of this ``kind`` as a process of its own finds them, and what went wrong there.
 
-    Without trouble the second is empty; with it the first is.
+    Without trouble the second is empty; with it the first is None.
     """
-    code = f"import semreg.cli.environment as e; e.answer(e.{function}())"
+    code = f"import semreg.cli.environment as e; e.answer(e.{kind.__name__}.found())"
     try:
         done = subprocess.run(  # noqa: S603 - our own Python and our own words
             [sys.executable, "-c", code],
@@ -190,32 +238,23 @@ def probe(function: str, seconds: float) -> tuple[dict[str, Any], str]:
             cwd=Path(semreg.__file__).parents[1],  # a file named torch.py where the user stands must not count
         )
     except subprocess.TimeoutExpired:
-        return {}, f"expected it to load within {seconds:g} s, it did not: start it by hand to see where it hangs"
+        return None, f"expected it to load within {seconds:g} s, it did not: start it by hand to see where it hangs"
     except OSError as error:
-        return {}, f"expected Python at {sys.executable!r} to start, it did not: {error}"
+        return None, f"expected Python at {sys.executable!r} to start, it did not: {error}"
     if done.returncode < 0:
-        return {}, f"expected it to load, it was ended by signal {-done.returncode}: install it again"
+        return None, f"expected it to load, it was ended by signal {-done.returncode}: install it again"
     if done.returncode:
-        return {}, f"expected it to load, got {last_error(done.stderr)}: install it again"
-    facts = answered(done.stdout)
-    if facts is None:
-        return {}, "expected it to load and answer, it ended without an answer: install it again"
-    return facts, ""
-
-
-def answer(facts: dict[str, Any]) -> None:
-    """Write what was found to standard output, on a line of its own. For ``probe``."""
-    sys.stdout.write(f"\n{MARK}{json.dumps(facts)}\n")
-
-
-def answered(output: str) -> dict[str, Any] | None:
-    """What ``answer`` wrote among other output; None if it is not there or not whole."""
-    lines = [line for line in output.splitlines() if line.startswith(MARK)]
+        return None, f"expected it to load, got {last_error(done.stderr)}: install it again"
+    lines = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
     try:
-        facts = json.loads(lines[-1].removeprefix(MARK)) if lines else None
-    except ValueError:
-        return None
-    return facts if isinstance(facts, dict) else None
+        return kind(**json.loads(lines[-1].removeprefix(MARK))), ""
+    except (LookupError, ValueError, TypeError):
+        return None, "expected it to load and answer, it ended without an answer: install it again"
+
+
+def answer(facts: TorchFacts | BridgeFacts) -> None:
+    """Write what was found to standard output, on a line of its own. For ``probe``."""
+    sys.stdout.write(f"\n{MARK}{json.dumps(asdict(facts))}\n")
 
 
 def last_error(output: str) -> str:
@@ -225,34 +264,6 @@ def last_error(output: str) -> str:
     after = range(heads[-1] + 1, len(lines)) if heads else range(0)
     start = next((number for number in after if not lines[number].startswith(" ")), len(lines) - 1)
     return textwrap.shorten(" ".join(lines[start:]), MOST_WORDS, placeholder=" …")
-
-
-def torch_facts() -> dict[str, Any]:
-    """What only a loaded torch knows: its devices, and with it the models that are there. For ``probe``."""
-    import torch
-
-    from semreg.features.catalogue import entries
-    from semreg.features.catalogue.folders import default_folder
-
-    found = {"cpu": f"{platform.machine()}, {torch.get_num_threads()} threads"}
-    for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-        properties = torch.cuda.get_device_properties(number)
-        found[f"cuda:{number}"] = f"{properties.name}, {properties.total_memory / 2**30:.1f} GiB"
-    if torch.backends.mps.is_available():
-        found["mps"] = f"Apple GPU, shares {torch.mps.recommended_max_memory() / 2**30:.1f} GiB"
-    folder = default_folder()
-    paths = {place for entry in entries() for place in (folder / entry.path, folder / Path(entry.path).name)}
-    return {"devices": found, "folder": str(folder), "models": sum(path.is_file() for path in paths)}
-
-
-def bridge_facts() -> dict[str, Any]:
-    """Whether the binary part loads, and for which itk it is built. For ``probe``."""
-    try:
-        bridge = import_module("semreg_itkv4")
-        bridge.check()
-    except ImportError as error:
-        return {"itk": "", "trouble": " ".join(str(error).split())}
-    return {"itk": str(bridge.SUPPORTED), "trouble": ""}
 
 
 def _number(text: str) -> tuple[int, ...]:

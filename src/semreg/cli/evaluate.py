@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
-from semreg.cli.common import check_not_read, command_of, print_json
+from semreg.cli.common import check_not_read, command_of, limit_threads, print_json
 from semreg.cli.evaluate_flags import EvaluateFlags, LandmarkUnit
-from semreg.cli.evaluate_table import show
 from semreg.cli.grouping import grouped
-from semreg.cli.report_output import ProofFlags, verdict_on, write_proof
+from semreg.cli.report_output import ProofFlags, write_proof
+from semreg.cli.summary import show_evaluation
 from semreg.errors import ConfigError
 from semreg.io.result_folder import EVALUATION, EVALUATION_TABLE, PAGE
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from semreg.config import RegistrationConfig
     from semreg.core.fields import Volume
     from semreg.io.bridge import LabelMap, LoadedImage
-    from semreg.quality import Evaluation, Result, Subject
+    from semreg.quality import EvaluationRun, Result, Subject, Verdict
+    from semreg.quality.run import ReadFile
     from semreg.report import Case
 
 ADVICE = "use --no-similarity, smaller images or a machine with more memory"
@@ -33,26 +34,19 @@ class Evaluated:
 
     subject: Subject
     """The images, the mask, the transform and the way back, on the fixed grid."""
-    evaluation: Evaluation
+    run: EvaluationRun
+    """The measures, and of what; without a verdict."""
     images: Mapping[str, LoadedImage]
     """``fixed`` and ``moving``, where they were given."""
-    labels: tuple[Any, Any] | None
-    """The label maps of both images as Volumes."""
+    labels: tuple[LabelMap, LabelMap] | None
+    """Of both images."""
     moving_mask: Volume | None
     result: Result | None
     """The folder of results and its record, if one was given."""
     output: Path | None
     """Where files are to be written; None: nowhere."""
-    inputs: Mapping[str, Any] = field(default_factory=dict)
-    """Paths and checksums of what was read."""
     changes: tuple[str, ...] = ()
     """Sentences on images that are not those that were registered."""
-
-    def record(self, command: tuple[str, ...]) -> dict[str, Any]:
-        """What ``evaluation.json`` holds beside the measures."""
-        from semreg.registration.record import versions
-
-        return {"inputs": dict(self.inputs), "versions": versions(), "command": list(command)}
 
 
 @grouped
@@ -65,25 +59,23 @@ def evaluate_command(context: typer.Context, flags: EvaluateFlags) -> None:
     """
     messages = flags.messages
     with messages.spoken(ADVICE):
-        if flags.threads is not None:
-            from semreg.io.files import limit_threads
-
-            limit_threads(flags.threads)
+        limit_threads(flags.threads)
         found = evaluated(flags)
-        verdict = judged(found, gates_of(flags, found.result))
-        more = {**found.record(command_of(context)), "verdict": verdict}
-        files = write_evaluated(found, more, flags.proof)
+        run = replace(found.run, command=command_of(context), verdict=judged(found, gates_of(flags, found.result)))
+        files = write_evaluated(found, run, flags.proof)
         if messages.as_json:
-            print_json({**found.evaluation.to_dict(), **more})
+            print_json(run)
         elif flags.as_csv:
-            typer.echo(found.evaluation.csv(), nl=False)
+            typer.echo(run.csv(), nl=False)
         elif not messages.quiet:
-            show(found.evaluation, verdict, files, everything=flags.everything)
+            show_evaluation(run, run.verdict, files, everything=flags.everything)
 
 
 def evaluated(flags: EvaluateFlags) -> Evaluated:
     """Read all that is named and measure it; writes nothing."""
-    from semreg.quality import EvaluationConfig, measure, prepare, read_label_names, read_landmarks
+    from semreg.io.files import read_mask
+    from semreg.io.records import versions
+    from semreg.quality import EvaluationConfig, EvaluationRun, measure, prepare, read_label_names, read_landmarks
     from semreg.transforms import Outside
 
     config = EvaluationConfig(tolerance_mm=flags.tolerance, similarity=flags.similarity, outside=flags.outside)
@@ -117,17 +109,14 @@ def evaluated(flags: EvaluateFlags) -> Evaluated:
         outside=Outside(flags.outside),
     )
     evaluation = measure(subject, landmarks=landmarks, labels=labels, label_names=names, config=config)
-    evaluation = replace(evaluation, notes=(*notes, *evaluation.notes))
-    from semreg.io.files import read_mask
-
     if subject.field is None and landmarks is None:
         raise ConfigError(
             "expected an image or landmarks to measure with, got a linear transform alone: give --fixed or landmarks"
         )
     other = next((read_mask(path) for path in paths["moving_mask"]), None)
-    inputs = described(paths, images)
-    changes = changes_since(inputs, result)
-    return Evaluated(subject, evaluation, images, labels, other, result, output, inputs, changes)
+    run = EvaluationRun.of(evaluation, inputs=described(paths, images), versions=versions())
+    run = replace(run, notes=(*notes, *run.notes))
+    return Evaluated(subject, run, images, labels, other, result, output, changes_since(run.inputs, result))
 
 
 def labels_beside(paths: Sequence[Path], images: Mapping[str, LoadedImage]) -> tuple[LabelMap, LabelMap]:
@@ -169,17 +158,20 @@ def folder_of(flags: EvaluateFlags) -> Result | None:
 def paths_of(flags: EvaluateFlags, result: Result | None) -> dict[str, list[Path]]:
     """All files that are read, by what they are; a flag holds before what the record of the folder says."""
 
-    def chosen(given: Path | None, recorded: Path | None) -> list[Path]:
-        path = given if given is not None else recorded
+    def chosen(given: Path | None, role: str) -> list[Path]:
+        path = given if given is not None or result is None else result.located(role)
         return [] if path is None else [path]
 
+    back = flags.inverse
+    if back is None and result is not None and result.place.inverse.is_file():
+        back = result.place.inverse
     return {
-        "transform": list(flags.sources) if result is None else [result.transform],
-        "fixed": chosen(flags.fixed, None if result is None else result.fixed),
-        "moving": chosen(flags.moving, None if result is None else result.moving),
-        "mask": chosen(flags.mask, None if result is None else result.mask),
-        "moving_mask": chosen(flags.moving_mask, None if result is None else result.moving_mask),
-        "inverse": chosen(flags.inverse, None if result is None else result.inverse),
+        "transform": list(flags.sources) if result is None else [result.place.transform],
+        "fixed": chosen(flags.fixed, "fixed"),
+        "moving": chosen(flags.moving, "moving"),
+        "mask": chosen(flags.mask, "fixed_mask"),
+        "moving_mask": chosen(flags.moving_mask, "moving_mask"),
+        "inverse": [] if back is None else [back],
         "initial": list(flags.initial),
         "fixed_landmarks": list(flags.landmarks[0]),
         "moving_landmarks": list(flags.landmarks[1]),
@@ -191,37 +183,30 @@ def read_images(paths: Mapping[str, list[Path]], result: Result | None) -> dict[
     """The images that are named; of a folder that was registered the series that was."""
     from semreg.io.files import in_one_unit, read_image
 
-    recorded = {} if result is None else {"fixed": result.fixed, "moving": result.moving}
     found = {}
     for name in ("fixed", "moving"):
         for path in paths[name]:
-            same = result is not None and path == recorded[name]
-            found[name] = read_image(path, series=result.series(name) if result is not None and same else None)
+            same = result is not None and path == result.located(name)
+            found[name] = read_image(path, series=result.record.inputs[name].series if result and same else None)
     return in_one_unit(found)
 
 
-def described(paths: Mapping[str, list[Path]], images: Mapping[str, LoadedImage]) -> dict[str, Any]:
+def described(paths: Mapping[str, list[Path]], images: Mapping[str, LoadedImage]) -> dict[str, tuple[ReadFile, ...]]:
     """Paths and checksums of all that was read."""
-    from semreg.io.files import checksum
-    from semreg.transforms import chosen
+    from semreg.quality.run import ReadFile
 
-    found: dict[str, Any] = {}
-    for name, given in paths.items():
-        if name in images:
-            found[name] = [{"path": str(images[name].path), "sha256": images[name].sha256}]
-        elif given:
-            found[name] = [{"path": str(path), "sha256": checksum(chosen(path)[0])} for path in given]
-    return found
+    found = {name: tuple(map(ReadFile.of, given)) for name, given in paths.items() if given and name not in images}
+    return found | {name: (ReadFile(path=str(i.path), sha256=i.sha256),) for name, i in images.items()}
 
 
-def changes_since(inputs: Mapping[str, Any], result: Result | None) -> tuple[str, ...]:
+def changes_since(inputs: Mapping[str, tuple[ReadFile, ...]], result: Result | None) -> tuple[str, ...]:
     """Which images differ from those that the folder's transform was found with; each is warned of."""
     import logging
 
     found = [
-        f"{inputs[name][0]['path']} is not the {name} image that was registered: its content differs"
+        f"{inputs[name][0].path} is not the {name} image that was registered: its content differs"
         for name in ("fixed", "moving")
-        if result is not None and inputs[name][0]["sha256"] != result.checksums[name]
+        if result is not None and inputs[name][0].sha256 != result.record.inputs[name].sha256
     ]
     for sentence in found:
         logging.getLogger("semreg").warning("%s", sentence)
@@ -231,50 +216,47 @@ def changes_since(inputs: Mapping[str, Any], result: Result | None) -> tuple[str
 def gates_of(flags: EvaluateFlags, result: Result | None) -> RegistrationConfig:
     """The settings that hold: those of the folder's record, over them ``--config`` and each ``--set``."""
     from semreg.presets import layered, read_toml
-    from semreg.settings import override
+    from semreg.settings import override, to_dict
 
-    recorded = None if result is None else result.record.get("settings")
-    layers = [recorded] if isinstance(recorded, dict) else []
+    layers = [] if result is None else [to_dict(result.record.settings)]
     config = layered(*layers, *([] if flags.config is None else [read_toml(flags.config)]))
     for assignment in flags.assignments:
         config = override(config, assignment)
     return config
 
 
-def judged(found: Evaluated, config: RegistrationConfig) -> dict[str, Any] | None:
+def judged(found: Evaluated, config: RegistrationConfig) -> Verdict | None:
     """The verdict with all that was measured; None without both images, or where it is not wanted."""
     import torch
 
     from semreg.core.fields import Volume
+    from semreg.quality import collect_evidence, judge
 
     subject = found.subject
-    if subject.fixed is None or subject.moving is None or subject.field is None:
-        return None
-    record = None if found.result is None else found.result.record
-    known = {
-        "evaluation": found.evaluation.to_dict(),
-        "uncertainty": None if record is None else record.get("uncertainty"),
-        "record": record,
-    }
-    images = subject.fixed, subject.moving
     field, mask = subject.field, subject.mask
+    if not config.gates.enabled or subject.fixed is None or subject.moving is None or field is None:
+        return None
     if subject.left_out is not None:  # what lies beyond is not judged: no content there, and no tear at the face
         from semreg.transforms import Outside
 
         field = replace(subject.way, outside=Outside.CONTINUE).on(field.grid)
         kept = torch.ones_like(field.vox[:1]) if mask is None else mask.data
         mask = Volume(kept * ~subject.left_out, field.grid)
-    return verdict_on(images, field, masks=(mask, found.moving_mask), config=config, known=known)
+    evidence = collect_evidence(
+        subject.fixed, subject.moving, field, fixed_mask=mask, moving_mask=found.moving_mask, config=config
+    )
+    record = None if found.result is None else found.result.record
+    return judge(evidence, config=config.gates, evaluation=found.run, record=record)
 
 
-def case_of(found: Evaluated, more: Mapping[str, Any]) -> Case | None:
+def case_of(found: Evaluated, run: EvaluationRun) -> Case | None:
     """What a page shows of it; None without both images."""
     subject, result = found.subject, found.result
     if subject.fixed is None or subject.moving is None or subject.field is None:
         return None
     from semreg.report import Case
+    from semreg.report.folder import uncertainty_of
 
-    record = None if result is None else result.record
     names = {name: image.path.name for name, image in found.images.items()}
     labels = found.labels or (None, None)
     return Case(
@@ -282,11 +264,11 @@ def case_of(found: Evaluated, more: Mapping[str, Any]) -> Case | None:
         moving=subject.moving,
         field=subject.field,
         initial=subject.before,
-        background=None if record is None else record.get("background"),
-        uncertainty=None if result is None else uncertainty_beside(result, subject.fixed),
-        evaluation={**found.evaluation.to_dict(), **more},
-        verdict=more["verdict"],
-        record=record,
+        background=None if result is None else result.record.background,
+        uncertainty=None if result is None else uncertainty_of(result, subject.fixed.grid),
+        evaluation=run,
+        verdict=run.verdict,
+        record=None if result is None else result.record,
         fixed_labels=labels[0],
         moving_labels=labels[1],
         names=names,
@@ -295,17 +277,7 @@ def case_of(found: Evaluated, more: Mapping[str, Any]) -> Case | None:
     )
 
 
-def uncertainty_beside(result: Result, fixed: Volume) -> Volume | None:
-    """The map that ``semreg register --uncertainty`` wrote beside the transform, if it is of this fixed image."""
-    from semreg.cli.common import ImageFormat
-    from semreg.io.files import read_image
-
-    paths = [result.transform.with_name(f"uncertainty.{ending.value}") for ending in ImageFormat]
-    volume = next((read_image(path).volume for path in paths if path.is_file()), None)
-    return volume if volume is not None and volume.grid.shape == fixed.grid.shape else None
-
-
-def write_evaluated(found: Evaluated, more: Mapping[str, Any], proof: ProofFlags) -> list[Path]:
+def write_evaluated(found: Evaluated, run: EvaluationRun, proof: ProofFlags) -> list[Path]:
     """Write evaluation.json, evaluation.csv and what is to be looked at, where there is a folder; the files."""
     if found.output is None:
         return []
@@ -313,8 +285,8 @@ def write_evaluated(found: Evaluated, more: Mapping[str, Any], proof: ProofFlags
     from semreg.quality import stage_evaluation
 
     with OutputFolder(found.output) as folder:
-        stage_evaluation(found.evaluation, folder, **more)
-        case = case_of(found, more) if proof.wanted else None
+        stage_evaluation(run, folder)
+        case = case_of(found, run) if proof.wanted else None
         if case is not None:
             write_proof(case, folder, proof)
     return folder.files

@@ -7,11 +7,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from semreg.cli.common import JsonMessages, Threads
 from semreg.cli.outside import OUTSIDE_HELP, Beyond
-from semreg.cli.panels import INPUT, MEASURES, MESSAGES, OUTPUT
+from semreg.cli.panels import INPUT, MEASURES, MESSAGES, OUTPUT, argument, flag
 from semreg.cli.register_flags import Assignments, Config
 from semreg.cli.report_output import ProofFlags
 
@@ -30,111 +28,49 @@ class EvaluateFlags:
 
     sources: Annotated[
         tuple[Path, ...],
-        typer.Argument(
-            metavar="FOLDER|TRANSFORM",
-            help="What register wrote, or transforms of any tool, fixed to moving; the first is applied first.",
+        argument(
+            "What register wrote, or transforms of any tool, fixed to moving; the first is applied first.",
+            "FOLDER|TRANSFORM",
         ),
     ]
-    fixed: Annotated[
-        Path | None,
-        typer.Option(
-            help="Fixed image; that of the FOLDER's record by default.", metavar="FILE", rich_help_panel=INPUT
-        ),
-    ] = None
+    fixed: Annotated[Path | None, flag("Fixed image; that of the FOLDER's record by default.", "FILE", panel=INPUT)] = (
+        None
+    )
     moving: Annotated[
-        Path | None,
-        typer.Option(
-            help="Moving image; that of the FOLDER's record by default.", metavar="FILE", rich_help_panel=INPUT
-        ),
+        Path | None, flag("Moving image; that of the FOLDER's record by default.", "FILE", panel=INPUT)
     ] = None
     fixed_landmarks: Annotated[
-        tuple[Path, ...],
-        typer.Option(
-            "--fixed-landmarks",
-            help="Points of the fixed image: csv, fcsv, mrk.json; repeatable.",
-            metavar="FILE",
-            rich_help_panel=INPUT,
-        ),
+        tuple[Path, ...], flag("Points of the fixed image: csv, fcsv, mrk.json; repeatable.", "FILE", panel=INPUT)
     ] = ()
     moving_landmarks: Annotated[
-        tuple[Path, ...],
-        typer.Option(
-            "--moving-landmarks",
-            help="Those of the moving image in the same order; repeatable.",
-            metavar="FILE",
-            rich_help_panel=INPUT,
-        ),
+        tuple[Path, ...], flag("Those of the moving image in the same order; repeatable.", "FILE", panel=INPUT)
     ] = ()
-    ras: Annotated[
-        bool, typer.Option("--ras", help="Points of a CSV file are RAS; LPS by default.", rich_help_panel=INPUT)
-    ] = False
+    ras: Annotated[bool, flag("Points of a CSV file are RAS; LPS by default.", None, "--ras", panel=INPUT)] = False
     landmarks_in: Annotated[
-        LandmarkUnit,
-        typer.Option(
-            "--landmarks-in",
-            help="auto: pixels where CSV files belong to pictures such as PNG, mm else.",
-            rich_help_panel=INPUT,
-        ),
+        LandmarkUnit, flag("auto: pixels where CSV files belong to pictures such as PNG, mm else.", panel=INPUT)
     ] = LandmarkUnit.AUTO
     labels: Annotated[
         tuple[Path, Path] | None,
-        typer.Option(
-            "--labels",
-            help="The label maps of the fixed and of the moving image.",
-            metavar="FIXED MOVING",
-            rich_help_panel=INPUT,
-        ),
+        flag("The label maps of the fixed and of the moving image.", "FIXED MOVING", panel=INPUT),
     ] = None
-    names: Annotated[
-        Path | None,
-        typer.Option(
-            "--names", help="CSV or TSV with the columns label and name.", metavar="FILE", rich_help_panel=INPUT
-        ),
-    ] = None
+    names: Annotated[Path | None, flag("CSV or TSV with the columns label and name.", "FILE", panel=INPUT)] = None
     mask: Annotated[
         Path | None,
-        typer.Option(
-            help="Mask of the fixed image: what of the deformation and similarity counts.",
-            metavar="FILE",
-            rich_help_panel=INPUT,
-        ),
+        flag("Mask of the fixed image: what of the deformation and similarity counts.", "FILE", panel=INPUT),
     ] = None
-    moving_mask: Annotated[
-        Path | None,
-        typer.Option(help="Mask of the moving image, for the verdict.", metavar="FILE", rich_help_panel=INPUT),
-    ] = None
+    moving_mask: Annotated[Path | None, flag("Mask of the moving image, for the verdict.", "FILE", panel=INPUT)] = None
     initial: Annotated[
-        tuple[Path, ...],
-        typer.Option(
-            "--initial",
-            help="Transform that is before; the identity by default; repeatable.",
-            metavar="FILE",
-            rich_help_panel=INPUT,
-        ),
+        tuple[Path, ...], flag("Transform that is before; the identity by default; repeatable.", "FILE", panel=INPUT)
     ] = ()
-    inverse: Annotated[
-        Path | None,
-        typer.Option(
-            "--inverse", help="The way back, for the inverse consistency.", metavar="FILE", rich_help_panel=INPUT
-        ),
-    ] = None
-    outside: Annotated[Beyond, typer.Option("--outside", help=OUTSIDE_HELP, rich_help_panel=MEASURES)] = "identity"
-    tolerance: Annotated[
-        float, typer.Option("--tolerance", help="Of the surface Dice, in mm.", metavar="MM", rich_help_panel=MEASURES)
-    ] = 2.0
+    inverse: Annotated[Path | None, flag("The way back, for the inverse consistency.", "FILE", panel=INPUT)] = None
+    outside: Annotated[Beyond, flag(OUTSIDE_HELP, panel=MEASURES)] = "identity"
+    tolerance: Annotated[float, flag("Of the surface Dice, in mm.", "MM", panel=MEASURES)] = 2.0
     similarity: Annotated[
-        bool,
-        typer.Option("--similarity/--no-similarity", help="Compare the intensities too.", rich_help_panel=MEASURES),
+        bool, flag("Compare the intensities too.", None, "--similarity/--no-similarity", panel=MEASURES)
     ] = True
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="Folder for evaluation.json and .csv; the FOLDER by default.",
-            metavar="FOLDER",
-            rich_help_panel=OUTPUT,
-        ),
+        flag("Folder for evaluation.json and .csv; the FOLDER by default.", "FOLDER", "--output", "-o", panel=OUTPUT),
     ] = None
     config: Config = None
     assignments: Assignments = ()
@@ -142,13 +78,10 @@ class EvaluateFlags:
     threads: Threads = None
     messages: JsonMessages = field(default_factory=JsonMessages)
     everything: Annotated[
-        bool,
-        typer.Option(
-            "--all", help="Show all measures of all labels, as the files hold them.", rich_help_panel=MESSAGES
-        ),
+        bool, flag("Show all measures of all labels, as the files hold them.", None, "--all", panel=MESSAGES)
     ] = False
     as_csv: Annotated[
-        bool, typer.Option("--csv", help="Print the rows of evaluation.csv and nothing else.", rich_help_panel=MESSAGES)
+        bool, flag("Print the rows of evaluation.csv and nothing else.", None, "--csv", panel=MESSAGES)
     ] = False
 
     @property

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -27,10 +27,12 @@ from semreg.cli.common import (
     check_dtype,
     check_not_read,
     command_of,
+    limit_threads,
     parse_layers,
     print_json,
 )
 from semreg.cli.grouping import grouped
+from semreg.cli.panels import argument, flag
 from semreg.errors import ConfigError, OutputError
 from semreg.io.result_folder import RECORD
 from semreg.runtime.terminal import Progress, show_rows
@@ -39,9 +41,12 @@ if TYPE_CHECKING:
     from semreg.core.fields import Layer, Volume
     from semreg.features.contract import Descriptor, Network
     from semreg.features.inference import Options
+    from semreg.features.record import InferenceRecord, Written
     from semreg.io.atomic_output import OutputFolder
     from semreg.io.bridge import LoadedImage
     from semreg.runtime.events import Step
+
+R = TypeVar("R", bound="InferenceRecord")
 
 SUFFIXES = tuple(f".{each.value}" for each in ImageFormat)
 
@@ -50,7 +55,7 @@ SUFFIXES = tuple(f".{each.value}" for each in ImageFormat)
 class Job:
     """What ``semreg infer`` and ``semreg features`` are asked for."""
 
-    image: Annotated[Path, typer.Argument(help="Image: a file, or the folder of a DICOM series.", metavar="IMAGE")]
+    image: Annotated[Path, argument("Image: a file, or the folder of a DICOM series.", "IMAGE")]
     output: Path
     model: Model
     layers: Layers = None
@@ -75,28 +80,18 @@ class Job:
 class InferJob(Job):
     """What ``semreg infer`` is asked for."""
 
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="File to write: .nii.gz, .nii, .nrrd or .mha.", metavar="FILE")
-    ]
-    layers: Annotated[
-        str | None, typer.Option(help="The output to write, -1 or by default: the last.", metavar="N")
-    ] = None
-    argmax: Annotated[bool, typer.Option("--argmax", help="Write labels: the index of the largest channel.")] = False
-    dtype: Annotated[
-        str | None, typer.Option(help="Voxel type; float32, or the smallest one for labels.", metavar="TYPE")
-    ] = None
+    output: Annotated[Path, flag("File to write: .nii.gz, .nii, .nrrd or .mha.", "FILE", "--output", "-o")]
+    layers: Annotated[str | None, flag("The output to write, -1 or by default: the last.", "N")] = None
+    argmax: Annotated[bool, flag("Write labels: the index of the largest channel.", None, "--argmax")] = False
+    dtype: Annotated[str | None, flag("Voxel type; float32, or the smallest one for labels.", "TYPE")] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeaturesJob(Job):
     """What ``semreg features`` is asked for."""
 
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for the layers and the record.", metavar="FOLDER")
-    ]
-    mask: Annotated[Path | None, typer.Option(help="Mask of the image; what is 0 counts nowhere.", metavar="FILE")] = (
-        None
-    )
+    output: Annotated[Path, flag("Folder for the layers and the record.", "FOLDER", "--output", "-o")]
+    mask: Annotated[Path | None, flag("Mask of the image; what is 0 counts nowhere.", "FILE")] = None
     image_format: Ending = ImageFormat.NIFTI
 
 
@@ -184,6 +179,7 @@ def check_folder(job: Job, ending: str) -> None:
 def run_infer(job: InferJob) -> None:
     """Read, run, write one file, and show what was done."""
     from semreg.features import inference
+    from semreg.features.record import InferenceRecord, Written
     from semreg.io import files
 
     with files.OutputFolder(job.output.parent) as folder:
@@ -197,8 +193,8 @@ def run_infer(job: InferJob) -> None:
         kind = job.dtype or (str(result.data.dtype).removeprefix("torch.") if job.argmax else "float32")
         with run.timed("write"):
             files.write_image(result, folder.stage(job.output.name), kind, on=None if job.argmax else grid)
-        output = {"file": job.output.name, "channels": len(result.data), "pixel_type": kind, "labels": job.argmax}
-        record = record_of(run) | {"outputs": [output | inference.grid_record(grid)]}
+        written = Written.of(grid, file=job.output.name, channels=len(result.data), pixel_type=kind, labels=job.argmax)
+        record = record_of(run, InferenceRecord, (written,))
     show(job, record, folder.files)
 
 
@@ -215,8 +211,9 @@ def result_of(run: Run, *, argmax: bool) -> Volume:
 def run_features(job: FeaturesJob) -> None:
     """Read, run, write all layers and the record, and show what was done."""
     from semreg.features import inference
+    from semreg.features.record import FeaturesRecord
     from semreg.io import files
-    from semreg.registration.record import stable_json
+    from semreg.io.records import stable_json
 
     ending = job.image_format.value
     with files.OutputFolder(job.output) as folder:
@@ -226,10 +223,10 @@ def run_features(job: FeaturesJob) -> None:
             with run.timed("extraction"):
                 layers = list(inference.layers_of(run.volume, run.weight, model, run.options))
         with run.timed("write"):  # what is written makes room
-            outputs = [write_layer(layers.pop(0), number, ending, folder) for number in range(len(layers))]
+            outputs = tuple(write_layer(layers.pop(0), number, ending, folder) for number in range(len(layers)))
         reach = inference.reach_of(model, run.volume.grid.dimension, run.watch.tiles)
         sizes = [size for plan in getattr(model, "plans", []) for size in plan.sizes]
-        record = record_of(run) | {"outputs": outputs, "receptive_field": reach, "tile_sizes": sizes}
+        record = record_of(run, FeaturesRecord, outputs, receptive_field=reach, tile_sizes=sizes)
         folder.stage(RECORD).write_text(stable_json(record), encoding="utf-8")
     show(job, record, folder.files)
 
@@ -241,8 +238,7 @@ def start(job: Job, watch: Watch) -> Run:
     from semreg.runtime.devices import choose_device
     from semreg.runtime.memory import return_freed_memory
 
-    if job.threads is not None:
-        files.limit_threads(job.threads)
+    limit_threads(job.threads)
     if job.memory is not None:
         return_freed_memory()
     options = inference.Options(
@@ -262,73 +258,58 @@ def start(job: Job, watch: Watch) -> Run:
     return Run(job, image, volume, weight, model, options, watch, seconds)
 
 
-def write_layer(layer: Layer, number: int, ending: str, folder: OutputFolder) -> dict[str, Any]:
+def write_layer(layer: Layer, number: int, ending: str, folder: OutputFolder) -> Written:
     """Write one layer, and its weight if it has one; what the record says of it."""
-    from semreg.features import inference
+    from semreg.features.record import Written
     from semreg.io import files
 
-    names = {"file": f"layer_{number}.{ending}"}
-    files.write_image(layer.features, folder.stage(names["file"]))
+    name, weight = f"layer_{number}.{ending}", f"weight_{number}.{ending}"
+    files.write_image(layer.features, folder.stage(name))
     if layer.weight is not None:
-        names["weight"] = f"weight_{number}.{ending}"
-        files.write_image(layer.weight, folder.stage(names["weight"]))
-    return names | {"channels": len(layer.features.data)} | inference.grid_record(layer.grid)
+        files.write_image(layer.weight, folder.stage(weight))
+    own = None if layer.weight is None else weight
+    return Written.of(layer.grid, file=name, channels=len(layer.features.data), weight=own)
 
 
-def record_of(run: Run) -> dict[str, Any]:
-    """What was read, what ran, how long it took and what it held."""
+def record_of(run: Run, kind: type[R], outputs: tuple[Written, ...], **more: Any) -> R:
+    """What was read, what ran, how long it took and what it held; ``more`` of a kind that has more."""
     import torch
 
     from semreg.features import inference
+    from semreg.features.record import Inputs, RanModel, ReadImage, ReadMask
     from semreg.io import files
-    from semreg.registration.record import versions
+    from semreg.io.records import versions
     from semreg.runtime.memory import peak_bytes
-    from semreg.settings import to_dict
 
     job, image = run.job, run.image
     path = inference.file_of(job.model, job.folders)
-    described: dict[str, Any] = {
-        "image": {"path": str(image.path), "sha256": image.sha256, "pixel_type": image.pixel_type}
-        | inference.grid_record(image.volume.grid)
-    }
-    if job.mask is not None:
-        described["mask"] = {"path": str(job.mask), "sha256": files.checksum(job.mask)}
-    return {
-        "inputs": described,
-        "model": {
-            "name": run.model.spec.name,
-            "path": None if path is None else str(path),
-            "sha256": getattr(run.model, "sha256", None),
-            "spec": to_dict(run.model.spec),
-            "layers": getattr(run.model, "layers", None),
-        },
-        "tiles": run.watch.tiles,
-        "device": run.options.device,
-        "threads": torch.get_num_threads(),
-        "memory_limit_bytes": run.options.memory,
-        "peak_memory_bytes": peak_bytes(),
-        "seconds": run.seconds,
-        "versions": versions(),
-        "command": list(job.command),
-    }
+    mask = None if job.mask is None else ReadMask(path=str(job.mask), sha256=files.checksum(job.mask))
+    read = ReadImage.of(image.volume.grid, path=str(image.path), sha256=image.sha256, pixel_type=image.pixel_type)
+    model = RanModel(
+        name=run.model.spec.name, path=None if path is None else str(path), spec=run.model.spec,
+        sha256=getattr(run.model, "sha256", None), layers=getattr(run.model, "layers", None),
+    )  # fmt: skip
+    return kind(
+        inputs=Inputs(image=read, mask=mask), model=model, outputs=outputs, tiles=run.watch.tiles,
+        device=run.options.device, threads=torch.get_num_threads(), memory_limit_bytes=run.options.memory,
+        peak_memory_bytes=peak_bytes(), seconds=run.seconds, versions=versions(), command=job.command, **more,
+    )  # fmt: skip
 
 
-def show(job: Job, record: dict[str, Any], written: list[Path]) -> None:
+def show(job: Job, record: InferenceRecord, written: list[Path]) -> None:
     """The end of a run: the record, or a few rows."""
     if job.messages.as_json:
         print_json(record)
     elif not job.messages.quiet:
-        layers = record["model"]["layers"]
-        size = [f"{one['channels']} × {' × '.join(map(str, one['size']))}" for one in record["outputs"]]
+        layers = record.model.layers
+        kept = "" if layers is None else f", outputs {', '.join(map(str, layers))}"
+        size = [f"{one.channels} × {' × '.join(map(str, one.size))}" for one in record.outputs]
         show_rows(
             [
-                (
-                    "model",
-                    record["model"]["name"] + ("" if layers is None else f", outputs {', '.join(map(str, layers))}"),
-                ),
+                ("model", record.model.name + kept),
                 ("channels and voxels", "; ".join(size)),
-                ("tiles", str(record["tiles"])),
-                ("seconds", f"{record['seconds']['extraction']:.3g}"),
+                ("tiles", str(record.tiles)),
+                ("seconds", f"{record.seconds['extraction']:.3g}"),
                 ("files", ", ".join(map(str, written))),
             ]
         )

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-import typer
-
-from semreg.cli.panels import MODELS
+from semreg.cli.panels import MODELS, flag
 from semreg.config import ModelConfig
 from semreg.distances import DISTANCES
 from semreg.errors import ConfigError
@@ -21,48 +19,23 @@ class ModelFlags:
 
     model: Annotated[
         tuple[str, ...],
-        typer.Option(
+        flag(
+            f"Feature model: {', '.join(DESCRIPTORS)}, a name, or a file; repeatable, they add up.",
+            "FILE|NAME",
             "--model",
             "-m",
-            help=f"Feature model: {', '.join(DESCRIPTORS)}, a name, or a file; repeatable, they add up.",
-            metavar="FILE|NAME",
-            rich_help_panel=MODELS,
+            panel=MODELS,
         ),
     ] = ()
-    moving_model: Annotated[
-        tuple[str, ...],
-        typer.Option(
-            "--moving-model", help="Another one for the moving image.", metavar="FILE|NAME", rich_help_panel=MODELS
-        ),
-    ] = ()
-    layers: Annotated[
-        tuple[str, ...],
-        typer.Option(
-            "--layers", help="Its outputs that are compared, such as 0,2.", metavar="N,N", rich_help_panel=MODELS
-        ),
-    ] = ()
+    moving_model: Annotated[tuple[str, ...], flag("Another one for the moving image.", "FILE|NAME", panel=MODELS)] = ()
+    layers: Annotated[tuple[str, ...], flag("Its outputs that are compared, such as 0,2.", "N,N", panel=MODELS)] = ()
     distance: Annotated[
-        tuple[str, ...],
-        typer.Option(
-            "--distance", help=f"How: {', '.join(DISTANCES)}; l1,l2 by layer.", metavar="NAME", rich_help_panel=MODELS
-        ),
+        tuple[str, ...], flag(f"How: {', '.join(DISTANCES)}; l1,l2 by layer.", "NAME", panel=MODELS)
     ] = ()
-    weight: Annotated[
-        tuple[str, ...],
-        typer.Option("--weight", help="How much it counts; 1,0.5 by layer.", metavar="X", rich_help_panel=MODELS),
-    ] = ()
-    pca: Annotated[
-        tuple[str, ...],
-        typer.Option("--pca", help="Principal components that are kept, 0: all.", metavar="N", rich_help_panel=MODELS),
-    ] = ()
+    weight: Annotated[tuple[str, ...], flag("How much it counts; 1,0.5 by layer.", "X", panel=MODELS)] = ()
+    pca: Annotated[tuple[str, ...], flag("Principal components that are kept, 0: all.", "N", panel=MODELS)] = ()
     spec: Annotated[
-        tuple[str, ...],
-        typer.Option(
-            "--spec",
-            help="Name=value: what its description is to say instead.",
-            metavar="NAME=VALUE",
-            rich_help_panel=MODELS,
-        ),
+        tuple[str, ...], flag("Name=value: what its description is to say instead.", "NAME=VALUE", panel=MODELS)
     ] = ()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,22 +22,23 @@ from semreg.cli.common import (
     sentences,
 )
 from semreg.cli.grouping import grouped
-from semreg.cli.panels import SectionedCommand
+from semreg.cli.panels import SectionedCommand, argument, flag
 from semreg.runtime.terminal import Download, show_log, show_rows, show_table
 
 if TYPE_CHECKING:
     from semreg.features.catalogue import Entry
+    from semreg.features.contract import ModelSpec
     from semreg.features.inspection import Inspection
 
 app = typer.Typer(help="List, describe, fetch and inspect pretrained networks.", no_args_is_help=True)
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+AsJson = Annotated[bool, flag("Print JSON and nothing else.", None, "--json")]
 
 
 @app.command("list", cls=SectionedCommand)
 @grouped
 def list_command(
-    everything: Annotated[bool, typer.Option("--all", help="Also files of earlier layouts of the zoo.")] = False,
+    everything: Annotated[bool, flag("Also files of earlier layouts of the zoo.", None, "--all")] = False,
     models: Folders = (),
     as_json: AsJson = False,
     debug: Debug = False,
@@ -53,8 +55,7 @@ def list_command(
             return
         built_in = [[name, "2-D, 3-D", "", "built in", row.use] for name, row in DESCRIPTORS.rows.items()]
         table = [
-            [row["name"], f"{row['dimension']}-D", row["licence"], "fetched" if row["path"] else "no", row["use"]]
-            for row in rows
+            [row.name, f"{row.dimension}-D", row.licence, "fetched" if row.path else "no", row.use] for row in rows
         ]
         show_table(["name", "dimension", "licence", "file", "what for"], built_in + table)
 
@@ -62,7 +63,7 @@ def list_command(
 @app.command("show", cls=SectionedCommand)
 @grouped
 def show_command(
-    name: Annotated[str, typer.Argument(help="Name from semreg models list, or a file.", metavar="NAME|FILE")],
+    name: Annotated[str, argument("Name from semreg models list, or a file.", "NAME|FILE")],
     models: Folders = (),
     as_json: AsJson = False,
     debug: Debug = False,
@@ -72,37 +73,33 @@ def show_command(
         from semreg.features.catalogue import find
         from semreg.features.descriptors import DESCRIPTORS
         from semreg.features.models import describe_model, is_file_name
-        from semreg.settings import to_dict, to_toml
+        from semreg.settings import to_toml
 
         if name in DESCRIPTORS:
-            facts: dict[str, Any] = {"name": name, "use": DESCRIPTORS.rows[name].use, "built_in": True}
-        elif is_file_name(name):
-            facts = {"path": str(existing(Path(name)))}
-        else:
-            facts = described(find(name), models)
+            use = DESCRIPTORS.rows[name].use
+            if as_json:
+                print_json({"name": name, "use": use, "built_in": True})
+            else:
+                typer.echo(f"# name: {name}\n# use: {use}\n# built_in: True")
+            return
+        facts = {"path": str(existing(Path(name)))} if is_file_name(name) else vars(described(find(name), models))
+        spec = describe_model(name)
         if as_json:
-            print_json(facts | ({} if name in DESCRIPTORS else {"spec": to_dict(describe_model(name))}))
+            print_json(facts | {"spec": spec})
             return
         for key, value in facts.items():
             typer.echo(f"# {key}: {in_comment(value)}")
-        if name not in DESCRIPTORS:
-            typer.echo(to_toml(describe_model(name)), nl=False)
+        typer.echo(to_toml(spec), nl=False)
 
 
 @app.command("fetch", cls=SectionedCommand)
 @grouped
 def fetch_command(
     *,
-    name: Annotated[str, typer.Argument(help="Name from semreg models list.", metavar="NAME")],
-    folder: Annotated[
-        Path | None, typer.Option(help="Where to; the default is ~/.cache/semreg/models.", metavar="FOLDER")
-    ] = None,
-    mirror: Annotated[
-        str | None, typer.Option(help="Address to ask in place of https://huggingface.co.", metavar="URL")
-    ] = None,
-    revision: Annotated[
-        str | None, typer.Option(help="Commit, branch or tag; else the catalogue's.", metavar="NAME")
-    ] = None,
+    name: Annotated[str, argument("Name from semreg models list.", "NAME")],
+    folder: Annotated[Path | None, flag("Where to; the default is ~/.cache/semreg/models.", "FOLDER")] = None,
+    mirror: Annotated[str | None, flag("Address to ask in place of https://huggingface.co.", "URL")] = None,
+    revision: Annotated[str | None, flag("Commit, branch or tag; else the catalogue's.", "NAME")] = None,
     messages: JsonMessages,
 ) -> None:
     """Fetch the file of a model, once, and print where it is, its SHA-256 and the revision it is from."""
@@ -132,9 +129,7 @@ def fetch_command(
 @app.command("inspect", cls=SectionedCommand)
 @grouped
 def inspect_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
-    model: Annotated[
-        str, typer.Argument(help="File of a network, or a name from semreg models list.", metavar="FILE|NAME")
-    ],
+    model: Annotated[str, argument("File of a network, or a name from semreg models list.", "FILE|NAME")],
     layers: Layers = None,
     device: Device = "auto",
     spec: Spec = (),
@@ -155,12 +150,26 @@ def inspect_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
         found = inspect_network(network, place)
         path = inference.file_of(model, options.folders)
         if as_json:
-            print_json(found.record() | {"path": str(path)})
+            print_json(found.to_dict() | {"path": str(path)})
         else:
             show_rows([("file", str(path)), *rows_of(found)])
 
 
-def described(entry: Entry, folders: Sequence[Path]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class ModelFacts:
+    """What the catalogue knows of a model, in words."""
+
+    name: str
+    use: str
+    dimension: int
+    licence: str
+    source: str
+    file: str
+    unknown: tuple[str, ...]
+    path: str | None
+
+
+def described(entry: Entry, folders: Sequence[Path]) -> ModelFacts:
     """What the catalogue knows of a model, and where its file is, None if nowhere."""
     from semreg.features.catalogue import default_folder
 
@@ -170,21 +179,21 @@ def described(entry: Entry, folders: Sequence[Path]) -> dict[str, Any]:
         for place in (folder / entry.path, folder / Path(entry.path).name)
     ]
     path = next((str(place) for place in places if place.is_file()), None)
-    return {
-        "name": entry.name,
-        "use": entry.use,
-        "dimension": entry.spec.dimension,
-        "licence": entry.spec.licence,
-        "source": entry.spec.source,
-        "file": f"{entry.path} of {entry.repository} at {entry.revision or 'main'}",
-        "unknown": list(entry.unknown),
-        "path": path,
-    }
+    return ModelFacts(
+        name=entry.name,
+        use=entry.use,
+        dimension=entry.spec.dimension,
+        licence=entry.spec.licence,
+        source=entry.spec.source,
+        file=f"{entry.path} of {entry.repository} at {entry.revision or 'main'}",
+        unknown=tuple(entry.unknown),
+        path=path,
+    )
 
 
 def in_comment(value: Any) -> str:
     """A fact of the catalogue in words."""
-    if isinstance(value, list):
+    if isinstance(value, tuple):
         return "; ".join(value) or "nothing"
     return "not here" if value is None else str(value)
 
@@ -218,14 +227,13 @@ def rows_of(found: Inspection) -> list[tuple[str, str]]:
     return [*rows, ("description", in_words(found.spec))]
 
 
-def in_words(spec: dict[str, Any]) -> str:
+def in_words(spec: ModelSpec) -> str:
     """What a description says beside its defaults, and for what kind of input."""
-    from semreg.features.contract import ModelSpec
     from semreg.settings import to_dict
 
-    usual = to_dict(ModelSpec())
-    shown = [name for name in spec if spec[name] != usual[name] or name in ("dimension", "channels")]
-    return ", ".join(f"{name}={spec[name]}" for name in shown)
+    usual = to_dict(type(spec)())
+    said = to_dict(spec).items()
+    return ", ".join(f"{n}={value}" for n, value in said if value != usual[n] or n in ("dimension", "channels"))
 
 
 def per_axis(values: Any) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import typer
+from semreg.cli.panels import flag
 
 Beyond = Literal["continue", "identity", "background"]
 """The values of ``semreg.transforms.Outside``."""
 
 OUTSIDE_HELP = "Beyond the box of a field: identity, as ITK; continue its border; background: nothing is known."
-OutsideBox = Annotated[Beyond, typer.Option("--outside", help=OUTSIDE_HELP)]
+OutsideBox = Annotated[Beyond, flag(OUTSIDE_HELP, None, "--outside")]

@@ -1,7 +1,6 @@
-"""The help of a command in sections, with plain words for values. Knows no flag by name; loads nothing to draw with.
+"""Flags, and the help of a command in sections, with plain words for values. Knows no flag by name.
 
-A flag names its section as ``rich_help_panel``. Typer shows sections by rich alone, which takes longer to load than
-the help may take.
+Typer shows sections by rich alone, which takes longer to load than the help may take.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import typer
 from typer.core import TyperCommand
 
 INPUT = "Input"
@@ -27,6 +27,19 @@ ORDER = (
     "Arguments", INPUT, "Options", OUTPUT, SETTINGS, MODELS, ALIGNMENT, DEFORMATION, MEASURES, PROOF, MACHINE, MESSAGES,
 )  # fmt: skip
 """Of the sections; "Options" are those that name none."""
+
+
+def flag(text: str, value: str | None = None, *names: str, panel: str | None = None, **more: Any) -> Any:
+    """A flag as typer takes it: its help, what its value is called there, its ``names``, and its section.
+
+    Without ``names`` it has that of its field. ``more``: what else typer knows of flags, such as ``min``.
+    """
+    return typer.Option(*names, help=text, metavar=value, rich_help_panel=panel, **more)
+
+
+def argument(text: str, value: str | None = None) -> Any:
+    """An argument as typer takes it: its help, and what it is called there."""
+    return typer.Argument(help=text, metavar=value)
 
 
 class SectionedCommand(TyperCommand):

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from semreg.cli.common import Debug, print_json, sentences
-from semreg.cli.panels import SectionedCommand
+from semreg.cli.panels import SectionedCommand, argument, flag
 from semreg.runtime.terminal import show_log, show_table
 
 app = typer.Typer(name="presets", help="Settings for common pairs, and why.", no_args_is_help=True)
@@ -18,7 +18,7 @@ app = typer.Typer(name="presets", help="Settings for common pairs, and why.", no
 
 @app.command("list", cls=SectionedCommand)
 def list_command(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    as_json: Annotated[bool, flag("Print JSON and nothing else.", None, "--json")] = False,
     debug: Debug = False,
 ) -> None:
     """List the presets: for semreg register --preset NAME, and the two of --fast and --quality."""
@@ -39,8 +39,8 @@ def list_command(
 
 @app.command("show", cls=SectionedCommand)
 def show_command(
-    name: Annotated[str, typer.Argument(help="One of semreg presets list.", metavar="NAME")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    name: Annotated[str, argument("One of semreg presets list.", "NAME")],
+    as_json: Annotated[bool, flag("Print JSON and nothing else.", None, "--json")] = False,
     debug: Debug = False,
 ) -> None:
     """Print a preset as the TOML file it is: a file for --config, once it is changed."""

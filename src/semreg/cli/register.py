@@ -3,35 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from semreg.cli.common import check_dtype, command_of, print_json
+from semreg.cli.common import command_of, limit_threads, print_json
 from semreg.cli.grouping import grouped
-from semreg.cli.register_files import (
-    check_outputs,
-    describe_inputs,
-    remove_stale,
-    write_results,
-    write_texts,
-    written_before,
-)
+from semreg.cli.register_files import describe_inputs, run_into_folder, write_results
 from semreg.cli.register_flags import PairFlags, RegisterFlags, load_config
 from semreg.cli.report_output import verdict_of, write_proof
+from semreg.cli.summary import show_registration
 from semreg.errors import ConfigError
-from semreg.runtime.terminal import Progress, show_sentences, show_summary
+from semreg.runtime.terminal import Progress, show_sentences
 from semreg.settings import to_dict
 
 if TYPE_CHECKING:
     from semreg.config import RegistrationConfig
+    from semreg.core.fields import Volume
     from semreg.io.atomic_output import OutputFolder
     from semreg.io.bridge import LoadedImage
-    from semreg.registration.plan import Plan
+    from semreg.quality import Evaluation
+    from semreg.quality.run import RegisterRun
     from semreg.registration.result import Registration
-    from semreg.report.run import RegisterRun
 
 
 @grouped
@@ -60,12 +55,12 @@ def run_plan(flags: RegisterFlags) -> None:
     config = load_config(flags.settings)
     from semreg.registration.pipeline import plan
 
-    limit_threads(flags)
+    limit_threads(flags.threads)
     images = read_images(flags.pair)
-    beside = read_beside(flags, images)
-    for name in ("inverse", "stiffness"):  # no part of a plan
-        beside.pop(name, None)
-    found = plan(images["fixed"], images["moving"], config=config, device=flags.device, models=flags.folders, **beside)
+    start = read_start(flags.pair, images)
+    found = plan(
+        images["fixed"], images["moving"], config=config, device=flags.device, models=flags.folders, **vars(start)
+    )
     if flags.messages.as_json:
         settings = to_dict(found.config)
         print_json({"lines": list(found.sentences), "memory_bytes": found.memory_bytes, "settings": settings})
@@ -78,36 +73,20 @@ def run_register(flags: RegisterFlags) -> None:
     config = load_config(flags.settings)
     if flags.uncertainty and not config.uncertainty.enabled:
         raise ConfigError("expected uncertainty.enabled=true with --uncertainty, got false: leave one of them out")
-    check_outputs(flags)
-    before = written_before(flags.pair.output)
-    from semreg.io import files
-
-    check_dtype(flags.images.dtype)
-    limit_threads(flags)
-    with files.OutputFolder(flags.pair.output) as folder:
-        run = registered(flags, config, folder)
-        write_texts(run, folder)
-    remove_stale(flags, before, run.outputs)
+    run, files = run_into_folder(flags, lambda folder: registered(flags, config, folder))
     if flags.messages.as_json:
-        print_json(run.to_dict())
+        print_json(run)
     elif not flags.messages.quiet:
-        show_summary(run.to_dict(), [str(path) for path in folder.files])
-
-
-def limit_threads(flags: RegisterFlags) -> None:
-    """Compute in as many threads as is asked for."""
-    if flags.threads is not None:
-        from semreg.io import files
-
-        files.limit_threads(flags.threads)
+        show_registration(run, files)
 
 
 def registered(flags: RegisterFlags, config: RegistrationConfig, folder: OutputFolder) -> RegisterRun:
     """Read, register, write and judge."""
     from semreg.features.descriptors import DESCRIPTORS
+    from semreg.io.files import read_image
+    from semreg.io.records import versions
+    from semreg.quality.run import RegisterRun
     from semreg.registration.pipeline import register
-    from semreg.registration.record import versions
-    from semreg.report.run import RegisterRun
     from semreg.runtime.events import Clock
     from semreg.runtime.memory import return_freed_memory
 
@@ -116,12 +95,14 @@ def registered(flags: RegisterFlags, config: RegistrationConfig, folder: OutputF
     clock = Clock(None)
     with clock.stage("read"):
         images = read_images(flags.pair)
-        beside = read_beside(flags, images)
+        start = read_start(flags.pair, images)
+        stiffness = None if flags.stiffness is None else read_image(flags.stiffness).volume
     explain = flags.explain and not flags.messages.quiet and not flags.messages.as_json
     with Progress(quiet=flags.messages.quiet) as progress:
         result = register(
             images["fixed"], images["moving"], config=config, device=flags.device, models=flags.folders,
-            on_plan=show_plan if explain else None, on_step=progress, **beside,
+            on_plan=(lambda plan: show_sentences(plan.sentences)) if explain else None, on_step=progress,
+            stiffness=stiffness, inverse=flags.inverse, **vars(start),
         )  # fmt: skip
     with clock.stage("write"):
         write_results(flags, result, folder, images["moving"].pixel_type)
@@ -135,62 +116,65 @@ def registered(flags: RegisterFlags, config: RegistrationConfig, folder: OutputF
         seconds_files={},
     )
     with clock.stage("report"):
-        landmarks = landmarks_of(result, beside)
-        if landmarks is not None:
-            from semreg.quality import landmark_summary
+        evaluation = evaluation_of(result, start)
+        if evaluation.landmarks is not None:
+            from semreg.quality import LandmarkSummary
 
-            run = replace(run, landmarks=landmark_summary(landmarks))
-        known = {"evaluation": {"landmarks": landmarks}, "record": result.record.to_dict()}
-        run = replace(run, verdict=verdict_of(result, known))
+            run = replace(run, landmarks=LandmarkSummary.of(evaluation.landmarks))
+        run = replace(run, verdict=verdict_of(result, evaluation))
         drawn = write_page(flags, images, result, run, folder)
     seconds = {name: timing.seconds for name, timing in clock.timings.items()}
     return replace(run, outputs=tuple(sorted({*run.outputs, *drawn})), seconds_files=seconds)
-
-
-def show_plan(plan: Plan) -> None:
-    """The reasons of a plan, before it is executed."""
-    show_sentences(plan.sentences)
 
 
 def read_images(pair: PairFlags) -> dict[str, LoadedImage]:
     """Both images."""
     from semreg.io.files import in_one_unit, read_image
 
-    def read(name: str, path: Path) -> LoadedImage:
-        return read_image(path, series=pair.series[name]) if name in pair.series else read_image(path)
-
-    return in_one_unit({"fixed": read("fixed", pair.fixed), "moving": read("moving", pair.moving)})
+    paths = {"fixed": pair.fixed, "moving": pair.moving}
+    return in_one_unit({name: read_image(path, series=pair.series.get(name)) for name, path in paths.items()})
 
 
-def read_beside(flags: RegisterFlags, images: Mapping[str, LoadedImage]) -> dict[str, Any]:
-    """What ``register`` takes beside the images: masks, start, stiffness, and whether the inverse is wanted."""
-    from semreg.io.files import in_unit_of, read_image, read_mask
-    from semreg.transforms import read_transform
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """What counts of the images, and where the registration starts."""
 
-    found: dict[str, Any] = {"fixed_mask": None, "moving_mask": None}
-    for name, path in (("fixed", flags.pair.fixed_mask), ("moving", flags.pair.moving_mask)):
-        if path is not None:
-            mask, image = read_mask(path), images[name].volume.grid
-            found[f"{name}_mask"] = replace(mask, grid=in_unit_of(mask.grid, path, image))
-    found["initial"] = None if flags.pair.initial is None else read_transform(flags.pair.initial)
-    if flags.pair.initial_landmarks is not None:
-        from semreg.transforms import read_points
-
-        found["landmarks"] = tuple(read_points(path).points.T for path in flags.pair.initial_landmarks)
-    if flags.stiffness is not None:
-        found["stiffness"] = read_image(flags.stiffness).volume
-    if flags.inverse:
-        found["inverse"] = True
-    return found
+    fixed_mask: Volume | None
+    moving_mask: Volume | None
+    initial: Any | None
+    """A transform of SimpleITK."""
+    landmarks: tuple[Any, Any] | None
+    """Points (N, D) of both images in mm."""
 
 
-def landmarks_of(result: Registration, beside: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The errors of the landmarks that the start was found from, before and after; None without such."""
-    from semreg.quality import table_of_landmarks
+def read_start(pair: PairFlags, images: Mapping[str, LoadedImage]) -> Start:
+    """The masks, and the transform or the landmarks to start from."""
+    from semreg.io.files import in_unit_of, read_mask
+    from semreg.transforms import read_points, read_transform
+
+    def mask(name: str, path: Path | None) -> Volume | None:
+        if path is None:
+            return None
+        found = read_mask(path)
+        return replace(found, grid=in_unit_of(found.grid, path, images[name].volume.grid))
+
+    points = pair.initial_landmarks
+    return Start(
+        fixed_mask=mask("fixed", pair.fixed_mask),
+        moving_mask=mask("moving", pair.moving_mask),
+        initial=None if pair.initial is None else read_transform(pair.initial),
+        landmarks=None if points is None else (read_points(points[0]).points.T, read_points(points[1]).points.T),
+    )
+
+
+def evaluation_of(result: Registration, start: Start) -> Evaluation:
+    """The errors of the landmarks that the start was found from, before and after; nothing without such."""
+    from semreg.quality import Evaluation, table_of_landmarks
     from semreg.quality.subject import way_of
 
-    given = beside.get("landmarks")
-    return None if given is None else table_of_landmarks(way_of(result.transform()), None, given)
+    if start.landmarks is None:
+        return Evaluation()
+    return Evaluation(landmarks=table_of_landmarks(way_of(result.transform()), None, start.landmarks))
 
 
 def write_page(

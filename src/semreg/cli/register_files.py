@@ -6,12 +6,14 @@ Imports nothing heavy at its top: ``semreg --help`` must not wait for torch, Sim
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from semreg.cli.common import check_dtype, limit_threads
 from semreg.cli.register_flags import RegisterFlags
 from semreg.errors import OutputError
+from semreg.io.atomic_output import OutputFolder
 from semreg.io.result_folder import (
     CONFIG,
     EVALUATION,
@@ -24,14 +26,29 @@ from semreg.io.result_folder import (
 )
 
 if TYPE_CHECKING:
-    from semreg.io.atomic_output import OutputFolder
     from semreg.io.bridge import LoadedImage
+    from semreg.quality.run import InputFile, Run
     from semreg.registration.result import Registration
-    from semreg.report.run import InputFile, Run
 
 FIGURE_NAMES = ("before_after", "checkerboard", "grid", "jacobian", "uncertainty", "convergence", "landmarks")
 LATER = (EVALUATION, EVALUATION_TABLE, PAGE, *(f"{FIGURES}/{name}.png" for name in FIGURE_NAMES))
 """What ``semreg evaluate`` and ``report`` may have written since: it is of the transform that was there."""
+
+
+R = TypeVar("R", bound="Run")
+
+
+def run_into_folder(flags: RegisterFlags, work: Callable[[OutputFolder], R]) -> tuple[R, list[Path]]:
+    """Let ``work`` write into the folder and add its record; what an earlier run left there goes. Also the files."""
+    check_outputs(flags)
+    before = written_before(flags.pair.output)
+    check_dtype(flags.images.dtype)
+    limit_threads(flags.threads)
+    with OutputFolder(flags.pair.output) as folder:
+        run = work(folder)
+        write_texts(run, folder)
+    remove_stale(flags, before, run.outputs)
+    return run, folder.files
 
 
 def write_results(flags: RegisterFlags, result: Registration, folder: OutputFolder, pixel_type: str) -> None:
@@ -53,10 +70,10 @@ def write_results(flags: RegisterFlags, result: Registration, folder: OutputFold
 
 def write_texts(run: Run, folder: OutputFolder) -> None:
     """Write the record, and the settings that were in force as a file for ``--config``."""
-    from semreg.registration.record import stable_json
+    from semreg.io.records import stable_json
     from semreg.settings import to_toml
 
-    folder.stage(RECORD).write_text(stable_json(run.to_dict()), encoding="utf-8")
+    folder.stage(RECORD).write_text(stable_json(run), encoding="utf-8")
     folder.stage(CONFIG).write_text(to_toml(run.settings), encoding="utf-8")
 
 
@@ -92,17 +109,10 @@ def remove_stale(flags: RegisterFlags, before: list[str], written: Collection[st
 
 def describe_inputs(flags: RegisterFlags, images: Mapping[str, LoadedImage]) -> dict[str, InputFile]:
     """Paths and checksums of all that was read."""
-    from semreg.io.files import checksum
-    from semreg.report.run import InputFile
-    from semreg.transforms import chosen
+    from semreg.quality.run import InputFile
 
-    described = {
-        name: InputFile(path=str(path), sha256=checksum(chosen(path)[0]))
-        for name, path in flags.inputs.items()
-        if name not in images
+    described = {name: InputFile.of(path) for name, path in flags.inputs.items() if name not in images}
+    return described | {
+        name: InputFile(path=str(i.path), sha256=i.sha256, pixel_type=i.pixel_type, series=flags.pair.series.get(name))
+        for name, i in images.items()
     }
-    for name, image in images.items():
-        described[name] = InputFile(
-            path=str(image.path), sha256=image.sha256, pixel_type=image.pixel_type, series=flags.pair.series.get(name)
-        )
-    return described

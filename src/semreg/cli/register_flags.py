@@ -8,11 +8,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
-
 from semreg.cli.common import Device, Folders, ImageFiles, Threads, VerboseMessages
 from semreg.cli.model_flags import ModelFlags, model_configs
-from semreg.cli.panels import ALIGNMENT, DEFORMATION, INPUT, MESSAGES, OUTPUT, SETTINGS
+from semreg.cli.panels import ALIGNMENT, DEFORMATION, INPUT, MESSAGES, OUTPUT, SETTINGS, argument, flag
 from semreg.cli.report_output import ProofFlags
 from semreg.errors import ConfigError
 from semreg.io.result_folder import CONFIG, INVERSE, PAGE, RECORD, TRANSFORM
@@ -34,93 +32,51 @@ class Alignment(StrEnum):
 
 Align = Annotated[
     Alignment | None,
-    typer.Option(
+    flag(
+        "Before the deformation: auto, none, translation, rigid, similarity or affine.",
+        "KIND",
         "--align",
-        help="Before the deformation: auto, none, translation, rigid, similarity or affine.",
-        metavar="KIND",
-        rich_help_panel=ALIGNMENT,
+        panel=ALIGNMENT,
     ),
 ]
 Modality = Annotated[
     str | None,
-    typer.Option(
-        "--modality",
-        help="What the images are: ct, mr or other; ct,mr: the fixed, the moving.",
-        metavar="KIND",
-        rich_help_panel=INPUT,
-    ),
+    flag("What the images are: ct, mr or other; ct,mr: the fixed, the moving.", "KIND", "--modality", panel=INPUT),
 ]
 BodyMask = Annotated[
-    bool | None,
-    typer.Option(
-        "--body-mask/--no-body-mask", help="Leave out table and air around the body.", rich_help_panel=ALIGNMENT
-    ),
+    bool | None, flag("Leave out table and air around the body.", None, "--body-mask/--no-body-mask", panel=ALIGNMENT)
 ]
-Seed = Annotated[
-    int | None,
-    typer.Option(
-        min=0, help="Seed of all random numbers; same as --set seed=N.", metavar="N", rich_help_panel=SETTINGS
-    ),
-]
-Config = Annotated[
-    Path | None,
-    typer.Option(help="Settings in TOML, such as the config.toml of a run.", metavar="FILE", rich_help_panel=SETTINGS),
-]
+Seed = Annotated[int | None, flag("Seed of all random numbers; same as --set seed=N.", "N", panel=SETTINGS, min=0)]
+Config = Annotated[Path | None, flag("Settings in TOML, such as the config.toml of a run.", "FILE", panel=SETTINGS)]
 Assignments = Annotated[
-    tuple[str, ...],
-    typer.Option("--set", help="A setting as name=value; repeatable.", metavar="NAME=VALUE", rich_help_panel=SETTINGS),
+    tuple[str, ...], flag("A setting as name=value; repeatable.", "NAME=VALUE", "--set", panel=SETTINGS)
 ]
-Inverse = Annotated[
-    bool, typer.Option("--inverse", help="Write the way back too, moving to fixed.", rich_help_panel=OUTPUT)
-]
-Jacobian = Annotated[
-    bool, typer.Option("--jacobian", help="Write the map of the local volume change too.", rich_help_panel=OUTPUT)
-]
-Explain = Annotated[
-    bool, typer.Option("--explain", help="Say what was decided and why, before it is done.", rich_help_panel=MESSAGES)
-]
+Inverse = Annotated[bool, flag("Write the way back too, moving to fixed.", None, "--inverse", panel=OUTPUT)]
+Jacobian = Annotated[bool, flag("Write the map of the local volume change too.", None, "--jacobian", panel=OUTPUT)]
+Explain = Annotated[bool, flag("Say what was decided and why, before it is done.", None, "--explain", panel=MESSAGES)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairFlags:
     """Two images, what counts of them, where to start from, and where the results go."""
 
-    fixed: Annotated[
-        Path, typer.Argument(help="Fixed image: a file, or the folder of a DICOM series.", metavar="FIXED")
-    ]
-    moving: Annotated[Path, typer.Argument(help="Moving image, brought onto the fixed one.", metavar="MOVING")]
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for the results.", metavar="FOLDER", rich_help_panel=OUTPUT)
-    ]
+    fixed: Annotated[Path, argument("Fixed image: a file, or the folder of a DICOM series.", "FIXED")]
+    moving: Annotated[Path, argument("Moving image, brought onto the fixed one.", "MOVING")]
+    output: Annotated[Path, flag("Folder for the results.", "FOLDER", "--output", "-o", panel=OUTPUT)]
     fixed_mask: Annotated[
-        Path | None,
-        typer.Option(help="Mask of the fixed image; what is 0 counts nowhere.", metavar="FILE", rich_help_panel=INPUT),
+        Path | None, flag("Mask of the fixed image; what is 0 counts nowhere.", "FILE", panel=INPUT)
     ] = None
-    moving_mask: Annotated[
-        Path | None, typer.Option(help="Mask of the moving image.", metavar="FILE", rich_help_panel=INPUT)
-    ] = None
+    moving_mask: Annotated[Path | None, flag("Mask of the moving image.", "FILE", panel=INPUT)] = None
     fixed_series: Annotated[
-        str | None,
-        typer.Option(
-            help="Series of a folder of fixed DICOM: description or UID.", metavar="SERIES", rich_help_panel=INPUT
-        ),
+        str | None, flag("Series of a folder of fixed DICOM: description or UID.", "SERIES", panel=INPUT)
     ] = None
-    moving_series: Annotated[
-        str | None, typer.Option(help="The same for the moving image.", metavar="SERIES", rich_help_panel=INPUT)
-    ] = None
+    moving_series: Annotated[str | None, flag("The same for the moving image.", "SERIES", panel=INPUT)] = None
     initial: Annotated[
-        Path | None,
-        typer.Option(
-            help="Transform to start from, fixed to moving; ANTs .mat too.", metavar="FILE", rich_help_panel=INPUT
-        ),
+        Path | None, flag("Transform to start from, fixed to moving; ANTs .mat too.", "FILE", panel=INPUT)
     ] = None
     initial_landmarks: Annotated[
         tuple[Path, Path] | None,
-        typer.Option(
-            help="Start from two files of points, the fixed and the moving ones.",
-            metavar="FIXED MOVING",
-            rich_help_panel=INPUT,
-        ),
+        flag("Start from two files of points, the fixed and the moving ones.", "FIXED MOVING", panel=INPUT),
     ] = None
 
     @property
@@ -140,34 +96,23 @@ class SettingFlags:
     """All flags that are settings, from the weakest to the strongest."""
 
     preset: Annotated[
-        str | None,
-        typer.Option(
-            "--preset",
-            help="Settings for common pairs: see semreg presets list.",
-            metavar="NAME",
-            rich_help_panel=SETTINGS,
-        ),
+        str | None, flag("Settings for common pairs: see semreg presets list.", "NAME", panel=SETTINGS)
     ] = None
     config: Config = None
-    fast: Annotated[bool, typer.Option("--fast", help="Less time, less accurate.", rich_help_panel=SETTINGS)] = False
-    quality: Annotated[bool, typer.Option("--quality", help="More time, more accurate.", rich_help_panel=SETTINGS)] = (
-        False
-    )
+    fast: Annotated[bool, flag("Less time, less accurate.", None, "--fast", panel=SETTINGS)] = False
+    quality: Annotated[bool, flag("More time, more accurate.", None, "--quality", panel=SETTINGS)] = False
     models: ModelFlags = field(default_factory=ModelFlags)
     assignments: Assignments = ()
     modality: Modality = None
     align: Align = None
     body_mask: BodyMask = None
     symmetric: Annotated[
-        bool | None,
-        typer.Option("--symmetric/--no-symmetric", help="Refine in both directions.", rich_help_panel=DEFORMATION),
+        bool | None, flag("Refine in both directions.", None, "--symmetric/--no-symmetric", panel=DEFORMATION)
     ] = None
     diffeomorphic: Annotated[
         bool | None,
-        typer.Option(
-            "--diffeomorphic/--no-diffeomorphic",
-            help="A displacement that can be undone anywhere.",
-            rich_help_panel=DEFORMATION,
+        flag(
+            "A displacement that can be undone anywhere.", None, "--diffeomorphic/--no-diffeomorphic", panel=DEFORMATION
         ),
     ] = None
     seed: Seed = None
@@ -180,17 +125,17 @@ class RegisterFlags:
     pair: PairFlags
     settings: SettingFlags = field(default_factory=SettingFlags)
     stiffness: Annotated[
-        Path | None,
-        typer.Option(help="Image of how stiff each place is, 1 as usual.", metavar="FILE", rich_help_panel=DEFORMATION),
+        Path | None, flag("Image of how stiff each place is, 1 as usual.", "FILE", panel=DEFORMATION)
     ] = None
     inverse: Inverse = False
     jacobian: Jacobian = False
     uncertainty: Annotated[
         bool,
-        typer.Option(
+        flag(
+            "Write the map of how far the displacement may be off, in mm, without a page too.",
+            None,
             "--uncertainty",
-            help="Write the map of how far the displacement may be off, in mm, without a page too.",
-            rich_help_panel=OUTPUT,
+            panel=OUTPUT,
         ),
     ] = False
     proof: ProofFlags = field(default_factory=ProofFlags)
@@ -199,9 +144,7 @@ class RegisterFlags:
     device: Device = "auto"
     threads: Threads = None
     explain: Explain = False
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan and the memory it takes.", rich_help_panel=MESSAGES)
-    ] = False
+    dry_run: Annotated[bool, flag("Print the plan and the memory it takes.", None, "--dry-run", panel=MESSAGES)] = False
     messages: VerboseMessages = field(default_factory=VerboseMessages)
     command: tuple[str, ...] = ()
     """The words of the command line."""

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from semreg.cli.common import Messages, check_not_read
 from semreg.cli.grouping import grouped
+from semreg.cli.panels import argument, flag
 from semreg.errors import OutputError
 from semreg.io.result_folder import PAGE
+
+if TYPE_CHECKING:
+    from semreg.report import Case
 
 ENDINGS = (".html", ".htm")
 
@@ -18,27 +22,19 @@ ENDINGS = (".html", ".htm")
 @grouped
 def report_command(  # noqa: PLR0913 - one parameter a flag
     *,
-    folder: Annotated[Path, typer.Argument(help="Output folder of semreg register.", metavar="FOLDER")],
+    folder: Annotated[Path, argument("Output folder of semreg register.", "FOLDER")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Page, .html; FOLDER/report.html by default.", metavar="FILE")
+        Path | None, flag("Page, .html; FOLDER/report.html by default.", "FILE", "--output", "-o")
     ] = None,
-    title: Annotated[str | None, typer.Option(help="Headline of the page.", metavar="TEXT")] = None,
-    fixed: Annotated[
-        Path | None, typer.Option(help="Fixed image, where it is no longer at its old place.", metavar="FILE")
-    ] = None,
-    moving: Annotated[Path | None, typer.Option(help="Moving image, the same.", metavar="FILE")] = None,
-    fixed_labels: Annotated[
-        Path | None, typer.Option(help="Labels of the fixed image, drawn as outlines.", metavar="FILE")
-    ] = None,
-    moving_labels: Annotated[
-        Path | None, typer.Option(help="Labels of the moving image, drawn as outlines.", metavar="FILE")
-    ] = None,
+    title: Annotated[str | None, flag("Headline of the page.", "TEXT")] = None,
+    fixed: Annotated[Path | None, flag("Fixed image, where it is no longer at its old place.", "FILE")] = None,
+    moving: Annotated[Path | None, flag("Moving image, the same.", "FILE")] = None,
+    fixed_labels: Annotated[Path | None, flag("Labels of the fixed image, drawn as outlines.", "FILE")] = None,
+    moving_labels: Annotated[Path | None, flag("Labels of the moving image, drawn as outlines.", "FILE")] = None,
     figures: Annotated[
-        bool, typer.Option("--figures", help="Write PNG files for papers to figures, beside the page.")
+        bool, flag("Write PNG files for papers to figures, beside the page.", None, "--figures")
     ] = False,
-    dpi: Annotated[
-        int, typer.Option(min=50, max=1200, help="Dots per inch of the figures: 300 for print.", metavar="N")
-    ] = 150,
+    dpi: Annotated[int, flag("Dots per inch of the figures: 300 for print.", "N", min=50, max=1200)] = 150,
     messages: Messages,
 ) -> None:
     """Write the page of a registration anew, with the evaluation if there is one; see docs/report.md."""
@@ -62,12 +58,11 @@ def report_command(  # noqa: PLR0913 - one parameter a flag
             typer.echo("\n".join(map(str, written)))
 
 
-def recorded(case: Any, folder: Path) -> list[Path]:
+def recorded(case: Case, folder: Path) -> list[Path]:
     """The files that the registration and the evaluation read."""
-    from semreg.quality import locate
+    from semreg.quality import EvaluationRun, locate
+    from semreg.quality.run import AlignRun, RegisterRun
 
-    given = [
-        each for source in (case.record, case.evaluation) for each in ((source or {}).get("inputs") or {}).values()
-    ]
-    entries = [entry for each in given for entry in (each if isinstance(each, list) else [each])]
-    return [locate(str(entry["path"]), folder) for entry in entries if isinstance(entry, dict) and entry.get("path")]
+    entries = list(case.record.inputs.values()) if isinstance(case.record, (AlignRun, RegisterRun)) else []
+    measured = case.evaluation.inputs if isinstance(case.evaluation, EvaluationRun) else {}
+    return [locate(each.path, folder) for each in (*entries, *(one for given in measured.values() for one in given))]

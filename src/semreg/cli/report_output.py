@@ -5,19 +5,15 @@ Imports nothing heavy at its top: ``semreg --help`` must not wait for torch, Sim
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from semreg.cli.panels import PROOF
+from semreg.cli.panels import PROOF, flag
 from semreg.io.result_folder import FIGURES, PAGE
 
 if TYPE_CHECKING:
-    from semreg.config import RegistrationConfig
-    from semreg.core.fields import Field, Volume
     from semreg.io.atomic_output import OutputFolder
+    from semreg.quality import Evaluation, Verdict
     from semreg.registration.result import Registration
     from semreg.report import Case
 
@@ -26,19 +22,15 @@ if TYPE_CHECKING:
 class ProofFlags:
     """What is written to be looked at."""
 
-    report: Annotated[
-        bool, typer.Option("--report/--no-report", help="Write a page that shows the result.", rich_help_panel=PROOF)
-    ] = True
+    report: Annotated[bool, flag("Write a page that shows the result.", None, "--report/--no-report", panel=PROOF)] = (
+        True
+    )
     figures: Annotated[
-        bool,
-        typer.Option("--figures", help="Write its main pictures as PNG files for papers too.", rich_help_panel=PROOF),
+        bool, flag("Write its main pictures as PNG files for papers too.", None, "--figures", panel=PROOF)
     ] = False
-    dpi: Annotated[
-        int,
-        typer.Option(
-            min=50, max=1200, help="Dots per inch of these pictures: 300 for print.", metavar="N", rich_help_panel=PROOF
-        ),
-    ] = 150
+    dpi: Annotated[int, flag("Dots per inch of these pictures: 300 for print.", "N", panel=PROOF, min=50, max=1200)] = (
+        150
+    )
 
     @property
     def wanted(self) -> bool:
@@ -46,30 +38,13 @@ class ProofFlags:
         return self.report or self.figures
 
 
-def verdict_of(result: Registration, known: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The verdict on a registration just made, from the images as it prepared them; see ``verdict_on``."""
+def verdict_of(result: Registration, evaluation: Evaluation) -> Verdict | None:
+    """The verdict on a registration just made, from the images as it prepared them; None where none is wanted."""
     if not result.config.gates.enabled:
         return None
     from semreg.quality import evidence_of, judge
 
-    return judge(evidence_of(result), config=result.config.gates, **known).to_dict()
-
-
-def verdict_on(
-    images: tuple[Any, Any],
-    field: Field,
-    *,
-    masks: tuple[Volume | None, Volume | None],
-    config: RegistrationConfig,
-    known: Mapping[str, Any],
-) -> dict[str, Any] | None:
-    """The verdict, ready for JSON; None where the settings do not want one. ``known``: arguments of ``judge``."""
-    if not config.gates.enabled:
-        return None
-    from semreg.quality import collect_evidence, judge
-
-    evidence = collect_evidence(*images, field, fixed_mask=masks[0], moving_mask=masks[1], config=config)
-    return judge(evidence, config=config.gates, **known).to_dict()
+    return judge(evidence_of(result), config=result.config.gates, evaluation=evaluation, record=result.record)
 
 
 def write_proof(case: Case, folder: OutputFolder, flags: ProofFlags) -> list[str]:

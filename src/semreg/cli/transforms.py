@@ -1,121 +1,59 @@
-"""``semreg apply``, ``convert``, ``compose``, ``invert`` and ``jacobian``: transforms used, joined and handed on."""
+"""``semreg convert``, ``compose``, ``invert`` and ``jacobian``: transforms joined and handed on."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-import typer
+from typing import TYPE_CHECKING, Annotated
 
 from semreg.cli.common import JsonMessages, Messages, check_not_read, print_json
 from semreg.cli.grouping import grouped
 from semreg.cli.outside import Beyond, OutsideBox
-from semreg.errors import ConfigError, OutputError
+from semreg.cli.panels import argument, flag
+from semreg.errors import OutputError
 from semreg.runtime.terminal import show_rows
 from semreg.transforms.formats import FORMATS
-from semreg.transforms.points import POINTS
 
 if TYPE_CHECKING:
     from semreg.core.geometry import Grid
-    from semreg.transforms import Chain, Outside
+    from semreg.transforms import Chain
 
-logger = logging.getLogger("semreg")
 ADVICE = "use a smaller image, a coarser --reference or a machine with more memory"
 IMAGE_NAMES = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".tif", ".jpg")
 
 Transforms = Annotated[
     list[Path],
-    typer.Argument(
-        metavar="TRANSFORM...",
-        help="Files, fixed to moving; the first is applied to fixed points first. FILE#2: the second of several in it.",
+    argument(
+        "Files, fixed to moving; the first is applied to fixed points first. FILE#2: the second of several in it.",
+        "TRANSFORM...",
     ),
 ]
 Transform = Annotated[
     Path,
-    typer.Argument(
-        help="File of ITK, ANTs, 3D Slicer or elastix, or a displacement field; FILE#2: the second of several in it.",
-        metavar="TRANSFORM",
+    argument(
+        "File of ITK, ANTs, 3D Slicer or elastix, or a displacement field; FILE#2: the second of several in it.",
+        "TRANSFORM",
     ),
 ]
-Reference = Annotated[
-    Path | None, typer.Option("--reference", "-r", help="Image whose grid the result gets.", metavar="FILE")
-]
-OutputFile = Annotated[
-    Path, typer.Option("--output", "-o", help="File to write; its name says the format.", metavar="FILE")
-]
-
-
-Reading = Literal["linear", "bspline", "nearest", "label"]
-"""How an image is read between its voxels."""
+Reference = Annotated[Path | None, flag("Image whose grid the result gets.", "FILE", "--reference", "-r")]
+OutputFile = Annotated[Path, flag("File to write; its name says the format.", "FILE", "--output", "-o")]
 
 
 AsFormat = Annotated[
     str | None,
-    typer.Option(
+    flag(
+        "Instead of what the name says; ants: OUT1Warp.nii.gz and OUT0GenericAffine.mat.",
+        f"[{'|'.join(FORMATS)}]",
         "--format",
-        help="Instead of what the name says; ants: OUT1Warp.nii.gz and OUT0GenericAffine.mat.",
-        metavar=f"[{'|'.join(FORMATS)}]",
     ),
 ]
-
-
-@grouped
-def apply_command(  # noqa: PLR0913 - one parameter a flag
-    *,
-    transforms: Transforms,
-    source: Annotated[
-        Path,
-        typer.Option("--input", "-i", help=f"Image, labels, or points: {', '.join(POINTS)}.", metavar="FILE"),
-    ],
-    output: OutputFile,
-    reference: Reference = None,
-    inverse: Annotated[bool, typer.Option("--inverse", help="Go the other way: see above.")] = False,
-    interpolation: Annotated[Reading, typer.Option(help="Of images; label keeps labels, smoothly.")] = "linear",
-    background: Annotated[
-        float | None,
-        typer.Option(help="Where the image shows nothing; -1024 for CT, else the smallest value.", metavar="VALUE"),
-    ] = None,
-    outside: OutsideBox = "identity",
-    ras: Annotated[bool, typer.Option("--ras", help="Points of a CSV or VTK file are RAS; LPS by default.")] = False,
-    messages: JsonMessages,
-) -> None:
-    """Bring an image or points through one or several transforms.
-
-    A transform leads from points of the fixed image to the moving image. An image of the moving side is brought onto
-    the fixed one; points of the fixed side are brought to the moving one. With --inverse an image of the fixed side
-    is brought onto the moving one (the --reference), and points of the moving side to the fixed one. With a transform
-    that was written for the other way, such as inverse.h5, the sides change places.
-
-    Several transforms: the first one named is applied to the points of the fixed image first, the order of
-    antsApplyTransforms. Images get the grid of --reference, or else that of the field that comes first.
-    """
-    with messages.spoken(ADVICE):
-        check_not_read(output, [source, reference, *files_of(transforms)])
-        chain = read(transforms, inverse=inverse)
-        from semreg import transforms as library
-
-        if library.is_point_file(source):
-            record = apply_to_points(chain, source, output, outside, ras=ras)
-        else:
-            grid = grid_for_images(chain, reference)
-            resampling = Resampling(interpolation, background, library.Outside(outside))
-            record = apply_to_image(chain, grid, (source, output), resampling)
-        points = library.is_point_file(source)
-        sides = ("fixed", "moving") if points != inverse else ("moving", "fixed")
-        record |= {"transforms": [str(path) for path in transforms], "from": sides[0], "to": sides[1]}
-        what = went(points=points, inverse=inverse, reference=reference)
-        rows = [("direction", what), *rows_of(record), ("file", str(output))]
-        show(record | {"files": [str(output)]}, rows, messages)
 
 
 @grouped
 def convert_command(
     *,
     transform: Transform,
-    output: Annotated[Path, typer.Argument(help="File to write; its name says the format.", metavar="OUTPUT")],
+    output: Annotated[Path, argument("File to write; its name says the format.", "OUTPUT")],
     reference: Reference = None,
     as_format: AsFormat = None,
     outside: OutsideBox = "identity",
@@ -192,7 +130,7 @@ def jacobian_command(
     output: OutputFile,
     reference: Reference = None,
     outside: OutsideBox = "identity",
-    log: Annotated[bool, typer.Option("--log", help="Write the natural logarithm: 0 keeps the volume.")] = False,
+    log: Annotated[bool, flag("Write the natural logarithm: 0 keeps the volume.", None, "--log")] = False,
     messages: JsonMessages,
 ) -> None:
     """Write the Jacobian determinant of a transform as an image: 1 keeps the volume, 0 and less is folded.
@@ -256,121 +194,6 @@ def write(paths: Sequence[Path], output: Path, how: tuple[Path | None, str | Non
     show({}, rows, messages)
 
 
-@dataclass(frozen=True)
-class Resampling:
-    """How an image is read."""
-
-    interpolation: str
-    background: float | None
-    outside: Outside
-
-
-def apply_to_points(chain: Chain, source: Path, output: Path, outside: Beyond, *, ras: bool) -> dict[str, Any]:
-    """Move the points of a file; what the record says of it."""
-    import numpy as np
-
-    from semreg.transforms import Outside, move_points
-
-    moved = move_points(source, output, chain, ras=ras, outside=Outside(outside))
-    count, lost = len(moved.residual), int(np.isnan(moved.residual).sum())
-    return {
-        "points": count,
-        "largest_residual_mm": float(np.nanmax(moved.residual)) if lost < count else None,
-        "lost": lost,
-        "outside": outside,
-        "outside_share": float((moved.beyond & ~np.isnan(moved.residual)).mean()),
-    }
-
-
-def apply_to_image(chain: Chain, grid: Grid, paths: tuple[Path, Path], how: Resampling) -> dict[str, Any]:
-    """Resample an image; what the record says of it."""
-    check_image_name(paths[1])
-    from semreg.io import files
-    from semreg.io.segments import names_of
-    from semreg.transforms import Interpolation, background_of, lost_labels, read_any_image, resample
-
-    method = Interpolation(how.interpolation)
-    source = read_any_image(paths[0], nearest=method.keeps_labels, beside=chain.grid or grid)
-    image = resample(source, chain, grid, method, how.background, outside=how.outside)
-    coverage = chain.coverage(grid)
-    coverage.say(how.outside)
-    record = {
-        "size": list(image.GetSize()),
-        "pixel_type": image.GetPixelIDTypeAsString(),
-        "interpolation": how.interpolation,
-        "background": background_of(source, method) if how.background is None else how.background,
-        "outside": how.outside.value,
-        "outside_share": coverage.share,
-    }
-    segments = {key: source.GetMetaData(key) for key in source.GetMetaDataKeys()}
-    if method.keeps_labels:
-        record["labels_lost"] = lost = lost_labels(source, image)
-        say_lost(lost, names_of(segments))
-        keep_segments(segments, image, paths[1])
-    files.write_sitk_image(image, paths[1])
-    return record
-
-
-def say_lost(lost: Sequence[int], names: Mapping[int, str]) -> None:
-    """Warn of labels that are not in the result."""
-    if lost:
-        shown = ", ".join(f"{label} ({names[label]})" if label in names else str(label) for label in lost[:20])
-        more = ", …" if len(lost) > 20 else ""
-        logger.warning("%d labels of the image have no voxel in the result: %s%s", len(lost), shown, more)
-
-
-def keep_segments(segments: Mapping[str, str], image: Any, output: Path) -> None:
-    """Hand on names and colours of segments to NRRD; other formats have no place for them, which is said."""
-    if not segments:
-        return
-    if not output.name.endswith(".nrrd"):
-        logger.warning("the names and colours of the segments are lost: only NRRD keeps them, such as NAME.seg.nrrd")
-        return
-    from semreg.transforms import set_segments
-
-    set_segments(segments, image)
-
-
-def rows_of(record: dict[str, Any]) -> list[tuple[str, str]]:
-    """What was brought where, in rows."""
-    share = f"{100 * record['outside_share']:.3g} % of the {'points' if 'points' in record else 'voxels'}"
-    beyond = [("outside of the box", f"{share}: {record['outside']}")] if record["outside_share"] else []
-    if "points" not in record:
-        size = " × ".join(map(str, record["size"]))
-        return [("image", f"{size}, {record['pixel_type']}, {record['interpolation']}"), *beyond]
-    rows = [("points", str(record["points"])), *beyond]
-    if record["largest_residual_mm"]:
-        rows.append(("residual", f"{record['largest_residual_mm']:.2g} mm at most"))
-    if record["lost"]:
-        rows.append(("without an origin", f"{record['lost']}: outside of what the transform reaches, a guess"))
-    return rows
-
-
-def went(*, points: bool, inverse: bool, reference: Path | None) -> str:
-    """From where to where; a file says from which side it starts, and not which image its maker called fixed."""
-    start, end = ("leads to", "starts from") if inverse else ("starts from", "leads to")
-    if points:
-        return f"points of the side that the transform {start}, to the side that it {end}"
-    grid = f"the grid of {reference.name}" if reference is not None else "the grid of the field"
-    return f"the image of the side that the transform {end}, onto {grid} on the side that it {start}"
-
-
-def grid_for_images(chain: Chain, reference: Path | None) -> Grid:
-    """The grid of the reference, or else of the field that comes first (ConfigError)."""
-    grid = grid_of(reference)
-    if grid is not None and reference is not None and chain.grid is not None:
-        from semreg.io.files import in_unit_of
-
-        grid = in_unit_of(grid, reference, chain.grid)
-    grid = grid or chain.grid
-    if grid is None:
-        raise ConfigError(
-            "expected a reference image, whose grid the result gets, as the transform does not start with a field: "
-            "give --reference"
-        )
-    return grid
-
-
 def grid_of(reference: Path | None) -> Grid | None:
     """The grid of an image, if one is given."""
     from semreg.io.files import read_grid
@@ -402,7 +225,7 @@ def check_folder_of(output: Path) -> None:
         raise OutputError(f"expected the name of a file in a folder that exists, got {output}: make the folder first")
 
 
-def show(record: dict[str, Any], rows: Iterable[tuple[str, str]], messages: Messages) -> None:
+def show(record: object, rows: Iterable[tuple[str, str]], messages: Messages) -> None:
     """The end of a run: the record, or a few rows."""
     if messages.as_json:
         print_json(record)

@@ -23,12 +23,12 @@ OWN_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Errors:
-    """Distances in mm over ``points`` points; NaN where there are none."""
+    """Distances in mm over ``points`` points; None where there are none."""
 
-    mean_mm: float
-    p999_mm: float
+    mean_mm: float | None
+    p999_mm: float | None
     """99.9th percentile."""
-    max_mm: float
+    max_mm: float | None
     points: int
 
 
@@ -111,7 +111,7 @@ def errors_of(distances: Tensor) -> Errors:
     """Mean, 99.9th percentile and maximum of distances (P,) in mm."""
     count = distances.numel()
     if count == 0:
-        return Errors(math.nan, math.nan, math.nan, 0)
+        return Errors(None, None, None, 0)
     mean = float(distances.sum(dtype=torch.float64)) / count
     above = count - max(1, math.ceil(0.999 * count)) + 1
     largest = distances.topk(above, sorted=False).values  # few: sorting all would cost their memory twice over

@@ -192,16 +192,6 @@ def file_of(model: str | Path, folders: Sequence[str | Path] = ()) -> Path | Non
     return Path(model) if is_file_name(model) else locate(str(model), [*folders, default_folder()])
 
 
-def grid_record(grid: Grid) -> dict[str, Any]:
-    """A grid for a record: size, spacing and origin in the order x, y(, z), and the direction row by row."""
-    return {
-        "size": list(grid.size_xyz),
-        "spacing_mm": list(grid.spacing_xyz),
-        "origin_mm": list(grid.origin_xyz),
-        "direction": [list(row) for row in grid.direction],
-    }
-
-
 def _options(
     layers: Sequence[int] | int | None,
     spec: Sequence[str] | str,

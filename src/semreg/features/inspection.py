@@ -6,19 +6,18 @@ Knows no files of images and no terminal.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
-from semreg.features.contract import Network
+from semreg.features.contract import ModelSpec, Network
 from semreg.features.engine import TILE_BYTES, Engine
 from semreg.features.exported import ExportedModel
 from semreg.features.loaded import LoadedNetwork
 from semreg.features.probe import OutputTraits
 from semreg.features.torchscript import ScriptedModel
 from semreg.features.traits import Traits
-from semreg.settings import to_dict
+from semreg.io.records import Recorded
 
 PATCHES = {2: (256, 512, 1024), 3: (96, 128, 192)}
 """Voxels a side of the inputs whose memory is told, by dimension."""
@@ -38,7 +37,7 @@ class OutputFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inspection:
+class Inspection(Recorded):
     """What is known of a network. Tuples have one value a tensor axis of the model, the first axis first."""
 
     name: str
@@ -46,7 +45,7 @@ class Inspection:
     """TorchScript, torch.export or Python."""
     parameters: int | None
     sha256: str | None
-    spec: dict[str, Any]
+    spec: ModelSpec
     """The description in force."""
     outputs: tuple[OutputFacts, ...]
     receptive_field: tuple[int | None, ...]
@@ -66,10 +65,6 @@ class Inspection:
     patch_bytes: dict[str, int]
     """Memory of a pass over one input, by its size."""
 
-    def record(self) -> dict[str, Any]:
-        """The same, ready for JSON."""
-        return asdict(self)
-
 
 def inspect_network(network: Network, device: torch.device | str = "cpu") -> Inspection:
     """Run ``network`` on noise of several sizes and say what it does to them. Takes seconds.
@@ -84,7 +79,7 @@ def inspect_network(network: Network, device: torch.device | str = "cpu") -> Ins
         kind=_kind(network),
         parameters=network.parameters if isinstance(network, LoadedNetwork) else None,
         sha256=network.sha256 if isinstance(network, LoadedNetwork) else None,
-        spec=to_dict(network.spec),
+        spec=network.spec,
         outputs=tuple(_facts(output) for output in traits.outputs),
         receptive_field=traits.halo,
         receptive_field_is=_receptive_field_is(traits),

@@ -12,7 +12,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -24,6 +24,8 @@ ALL_LAYERS = 1000
 """More outputs than a model has: none stops early."""
 
 Role = Literal["layers", "stats", "direction"]
+Argument: TypeAlias = int | list[list[float]] | IntensityStats | Tensor
+"""What a model may get beside the image."""
 
 ROLES: dict[Role, re.Pattern[str]] = {
     "layers": re.compile(r"(nb|n|num|number|number_of|count)_?layers?(_tensor)?", re.IGNORECASE),
@@ -84,13 +86,13 @@ def of_names(names: Iterable[str]) -> tuple[Parameter, ...]:
 
 def arguments(
     parameters: tuple[Parameter, ...], number: int, stats: IntensityStats, direction: Tensor, device: torch.device
-) -> tuple[list[Any], dict[str, Any]]:
+) -> tuple[list[Argument], dict[str, Argument]]:
     """What a model gets beside the image: positional values and those by keyword.
 
     ``number`` of layers and ``direction`` stay on the CPU: models turn them into Python numbers. ``stats`` meet the
     image and are on its ``device``.
     """
-    values: dict[Role, Callable[[bool], Any]] = {
+    values: dict[Role, Callable[[bool], Argument]] = {
         "layers": lambda plain: number if plain else torch.tensor([number]),
         "stats": lambda plain: stats if plain else torch.tensor(stats, dtype=torch.float32, device=device),
         "direction": lambda plain: direction.tolist() if plain else direction.detach().to("cpu", torch.float32),

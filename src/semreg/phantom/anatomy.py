@@ -145,11 +145,6 @@ def make_anatomy(seed: int = 0) -> Anatomy:
     return Anatomy((*bowel, *ORGANS), _vessels(random), grain)
 
 
-def share_of_body(points: Array) -> Array:
-    """How far out in the body ``points`` (D, N) in mm are, 1 at its surface; (N)."""
-    return REGION.share(points)
-
-
 def _place(points: Array) -> Array:
     """``points`` (D, N) in mm relative to the body, (3, N); in 2-D those of a slice of it."""
     n, count = points.shape

@@ -11,14 +11,21 @@ from typing import NamedTuple
 
 from semreg.errors import ConfigError
 from semreg.io.files import OutputFolder, checksum, write_field, write_image, write_transform
+from semreg.io.records import stable_json, versions
 from semreg.io.result_folder import EVALUATION, EVALUATION_TABLE, PAGE, RECORD, TRANSFORM
 from semreg.phantom import PhantomPair, make_brains, make_pair, make_slides
 from semreg.phantom.writing import pixel_type_of, stage_pair, write_pair
-from semreg.quality import evaluate, evidence_of, judge, landmark_summary, stage_evaluation
+from semreg.quality import (
+    EvaluationRun,
+    LandmarkSummary,
+    evaluate,
+    evidence_of,
+    judge,
+    stage_evaluation,
+)
+from semreg.quality.run import InputFile, RegisterRun
 from semreg.registration.pipeline import register
-from semreg.registration.record import stable_json, versions
 from semreg.report import Case, write_report
-from semreg.report.run import InputFile, RegisterRun
 from semreg.runtime.events import OnStep
 
 
@@ -62,9 +69,8 @@ def run(out: Path, *, kind: str = "abdomen", size: int | None = None, on_step: O
         result = register(pair.fixed, pair.moving, on_step=on_step)
         points = (pair.fixed_points.numpy(), pair.moving_points.numpy())
         evaluation = evaluate(result, fixed=pair.fixed, moving=pair.moving, landmarks=points)
-        measured = evaluation.to_dict()
-        evidence = evidence_of(result)
-        verdict = judge(evidence, evaluation=measured, record=result.record.to_dict()).to_dict()
+        verdict = judge(evidence_of(result), evaluation=evaluation, record=result.record)
+        landmarks = None if evaluation.landmarks is None else LandmarkSummary.of(evaluation.landmarks)
         write_image(result.warped, folder.stage("warped.nii.gz"), pixel_type_of(pair.moving))
         write_field(result.field, folder.stage("field.nii.gz"))
         write_transform(result.field, folder.stage(TRANSFORM))
@@ -77,33 +83,36 @@ def run(out: Path, *, kind: str = "abdomen", size: int | None = None, on_step: O
             result.record,
             inputs={role: InputFile(path=name, sha256=checksum(folder.stage(name))) for role, name in names.items()},
             command=(), versions=versions(), outputs=tuple(sorted(staged)),
-            landmarks=landmark_summary(measured["landmarks"]), verdict=verdict, seconds_files={},
+            landmarks=landmarks, verdict=verdict, seconds_files={},
         )  # fmt: skip
-        folder.stage(RECORD).write_text(stable_json(run.to_dict()), encoding="utf-8")
-        stage_evaluation(evaluation, folder, verdict=verdict)
+        folder.stage(RECORD).write_text(stable_json(run), encoding="utf-8")
+        stage_evaluation(EvaluationRun.of(evaluation, verdict=verdict), folder)
         case = Case(
             fixed=pair.fixed, moving=pair.moving, field=result.field, warped=result.warped,
-            jacobian=result.jacobian(), uncertainty=result.uncertainty, evaluation=measured, verdict=verdict,
-            record=run.to_dict(), names=names, title="The built-in phantoms",
+            jacobian=result.jacobian(), uncertainty=result.uncertainty, evaluation=evaluation, verdict=verdict,
+            record=run, names=names, title="The built-in phantoms",
         )  # fmt: skip
         write_report(case, folder.stage(PAGE))
-    jacobian, landmarks = result.record.jacobian, run.landmarks or {}
-    before, after = (
-        f"mean {e['mean_mm']:.2f} mm, 95th percentile {e['p95_mm']:.2f} mm, largest {e['maximum_mm']:.2f} mm"
-        for e in (landmarks["before"], landmarks["after"])
-    )
-    reasons = [gate["sentence"] for gate in verdict["gates"] if gate["level"] in ("LOOK", "FAIL")]
+    jacobian = result.record.jacobian
     return [
         f"{len(pair.fixed_points)} landmarks on {each.shows} with a known deformation",
-        f"landmark error before: {before}",
-        f"landmark error after:  {after}",
-        f"landmarks that got worse: {landmarks['worse']} of {landmarks['count']}",
+        *([] if landmarks is None else landmark_lines(landmarks)),
         f"smallest Jacobian: {jacobian.minimum:.3f}",
         f"folded voxels: {100 * jacobian.folded_share:.3g} %",
-        f"verdict: {verdict['level']}, see {out / PAGE}",
-        *reasons,
+        f"verdict: {verdict.level}, see {out / PAGE}",
+        *verdict.reasons,
         "files: " + ", ".join(str(path) for path in folder.files),
     ]
+
+
+def landmark_lines(found: LandmarkSummary) -> list[str]:
+    """The errors before and after, and how many points got worse."""
+    before, after = (
+        f"mean {e.mean_mm:.2f} mm, 95th percentile {e.p95_mm:.2f} mm, largest {e.maximum_mm:.2f} mm"
+        for e in (found.before, found.after)
+    )
+    got_worse = f"landmarks that got worse: {found.worse} of {found.count}"
+    return [f"landmark error before: {before}", f"landmark error after:  {after}", got_worse]
 
 
 def kind_called(name: str) -> Kind:

@@ -89,7 +89,7 @@ def configure(
     ``effort``, and the ``assignments``, each a ``"name=value"`` as after ``--set``, the later over the earlier. Raises
     ConfigError for an unknown name, with the nearest known one, and for a value of the wrong type or range.
     """
-    layers: list[dict[str, Any]] = [] if preset is None else [load_preset(preset).settings]
+    layers = [] if preset is None else [load_preset(preset).settings]
     if file is not None:
         layers.append(read_toml(Path(file)))
     if effort is not None:

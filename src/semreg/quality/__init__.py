@@ -6,19 +6,22 @@ decides by the thresholds of ``semreg.config.GateConfig``. Knows not how the tra
 
 from semreg.quality.config import EvaluationConfig
 from semreg.quality.evidence import Evidence, collect_evidence, collect_pair, evidence_of
-from semreg.quality.landmarks import landmark_summary, table_of_landmarks
+from semreg.quality.landmarks import LandmarkSummary, table_of_landmarks
 from semreg.quality.measuring import evaluate, measure
 from semreg.quality.overlap import label_overlap
-from semreg.quality.reading import Result, locate, of_pixels, read_label_names, read_landmarks, read_result
+from semreg.quality.reading import of_pixels, read_label_names, read_landmarks
 from semreg.quality.result import Evaluation, stage_evaluation, write_evaluation
+from semreg.quality.run import EvaluationRun, Result, locate, read_result
 from semreg.quality.subject import Subject, prepare
 from semreg.quality.verdict import Gate, Verdict, judge
 
 __all__ = [
     "Evaluation",
     "EvaluationConfig",
+    "EvaluationRun",
     "Evidence",
     "Gate",
+    "LandmarkSummary",
     "Result",
     "Subject",
     "Verdict",
@@ -28,7 +31,6 @@ __all__ = [
     "evidence_of",
     "judge",
     "label_overlap",
-    "landmark_summary",
     "locate",
     "measure",
     "of_pixels",

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from semreg.quality.evidence import Evidence
+from semreg.quality.landmarks import LandmarkErrors, Spread
+from semreg.quality.result import Evaluation
+from semreg.registration.result import AlignRecord, Record
+from semreg.registration.uncertainty import UncertaintySummary
 
-Values: TypeAlias = Mapping[str, Any] | None
+Words: TypeAlias = Mapping[str, float | str]
+"""What the sentences of a check name."""
 
 NOTHING_SEEN = "Not measured: the images show nothing together that could be compared."
 NOT_FINITE = "Not measured: the displacement is not finite."
@@ -21,23 +25,30 @@ class Known:
     """All that checks may look at; None is what is not known."""
 
     evidence: Evidence
-    evaluation: Values = None
-    """What ``evaluate`` returned, as a dict."""
-    uncertainty: Values = None
-    """A summary of the uncertainty."""
-    record: Values = None
-    """That of a registration."""
+    evaluation: Evaluation | None = None
+    uncertainty: UncertaintySummary | None = None
+    record: AlignRecord | None = None
+    """That of a registration, or of an alignment."""
 
-    def sides(self, measure: str, *path: str) -> tuple[float | None, float | None]:
-        """A number of the evaluation before and after; ``path`` leads to the table that has both."""
-        table: Any = self.evaluation
-        for name in path:
-            table = part(table, name)
-        before, after = (number(part(table, when), measure) for when in ("before", "after"))
-        return before, after
+    @property
+    def landmarks(self) -> LandmarkErrors | None:
+        """Those of the evaluation."""
+        return None if self.evaluation is None else self.evaluation.landmarks
+
+    @property
+    def dice(self) -> tuple[float, float] | None:
+        """The mean one, before and after."""
+        labels = None if self.evaluation is None else self.evaluation.labels
+        before, after = (None, None) if labels is None else (labels.mean.before.dice, labels.mean.after.dice)
+        return None if before is None or after is None else (before, after)
+
+    @property
+    def doubts(self) -> tuple[str, ...] | None:
+        """Of the alignment; None where there was none."""
+        return None if self.record is None or self.record.alignment is None else self.record.alignment.doubts
 
 
-def no_words(_known: Known) -> dict[str, Any]:
+def no_words(_known: Known) -> Words:
     """A sentence that needs the value alone."""
     return {}
 
@@ -67,19 +78,8 @@ class Check:
     """Whether the thresholds are in working voxels."""
     by_search: bool = False
     """Whether one step of a search is much of a place that shows few voxels: then it fails no result."""
-    words: Callable[[Known], dict[str, Any]] = no_words
+    words: Callable[[Known], Words] = no_words
     """What else the sentences name."""
-
-
-def part(mapping: Any, name: str) -> Any:
-    """What a dict holds; None for what is none, or lacks it."""
-    return mapping.get(name) if isinstance(mapping, Mapping) else None
-
-
-def number(mapping: Any, name: str) -> float | None:
-    """The same as a finite number."""
-    value = part(mapping, name)
-    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
 def _percent(read: Callable[[Evidence], float | None]) -> Callable[[Known], float | None]:
@@ -118,53 +118,42 @@ def _unfinished(known: Known) -> float | None:
 
 
 def _consistency(known: Known) -> float | None:
-    inverse = part(known.evaluation, "consistency") or part(part(known.record, "inverse"), "consistency")
-    return number(part(inverse, "fixed"), "mean_mm")
+    if known.evaluation is not None and known.evaluation.consistency is not None:
+        return known.evaluation.consistency.fixed.mean_mm
+    inverse = known.record.inverse if isinstance(known.record, Record) else None
+    return None if inverse is None else inverse.consistency["fixed"].mean_mm
 
 
-def _rise(measure: str) -> Callable[[Known], float | None]:
+def _rise(read: Callable[[Spread], float]) -> Callable[[Known], float | None]:
     """A landmark error after in percent of that before, which counts as at least a voxel: no point is marked better."""
 
     def value(known: Known) -> float | None:
-        before, after = known.sides(measure, "landmarks")
-        return None if before is None or after is None else 100 * after / max(before, known.evidence.spacing_mm)
+        found = known.landmarks
+        return None if found is None else 100 * read(found.after) / max(read(found.before), known.evidence.spacing_mm)
 
     return value
 
 
 def _worse(known: Known) -> float | None:
     """The share of the landmarks whose error rose by more than a voxel, in percent."""
-    points = part(part(known.evaluation, "landmarks"), "points") or ()
-    rises = [float(point["after"]) - float(point["before"]) for point in points]
+    points = () if known.landmarks is None else known.landmarks.points
+    rises = [point.after - point.before for point in points]
     return 100 * sum(rise > known.evidence.spacing_mm for rise in rises) / len(rises) if rises else None
 
 
-def _labels(known: Known) -> float | None:
-    before, after = known.sides("dice", "labels", "mean")
-    return None if before is None or after is None else after - before
-
-
-def _doubts(known: Known) -> float | None:
-    found = part(part(known.record, "alignment"), "doubts")
-    return None if found is None else float(len(found))
-
-
-def _errors(measure: str) -> Callable[[Known], dict[str, Any]]:
+def _errors(read: Callable[[Spread], float]) -> Callable[[Known], Words]:
     """Landmark errors before and after, and a remark where they rose by no more than the limit."""
 
-    def words(known: Known) -> dict[str, Any]:
-        before, after = (side or 0.0 for side in known.sides(measure, "landmarks"))
+    def words(known: Known) -> Words:
+        if known.landmarks is None:
+            return {}
+        before, after = read(known.landmarks.before), read(known.landmarks.after)
         return {"before": before, "after": after, "risen": ", no more than the limit" if after > before else ""}
 
     return words
 
 
-def _dice(known: Known) -> dict[str, Any]:
-    before, after = (side or 0.0 for side in known.sides("dice", "labels", "mean"))
-    return {"before": before, "after": after}
-
-
-def _axis(known: Known) -> dict[str, Any]:
+def _axis(known: Known) -> Words:
     axis, dimension = known.evidence.mirror_axis, known.evidence.dimension
     return {"axis": "" if axis is None else "zyx"[-dimension:][axis]}
 
@@ -253,7 +242,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         name="uncertainty", title="Uncertainty", unit="mm", in_voxels=True, beside=True,
-        value=lambda known: number(known.uncertainty, "median_mm"),
+        value=lambda known: None if known.uncertainty is None else known.uncertainty.median_mm,
         passed="The displacement is uncertain by {value:.2g} mm (median).",
         stopped="The displacement is uncertain by {value:.2g} mm (median).",
         missing="Not measured: no uncertainty was estimated.",
@@ -265,21 +254,22 @@ CHECKS: tuple[Check, ...] = (
         missing="Not measured: no inverse is known.",
     ),
     Check(
-        name="landmarks", title="Landmark error", beside=True, value=_rise("mean"), words=_errors("mean"),
+        name="landmarks", title="Landmark error", beside=True, value=_rise(lambda e: e.mean),
+        words=_errors(lambda e: e.mean),
         passed="The mean landmark error went from {before:.3g} to {after:.3g} mm{risen}.",
         stopped="The mean landmark error rose from {before:.3g} to {after:.3g} mm: the transform made it worse.",
         missing=NO_LANDMARKS,
     ),
     Check(
-        name="landmark_p95", title="Landmark error, 95th percentile", beside=True, value=_rise("p95"),
-        words=_errors("p95"),
+        name="landmark_p95", title="Landmark error, 95th percentile", beside=True, value=_rise(lambda e: e.p95),
+        words=_errors(lambda e: e.p95),
         passed="The 95th percentile of the landmark errors went from {before:.3g} to {after:.3g} mm{risen}.",
         stopped="The 95th percentile of the landmark errors rose from {before:.3g} to {after:.3g} mm.",
         missing=NO_LANDMARKS,
     ),
     Check(
-        name="landmark_maximum", title="Largest landmark error", beside=True, value=_rise("maximum"),
-        words=_errors("maximum"),
+        name="landmark_maximum", title="Largest landmark error", beside=True, value=_rise(lambda e: e.maximum),
+        words=_errors(lambda e: e.maximum),
         passed="The largest landmark error went from {before:.3g} to {after:.3g} mm{risen}.",
         stopped="The largest landmark error rose from {before:.3g} to {after:.3g} mm: look at that place.",
         missing=NO_LANDMARKS,
@@ -291,14 +281,17 @@ CHECKS: tuple[Check, ...] = (
         missing=NO_LANDMARKS,
     ),
     Check(
-        name="labels", title="Overlap of labels", unit="Dice", better="higher", beside=True, value=_labels, words=_dice,
+        name="labels", title="Overlap of labels", unit="Dice", better="higher", beside=True,
+        value=lambda known: None if known.dice is None else known.dice[1] - known.dice[0],
+        words=lambda known: dict(zip(("before", "after"), known.dice or (), strict=False)),
         passed="The mean Dice went from {before:.3f} to {after:.3f}.",
         stopped="The mean Dice fell from {before:.3f} to {after:.3f}.",
         missing="Not measured: there are no labels.",
     ),
     Check(
-        name="doubts", title="Doubts of the alignment", unit="", limits=(0.0, None), beside=True, value=_doubts,
-        words=lambda known: {"doubts": "; ".join(part(part(known.record, "alignment"), "doubts") or ())},
+        name="doubts", title="Doubts of the alignment", unit="", limits=(0.0, None), beside=True,
+        value=lambda known: None if known.doubts is None else float(len(known.doubts)),
+        words=lambda known: {"doubts": "; ".join(known.doubts or ())},
         passed="The alignment raised no doubt.",
         stopped="The alignment is in doubt: {doubts}.",
         missing="No alignment was looked for, or none is known.",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from semreg.core.fields import Field, apply_linear, jacobian_determinant
 from semreg.core.geometry import Grid, index_map
 from semreg.core.sampling import SLAB_POINTS, base_index, inside, slabs, transform_index
 
+Region: TypeAlias = Literal["image", "mask"]
+
 PERCENTILES = ("1", "5", "50", "95", "99")
 OFFSET, LEAST, MOST = 3.0, 1e-9, 1e9
 """Learn2Reg takes the logarithm of clip(det + 3, 1e-9, 1e9)."""
@@ -20,8 +23,60 @@ RIM, LOG_RIM = 1, 2
 """Layers of voxels at each face that are left out: of all statistics, as differences are one-sided there; of SDlogJ."""
 
 
-def jacobian_statistics(field: Field, mask: Tensor | None = None) -> dict[str, Any]:
-    """The Jacobian determinant over the voxels of ``mask`` (*S), bool; None: all. Ready for JSON.
+@dataclass(frozen=True, kw_only=True)
+class JacobianStatistics:
+    """Of the Jacobian determinant over the voxels that count; None where no voxel does."""
+
+    region: Region
+    """Where: in the whole image, or in the mask."""
+    voxels: int
+    minimum: float | None = None
+    maximum: float | None = None
+    mean: float | None = None
+    percentiles: dict[str, float] | None = None
+    """By percent, as text."""
+    folded_share: float | None = None
+    """Where the determinant is 0 or less."""
+    sd_log: float | None = None
+    """Standard deviation of its logarithm."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DisplacementStatistics:
+    """Of the length of the displacement over the voxels that count, in mm; None where no voxel does."""
+
+    mean_mm: float | None = None
+    median_mm: float | None = None
+    p95_mm: float | None = None
+    maximum_mm: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundTrip:
+    """How far from home ``count`` points of one image are after both ways, in mm; None where there are none."""
+
+    mean_mm: float | None
+    p999_mm: float | None
+    """99.9th percentile."""
+    maximum_mm: float | None
+    count: int
+
+    @classmethod
+    def of(cls, errors: Errors) -> RoundTrip:
+        """Of the errors over the points of one image."""
+        return cls(mean_mm=errors.mean_mm, p999_mm=errors.p999_mm, maximum_mm=errors.max_mm, count=errors.points)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Consistency:
+    """There and back, from the points of the ``fixed`` and of the ``moving`` image."""
+
+    fixed: RoundTrip
+    moving: RoundTrip
+
+
+def jacobian_statistics(field: Field, mask: Tensor | None = None, region: Region | None = None) -> JacobianStatistics:
+    """The Jacobian determinant over the voxels of ``mask`` (*S), bool; None: all.
 
     Central differences in voxels of the field's own grid, whose direction and spacing then do not matter; the outer
     layer of voxels, where they are one-sided, is left out. ``folded_share``: where the determinant is 0 or less.
@@ -31,26 +86,25 @@ def jacobian_statistics(field: Field, mask: Tensor | None = None) -> dict[str, A
     """
     determinant = jacobian_determinant(field)
     values = _within(determinant, mask, RIM)
+    region = region or ("image" if mask is None else "mask")
     if not values.size:
-        return {"region": _region(mask), "voxels": 0} | dict.fromkeys(
-            ("minimum", "maximum", "mean", "percentiles", "folded_share", "sd_log")
-        )
+        return JacobianStatistics(region=region, voxels=0)
     logarithm = _within(determinant, mask, LOG_RIM).astype(np.float64)
     logarithm = np.log((logarithm + OFFSET).clip(LEAST, MOST))
     percentiles = np.percentile(values, [float(name) for name in PERCENTILES])
-    return {
-        "minimum": float(values.min()),
-        "maximum": float(values.max()),
-        "mean": float(values.mean(dtype=np.float64)),
-        "percentiles": {name: float(v) for name, v in zip(PERCENTILES, percentiles, strict=True)},
-        "folded_share": float((values <= 0).mean()),
-        "sd_log": float(logarithm.std()) if logarithm.size else None,
-        "voxels": int(values.size),
-        "region": _region(mask),
-    }
+    return JacobianStatistics(
+        region=region,
+        voxels=int(values.size),
+        minimum=float(values.min()),
+        maximum=float(values.max()),
+        mean=float(values.mean(dtype=np.float64)),
+        percentiles={name: float(v) for name, v in zip(PERCENTILES, percentiles, strict=True)},
+        folded_share=float((values <= 0).mean()),
+        sd_log=float(logarithm.std()) if logarithm.size else None,
+    )
 
 
-def displacement_statistics(field: Field, mask: Tensor | None = None) -> dict[str, float | None]:
+def displacement_statistics(field: Field, mask: Tensor | None = None) -> DisplacementStatistics:
     """Length of the displacement over the voxels of ``mask`` (*S), bool, in mm: mean, median, 95 %, largest."""
     lengths = torch.empty_like(field.vox[0])
     matrix = field.grid.index_to_point()
@@ -58,14 +112,10 @@ def displacement_statistics(field: Field, mask: Tensor | None = None) -> dict[st
         lengths[part] = apply_linear(matrix, field.vox[:, part]).square_().sum(0).sqrt_()
     values = (lengths.flatten() if mask is None else lengths[mask]).numpy()
     if not values.size:
-        return dict.fromkeys(("mean_mm", "median_mm", "p95_mm", "maximum_mm"))
-    median, high = np.percentile(values, [50, 95])
-    return {
-        "mean_mm": float(values.mean(dtype=np.float64)),
-        "median_mm": float(median),
-        "p95_mm": float(high),
-        "maximum_mm": float(values.max()),
-    }
+        return DisplacementStatistics()
+    median, high = map(float, np.percentile(values, [50, 95]))
+    mean = float(values.mean(dtype=np.float64))
+    return DisplacementStatistics(mean_mm=mean, median_mm=median, p95_mm=high, maximum_mm=float(values.max()))
 
 
 def share_inside(grid: Grid, field: Field | None, moving: Grid, mask: Tensor | None = None) -> float:
@@ -89,24 +139,10 @@ def share_inside(grid: Grid, field: Field | None, moving: Grid, mask: Tensor | N
     return found / total
 
 
-def consistency(field: Field, inverse: Field) -> dict[str, Any]:
-    """How far from home a point is after both ways, in mm, ready for JSON; see ``semreg.core.consistency``."""
-    return {name: _plain(errors) for name, errors in inverse_consistency(field, inverse).items()}
-
-
-def _plain(errors: Errors) -> dict[str, float | int | None]:
-    if not errors.points:
-        return {"mean_mm": None, "p999_mm": None, "maximum_mm": None, "count": 0}
-    return {
-        "mean_mm": errors.mean_mm,
-        "p999_mm": errors.p999_mm,
-        "maximum_mm": errors.max_mm,
-        "count": errors.points,
-    }
-
-
-def _region(mask: Tensor | None) -> str:
-    return "image" if mask is None else "mask"
+def consistency(field: Field, inverse: Field) -> Consistency:
+    """How far from home a point is after both ways; see ``semreg.core.consistency``."""
+    found = inverse_consistency(field, inverse)
+    return Consistency(fixed=RoundTrip.of(found["fixed"]), moving=RoundTrip.of(found["moving"]))
 
 
 def _within(values: Tensor, mask: Tensor | None, rim: int) -> np.ndarray[Any, Any]:

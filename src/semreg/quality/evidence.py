@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from semreg.core.fields import Field, Layer, Volume, jacobian_determinant
 from semreg.core.geometry import Matrix
 from semreg.core.sampling import SLAB_POINTS, slabs
 from semreg.errors import ConfigError, GeometryError
+from semreg.io.records import Recorded
 from semreg.preprocess.image_pair import Cleaned, Pair, prepare_pair
 from semreg.quality.coarse_view import SIDE, Shown, features_of, field_of_matrix, linear_part, show, working_grid
 from semreg.quality.probes import SIDE as PROBE_SIDE
@@ -34,7 +35,7 @@ SMALL = 1e-6
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Evidence(Recorded):
     """What is seen of a result; shares are 0 to 1, None is what could not be measured."""
 
     dimension: int
@@ -82,10 +83,6 @@ class Evidence:
     """Best match of the moving image under the linear part and any shift: as it is, and mirrored."""
     mirror_axis: int | None = None
     """The tensor axis of the moving image along which the mirrored one matches best."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """All of it, ready for JSON."""
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
 
 
 def collect_evidence(  # noqa: PLR0913 - two images, two masks and what is between them
@@ -171,29 +168,30 @@ def _of_images(evidence: Evidence, images: _Images, field: Field, jacobian: Tens
     on_grid = field.on(grid)
     matrix = linear_part(on_grid, near.weight)
     values = jacobian_determinant(field) if jacobian is None else jacobian
-    evidence = replace(evidence, **_of_field(field, values, matrix), **_of_shape(on_grid, matrix, near.weight))
+    evidence = _of_shape(_of_field(evidence, field, values, matrix), on_grid, matrix, near.weight)
     warped = far.through(on_grid)
     if not bool((near.weight * warped.known.data[0] > 0).any()):
         return replace(evidence, overlap=0.0)
     seen_voxels = _extent(near.weight * warped.known.data[0] > 0)
     evidence = replace(evidence, overlap=_overlap(near, far, warped, on_grid), seen_voxels=seen_voxels)
-    evidence = replace(evidence, **_of_match(features_of(near), features_of(warped), far, on_grid, evidence.voxel_mm))
-    return replace(evidence, **_of_probes(images, field, matrix))
+    evidence = _of_match(evidence, (features_of(near), features_of(warped)), far, on_grid)
+    return _of_probes(evidence, images, field, matrix)
 
 
-def _of_field(field: Field, jacobian: Tensor, matrix: Matrix) -> dict[str, Any]:
+def _of_field(evidence: Evidence, field: Field, jacobian: Tensor, matrix: Matrix) -> Evidence:
     """What the field tells by itself; what its linear part does, a turn or a change of scale, is no deformation."""
     n = field.grid.dimension
     # ITK's differences are halved at the border, where a turn by 90° then looks like a fold
     inner = jacobian[tuple(slice(1, -1) if size > 2 else slice(None) for size in jacobian.shape)]
     relative = inner / max(abs(float(np.linalg.det(matrix[:n, :n]))), SMALL)
     strange = (relative < 1 / VOLUME_FACTOR) | (relative > VOLUME_FACTOR)
-    return {
-        "folded_share": int((inner <= 0).count_nonzero()) / inner.numel(),
-        "jacobian_minimum": float(inner.min()),
-        "volume_share": int(strange.count_nonzero()) / inner.numel(),
-        "tear_share": _tears(field, matrix),
-    }
+    return replace(
+        evidence,
+        folded_share=int((inner <= 0).count_nonzero()) / inner.numel(),
+        jacobian_minimum=float(inner.min()),
+        volume_share=int(strange.count_nonzero()) / inner.numel(),
+        tear_share=_tears(field, matrix),
+    )
 
 
 def _tears(field: Field, matrix: Matrix) -> float:
@@ -237,35 +235,39 @@ def _overlap(near: Shown, far: Shown, warped: Shown, field: Field) -> float:
     return min(1.0, max(covered, brought / max(whole, SMALL)))
 
 
-def _of_shape(field: Field, matrix: Matrix, weight: Tensor) -> dict[str, Any]:
+def _of_shape(evidence: Evidence, field: Field, matrix: Matrix, weight: Tensor) -> Evidence:
     """How much the linear part stretches, and how far the rest goes."""
     n = field.grid.dimension
     sizes = np.linalg.svd(matrix[:n, :n], compute_uv=False)
     bent = field.mm() - field_of_matrix(matrix, field.grid).mm()
     length = bent.square().sum(0).sqrt()[weight > 0]
     strongest = float(max(sizes.max(), 1 / max(sizes.min(), SMALL)))
-    return {"scale": strongest, "bending_mm": float(np.percentile(length.numpy(), 99)) if length.numel() else None}
+    bent_mm = float(np.percentile(length.numpy(), 99)) if length.numel() else None
+    return replace(evidence, scale=strongest, bending_mm=bent_mm)
 
 
-def _of_match(own: Layer, warped: Layer, far: Shown, field: Field, voxel_mm: float) -> dict[str, Any]:
+def _of_match(evidence: Evidence, layers: tuple[Layer, Layer], far: Shown, field: Field) -> Evidence:
     """How well the images match, before and after, and what one more search would do."""
+    own, warped = layers
     before = far.through(Field.zeros(field.grid))
-    result: dict[str, Any] = {"match": match_of(own, warped)}
+    evidence = replace(evidence, match=match_of(own, warped))
     if bool(before.known.data.any()):
-        result["match_before"] = match_of(own, features_of(before))
+        evidence = replace(evidence, match_before=match_of(own, features_of(before)))
     found = search_again(own, warped, field)
     if found is None:
-        return result
-    result |= {
-        "residual_mm": float(found.length_mm.median()),
-        "residual_p90_mm": float(np.percentile(found.length_mm.numpy(), 90)),
-        "mismatch": found.gain,
-    }
+        return evidence
     moved = found.found - found.found.mean(1, keepdim=True)
     square = float(moved.square().sum(0).mean())
-    if square > (LEAST_MOVE * voxel_mm) ** 2:
-        result["unfinished"] = float((moved * found.wanted).sum(0).mean()) / square
-    return result
+    way = None
+    if square > (LEAST_MOVE * evidence.voxel_mm) ** 2:
+        way = float((moved * found.wanted).sum(0).mean()) / square
+    return replace(
+        evidence,
+        residual_mm=float(found.length_mm.median()),
+        residual_p90_mm=float(np.percentile(found.length_mm.numpy(), 90)),
+        mismatch=found.gain,
+        unfinished=way,
+    )
 
 
 def match_of(first: Layer, second: Layer) -> float | None:
@@ -279,23 +281,20 @@ def match_of(first: Layer, second: Layer) -> float | None:
     return 1.0 - float((distance * weight).sum() / (scale * weight.sum()))
 
 
-def _of_probes(images: _Images, field: Field, matrix: Matrix) -> dict[str, Any]:
+def _of_probes(evidence: Evidence, images: _Images, field: Field, matrix: Matrix) -> Evidence:
     """What other shifts and mirrored images would give."""
     fixed = images.fixed[0].grid
     grid = working_grid(fixed, PROBE_SIDE[fixed.dimension])
     shown, far = images.shown(min(grid.spacing))
     near = seen(features_of(shown))
-    result: dict[str, Any] = {}
     warped = far.through(field.on(grid))
     shifted = try_shifts(near, seen(features_of(warped))) if bool(warped.known.data.any()) else None
     if shifted is not None:
-        result |= {"shift_match": (shifted.rest, shifted.best), "shift_mm": shifted.shift_mm}
+        evidence = replace(evidence, shift_match=(shifted.rest, shifted.best), shift_mm=shifted.shift_mm)
     ways = [field_of_matrix(matrix, grid)]
-    if (
-        float(ways[0].vox.abs().max()) > 1
-    ):  # what was fitted to a mirrored image need not suit the image as it should be
+    if float(ways[0].vox.abs().max()) > 1:  # what was fitted to a mirrored image need not suit the right one
         ways.append(Field.zeros(grid))
     mirrored = try_mirrors(near, far, ways)
-    if mirrored is not None:
-        result |= {"mirror_match": (mirrored.straight, mirrored.mirrored), "mirror_axis": mirrored.axis}
-    return result
+    if mirrored is None:
+        return evidence
+    return replace(evidence, mirror_match=(mirrored.straight, mirrored.mirrored), mirror_axis=mirrored.axis)

@@ -6,7 +6,8 @@ All are over the same voxels of the fixed grid before and after: those that the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,17 +20,41 @@ from semreg.features.descriptors.mind import MindSSC
 from semreg.features.inputs import stats_of
 from semreg.quality.config import EvaluationConfig
 
-BETTER = {"mutual_information": "higher", "correlation": "higher", "mind": "lower"}
 CONSTANT = 1e-12
 """A variance below this share of the squared mean is rounding."""
 TAILS = (0.5, 99.5)
 """Percentiles of the intensities between which the classes of the mutual information lie."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Similarity:
+    """One measure; None is what could not be measured."""
+
+    before: float | None
+    after: float | None
+    better: Literal["higher", "lower"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Similarities:
+    """How alike the images are, before and after."""
+
+    mutual_information: Similarity
+    """In nats."""
+    correlation: Similarity
+    mind: Similarity
+    """Distance of the MIND-SSC descriptors."""
+
+    @property
+    def by_name(self) -> dict[str, Similarity]:
+        """All measures."""
+        return {"mutual_information": self.mutual_information, "correlation": self.correlation, "mind": self.mind}
+
+
 def similarity_table(
     fixed: Volume, moving: Volume, fields: tuple[Field | None, Field], mask: Tensor | None, config: EvaluationConfig
-) -> dict[str, Any] | None:
-    """The three measures before and after the two ``fields`` (None: the identity), ready for JSON.
+) -> Similarities | None:
+    """The three measures before and after the two ``fields`` (None: the identity).
 
     Voxels of ``mask`` (*S), bool, that are finite and that the moving image shows both before and after; where it
     shows none before, the measures before are None and those after are over what it shows then. None where it shows
@@ -49,16 +74,19 @@ def similarity_table(
     stats = stats_of(fixed.data[0][torch.isfinite(fixed.data[0])]), stats_of(moving.data[torch.isfinite(moving.data)])
     edges = _edges(fixed.data[0][counts]), _edges(moving.data[torch.isfinite(moving.data)])
     values = fixed.data[0][counts]
-    sides = {"before": before, "after": after} if both else {"after": after}
-    found: dict[str, dict[str, Any]] = {
-        name: {"before": None, "after": None, "better": b} for name, b in BETTER.items()
-    }
-    for side, read in sides.items():
-        found["mutual_information"][side] = mutual_information(values, read[0][counts], edges, config.bins)
-        found["correlation"][side] = correlation(values, read[0][counts])
-    distances = mind_distances(fixed.data, list(sides.values()), counts, stats)
-    found["mind"] |= dict(zip(sides, distances, strict=True))
-    return found
+    read = [before, after] if both else [after]
+    information = [mutual_information(values, each[0][counts], edges, config.bins) for each in read]
+    correlations = [correlation(values, each[0][counts]) for each in read]
+    return Similarities(
+        mutual_information=_sides(information, "higher"),
+        correlation=_sides(correlations, "higher"),
+        mind=_sides(mind_distances(fixed.data, read, counts, stats), "lower"),
+    )
+
+
+def _sides(found: Sequence[float | None], better: Literal["higher", "lower"]) -> Similarity:
+    """Of values before and after, or after alone."""
+    return Similarity(before=found[0] if len(found) == 2 else None, after=found[-1], better=better)
 
 
 def brought(moving: Volume, field: Field | None, fixed: Volume) -> Tensor:

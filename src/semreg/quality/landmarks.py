@@ -6,8 +6,9 @@ Fitzpatrick and West, The distribution of target registration error in rigid-bod
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,82 @@ from semreg.core.geometry import Grid
 from semreg.errors import GeometryError
 from semreg.transforms.pointwise import Distances, Points
 
-PERCENTILES = {"p75": 75.0, "p90": 90.0, "p95": 95.0}
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """Of the errors of all landmarks, in mm: the standard deviation over N, percentiles linear between neighbours."""
+
+    mean: float
+    sd: float
+    minimum: float
+    median: float
+    p75: float
+    p90: float
+    p95: float
+    maximum: float
+
+    @classmethod
+    def of(cls, errors: Distances) -> Spread:
+        """Of errors (N,)."""
+        ranks = np.percentile(errors, [0, 50, 75, 90, 95, 100])
+        minimum, median, p75, p90, p95, maximum = map(float, ranks)
+        return cls(
+            mean=float(errors.mean()), sd=float(errors.std()), minimum=minimum, median=median, p75=p75, p90=p90,
+            p95=p95, maximum=maximum,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Landmark:
+    """One pair of points in mm, LPS, and its errors in mm."""
+
+    name: str
+    fixed: tuple[float, ...]
+    moving: tuple[float, ...]
+    before: float
+    after: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LandmarkErrors:
+    """The errors of all landmarks in mm, before and after."""
+
+    count: int
+    worse: int
+    """How many points are further off after than before."""
+    before: Spread
+    after: Spread
+    points: tuple[Landmark, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorSummary:
+    """What a record says of the errors of all landmarks."""
+
+    mean_mm: float
+    p95_mm: float
+    maximum_mm: float
+
+    @classmethod
+    def of(cls, spread: Spread) -> ErrorSummary:
+        """Of all that is known of them."""
+        return cls(mean_mm=spread.mean, p95_mm=spread.p95, maximum_mm=spread.maximum)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LandmarkSummary:
+    """What a record says of landmarks: errors before and after, and how many points got worse."""
+
+    count: int
+    worse: int
+    before: ErrorSummary
+    after: ErrorSummary
+
+    @classmethod
+    def of(cls, found: LandmarkErrors) -> LandmarkSummary:
+        """Of all errors."""
+        sides = {"before": ErrorSummary.of(found.before), "after": ErrorSummary.of(found.after)}
+        return cls(count=found.count, worse=found.worse, **sides)
 
 
 class PointMap(Protocol):
@@ -56,25 +132,13 @@ def distances(way: PointMap | None, fixed: Points, moving: Points) -> Distances:
     return np.asarray(np.sqrt(((mapped - moving) ** 2).sum(0)))
 
 
-def spread(values: npt.NDArray[np.float64]) -> dict[str, float]:
-    """Mean, standard deviation (over N), minimum, percentiles (linear between neighbours) and maximum, in mm."""
-    return {
-        "mean": float(values.mean()),
-        "sd": float(values.std()),
-        "minimum": float(values.min()),
-        "median": float(np.median(values)),
-        **{name: float(np.percentile(values, percent)) for name, percent in PERCENTILES.items()},
-        "maximum": float(values.max()),
-    }
-
-
 def table_of_landmarks(
     way: PointMap,
     initial: PointMap | None,
     landmarks: tuple[npt.ArrayLike, npt.ArrayLike],
     names: Sequence[str] | None = None,
-) -> dict[str, Any]:
-    """The errors of all landmarks (N, D), before with ``initial`` (None: the identity) and after, ready for JSON.
+) -> LandmarkErrors:
+    """The errors of all landmarks (N, D), before with ``initial`` (None: the identity) and after.
 
     The n-th fixed point corresponds to the n-th moving one. Raises GeometryError for numbers of points that differ.
     """
@@ -89,20 +153,12 @@ def table_of_landmarks(
         )
     called = list(names) if names is not None and len(names) == count else [str(n + 1) for n in range(count)]
     before, after = distances(initial, fixed, moving), distances(way, fixed, moving)
-    points = [
-        {"name": name, "fixed": p.tolist(), "moving": q.tolist(), "before": float(b), "after": float(a)}
+    points = tuple(
+        Landmark(name=name, fixed=tuple(p.tolist()), moving=tuple(q.tolist()), before=float(b), after=float(a))
         for name, p, q, b, a in zip(called, fixed.T, moving.T, before, after, strict=True)
-    ]
+    )
     worse = int((after > before).sum())
-    return {"count": count, "worse": worse, "before": spread(before), "after": spread(after), "points": points}
-
-
-def landmark_summary(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Of ``table_of_landmarks`` what a record says: errors in mm before and after, and how many points got worse."""
-    sides = {
-        when: {f"{name}_mm": table[when][name] for name in ("mean", "p95", "maximum")} for when in ("before", "after")
-    }
-    return {"count": table["count"], "worse": table["worse"], **sides}
+    return LandmarkErrors(count=count, worse=worse, before=Spread.of(before), after=Spread.of(after), points=points)
 
 
 def outside(points: npt.ArrayLike, grid: Grid) -> int:

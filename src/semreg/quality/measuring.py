@@ -12,11 +12,11 @@ from semreg.core.geometry import Grid
 from semreg.errors import ConfigError
 from semreg.io.bridge import LabelMap
 from semreg.quality.config import EvaluationConfig
-from semreg.quality.deformation import consistency, displacement_statistics, jacobian_statistics, share_inside
+from semreg.quality.deformation import Region, consistency, displacement_statistics, jacobian_statistics, share_inside
 from semreg.quality.image_similarity import similarity_table
-from semreg.quality.landmarks import checked_points, outside, table_of_landmarks
+from semreg.quality.landmarks import LandmarkErrors, checked_points, outside, table_of_landmarks
 from semreg.quality.overlap import notes_on_labels, table_of_labels
-from semreg.quality.result import Evaluation
+from semreg.quality.result import Evaluation, Share
 from semreg.quality.subject import Subject, check_dimension, labels_of, prepare
 from semreg.transforms import Outside
 
@@ -65,7 +65,8 @@ def measure(
 ) -> Evaluation:
     """The measures of what ``prepare`` returned; see ``evaluate``."""
     config = config or EvaluationConfig()
-    field, counted, region = subject.field, subject.counted, "image" if subject.mask is None else "mask"
+    field, counted = subject.field, subject.counted
+    region: Region = "image" if subject.mask is None else "mask"
     notes: list[str] = []
     if subject.left_out is not None:
         share = 100 * float(subject.left_out.double().mean())
@@ -84,10 +85,10 @@ def measure(
         notes += notes_on_labels(overlaps)
     shares = None
     if field is not None and subject.moving is not None:
-        shares = {
-            name: share_inside(field.grid, each, subject.moving.grid, counted)
-            for name, each in (("before", subject.before), ("after", field))
-        }
+        before, after = (
+            share_inside(field.grid, each, subject.moving.grid, counted) for each in (subject.before, field)
+        )
+        shares = Share(before=before, after=after)
     likeness = None
     if config.similarity and field is not None and subject.fixed is not None and subject.moving is not None:
         likeness = similarity_table(subject.fixed, subject.moving, (subject.before, field), counted, config)
@@ -96,7 +97,7 @@ def measure(
     return Evaluation(
         landmarks=points,
         labels=overlaps,
-        jacobian=None if field is None else jacobian_statistics(field, counted) | {"region": region},
+        jacobian=None if field is None else jacobian_statistics(field, counted, region),
         displacement=None if field is None else displacement_statistics(field, counted),
         overlap=shares,
         similarity=likeness,
@@ -111,7 +112,7 @@ def _two(given: Sequence[Any], what: str) -> tuple[Any, Any]:
     return given[0], given[1]
 
 
-def _landmarks(subject: Subject, landmarks: Sequence[Any], notes: list[str]) -> dict[str, Any]:
+def _landmarks(subject: Subject, landmarks: Sequence[Any], notes: list[str]) -> LandmarkErrors:
     fixed, moving = _two(landmarks[:2], "sets of landmarks")
     names = landmarks[2] if len(landmarks) > 2 else None
     beyond = subject.way.beyond(checked_points(fixed, "fixed", subject.way.dimension))
@@ -123,11 +124,14 @@ def _landmarks(subject: Subject, landmarks: Sequence[Any], notes: list[str]) -> 
             fixed, moving = (np.asarray(points)[~beyond] for points in (fixed, moving))
             names = names and [name for name, lost in zip(names, beyond, strict=True) if not lost]
     table = table_of_landmarks(subject.way, subject.initial, (fixed, moving), names)
-    sides = (("fixed", subject.grid), ("moving", None if subject.moving is None else subject.moving.grid))
-    for name, grid in sides:
-        lost = 0 if grid is None else outside([point[name] for point in table["points"]], grid)
+    sides = (
+        ("fixed", subject.grid, [point.fixed for point in table.points]),
+        ("moving", None if subject.moving is None else subject.moving.grid, [point.moving for point in table.points]),
+    )
+    for name, grid, points in sides:
+        lost = 0 if grid is None else outside(points, grid)
         if lost:
-            notes.append(f"{lost} of {table['count']} {name} landmarks lie outside of the {name} image.")
+            notes.append(f"{lost} of {table.count} {name} landmarks lie outside of the {name} image.")
     return table
 
 

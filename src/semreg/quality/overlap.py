@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from dataclasses import dataclass, fields
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -24,11 +25,46 @@ from semreg.quality.surfaces import (
 )
 
 Labels: TypeAlias = npt.NDArray[np.int32]
-Overlap: TypeAlias = dict[str, float | None]
 
-MEASURES = ("dice", "hd95_mm", "assd_mm", "surface_dice")
 PERCENT = 95.0
 """Of the robust Hausdorff distance."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overlap:
+    """The agreement of two masks; see ``label_overlap``. None is what could not be measured."""
+
+    dice: float | None = None
+    hd95_mm: float | None = None
+    assd_mm: float | None = None
+    surface_dice: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanOverlap:
+    """The agreement before and after, as a mean over labels."""
+
+    before: Overlap
+    after: Overlap
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelOverlap(MeanOverlap):
+    """The agreement of one label."""
+
+    label: int
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelOverlaps:
+    """The agreement of all labels."""
+
+    tolerance_mm: float
+    """Of the surface Dice."""
+    each: tuple[LabelOverlap, ...]
+    mean: MeanOverlap
+    """Over the labels that are measured both before and after."""
 
 
 def label_overlap(fixed: Mask, other: Mask, spacing: Sequence[float], tolerance_mm: float) -> Overlap:
@@ -40,9 +76,9 @@ def label_overlap(fixed: Mask, other: Mask, spacing: Sequence[float], tolerance_
     """
     size = int(fixed.sum()), int(other.sum())
     if not sum(size):
-        return dict.fromkeys(MEASURES)
+        return Overlap()
     if not min(size):
-        return {"dice": 0.0, "hd95_mm": None, "assd_mm": None, "surface_dice": 0.0}
+        return Overlap(dice=0.0, surface_dice=0.0)
     if sum(side > 1 for side in fixed.shape) == 2 < fixed.ndim:  # a slice has an outline, no faces above and below
         spacing = [step for step, side in zip(spacing, fixed.shape, strict=True) if side > 1]
         fixed, other = fixed.squeeze(), other.squeeze()
@@ -50,12 +86,12 @@ def label_overlap(fixed: Mask, other: Mask, spacing: Sequence[float], tolerance_
     fixed, other = fixed[box], other[box]
     first, second = surface_of(fixed, spacing), surface_of(other, spacing)
     there, back = distances_between(first, second, spacing), distances_between(second, first, spacing)
-    return {
-        "dice": 2 * int((fixed & other).sum()) / sum(size),
-        "hd95_mm": robust_hausdorff(there, back, PERCENT),
-        "assd_mm": average_distance(there, back),
-        "surface_dice": surface_dice(there, back, tolerance_mm),
-    }
+    return Overlap(
+        dice=2 * int((fixed & other).sum()) / sum(size),
+        hd95_mm=robust_hausdorff(there, back, PERCENT),
+        assd_mm=average_distance(there, back),
+        surface_dice=surface_dice(there, back, tolerance_mm),
+    )
 
 
 def brought(moving: LabelMap, field: Field | None, grid: Grid) -> Labels:
@@ -81,8 +117,8 @@ def table_of_labels(
     names: Mapping[int, str] | None = None,
     tolerance_mm: float = 2.0,
     left_out: Tensor | None = None,
-) -> dict[str, Any]:
-    """The agreement of all labels on the fixed labels' grid, before and after the two ``fields``, ready for JSON.
+) -> LabelOverlaps:
+    """The agreement of all labels on the fixed labels' grid, before and after the two ``fields``.
 
     The moving labels are read at the nearest voxel through each field (None: the identity). A label that one of the
     two maps lacks has no measures; the means are over labels that are measured both before and after. Voxels that are
@@ -109,22 +145,25 @@ def table_of_labels(
         read = _in_common(_kept(brought(moving, field, fixed.grid), kept), moving, both)
         sides.append(dict(zip(both, _measured(target, read, len(both), fixed.grid.spacing, tolerance_mm), strict=True)))
     names = {**moving.names, **fixed.names, **(names or {})}
-    missing = dict.fromkeys(MEASURES)
-    each = [
-        {"label": label, "name": names.get(label, str(label))}
-        | {side: found.get(label, missing) for side, found in zip(("before", "after"), sides, strict=True)}
+    before, after = sides
+    each = tuple(
+        LabelOverlap(
+            label=label, name=names.get(label, str(label)), before=before.get(label, Overlap()),
+            after=after.get(label, Overlap()),
+        )
         for label in sorted(present["fixed"] | present["moving"])
-    ]
-    return {"tolerance_mm": tolerance_mm, "each": each, "mean": _means(each)}
+    )  # fmt: skip
+    return LabelOverlaps(tolerance_mm=tolerance_mm, each=each, mean=_mean(each))
 
 
-def notes_on_labels(table: Mapping[str, Any]) -> list[str]:
+def notes_on_labels(found: LabelOverlaps) -> list[str]:
     """Which labels only one of the two maps has, and which leave the fixed grid, in sentences."""
     notes = []
-    if missing := [row["name"] for row in table["each"] if row["before"]["dice"] is None]:
+    if missing := [label.name for label in found.each if label.before.dice is None]:
         notes.append(f"Only one of the two label maps has: {', '.join(missing)}.")
     for side in ("before", "after"):
-        lost = [row["name"] for row in table["each"] if row[side]["dice"] == 0 and row[side]["hd95_mm"] is None]
+        sides = [(label.name, label.before if side == "before" else label.after) for label in found.each]
+        lost = [name for name, overlap in sides if overlap.dice == 0 and overlap.hd95_mm is None]
         told = f"No voxel of the fixed label map gets, {side}: {', '.join(lost)}; no distance to it is known."
         notes += [told] if lost else []
     return notes
@@ -169,14 +208,16 @@ def _box(mask: Mask) -> tuple[slice, ...]:
     return tuple(parts)
 
 
-def _means(each: Sequence[Mapping[str, Any]]) -> dict[str, Overlap]:
+def _mean(each: Sequence[LabelOverlap]) -> MeanOverlap:
     """The mean of each measure over the labels that have it on both sides."""
-    means: dict[str, Overlap] = {"before": {}, "after": {}}
-    for measure in MEASURES:
-        rows = [row for row in each if None not in (row["before"][measure], row["after"][measure])]
-        for side, values in means.items():
-            values[measure] = math.fsum(row[side][measure] for row in rows) / len(rows) if rows else None
-    return means
+    before: dict[str, float] = {}
+    after: dict[str, float] = {}
+    for measure in (field.name for field in fields(Overlap)):
+        pairs = [(getattr(label.before, measure), getattr(label.after, measure)) for label in each]
+        known = [pair for pair in pairs if None not in pair]
+        if known:
+            before[measure], after[measure] = (math.fsum(side) / len(known) for side in zip(*known, strict=True))
+    return MeanOverlap(before=Overlap(**before), after=Overlap(**after))
 
 
 def _listed(labels: set[int]) -> str:

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy.fft import next_fast_len
-from torch import Tensor
 
 from semreg.core.fields import Field, Layer
 from semreg.quality.coarse_view import Shown, features_of
-from semreg.registration.parametric.overlap import SMALL, Seen, match, unrelated
+from semreg.registration.parametric.overlap import SMALL, Seen, unrelated
+from semreg.registration.parametric.shifts import IMPOSSIBLE, match_shifts, spectra
 
 SIDE = {2: 64, 3: 28}
 """Voxels a side of the probes, if the fixed image were a cube."""
@@ -55,19 +55,9 @@ def try_shifts(fixed: Seen, moving: Seen) -> Shifted | None:
     most = min(float(fixed.share.sum()), float(moving.share.sum()))
     if scale <= 0 or most <= SMALL:
         return None
-    own = _forth(moving.share, shape)
-    share = _forth(fixed.share, shape).conj()
-    square = _forth(fixed.features.square().sum(0) * fixed.share, shape).conj()
-    overlap = _back(share * own, shape).clamp(min=0)
-    squares = square * own + share * _forth(moving.features.square().sum(0) * moving.share, shape)
-    product = torch.zeros_like(own)
-    for near, far in zip(fixed.features, moving.features, strict=True):
-        product += _forth(near * fixed.share, shape).conj() * _forth(far * moving.share, shape)
-    distance = _back(squares - 2 * product, shape)
-    matches = match(scale * overlap - distance, overlap, most, scale)
-    matches = torch.where(overlap >= LEAST_OVERLAP * most, matches, -1.0)
+    matches, _ = match_shifts(spectra(fixed, shape), scale, moving, shape, (LEAST_OVERLAP * most, most))
     for axis, n in enumerate(fixed.grid.shape):  # further than half the image both ends of an axis meet
-        matches.narrow(axis, n // 2 + 1, shape[axis] - 2 * (n // 2) - 1).fill_(-1.0)
+        matches.narrow(axis, n // 2 + 1, shape[axis] - 2 * (n // 2) - 1).fill_(IMPOSSIBLE)
     number = int(matches.argmax())
     where = np.unravel_index(number, shape)
     signed = [int(k) if k <= n // 2 else int(k) - n for k, n in zip(where, shape, strict=True)]
@@ -95,13 +85,3 @@ def _best(fixed: Seen, moving: Shown, ways: Sequence[Field]) -> float | None:
     shown = [each for each in (moving.through(way) for way in ways) if bool(each.known.data.any())]
     tried = [try_shifts(fixed, seen(features_of(each))) for each in shown]
     return max((shifted.best for shifted in tried if shifted is not None), default=None)
-
-
-def _forth(x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    result: Tensor = torch.fft.rfftn(x, shape, dim=tuple(range(-len(shape), 0)))
-    return result
-
-
-def _back(x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    result: Tensor = torch.fft.irfftn(x, shape, dim=tuple(range(-len(shape), 0)))
-    return result

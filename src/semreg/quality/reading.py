@@ -1,20 +1,17 @@
-"""Reads what an evaluation needs beside images: landmarks with their names, names of labels, folders of results."""
+"""Reads what an evaluation needs beside images: landmarks with their names, and names of labels."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from semreg.core.geometry import Grid
 from semreg.errors import ConfigError, GeometryError, ImageError
-from semreg.io.result_folder import INVERSE, RECORD, TRANSFORM
 from semreg.transforms import read_points
 from semreg.transforms.pointwise import Points
 
@@ -29,27 +26,6 @@ class Landmarks(NamedTuple):
     """(N, D) in mm, LPS."""
     moving: Points
     names: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Result:
-    """Where the parts of an output folder of ``semreg register`` or ``align`` are."""
-
-    transform: Path
-    inverse: Path | None
-    fixed: Path
-    moving: Path
-    mask: Path | None
-    """Of the fixed image."""
-    moving_mask: Path | None
-    checksums: Mapping[str, str]
-    """SHA-256 of ``fixed`` and ``moving`` when they were registered."""
-    record: Mapping[str, Any]
-
-    def series(self, name: str) -> str | None:
-        """Which series of a DICOM folder the ``fixed`` or ``moving`` image was, where that was said."""
-        found = self.record["inputs"][name].get("series")
-        return None if found is None else str(found)
 
 
 def read_landmarks(fixed: Sequence[str | Path], moving: Sequence[str | Path], *, ras: bool = False) -> Landmarks:
@@ -98,47 +74,6 @@ def read_label_names(path: str | Path) -> dict[int, str]:
         except (ValueError, IndexError):
             raise ImageError(f"expected a whole number and a name in line {line} of {path}, got {row}") from None
     return found
-
-
-def read_result(folder: str | Path) -> Result:
-    """Where an output folder has its transform and, by its ``record.json``, its images.
-
-    Paths of the record that were relative are looked for from here and from the folder. Raises ConfigError for a
-    folder that holds no result, ImageError for an image that is not there any more.
-    """
-    folder = Path(folder)
-    transform = folder / TRANSFORM
-    try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        inputs = record["inputs"]
-        paths = {name: str(each["path"]) for name, each in inputs.items()}
-        checksums = {name: str(each["sha256"]) for name, each in inputs.items()}
-        fixed, moving = paths["fixed"], paths["moving"]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ConfigError(
-            f"expected a folder that semreg register wrote, with a record.json that names both images, got {folder}: "
-            "name the transform and give --fixed and --moving"
-        ) from error
-    if not transform.is_file():
-        raise ConfigError(f"expected a transform.h5 in {folder}, there is none: register again, or name the transform")
-    inverse, mask, other = folder / INVERSE, paths.get("fixed_mask"), paths.get("moving_mask")
-    return Result(
-        transform=transform,
-        inverse=inverse if inverse.is_file() else None,
-        fixed=locate(fixed, folder),
-        moving=locate(moving, folder),
-        mask=None if mask is None else locate(mask, folder),
-        moving_mask=None if other is None else locate(other, folder),
-        checksums=checksums,
-        record=record,
-    )
-
-
-def locate(name: str, folder: Path) -> Path:
-    """A path of a record; where it is not there from here, that seen from ``folder`` or one of those above it."""
-    path, above = Path(name), folder.resolve()
-    places = [path] if path.is_absolute() else [path, *(parent / path for parent in (above, *above.parents))]
-    return next((place for place in places if place.exists()), path)
 
 
 def _pair(fixed: Path, moving: Path, ras: bool) -> Landmarks:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from semreg.config import GateConfig
-from semreg.quality.checks import CHECKS, NOT_FINITE, Check, Known, Values, part
+from semreg.io.records import Recorded
+from semreg.quality.checks import CHECKS, NOT_FINITE, Check, Known
 from semreg.quality.evidence import Evidence
-
-if TYPE_CHECKING:
-    from semreg.quality.result import Evaluation
+from semreg.quality.result import Evaluation
+from semreg.registration.result import AlignRecord, Record
+from semreg.registration.uncertainty import UncertaintySummary
 
 Level: TypeAlias = Literal["PASS", "LOOK", "FAIL"]
 
@@ -39,47 +39,46 @@ class Gate:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Verdict(Recorded):
     """All gates, and the worst of their levels."""
 
+    level: Level
     gates: tuple[Gate, ...]
 
+    @classmethod
+    def of(cls, gates: tuple[Gate, ...]) -> Verdict:
+        """The worst level of ``gates`` that were measured; LOOK where none was."""
+        return cls(max((gate.level for gate in gates if gate.level), key=LEVELS.index, default="LOOK"), gates)
+
     @property
-    def level(self) -> Level:
-        """PASS, LOOK or FAIL."""
-        return max((gate.level for gate in self.gates if gate.level), key=LEVELS.index, default="LOOK")
+    def stopped(self) -> tuple[Gate, ...]:
+        """The gates that did not pass, the worst first."""
+        return tuple(gate for level in ("FAIL", "LOOK") for gate in self.gates if gate.level == level)
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """The sentences of the gates that did not pass, the worst first."""
-        kept = [gate for gate in self.gates if gate.level in ("LOOK", "FAIL")]
-        return tuple(gate.sentence for gate in sorted(kept, key=lambda g: -LEVELS.index(g.level or "PASS")))
-
-    def to_dict(self) -> dict[str, Any]:
-        """The level and the gates, ready for JSON."""
-        return {"level": self.level, "gates": [asdict(gate) for gate in self.gates]}
+        """Their sentences."""
+        return tuple(gate.sentence for gate in self.stopped)
 
 
 def judge(
     evidence: Evidence,
     *,
     config: GateConfig | None = None,
-    evaluation: Evaluation | Values = None,
-    uncertainty: Values = None,
-    record: Values = None,
+    evaluation: Evaluation | None = None,
+    uncertainty: UncertaintySummary | None = None,
+    record: AlignRecord | None = None,
 ) -> Verdict:
     """The verdict on a result from what was measured of it, and from what else is known.
 
-    ``config`` has the thresholds; ``evaluation`` is what ``evaluate`` returned, or its dict; ``record`` that of a
-    registration; ``uncertainty`` a summary of it, by default that of the record. What is not there has gates that are
-    not measured.
+    ``config`` has the thresholds; ``evaluation`` is what ``evaluate`` returned; ``record`` that of a registration or an
+    alignment; ``uncertainty`` a summary of it, by default that of the record. What is not there has gates that are not
+    measured.
     """
-    config = config or GateConfig()
-    if evaluation is not None and not isinstance(evaluation, Mapping):
-        evaluation = evaluation.to_dict()
-    uncertainty = part(record, "uncertainty") if uncertainty is None else uncertainty
+    if uncertainty is None and isinstance(record, Record):
+        uncertainty = record.uncertainty
     known = Known(evidence, evaluation, uncertainty, record)
-    return Verdict(tuple(_gate(check, known, config) for check in CHECKS))
+    return Verdict.of(tuple(_gate(check, known, config or GateConfig()) for check in CHECKS))
 
 
 def _gate(check: Check, known: Known, config: GateConfig) -> Gate:

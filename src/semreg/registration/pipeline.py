@@ -23,6 +23,7 @@ from semreg.registration.result import (
     PlanReport,
     Record,
     Registration,
+    finite,
 )
 from semreg.registration.stages import STAGES, Request, State
 from semreg.registration.stages.inverse import linear_of
@@ -152,7 +153,7 @@ def _state(asked: Request, config: RegistrationConfig | None, device: str, on_st
 def _record(state: State) -> Record:
     """What was done."""
     config, deformed, pair = state.config, state.deformed, state.pair
-    before, after = (deformed.similarity[when] for when in ("before", "after"))
+    before, after = (finite(deformed.similarity[when]) for when in ("before", "after"))
     return Record(
         device=str(state.device),
         threads=torch.get_num_threads(),

@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-
-import msgspec
+from typing import TYPE_CHECKING, Any
 
 from semreg.config import RegistrationConfig
 from semreg.core.consistency import Errors, Inverse, inverse_consistency
 from semreg.core.fields import Field, Volume, jacobian_determinant
-from semreg.errors import ConfigError
 from semreg.io.bridge import sitk_transform
 from semreg.io.images import read_image
-from semreg.io.result_folder import ResultFolder
+from semreg.io.records import Recorded, record_of
+from semreg.io.result_folder import RECORD, ResultFolder
 from semreg.preprocess.image_pair import Pair
 from semreg.preprocess.intensities import Treatment
 from semreg.preprocess.modality import Recognised
@@ -35,8 +32,6 @@ from semreg.transforms import read_chain
 if TYPE_CHECKING:
     from torch import Tensor
 
-T = TypeVar("T")
-
 
 @dataclass(frozen=True, kw_only=True)
 class PlanReport:
@@ -49,11 +44,11 @@ class PlanReport:
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureDistance:
-    """The distance of the features, lower is better; of several layers the weighted sum."""
+    """The distance of the features, lower is better; of several layers the weighted sum; None: nothing to compare."""
 
     distance: str
-    before: float
-    after: float
+    before: float | None
+    after: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +68,7 @@ class AlignedLevel:
 
     spacing_mm: float
     steps: int
-    match: float
+    match: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,30 +111,9 @@ class AlignmentReport:
             doubts=tuple(found.doubts),
             doubtful=bool(found.doubts),
             levels=tuple(
-                AlignedLevel(spacing_mm=level["spacing_mm"], steps=int(level["steps"]), match=level["match"])
+                AlignedLevel(spacing_mm=level["spacing_mm"], steps=int(level["steps"]), match=finite(level["match"]))
                 for level in found.levels
             ),
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class DistanceSummary:
-    """Distances in mm over ``points`` points; None where there are none."""
-
-    mean_mm: float | None
-    p999_mm: float | None
-    """99.9th percentile."""
-    max_mm: float | None
-    points: int
-
-    @classmethod
-    def of(cls, errors: Errors) -> DistanceSummary:
-        """What the record keeps of ``errors``."""
-        return cls(
-            mean_mm=finite(errors.mean_mm),
-            p999_mm=finite(errors.p999_mm),
-            max_mm=finite(errors.max_mm),
-            points=errors.points,
         )
 
 
@@ -147,26 +121,26 @@ class DistanceSummary:
 class InverseReport:
     """How well the inverse undoes the displacement; mm, None where nothing could be measured."""
 
-    residual: DistanceSummary
+    residual: Errors
     outside_share: float
     """Share of its samples that no point within the box of the field is mapped to."""
     unsolved: int
-    consistency: dict[str, DistanceSummary]
+    consistency: dict[str, Errors]
     """There and back from the samples of the ``fixed``, and of the ``moving`` image."""
 
     @classmethod
     def of(cls, total: Field, inverse: Inverse) -> InverseReport:
         """The report on ``inverse`` as the way back of ``total``."""
         return cls(
-            residual=DistanceSummary.of(inverse.residual),
+            residual=inverse.residual,
             outside_share=inverse.outside / inverse.field.grid.voxels,
             unsolved=inverse.unsolved,
-            consistency={n: DistanceSummary.of(e) for n, e in inverse_consistency(total, inverse.field).items()},
+            consistency=inverse_consistency(total, inverse.field),
         )
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlignRecord:
+class AlignRecord(Recorded):
     """What was done in an alignment: what ``align`` and ``register`` have in common."""
 
     device: str
@@ -184,11 +158,6 @@ class AlignRecord:
     """None: there was none to look for."""
     timings: dict[str, StageTime]
     """By the name of the stage, in their order."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """What ``record.json`` holds of it, ready for JSON."""
-        found: dict[str, Any] = plain(self)
-        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,7 +222,7 @@ class Registration:
             ImageError: for a transform or a warped image that is missing or damaged.
         """
         place = ResultFolder(folder)
-        record = read_record(Record, place.record())
+        record = record_of(Record, place.record(), place.path / RECORD)
         warped = read_image(place.image("warped")).volume
         chain = read_chain([place.transform])
         total = chain.field_on(warped.grid)
@@ -269,25 +238,3 @@ class Registration:
 def finite(value: float | None) -> float | None:
     """The value, None where it is not finite."""
     return None if value is None or not math.isfinite(value) else float(value)
-
-
-def plain(value: Any) -> Any:
-    """Dataclasses, tuples and settings as what JSON holds; what is None or not finite as null."""
-    if hasattr(value, "__dataclass_fields__"):
-        return {each.name: plain(getattr(value, each.name)) for each in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): plain(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def read_record(kind: type[T], mapping: Mapping[str, Any]) -> T:
-    """The record of type ``kind`` from what ``record.json`` holds (ConfigError for what does not fit)."""
-    try:
-        return msgspec.convert(dict(mapping), kind)
-    except msgspec.ValidationError as error:
-        raise ConfigError(
-            f"expected the record of a {kind.__name__.lower()} that this version wrote, got another: {error}; "
-            "register again"
-        ) from error

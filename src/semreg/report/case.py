@@ -12,8 +12,8 @@ from semreg.io.bridge import LabelMap, LoadedImage, to_labels, to_volume
 
 if TYPE_CHECKING:
     from semreg.quality import Evaluation, Verdict
-    from semreg.registration.result import Registration
-    from semreg.report.run import RegisterRun
+    from semreg.quality.run import RegisterRun
+    from semreg.registration.result import AlignRecord, Registration
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,12 +38,11 @@ class Case:
     """Determinants (1, *S) on the fixed grid; None: computed from ``field``."""
     uncertainty: Volume | None = None
     """Uncertainty (1, *S) in mm on the fixed grid."""
-    evaluation: Mapping[str, Any] | None = None
-    """What ``evaluation.json`` holds."""
-    verdict: Mapping[str, Any] | None = None
-    """What ``record["verdict"]`` holds."""
-    record: Mapping[str, Any] | None = None
-    """What ``record.json`` holds."""
+    evaluation: Evaluation | None = None
+    """What was measured, and, of a run of ``semreg evaluate``, what of."""
+    verdict: Verdict | None = None
+    record: AlignRecord | None = None
+    """What was done: of a registration, an alignment, or a run of them."""
     fixed_labels: LabelMap | None = None
     """Labels of the fixed image, drawn as contours."""
     moving_labels: LabelMap | None = None
@@ -79,8 +78,8 @@ class Case:
         fixed: Any,
         moving: Any,
         *,
-        evaluation: Evaluation | Mapping[str, Any] | None = None,
-        verdict: Verdict | Mapping[str, Any] | None = None,
+        evaluation: Evaluation | None = None,
+        verdict: Verdict | None = None,
         run: RegisterRun | None = None,
         title: str | None = None,
         fixed_labels: Any | None = None,
@@ -105,15 +104,10 @@ class Case:
             background=record.background,
             jacobian=result.jacobian(),
             uncertainty=result.uncertainty,
-            evaluation=_told(evaluation),
-            verdict=_told(verdict),
-            record=record.to_dict(),
+            evaluation=evaluation,
+            verdict=verdict,
+            record=record,
             fixed_labels=None if fixed_labels is None else to_labels(fixed_labels, "fixed"),
             moving_labels=None if moving_labels is None else to_labels(moving_labels, "moving"),
             names=names,
         )
-
-
-def _told(found: Evaluation | Verdict | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """As it stands in files."""
-    return found if found is None or isinstance(found, Mapping) else found.to_dict()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from semreg.core.geometry import Grid
+from semreg.registration.result import AlignRecord, Record
 from semreg.report.case import Case
 
 PANEL, MARGIN = 200.0, 26.0
@@ -52,8 +52,9 @@ def box_panels(case: Case) -> list[Panel]:
 
 def _aligned_corners(case: Case) -> npt.NDArray[np.float64] | None:
     """The corners of the moving image's box after the alignment, None without one."""
-    alignment = (case.record or {}).get("alignment") or {}
-    matrix = np.asarray(alignment.get("matrix", np.eye(4)), dtype=np.float64)
+    if case.record is None or case.record.alignment is None:
+        return None
+    matrix = np.asarray(case.record.alignment.matrix, dtype=np.float64)
     n = case.fixed.grid.dimension
     if matrix.shape != (n + 1, n + 1) or np.allclose(matrix, np.eye(n + 1), atol=1e-3):
         return None
@@ -94,42 +95,25 @@ class Curve:
     points: str
     """As SVG points in a box of CURVE_WIDTH × CURVE_HEIGHT units."""
     dots: tuple[tuple[float, float], ...]
-    first: float
-    last: float
-    iterations: int
+    values: tuple[float, ...]
+    """At the start and after each step."""
     sentence: str
 
 
-def _levels(record: Mapping[str, Any] | None) -> list[tuple[int, Mapping[str, Any], list[float]]]:
-    """Number, description and objectives of each level that has at least two numbers."""
-    levels = [level for level in (record or {}).get("convergence") or [] if isinstance(level, Mapping)]
+def curves(record: AlignRecord | None) -> list[Curve]:
+    """One curve a level of the refinement; levels without steps are left out."""
     found = []
-    for number, level in enumerate(levels, 1):
-        values = [float(v) for v in level.get("objective") or [] if isinstance(v, (int, float)) and np.isfinite(v)]
-        if len(values) > 1:
-            found.append((number, level, values))
-    return found
-
-
-def objectives(record: Mapping[str, Any] | None) -> list[list[float]]:
-    """The objective against the iterations, one list a curve."""
-    return [values for _, _, values in _levels(record)]
-
-
-def curves(record: Mapping[str, Any] | None) -> list[Curve]:
-    """One curve a level of ``record["convergence"]``; levels without numbers are left out."""
-    found = []
-    for number, level, values in _levels(record):
+    for number, level in enumerate(record.convergence if isinstance(record, Record) else (), 1):
+        values = level.objective
+        if len(values) < 2:
+            continue
         low, high = min(values), max(values)
         reach = high - low or 1.0
         xs = np.linspace(0, CURVE_WIDTH, len(values))
         ys = [CURVE_HEIGHT * (1 - (v - low) / reach) for v in values]
         dots = tuple((round(float(x), 1), round(y, 1)) for x, y in zip(xs, ys, strict=True))
-        spacing = level.get("spacing_mm")
-        title = f"Level {number}" + (f", features {spacing:.3g} mm apart" if isinstance(spacing, (int, float)) else "")
-        points = " ".join(f"{x},{y}" for x, y in dots)
-        sentence = str(level.get("reason") or "")
-        found.append(Curve(title, points, dots, values[0], values[-1], len(values) - 1, sentence))
+        title = f"Level {number}, features {level.spacing_mm:.3g} mm apart"
+        found.append(Curve(title, " ".join(f"{x},{y}" for x, y in dots), dots, values, level.reason))
     return found
 
 

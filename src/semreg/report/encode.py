@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -19,9 +19,8 @@ BLOCK = 8
 QUALITIES = (85, 75, 60, 45, 30, 20)
 
 
-@dataclass(frozen=True)
-class Sheets:
-    """Slices of one stack as tiles of pictures, row by row."""
+class Sheets(msgspec.Struct, kw_only=True, rename="camel"):
+    """Slices of one stack as tiles of pictures, row by row: what the viewer of the page reads."""
 
     uris: tuple[str, ...]
     per_sheet: int
@@ -36,13 +35,15 @@ class Sheets:
         """Bytes of all sheets."""
         return sum(map(len, self.uris))
 
-    def to_dict(self) -> dict[str, Any]:
-        """For the page."""
-        return {"uris": list(self.uris), "perSheet": self.per_sheet, "columns": self.columns, "tile": list(self.tile)}
+
+S = TypeVar("S", bound=Sheets)
 
 
-def sheets(stack: Bytes, *, quality: int | None) -> Sheets:
-    """A stack (z, y, x) as JPEG of the given quality, or without loss as PNG for ``quality`` None."""
+def sheets(stack: Bytes, kind: type[S], *, quality: int | None, **more: Any) -> S:
+    """A stack (z, y, x) as JPEG of the given quality, or without loss as PNG for ``quality`` None.
+
+    ``more``: what else a ``kind`` of sheets says.
+    """
     depth, rows, columns = stack.shape
     height, width = (-(-n // BLOCK) * BLOCK if quality is not None else n for n in (rows, columns))
     across = max(1, min(depth, 4096 // width))
@@ -56,13 +57,13 @@ def sheets(stack: Bytes, *, quality: int | None) -> Sheets:
             part = np.concatenate([part, np.zeros((missing, height, width), np.uint8)])
         tiles = part.reshape(-1, across, height, width).transpose(0, 2, 1, 3)
         uris.append(uri(tiles.reshape(-1, across * width), quality=quality))
-    return Sheets(tuple(uris), per_sheet, across, (height, width))
+    return kind(uris=tuple(uris), per_sheet=per_sheet, columns=across, tile=(height, width), **more)
 
 
 def sheets_within(stacks: dict[str, Bytes], limit: int) -> dict[str, Sheets]:
     """All stacks as JPEG of the best quality with which they take at most ``limit`` bytes, if any does."""
     for quality in QUALITIES:
-        made = {name: sheets(stack, quality=quality) for name, stack in stacks.items()}
+        made = {name: sheets(stack, Sheets, quality=quality) for name, stack in stacks.items()}
         if sum(each.size for each in made.values()) <= limit:
             break
     return made

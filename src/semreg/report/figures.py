@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from semreg.errors import ConfigError
 from semreg.io.atomic_output import OutputFolder
-from semreg.report import drawings, tables
+from semreg.quality.landmarks import LandmarkErrors
+from semreg.report import drawings
 from semreg.report.case import Case
 from semreg.report.colours import Bytes, blend, checkerboard
 from semreg.report.pictures import SQUARES, jacobian_colours, middle
@@ -25,6 +26,8 @@ LEFT_IN, GAP_IN, TALLEST_IN = 0.2, 0.06, 5.0
 """Room at the left, between panels, and the height of the tallest panel at most, in inches."""
 BAR_IN, BAR_WIDTH_IN = 0.62, 4.5
 """Height of a colour bar with its words and width of a figure that has one at least, in inches."""
+STYLES = (("#0b5cad", "-"), ("#e8862a", "--"), ("#555b66", "-."), ("#56b4e9", ":"))
+"""Colours and kinds of line of curves."""
 LINES = 24
 """Lines of the deformed grid along the longer side."""
 
@@ -46,13 +49,13 @@ def write_figures(case: Case, folder: str | Path, *, dpi: int = 150) -> list[Pat
         "jacobian.png": lambda: _jacobian(stacks, planes),
     }
     uncertainty, curves = stacks.uncertainty, drawings.curves(case.record)
-    rows = tables.at(case.evaluation, "landmarks", "points") or []
+    landmarks = None if case.evaluation is None else case.evaluation.landmarks
     if uncertainty is not None:
         drawn["uncertainty.png"] = lambda: _uncertainty(stacks, planes, uncertainty)
     if curves:
-        drawn["convergence.png"] = lambda: _convergence(curves, case)
-    if rows:
-        drawn["landmarks.png"] = lambda: _landmarks(rows)
+        drawn["convergence.png"] = lambda: _convergence(curves)
+    if landmarks is not None:
+        drawn["landmarks.png"] = lambda: _landmarks(landmarks)
     with OutputFolder(folder) as output:
         for name, draw in drawn.items():
             _save(draw(), output.stage(name), dpi)
@@ -225,38 +228,32 @@ def _rgba(colour: npt.NDArray[np.float64], opacity: npt.NDArray[np.float64]) -> 
     return np.concatenate([colour / 255, opacity[..., None]], axis=-1)
 
 
-def _convergence(curves: list[drawings.Curve], case: Case) -> Any:
+def _convergence(curves: list[drawings.Curve]) -> Any:
     figure = _figure((3.4, 2.6), "constrained")
     axes = figure.subplots()
-    levels = [np.asarray(v, dtype=np.float64) for v in drawings.objectives(case.record)]
-    for style, curve, values in zip(_styles(len(curves)), curves, levels, strict=True):
-        axes.plot(values, label=curve.title, **style)
+    for number, curve in enumerate(curves):
+        colour, line = STYLES[number % len(STYLES)]
+        axes.plot(curve.values, label=curve.title, color=colour, linestyle=line, linewidth=1.4)
     _plain(axes, "iteration", "relative objective")
     axes.legend(fontsize=FONT_PT - 1, frameon=False)
     return figure
 
 
-def _landmarks(rows: list[Any]) -> Any:
+def _landmarks(found: LandmarkErrors) -> Any:
     """The share of landmarks with an error of at most so much, before and after."""
     figure = _figure((3.4, 2.6), "constrained")
     axes = figure.subplots()
-    names = ("before", "after")
-    for name, style in zip(names, ({"color": "#8a8f98", "linestyle": "--"}, {"color": "#0b5cad"}), strict=True):
-        errors = sorted(float(p[name]) for p in rows if isinstance(p.get(name), (int, float)))
-        if errors:
-            share = np.arange(1, len(errors) + 1) / len(errors)
-            axes.step([0.0, *errors], [0.0, *share], where="post", label=name, **style)
+    share = np.arange(found.count + 1) / found.count
+    for name, errors, colour, line in (
+        ("before", [point.before for point in found.points], "#8a8f98", "--"),
+        ("after", [point.after for point in found.points], "#0b5cad", "-"),
+    ):
+        axes.step([0.0, *sorted(errors)], share, where="post", label=name, color=colour, linestyle=line)
     axes.set_ylim(0, 1.02)
     axes.set_xlim(left=0)
     _plain(axes, "landmark error in mm", "share of landmarks")
     axes.legend(fontsize=FONT_PT, frameon=False, loc="lower right")
     return figure
-
-
-def _styles(count: int) -> list[dict[str, Any]]:
-    colours = ("#0b5cad", "#e8862a", "#555b66", "#56b4e9")
-    marks = ("-", "--", "-.", ":")
-    return [{"color": colours[k % 4], "linestyle": marks[k % 4], "linewidth": 1.4} for k in range(count)]
 
 
 def _plain(axes: Any, x: str, y: str) -> None:

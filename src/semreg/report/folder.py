@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from semreg.core.fields import Field, Volume
 from semreg.core.geometry import Grid
 from semreg.errors import ImageError
 from semreg.io.bridge import LoadedImage
-from semreg.io.result_folder import FORMATS, ResultFolder
+from semreg.quality.run import Result, locate, read_result
 from semreg.report.case import Case
 
 
@@ -44,16 +42,13 @@ def read_case(
     from semreg.io.files import in_one_unit, read_labels
     from semreg.transforms import read_chain
 
-    place = ResultFolder(folder)
-    folder, record, evaluation = place.path, place.record(), place.evaluation()
+    result = read_result(folder)
     notes: list[str] = []
     given = {"fixed": fixed, "moving": moving}
-    images = in_one_unit({role: _image(folder, record, role, path, notes) for role, path in given.items()})
+    images = in_one_unit({role: _image(result, role, path, notes) for role, path in given.items()})
     grid = images["fixed"].volume.grid
-    verdict = (evaluation or {}).get("verdict") or record.get("verdict")
-    background = record.get("background")
     names = {role: image.path.name for role, image in images.items()}
-    outlines = _named(folder, evaluation, "labels", notes)
+    outlines = _named(result, "labels", notes)
     known = outlines if len(outlines) == 2 else (None, None)
     outlined = [
         None if path is None else read_labels(path) for path in (fixed_labels or known[0], moving_labels or known[1])
@@ -62,13 +57,13 @@ def read_case(
         title=title or f"{names['moving']} onto {names['fixed']}",
         fixed=images["fixed"].volume,
         moving=images["moving"].volume,
-        field=read_chain([place.transform]).field_on(grid),
-        initial=_initial(folder, evaluation, grid, notes),
-        background=float(background) if isinstance(background, (int, float)) else None,
-        uncertainty=_beside(place, "uncertainty"),
-        evaluation=evaluation,
-        verdict=verdict,
-        record=record,
+        field=read_chain([result.place.transform]).field_on(grid),
+        initial=_initial(result, grid, notes),
+        background=result.record.background,
+        uncertainty=uncertainty_of(result),
+        evaluation=result.evaluation,
+        verdict=result.verdict,
+        record=result.record,
         fixed_labels=outlined[0],
         moving_labels=outlined[1],
         names=names,
@@ -76,60 +71,47 @@ def read_case(
     )
 
 
-def _image(
-    folder: Path, record: Mapping[str, Any], role: str, given: str | Path | None, notes: list[str]
-) -> LoadedImage:
-    """An image by its given path, else by its recorded one, else the file of its role in the folder."""
+def uncertainty_of(result: Result, grid: Grid | None = None) -> Volume | None:
+    """The map of uncertainty beside the record, None where there is none, or none of the shape of ``grid``."""
     from semreg.io.files import read_image
-    from semreg.quality import locate
 
-    described = (record.get("inputs") or {}).get(role) or {}
-    recorded = described.get("path")
-    places = [Path(given)] if given is not None else []
-    if given is None and recorded:
-        places += [locate(recorded, folder), folder / Path(recorded).name]
-    if given is None:
-        places += [folder / f"{role}.{ending}" for ending in FORMATS]
-    path = next((place for place in places if place.exists()), None)
-    if path is None:
-        expected = given if given is not None else recorded or f"{role}.nii.gz"
-        raise ImageError(
-            f"expected the {role} image at {expected}, there is no such file: say where it is with --{role}"
-        )
-    image = read_image(path, series=None if given is not None else described.get("series"))
-    if described.get("sha256") not in (None, image.sha256):
+    path = result.place.find_image("uncertainty")
+    found = None if path is None else read_image(path).volume
+    return found if found is None or grid is None or found.grid.shape == grid.shape else None
+
+
+def _image(result: Result, role: str, given: str | Path | None, notes: list[str]) -> LoadedImage:
+    """An image by its given path, else by its recorded one."""
+    from semreg.io.files import read_image
+
+    described = result.record.inputs[role]
+    path = Path(given) if given is not None else locate(described.path, result.place.path)
+    if not path.exists():
+        raise ImageError(f"expected the {role} image at {path}, there is no such file: say where it is with --{role}")
+    image = read_image(path, series=None if given is not None else described.series)
+    if image.sha256 != described.sha256:
         notes.append(f"The {role} image has changed since the registration: its checksum differs from the record's.")
     return image
 
 
-def _named(folder: Path, evaluation: Mapping[str, Any] | None, role: str, notes: list[str]) -> list[Path]:
+def _named(result: Result, role: str, notes: list[str]) -> list[Path]:
     """The files of a role that the evaluation read; none of them where one is gone, and a note where one is another."""
     from semreg.io.files import checksum
-    from semreg.quality import locate
 
-    inputs = (evaluation or {}).get("inputs") or {}
-    entries = [each for each in inputs.get(role) or [] if isinstance(each, Mapping) and each.get("path")]
-    paths = [locate(str(entry["path"]), folder) for entry in entries]
-    for entry, path in zip(entries, paths, strict=True):
+    read = () if result.evaluation is None else result.evaluation.inputs.get(role, ())
+    paths = [locate(each.path, result.place.path) for each in read]
+    for each, path in zip(read, paths, strict=True):
         if not path.exists():
             notes.append(f"{path}, which the evaluation read, is no longer there: the pictures do without it.")
             return []
-        if entry.get("sha256") not in (None, checksum(path)):
+        if each.sha256 != checksum(path):
             notes.append(f"{path} has changed since the evaluation: the pictures show it as it is now.")
     return paths
 
 
-def _initial(folder: Path, evaluation: Mapping[str, Any] | None, grid: Grid, notes: list[str]) -> Field | None:
+def _initial(result: Result, grid: Grid, notes: list[str]) -> Field | None:
     """Where the evaluation says that the images lay before; None for what their headers say."""
     from semreg.transforms import read_chain
 
-    paths = _named(folder, evaluation, "initial", notes)
+    paths = _named(result, "initial", notes)
     return read_chain(paths).field_on(grid) if paths else None
-
-
-def _beside(place: ResultFolder, name: str) -> Volume | None:
-    """An image that the registration may have written into its folder."""
-    from semreg.io.files import read_image
-
-    path = place.find_image(name)
-    return None if path is None else read_image(path).volume

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 import semreg
 from semreg.io.atomic_output import atomic_file
-from semreg.registration.record import stable_json
+from semreg.io.records import plain, stable_json
+from semreg.quality import Evaluation, EvaluationRun, Gate, Verdict
+from semreg.registration.result import Record
 from semreg.report import drawings, tables
 from semreg.report.case import Case
-from semreg.report.colours import BLUE, FOLDED, LARGER, ORANGE, SMALLER, viridis
-from semreg.report.encode import sheets, sheets_within
 from semreg.report.pictures import rows_of, size_of
 from semreg.report.planes import planes_of
-from semreg.report.stacks import Map, Stacks, make_stacks
+from semreg.report.stacks import make_stacks
 from semreg.report.templating import environment
+from semreg.report.viewer import viewer_data
 
-GREY_BYTES = 9_500_000
-"""What the three grey stacks may take on the page, as text."""
-LEVELS = ("PASS", "LOOK", "FAIL")
+LEAST = 1e-4
+"""Values nearer to nothing are shown as nothing."""
 HEADLINES = {
     "PASS": "No check found a reason to doubt this registration.",
     "LOOK": "Something needs a look before this result is used.",
@@ -47,10 +44,17 @@ def render(case: Case) -> str:
     planes = planes_of(stacks.grid)
     sizes = [size_of(stacks, plane) for plane in planes]
     page = environment().get_template("report.html.j2")
+    labels = None if case.evaluation is None else case.evaluation.labels
+    points = tables.landmark_rows(case.evaluation)
+    level, gates = "NONE" if case.verdict is None else case.verdict.level, gates_of(case.verdict)
     return page.render(
         case=case,
         version=semreg.__version__,
-        verdict=verdict_of(case.verdict),
+        level=level,
+        headline=HEADLINES[level],
+        gates=gates,
+        reasons=[gate for gate in gates if gate.level in ("LOOK", "FAIL")],
+        counted=counted(gates),
         keys=tables.key_figures(case),
         panels=drawings.box_panels(case),
         boxes={"fixed": drawings.grid_sentence(case.fixed.grid), "moving": drawings.grid_sentence(case.moving.grid)},
@@ -63,106 +67,42 @@ def render(case: Case) -> str:
         has_labels=bool(stacks.labels),
         curves=drawings.curves(case.record),
         curve_size=(drawings.CURVE_WIDTH, drawings.CURVE_HEIGHT),
-        landmarks=tables.landmark_rows(case.evaluation),
-        landmark_summary=tables.at(case.evaluation, "landmarks"),
+        landmarks=points,
+        largest=max((max(point.before, point.after) for point in points), default=0.0) or 1.0,
+        landmark_summary=None if case.evaluation is None else case.evaluation.landmarks,
         labels=tables.label_rows(case.evaluation),
-        label_tolerance=tables.at(case.evaluation, "labels", "tolerance_mm"),
+        label_tolerance=None if labels is None else labels.tolerance_mm,
         measures=tables.MEASURES,
         number=tables.number,
-        measured=stable_json(measured) if (measured := _origin(case.evaluation)) else "",
-        remarks=[str(line) for line in tables.at(case.evaluation, "notes") or []],
-        decisions=[str(tables.at(each, "sentence")) for each in tables.at(case.record, "plan", "reasons") or []],
+        measured=_origin(case.evaluation),
+        remarks=() if case.evaluation is None else case.evaluation.notes,
+        decisions=[each.sentence for each in case.record.plan.reasons] if isinstance(case.record, Record) else [],
         changed=tables.changed_settings(case.record),
-        settings=stable_json(settings) if (settings := tables.at(case.record, "settings")) else "",
-        record=stable_json(case.record) if case.record else "",
-        data=viewer_data(stacks, planes),
+        settings="" if case.record is None else stable_json(case.record.settings),
+        record="" if case.record is None else stable_json(case.record),
+        data=plain(viewer_data(stacks, planes)),
     )
 
 
-def _rounded(value: Any) -> Any:
-    """What a person need not tell from nothing is shown as nothing."""
-    return 0.0 if isinstance(value, float) and abs(value) < 1e-4 else value
-
-
-def _origin(evaluation: Mapping[str, Any] | None) -> dict[str, Any]:
+def _origin(evaluation: Evaluation | None) -> str:
     """What an evaluation says of where it came from: files with their checksums, command, versions."""
-    return {key: (evaluation or {})[key] for key in ("command", "inputs", "versions") if (evaluation or {}).get(key)}
+    if not isinstance(evaluation, EvaluationRun):
+        return ""
+    told = {"command": evaluation.command, "inputs": evaluation.inputs, "versions": evaluation.versions}
+    known = {name: value for name, value in told.items() if value}
+    return stable_json(known) if known else ""
 
 
-def verdict_of(verdict: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The verdict as the page shows it: the worst gates first; NONE where nothing was judged."""
-    level = str(tables.at(verdict, "level"))
-    level = level if level in LEVELS else "NONE"
-    gates = [gate for gate in tables.at(verdict, "gates") or [] if isinstance(gate, Mapping)]
-    rank = {"FAIL": 0, "LOOK": 1, "PASS": 2}
-    shown = [
-        {
-            "title": str(gate.get("title") or gate.get("name") or ""),
-            "level": gate.get("level") if gate.get("level") in LEVELS else "NONE",
-            "value": tables.number(_rounded(gate.get("value"))),
-            "unit": str(gate.get("unit") or ""),
-            "look": tables.number(gate.get("look")),
-            "fail": tables.number(gate.get("fail")),
-            "beyond": "above" if gate.get("better") == "lower" else "below",
-            "sentence": str(gate.get("sentence") or ""),
-        }
-        for gate in gates
-    ]
-    shown.sort(key=lambda gate: rank.get(str(gate["level"]), 3))
-    levels = [gate["level"] for gate in shown]
-    judged = len(levels) - levels.count("NONE")
-    counted = f"{levels.count('PASS')} of {judged} checks passed"
-    counted += f"; {levels.count('NONE')} had nothing to measure." if "NONE" in levels else "."
-    reasons = [gate for gate in shown if gate["level"] in ("FAIL", "LOOK")]
-    return {"level": level, "headline": HEADLINES[level], "gates": shown, "reasons": reasons, "counted": counted}
+def gates_of(verdict: Verdict | None) -> list[Gate]:
+    """Its gates, the worst first, those that were not measured last; what need not be told from nothing as nothing."""
+    gates = () if verdict is None else verdict.gates
+    ranked = sorted(gates, key=lambda gate: ("FAIL", "LOOK", "PASS", None).index(gate.level))
+    return [replace(gate, value=0.0) if gate.value and abs(gate.value) < LEAST else gate for gate in ranked]
 
 
-def viewer_data(stacks: Stacks, planes: Any) -> dict[str, Any]:
-    """What the viewer reads: stacks as sheets, planes, colours."""
-    grey = sheets_within({"fixed": stacks.fixed, "before": stacks.before, "after": stacks.after}, GREY_BYTES)
-    maps = {"jacobian": stacks.jacobian, "uncertainty": stacks.uncertainty}
-    return {
-        "shape": list(stacks.shape),
-        "full": list(stacks.full),
-        "spacing": list(stacks.spacing),
-        "toPoint": stacks.grid.index_to_point().tolist(),
-        "dimension": stacks.grid.dimension,
-        "planes": [
-            {
-                "name": plane.name, "across": plane.across, "rows": plane.rows, "columns": plane.columns,
-                "upwards": plane.upwards, "letters": list(plane.letters), "along": plane.along,
-            }
-            for plane in planes
-        ],
-        "stacks": {name: each.to_dict() for name, each in grey.items()},
-        "maps": {name: _map(each) for name, each in maps.items() if each is not None},
-        "labels": {
-            name: {"shape": list(each.shape), **sheets(each, quality=None).to_dict()}
-            for name, each in stacks.labels.items()
-        },
-        "vectors": _vectors(stacks.vectors),
-        "colours": {
-            "viridis": viridis().ravel().tolist(), "orange": ORANGE, "blue": BLUE, "smaller": SMALLER, "larger": LARGER,
-            "folded": FOLDED,
-        },
-    }  # fmt: skip
-
-
-def _map(chosen: Map) -> dict[str, Any]:
-    return {
-        "shape": list(chosen.stack.shape), "low": chosen.low, "high": chosen.high, "unit": chosen.unit,
-        **sheets(chosen.stack, quality=None).to_dict(),
-    }  # fmt: skip
-
-
-def _vectors(vectors: npt.NDArray[np.float32]) -> dict[str, Any]:
-    """Displacements with 16 bits a component: the upper bytes of all three, then the lower ones, one stack."""
-    reach = float(np.abs(vectors).max()) or 1.0
-    steps = np.rint(vectors / reach * 32767).astype(np.int32) + 32768
-    halves = np.concatenate([steps >> 8, steps & 255]).astype(np.uint8)
-    length = np.sqrt((vectors.astype(np.float64) ** 2).sum(0))
-    return {
-        "shape": list(vectors.shape[1:]), "reach": reach, "largest": float(length.max()),
-        "high": float(np.percentile(length, 99.5)) or 1.0,
-        **sheets(halves.reshape(-1, *vectors.shape[2:]), quality=None).to_dict(),
-    }  # fmt: skip
+def counted(gates: Sequence[Gate]) -> str:
+    """How many passed, in a sentence."""
+    levels = [gate.level for gate in gates]
+    unknown = levels.count(None)
+    rest = f"; {unknown} had nothing to measure." if unknown else "."
+    return f"{levels.count('PASS')} of {len(levels) - unknown} checks passed{rest}"

@@ -87,7 +87,7 @@ MODULES = {
     "pictures": "io.pictures",
     "planning": "registration.plan",
     "preparation": "preprocess.preparation",
-    "record": "registration.record",
+    "record": "io.records",
     "regularity": "core.regularity",
     "reports": "report",
     "sampled": "itk.sampled",

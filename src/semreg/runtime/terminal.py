@@ -10,16 +10,11 @@ import math
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from semreg.runtime.events import Step
-
-DIRECTION = (
-    "transform.h5 maps points of the fixed image to the moving image (mm, LPS): "
-    "give it to a resampler as it is to bring the moving image onto the fixed one"
-)
 
 
 class Progress:
@@ -86,7 +81,7 @@ class Download:
 
     def __enter__(self) -> Self:
         if not self._quiet and sys.stderr.isatty():
-            self._bar = _download_bar()
+            self._bar = _bar(of_bytes=True)
             self._bar.start()
         return self
 
@@ -112,11 +107,6 @@ def show_log(*, quiet: bool, verbose: bool) -> None:
     logger.handlers = [handler]
     logger.propagate = False
     logger.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.WARNING)
-
-
-def show_summary(record: Mapping[str, Any], files: list[str]) -> None:
-    """The end of a run on the standard output: similarity, Jacobian, files, and the direction of the transform."""
-    show_rows(summary_rows(record, files), DIRECTION)
 
 
 def show_sentences(lines: Iterable[str]) -> None:
@@ -166,108 +156,22 @@ def show_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     Console(highlight=False, markup=False).print(table)
 
 
-def summary_rows(record: Mapping[str, Any], files: list[str]) -> list[tuple[str, str]]:
-    """Names and values of the summary."""
-    similarity, jacobian, back = record["similarity"], record["jacobian"], record.get("inverse")
-    uncertainty = record.get("uncertainty")
-    return [
-        *verdict_rows(record.get("verdict")),
-        *alignment_rows(record.get("alignment")),
-        *landmark_rows(record.get("landmarks")),
-        ("distance of features", f"{_number(similarity['before'])} before, {_number(similarity['after'])} after"),
-        ("smallest Jacobian", _number(jacobian["minimum"])),
-        ("folded voxels", f"{_number(100 * jacobian['folded_share'])} %"),
-        *([("there and back", _there_and_back(back))] if back else []),
-        *([("uncertainty", _estimated(uncertainty))] if uncertainty else []),
-        ("files", ", ".join(files)),
-    ]
-
-
-def verdict_rows(verdict: Mapping[str, Any] | None) -> list[tuple[str, str]]:
-    """The verdict and what did not pass, the worst first."""
-    if verdict is None:
-        return []
-    reasons = [gate for level in ("FAIL", "LOOK") for gate in verdict["gates"] if gate["level"] == level]
-    return [("verdict", verdict["level"]), *[(gate["level"].lower(), gate["sentence"]) for gate in reasons]]
-
-
-def alignment_rows(alignment: Mapping[str, Any] | None) -> list[tuple[str, str]]:
-    """What was found by the alignment, why it was applied or not, and each doubt."""
-    if alignment is None:
-        return []
-    applied = "none, the start stands" if alignment["transform"] == "none" else alignment["transform"]
-    if alignment["match"] is None or math.isnan(alignment["match"]):
-        return [("alignment", applied)]
-    match = f"match {_number(alignment['match'])}, {_number(100 * alignment['overlap'])} % of the content in both"
-    why = [("why", sentence) for sentence in alignment["decisions"][-1:]]
-    return [("alignment", f"{applied}; {match}"), *why, *[("doubtful", doubt) for doubt in alignment["doubts"]]]
-
-
-def landmark_rows(landmarks: Mapping[str, Any] | None) -> list[tuple[str, str]]:
-    """The errors of the landmarks before and after: a mean alone hides the places that went wrong."""
-    if landmarks is None:
-        return []
-    before, after = landmarks["before"], landmarks["after"]
-    names = {"mean": "mean", "p95": "95th percentile", "maximum": "largest"}
-    errors = [f"{words} {before[f'{n}_mm']:.2f} → {after[f'{n}_mm']:.2f} mm" for n, words in names.items()]
-    return [("landmark error", f"{', '.join(errors)}; {landmarks['worse']} of {landmarks['count']} got worse")]
-
-
-def _estimated(uncertainty: Mapping[str, Any]) -> str:
-    """The median of the map of uncertainty, and that it is a scale and no error that was measured."""
-    median = _number(uncertainty["median_mm"])
-    return (
-        f"{median} mm in the median, to compare places of this pair by; no measured error, large where images are flat"
-    )
-
-
-def _there_and_back(inverse: Mapping[str, Any]) -> str:
-    """How far a point is from where it started, in words."""
-    parts = [
-        f"{_number(errors['mean_mm'])} mm on average, {_number(errors['p999_mm'])} mm for 1 of 1000"
-        for errors in inverse["consistency"].values()
-        if errors["mean_mm"] is not None
-    ]
-    return "; ".join(parts) or "no point of one image comes to lie in the other"
-
-
-def _bar() -> Any:
+def _bar(*, of_bytes: bool = False) -> Any:
+    """A moving bar of steps, or of bytes that come."""
     from rich import progress
     from rich.console import Console
 
-    return progress.Progress(
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        progress.MofNCompleteColumn(),
-        progress.TextColumn("{task.fields[value]}"),
-        progress.TimeElapsedColumn(),
-        progress.TimeRemainingColumn(),
-        console=Console(stderr=True),
-        refresh_per_second=4,
+    amount = progress.DownloadColumn() if of_bytes else progress.MofNCompleteColumn()
+    pace = progress.TransferSpeedColumn() if of_bytes else progress.TextColumn("{task.fields[value]}")
+    times = (
+        [progress.TimeRemainingColumn()] if of_bytes else [progress.TimeElapsedColumn(), progress.TimeRemainingColumn()]
     )
-
-
-def _download_bar() -> Any:
-    from rich import progress
-    from rich.console import Console
-
-    return progress.Progress(
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
-        progress.DownloadColumn(),
-        progress.TransferSpeedColumn(),
-        progress.TimeRemainingColumn(),
-        console=Console(stderr=True),
-        refresh_per_second=4,
-    )
+    columns = [progress.TextColumn("{task.description}"), progress.BarColumn(), amount, pace, *times]
+    return progress.Progress(*columns, console=Console(stderr=True), refresh_per_second=4)
 
 
 def _title(step: Step) -> str:
     return f"{step.stage}, level {step.level} of {step.levels}" if step.levels > 1 else step.stage
-
-
-def _number(value: Any) -> str:
-    return "unknown" if value is None or math.isnan(value) else f"{value:.4g}"
 
 
 class _Lowercase(logging.Formatter):

@@ -82,7 +82,7 @@ def _on_grid(back: Chain, grid: Grid) -> Inverted:
     if last.is_field and last.inverted and all(link.is_linear for link in before):
         after = np.asarray(np.linalg.inv(matrix_of(Chain(before).affine())), dtype=np.float64) if before else None
         inverse = consistency.invert(last.field(), grid, after=after)
-        field, largest, lost = inverse.field, inverse.residual.max_mm, inverse.outside / grid.voxels
+        field, largest, lost = inverse.field, inverse.residual.max_mm or 0.0, inverse.outside / grid.voxels
     else:
         field, residual = back.field_and_residual(grid)
         found = residual[np.isfinite(residual)]

@@ -85,23 +85,36 @@ class ShiftSearch:
             for a, b in zip(self.fixed.grid.shape, seen.grid.shape, strict=True)
         )
         if shape not in self._transformed:
-            fixed = self.fixed
-            parts = [fixed.share, fixed.features.square().sum(0) * fixed.share, fixed.features * fixed.share]
-            self._transformed[shape] = [_forth(part, shape).conj() for part in parts]
-        share, square, features = self._transformed[shape]
-        own = _forth(seen.share, shape)
-        overlap = _back(share * own, shape).clamp(min=0)
-        squares = square * own + share * _forth(seen.features.square().sum(0) * seen.share, shape)
-        product = sum(
-            part * _forth(channel * seen.share, shape) for part, channel in zip(features, seen.features, strict=True)
-        )
-        distance = _back(squares - 2 * product, shape)
-        scale = unrelated(self.fixed, seen)
-        if scale > 0:
-            matches = match(scale * overlap - distance, overlap, self.most, scale)
-        else:
-            matches = torch.zeros_like(overlap)  # nothing that one shift could match better by than another
-        return torch.where(overlap >= max(self.minimum_overlap * self.most, SMALL), matches, IMPOSSIBLE), overlap
+            self._transformed[shape] = spectra(self.fixed, shape)
+        least = self.minimum_overlap * self.most
+        return match_shifts(self._transformed[shape], unrelated(self.fixed, seen), seen, shape, (least, self.most))
+
+
+def spectra(fixed: Seen, shape: tuple[int, ...]) -> list[Tensor]:
+    """Σ w, Σ w f² and Σ w f of the fixed features as ``match_shifts`` takes them, transformed."""
+    parts = [fixed.share, fixed.features.square().sum(0) * fixed.share, fixed.features * fixed.share]
+    return [_forth(part, shape).conj() for part in parts]
+
+
+def match_shifts(
+    fixed: list[Tensor], scale: float, seen: Seen, shape: tuple[int, ...], overlaps: tuple[float, float]
+) -> tuple[Tensor, Tensor]:
+    """The match and Σ w for every shift (*T), circular; IMPOSSIBLE where the least overlap is not reached.
+
+    ``fixed``: its ``spectra``; ``scale``: the distance of unrelated features; ``overlaps``: the least and the largest.
+    """
+    share, square, features = fixed
+    own = _forth(seen.share, shape)
+    overlap = _back(share * own, shape).clamp(min=0)
+    squares = square * own + share * _forth(seen.features.square().sum(0) * seen.share, shape)
+    product = sum(
+        part * _forth(channel * seen.share, shape) for part, channel in zip(features, seen.features, strict=True)
+    )
+    distance = _back(squares - 2 * product, shape)
+    won = scale * overlap - distance
+    # without a scale there is nothing that one shift could match better by than another
+    matches = match(won, overlap, overlaps[1], scale) if scale > 0 else torch.zeros_like(overlap)
+    return torch.where(overlap >= max(overlaps[0], SMALL), matches, IMPOSSIBLE), overlap
 
 
 def _forth(x: Tensor, shape: tuple[int, ...]) -> Tensor:
