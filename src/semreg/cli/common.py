@@ -155,9 +155,11 @@ def print_json(value: Any) -> None:
 
 def check_dtype(dtype: str | None) -> None:
     """Refuse what is no voxel type (ConfigError)."""
+    if dtype is None:
+        return
     from semreg.io.bridge import PIXEL_TYPES
 
-    if dtype is not None and dtype not in PIXEL_TYPES:
+    if dtype not in PIXEL_TYPES:
         raise ConfigError(f"expected --dtype of {', '.join(PIXEL_TYPES)}, got {dtype!r}")
 
 
