@@ -50,8 +50,8 @@ def write_pair(folder: Path) -> MovedPair:
     pair = MovedPair(folder / "fixed.nii.gz", folder / "moving.nii.gz", truth)
     matrix, centre = np.reshape(truth.GetMatrix(), (3, 3)), np.array(MIDDLE)
     moved = (_points(fixed) - centre) @ matrix.T + centre + SHIFT
-    _write(fixed, _scene(moved), pair.fixed)
-    _write(moving, _scene(_points(moving)), pair.moving)
+    _write(fixed, scene(moved), pair.fixed)
+    _write(moving, scene(_points(moving)), pair.moving)
     return pair
 
 
@@ -83,7 +83,7 @@ def _points(image: sitk.Image) -> Array:
     return index @ matrix.T + image.GetOrigin()
 
 
-def _scene(points: Array) -> Array:
+def scene(points: Array) -> Array:
     """Smooth structure of 14 to 50 mm, −100 to 100 about."""
     generator = np.random.default_rng(0)
     total = np.zeros(points.shape[:-1])

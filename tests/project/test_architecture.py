@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -38,9 +39,16 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 
+@cache
 def parse(path: Path) -> ast.Module:
     """The syntax tree of a file."""
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+@cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """All nodes of the syntax tree of a file."""
+    return tuple(ast.walk(parse(path)))
 
 
 def dotted(path: Path) -> str:
@@ -118,7 +126,7 @@ def calls(names: tuple[str, ...]) -> dict[str, list[int]]:
     """Files that use one of ``names`` (called, or only taken as a function), and the lines."""
     found: dict[str, list[int]] = {}
     for path in FILES:
-        for node in ast.walk(parse(path)):
+        for node in nodes(path):
             named = isinstance(node, ast.Attribute | ast.Name) and name_of(node) in names
             taken = isinstance(node, ast.ImportFrom) and any(alias.name in names for alias in node.names)
             if named or taken:
@@ -214,7 +222,7 @@ def test_the_library_does_not_print() -> None:
     printing = {
         relative(path)
         for path in FILES
-        for node in ast.walk(parse(path))
+        for node in nodes(path)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     }
     assert {p for p in printing if not p.startswith(("cli/", "phantom/demo"))} == set()
@@ -233,7 +241,7 @@ def test_no_hidden_state() -> None:
     assert set(calls(("mallopt",))) == {"runtime/memory.py"}
     assert calls(("initial_seed", "seed_all", "manual_seed_all", "set_rng_state", "fork_rng", "RandomState")) == {}
     for path in FILES:
-        for node in ast.walk(parse(path)):
+        for node in nodes(path):
             if isinstance(node, ast.Attribute) and node.attr in ("manual_seed", "seed"):
                 of = ast.unparse(node.value)
                 hidden = of in ("torch", "random", "np.random", "numpy.random", "torch.cuda", "torch.random")
@@ -244,7 +252,7 @@ def test_no_catching_of_everything() -> None:
     """No ``except Exception`` and no bare except: an error that nobody expected is seen."""
     across_languages = "itk/api/metricv4.py"  # an exception of any kind has to cross C++ as a text
     for path in FILES:
-        for node in ast.walk(parse(path)):
+        for node in nodes(path):
             if isinstance(node, ast.ExceptHandler):
                 caught = "everything" if node.type is None else ast.unparse(node.type)
                 bad = ("everything", "Exception", "BaseException")
@@ -253,29 +261,14 @@ def test_no_catching_of_everything() -> None:
                 assert caught not in bad, f"{relative(path)}:{node.lineno} catches {caught}"
 
 
-@pytest.mark.parametrize("module", ["semreg", "semreg.errors", "semreg.core.geometry", "semreg.cli"])
+@pytest.mark.parametrize("module", ["semreg", "semreg.errors", "semreg.core.geometry", "semreg.batch"])
 def test_heavy_imports_are_paid_by_who_needs_them(module: str) -> None:
-    """``import semreg`` and the start of the command line load neither torch nor SimpleITK nor itk."""
+    """``import semreg`` and the process that starts those of a batch load neither torch nor SimpleITK nor itk."""
     code = f"import sys; sys.path.insert(0, {str(SOURCE)!r}); import {module}; print(*sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(result.stdout.split())
     assert module in loaded
     assert not loaded & {"torch", "SimpleITK", "itk", "matplotlib", "scipy"}
-
-
-@pytest.mark.parametrize("words", [["--help"], ["register", "--help"], ["presets", "list"], ["version"]], ids=" ".join)
-def test_help_is_light(words: list[str]) -> None:
-    """What computes nothing answers without loading torch or SimpleITK: help, the list of presets, the versions."""
-    code = (
-        f"import sys; sys.path.insert(0, {str(SOURCE)!r})\n"
-        "from semreg.cli import main\n"
-        f"sys.argv = {['semreg', *words]!r}\n"
-        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
-        "assert not set(sys.modules) & {'torch', 'SimpleITK', 'itk'}\n"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout
 
 
 def test_the_drawing_of_the_imports_is_current() -> None:

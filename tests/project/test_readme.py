@@ -17,9 +17,9 @@ from semreg.cli import app, main
 from semreg.config import ModelConfig, RefineConfig, RegistrationConfig
 from semreg.features.contract import ModelSpec, Normalisation
 from semreg.io.files import write_image
-from semreg.phantom import make_pair
 from semreg.presets import load_preset
 from semreg.settings import from_toml, names, override
+from textured_pair import textured_pair
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -43,11 +43,11 @@ def lines_of_shell(*pages):
 
 @pytest.fixture
 def pair_folder(tmp_path, monkeypatch):
-    """The current folder, with the files that the pages name, all of a small phantom."""
+    """The current folder, with the files that the pages name, all of a small pair."""
     from moved_pair import write_network
     from semreg.phantom import write_pair
 
-    pair = make_pair(size=16)
+    pair = textured_pair()
     write_pair(pair, tmp_path)
     bright = (pair.moving.data > pair.moving.data.median()).float()
     write_image(type(pair.moving)(bright, pair.moving.grid), tmp_path / "labels.nii.gz", "uint8")

@@ -18,8 +18,9 @@ import semreg
 from pages import blocks
 from semreg import config
 from semreg.cli import app
-from semreg.phantom import make_pair, write_pair
+from semreg.phantom import write_pair
 from site_build import ROOT, built, taken
+from textured_pair import textured_pair
 
 for needed in ("mkdocs", "material", "mkdocstrings"):
     pytest.importorskip(needed, reason="what builds the documentation is not installed: pip install '.[docs]'")
@@ -163,7 +164,7 @@ def test_the_first_five_minutes(tmp_path, monkeypatch, capsys):
     """The start page as it stands: its commands run on a phantom pair in ``demo``, then its Python."""
     page = (DOCS / "index.md").read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    write_pair(make_pair(size=16), tmp_path / "demo")
+    write_pair(textured_pair(), tmp_path / "demo")
     shutil.copy("demo/moving.nii.gz", "labels.nii.gz")
     ran = [line for line in commands_of("docs/index.md") if not line.startswith("semreg demo")]
     assert [shlex.split(line)[1] for line in ran] == ["register", "apply", "evaluate"]

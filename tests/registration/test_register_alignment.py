@@ -21,7 +21,9 @@ from semreg.io.bridge import matrix_of
 from semreg.phantom import make_pair
 from semreg.transforms.maps import linear_about, mapped
 
-QUICK = RegistrationConfig(align=AlignConfig(spacing_mm=10.0), refine=RefineConfig(iterations=3, levels=1))
+QUICK = RegistrationConfig(
+    align=AlignConfig(spacing_mm=12.0, rotation_deg=30.0), refine=RefineConfig(iterations=3, levels=1)
+)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +153,9 @@ def test_align_command_writes_a_linear_transform(phantom, tmp_path, capsys):
                 "--transform",
                 "rigid",
                 "--set",
-                "align.spacing_mm=10",
+                "align.spacing_mm=12",
+                "--set",
+                "align.rotation_deg=30",
             ]
         )
     assert not end.value.code

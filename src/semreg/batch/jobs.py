@@ -168,13 +168,14 @@ def file_digest(path: Path) -> str:
 
 def _model_files(config: RegistrationConfig, folders: tuple[Path, ...]) -> list[Path]:
     """The files of all networks that the settings name."""
-    from semreg.features.catalogue import default_folder, locate
     from semreg.features.descriptors import DESCRIPTORS
 
     files = []
     for model in config.models:
         for name in (model.model, model.moving):
             if name is not None and name not in DESCRIPTORS:
+                from semreg.features.catalogue import default_folder, locate  # loads torch
+
                 file = Path(name) if Path(name).is_file() else locate(name, (*folders, default_folder()))
                 beside = file.with_suffix(".toml")  # its description
                 files += [file, beside] if beside.is_file() else [file]

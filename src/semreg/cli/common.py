@@ -133,9 +133,11 @@ def limit_threads(count: int | None) -> None:
 
 def check_dtype(dtype: str | None) -> None:
     """Refuse what is no voxel type (ConfigError)."""
+    if dtype is None:
+        return
     from semreg.io.bridge import PIXEL_TYPES
 
-    if dtype is not None and dtype not in PIXEL_TYPES:
+    if dtype not in PIXEL_TYPES:
         raise ConfigError(f"expected --dtype of {', '.join(PIXEL_TYPES)}, got {dtype!r}")
 
 

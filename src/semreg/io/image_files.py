@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from semreg.errors import ImageError
-from semreg.io.dicom import choose_series
 from semreg.io.digests import sha256_of
 from semreg.io.nifti_header import PAIRED, beside, is_nifti_name
 
@@ -93,6 +92,8 @@ def files_of(path: Path, series: str | None) -> list[Path]:
         raise ImageError(f"expected an image file or a DICOM folder, got {path}: there is no such file")
     if not path.is_dir():
         raise ImageError(f"expected an image file or a DICOM folder, got {path}: it is neither")
+    from semreg.io.dicom import choose_series  # loads torch, which no file needs
+
     return list(choose_series(path, series).files)
 
 

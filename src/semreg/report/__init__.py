@@ -1,8 +1,9 @@
-"""Pages and figures that show a registration: one HTML file to read, PNG files for papers."""
+"""Pages and figures that show a registration: one HTML file to read, PNG files for papers.
 
-from semreg.report.case import Case
-from semreg.report.figures import write_figures
-from semreg.report.folder import read_case
-from semreg.report.page import write_report
+The names of ``__init__.pyi``, each imported when it is first used: the page of a batch needs the templates alone, not
+torch.
+"""
 
-__all__ = ["Case", "read_case", "write_figures", "write_report"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

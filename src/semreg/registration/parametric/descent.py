@@ -158,14 +158,27 @@ class Descent:
         for first in range(0, index.shape[1], CHUNK):
             part = slice(first, first + CHUNK)
             g, w = slope[:, :, part], share[part]
-            square = torch.einsum("acn,bcn->abn", g, g) * w
-            pull = torch.einsum("acn,cn->an", g, residual[:, part]) * w
+            square = _products(g) * w
+            pull = (g * residual[:, part]).sum(1) * w
             moves = torch.stack([transform_index(way, index[:, part]) for way in ways])  # (K, D, N)
-            weighed = torch.einsum("abn,kbn->kan", square, moves).reshape(count, -1)
+            weighed = torch.zeros_like(moves)
+            for axis in range(len(square)):
+                weighed.addcmul_(square[axis], moves[:, axis, None])
+            weighed = weighed.reshape(count, -1)
             flat = moves.reshape(count, -1)
             normal += (weighed @ flat.T).double().cpu().numpy()
             right += (flat @ pull.reshape(-1)).double().cpu().numpy()
         return normal, right
+
+
+def _products(slope: Tensor) -> Tensor:
+    """Σ_c g_a g_b of slopes (D, C, N): (D, D, N). einsum would make a small product of matrices of each voxel."""
+    count = len(slope)
+    products = slope.new_empty(count, count, slope.shape[-1])
+    for a in range(count):
+        for b in range(a, count):
+            products[a, b] = products[b, a] = (slope[a] * slope[b]).sum(0)
+    return products
 
 
 def _slopes(features: Tensor) -> Tensor:
