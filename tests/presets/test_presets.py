@@ -121,7 +121,7 @@ def test_layers_replace_single_settings_and_whole_lists():
         {"refine": {"iterations": 5, "levels": 3}, "models": [{"model": "mind"}, {"model": "intensity"}]},
         {"refine": {"iterations": 7}, "models": [{"model": "intensity"}]},
     )
-    assert (config.refine.iterations, config.refine.levels, config.refine.diffusion) == (7, 3, 0.3)
+    assert (config.refine.iterations, config.refine.levels, config.refine.diffusion) == (7, 3, None)
     assert [model.model for model in config.models] == ["intensity"]
     with pytest.raises(ConfigError, match=r"did you mean 'refine\.iterations'"):
         layered({"refine": {"iteration": 5}})

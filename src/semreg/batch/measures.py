@@ -7,22 +7,23 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 from semreg.batch.done import LOG_FILE, read_done
 from semreg.batch.log import PairState, read_state
 from semreg.errors import ConfigError
 from semreg.io.atomic_output import atomic_file
 from semreg.io.result_folder import PAGE
-from semreg.quality import Evaluation, Result, read_result
-from semreg.quality.deformation import JacobianStatistics
-from semreg.quality.image_similarity import Similarities
-from semreg.quality.landmarks import LandmarkErrors
-from semreg.quality.overlap import MeanOverlap
-from semreg.quality.run import RegisterRun
-from semreg.registration.uncertainty import UncertaintySummary
 
-Read: TypeAlias = Callable[[Result], float | None]
+if TYPE_CHECKING:  # they bring torch, which who only starts others need not load
+    from semreg.quality import Evaluation, Result
+    from semreg.quality.deformation import JacobianStatistics
+    from semreg.quality.image_similarity import Similarities
+    from semreg.quality.landmarks import LandmarkErrors
+    from semreg.quality.overlap import MeanOverlap
+    from semreg.registration.uncertainty import UncertaintySummary
+
+Read: TypeAlias = "Callable[[Result], float | None]"
 Part = TypeVar("Part")
 
 
@@ -68,6 +69,8 @@ def _jacobian(read: Callable[[JacobianStatistics], float | None]) -> Read:
 
 def _uncertainty(read: Callable[[UncertaintySummary], float | None]) -> Read:
     def value(result: Result) -> float | None:
+        from semreg.quality.run import RegisterRun
+
         found = result.record.uncertainty if isinstance(result.record, RegisterRun) else None
         return None if found is None else read(found)
 
@@ -181,6 +184,8 @@ def cohort_rows(output: Path, names: Sequence[str]) -> list[CohortRow]:
 
 
 def _row(output: Path, state: PairState) -> CohortRow:
+    from semreg.quality import read_result
+
     folder, done, result = output / state.name, read_done(output / state.name), None
     if state.state in {"finished", "skipped"} and done is not None:
         try:

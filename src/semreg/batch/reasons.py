@@ -6,11 +6,13 @@ import re
 import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from semreg.batch.jobs import Job
 from semreg.errors import ConfigError, SemregError
-from semreg.quality import read_result
-from semreg.quality.run import ReadFile
+
+if TYPE_CHECKING:
+    from semreg.quality.run import ReadFile
 
 TAIL_BYTES = 16384
 """How much of the end of a log is read."""
@@ -49,6 +51,8 @@ def reason_of_error(error: BaseException) -> str:
 
 def input_problem(job: Job, folder: Path) -> str | None:
     """A sentence if a command says that it read another file than the one the fingerprint was made of."""
+    from semreg.quality import read_result  # it brings torch, which who only starts others need not load
+
     try:
         result = read_result(folder)
     except ConfigError as error:

@@ -5,7 +5,7 @@ A field is a pull, fixed → moving: a sample of the fixed image at point p is f
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -89,6 +89,12 @@ class Layer:
         weight = pool(self.weight.data, factor)
         values = pool(self.features.data * self.weight.data, factor) / weight.clamp(min=1e-6)
         return Layer(Volume(values, grid), Volume(weight, grid))
+
+    def part(self, start: Sequence[int], stop: Sequence[int]) -> Layer:
+        """The samples ``start`` to ``stop`` (tensor order): views, on a grid of their own."""
+        grid, box = self.grid.part(start, stop), [slice(a, b) for a, b in zip(start, stop, strict=True)]
+        weight = None if self.weight is None else Volume(self.weight.data[:, *box], grid)
+        return Layer(Volume(self.features.data[:, *box], grid), weight)
 
     def averaged_on(self, grid: Grid) -> Layer:
         """The layer on another grid along the same axes, weighted where voxels are excluded."""

@@ -32,7 +32,7 @@ def adam(
     best = here = first
     returned = 0
     objective = []
-    for iteration in range(1, config.iterations + 1):
+    for iteration in range(1, config.steps + 1):
         renew = config.update_every > 0 and iteration > 1 and (iteration - 1) % config.update_every == 0
         if renew:
             problem.renew(here.coefficients)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -10,13 +11,14 @@ from torch import Tensor
 
 from semreg.config import CoarseConfig, RefineConfig, RegistrationConfig
 from semreg.core.fields import Field, Volume, warp
-from semreg.core.geometry import Grid
+from semreg.core.geometry import Grid, index_map
+from semreg.core.sampling import transform_index
 from semreg.preprocess.preparation import Frame
 from semreg.registration.dense.balance import for_refinement, for_search
 from semreg.registration.dense.coarse import coarse
 from semreg.registration.dense.data_term import Renewal, distance_at
 from semreg.registration.dense.disagreement import Disagreement, between_mm, together_mm
-from semreg.registration.dense.refine import LevelReport, Refined, lattice_of, refine
+from semreg.registration.dense.refine import CONTROL_VOXELS, LevelReport, Refined, lattice_of, refine
 from semreg.registration.dense.stiffness import stiffened
 from semreg.registration.dense.terms import Term, device_of
 from semreg.runtime.events import OnStep, counting
@@ -157,14 +159,29 @@ def _both_ways(
     grid, there = grids
     lattice = refined.lattice
     found = lattice.field(refined.coefficients, grid)
+    there = there.part(*_seen(found, there))
     start = found.inverse(there, iterations=INVERSE_ITERATIONS)
     hook = counting(on_step, config.refine.levels, 2, done=1)
     carried = None if stiffness is None else warp(stiffness, start, outside=1.0)
-    swapped = [term.swapped() for term in terms]
-    back = refine(swapped, there, start, config.refine, hook, stiffness=carried, seed=config.seed)
+    swapped = [replace(term, moving=term.moving.part(*_seen(found, term.moving.grid))).swapped() for term in terms]
+    back = refine(swapped, there, start, refined.config, hook, stiffness=carried, seed=config.seed)
     other = back.lattice.field(back.coefficients, there).inverse(grid, iterations=INVERSE_ITERATIONS)
     coefficients = lattice.fit(Field((found.vox + other.vox) / 2, grid))
     if stiffness is not None:
         coefficients = stiffened(lattice, coefficients, stiffness)
     mean = replace(refined, coefficients=coefficients, levels=refined.levels + back.levels)
     return mean, between_mm(found, other)
+
+
+def _seen(found: Field, grid: Grid) -> tuple[list[int], list[int]]:
+    """The first and the last index (plus 1) of ``grid`` that ``found`` leads to, with the reach of a control point.
+
+    What a search may have reached beyond is not refined in the other direction: nothing is there to be compared.
+    """
+    index = transform_index(index_map(found.grid, grid), found.index()).flatten(1)
+    start, stop = [], []
+    for axis, n in enumerate(grid.shape):
+        margin = CONTROL_VOXELS * max(1.0, found.grid.spacing[axis] / grid.spacing[axis])
+        start.append(min(max(0, math.floor(float(index[axis].min()) - margin)), n - 1))
+        stop.append(min(n, max(start[-1] + 1, math.ceil(float(index[axis].max()) + margin) + 1)))
+    return start, stop

@@ -19,10 +19,12 @@ from semreg.core.sampling import smooth
 from semreg.errors import ConfigError, DivergedError
 from semreg.registration.dense.data_term import ImageMatch, Match, Renewal, TermMatch
 from semreg.registration.dense.smoothness import Smoothness
-from semreg.registration.dense.subsampled import DrawnMatch
+from semreg.registration.dense.subsampled import DrawnMatch, PartMatch
 from semreg.registration.dense.terms import ALIKE, Term, device_of
 from semreg.transforms.bspline import SplineLattice
 
+WORTH = 0.75
+"""Share of the samples below which the others are left out: above, picking them costs as much as they do."""
 PATCH_VOXELS = 4
 """Half width of the means over which a displacement must be smooth for features to be extracted anew through it."""
 
@@ -69,9 +71,9 @@ class Problem:
         self.redraws = config.sampling < 1 or (any(term.subset for term in terms) and config.mode == "static")
 
     def _drawn(self, matches: list[TermMatch]) -> list[Match]:
-        """The matches at the share of their samples that the settings ask for."""
+        """The matches at the share of their samples that the settings ask for, without those that never count."""
         if self.config.sampling == 1:
-            return list(matches)
+            return [_counting(match) for match in matches]
         return [DrawnMatch(match, self.config.sampling) for match in matches]
 
     def shaped(self, coefficients: Tensor) -> Tensor:
@@ -152,6 +154,14 @@ class Problem:
     def regularity(self, coefficients: Tensor) -> Tensor:
         """Weighted diffusion and folding penalty, relative to a distance of 1."""
         return self.smoothness.value(coefficients)
+
+
+def _counting(match: TermMatch) -> Match:
+    """The match at the samples that count in the fixed image, where they are clearly fewer than all."""
+    if match.fixed_weight is None or match.distance.slope is None:
+        return match
+    rows = match.fixed_weight.nonzero().flatten()
+    return PartMatch(match, rows) if len(rows) < WORTH * len(match.fixed) else match
 
 
 def _finite(x: Tensor) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,7 +18,8 @@ from semreg.core.fields import Field, Volume
 from semreg.core.geometry import Grid
 from semreg.errors import GeometryError
 from semreg.registration.dense.adam import adam
-from semreg.registration.dense.data_term import Renewal
+from semreg.registration.dense.data_term import Renewal, distance_at
+from semreg.registration.dense.held_out import DIFFUSION, best_weight, folds
 from semreg.registration.dense.objective import Evaluation, Problem
 from semreg.registration.dense.stiffness import stiffened
 from semreg.registration.dense.terms import Term
@@ -34,6 +35,10 @@ EQUAL = 1e-6
 """A distance below this share of the features' own variation is rounding: there is nothing to refine."""
 MEMORY = 6
 """Steps that the quasi-Newton direction remembers."""
+LONG = 100
+"""Steps of a level at most where the settings leave them open and trials asked for more of the diffusion."""
+TRIAL_STEPS = 20
+"""Steps of a trial of a weight, at most."""
 PATIENCE = 5
 """Steps over which the objective must fall by the tolerance."""
 
@@ -53,15 +58,21 @@ class LevelReport:
     """The objective at the start and after each step."""
     returned: int
     """After which step the control points were as they are returned; 0: the start."""
+    diffusion: float | None = None
+    """The weight of the regularity; None: it was not kept."""
 
 
 @dataclass(frozen=True)
 class Refined:
-    """Control points after the refinement: ``coefficients`` (D, ...) of ``lattice``, and a report per level."""
+    """Control points after the refinement: ``coefficients`` (D, ...) of ``lattice``, and a report per level.
+
+    ``config`` leaves nothing open.
+    """
 
     lattice: SplineLattice
     coefficients: Tensor
     levels: tuple[LevelReport, ...]
+    config: RefineConfig
 
 
 def lattice_of(grid: Grid, config: RefineConfig, factor: int = 1) -> SplineLattice:
@@ -89,7 +100,8 @@ def refine(  # noqa: PLR0913, PLR0917 - what is compared, where from, how, and w
     """
     started = time.perf_counter()
     reports: list[LevelReport] = []
-    field = initial
+    field, generator = initial, torch.Generator()
+    config = _settled(terms, grid, initial, config, stiffness)
     for number in range(1, config.levels + 1):
         factor = 2 ** (config.levels - number)
         lattice = lattice_of(grid, config, factor)
@@ -99,14 +111,15 @@ def refine(  # noqa: PLR0913, PLR0917 - what is compared, where from, how, and w
                 on_step(
                     Step(
                         stage="refine", level=level, levels=config.levels, iteration=iteration,
-                        iterations=config.iterations, value=value, seconds=time.perf_counter() - started,
+                        iterations=config.steps, value=value, seconds=time.perf_counter() - started,
                         objective=objective,
                     )
                 )  # fmt: skip
 
         whole = factor == 1 or config.mode == "jacobian"  # a network sees the image as it is
         near = list(terms) if whole else [term.pooled(factor * min(grid.spacing)) for term in terms]
-        problem = Problem(near, lattice, config, renewal, stiffness, torch.Generator().manual_seed(seed))
+        generator.manual_seed(seed)
+        problem = Problem(near, lattice, config, renewal, stiffness, generator)
         start = lattice.fit(field)
         if stiffness is not None:
             start = stiffened(lattice, start, stiffness)
@@ -115,7 +128,49 @@ def refine(  # noqa: PLR0913, PLR0917 - what is compared, where from, how, and w
         if stiffness is not None:
             coefficients = stiffened(lattice, coefficients, stiffness)
         field = lattice.field(coefficients, grid)
-    return Refined(lattice, coefficients, tuple(reports))
+    return Refined(lattice, coefficients, tuple(reports), config)
+
+
+def _settled(
+    terms: Sequence[Term], grid: Grid, initial: Field, config: RefineConfig, stiffness: Volume | None
+) -> RefineConfig:
+    """The settings with the weight of the diffusion and the number of steps that they left open.
+
+    Few steps hold the displacement near what the search found: they are a regularity of their own (early stopping: Yao,
+    Rosasco, Caponnetto, Constructive Approximation, 2007). Where more of the diffusion holds it, the descent may end.
+    """
+    asked = config.diffusion is None and config.iterations is None and _is_divisible(terms, config)
+    weight = DIFFUSION if config.diffusion is None else config.diffusion
+    if asked:
+        weight = _fitting(terms, grid, initial, config, stiffness)
+    steps = LONG if asked and weight > DIFFUSION else config.steps
+    return replace(config, diffusion=weight, iterations=steps)
+
+
+def _is_divisible(terms: Sequence[Term], config: RefineConfig) -> bool:
+    """Whether the distance is one mean over samples, so that some of them can be held out."""
+    static = config.mode == "static" and not config.update_every and config.sampling == 1
+    return static and all(term.measure.slope is not None and not term.subset for term in terms)
+
+
+def _fitting(
+    terms: Sequence[Term], grid: Grid, initial: Field, config: RefineConfig, stiffness: Volume | None
+) -> float:
+    """The weight of the diffusion that predicts unseen samples best, at least the usual one."""
+    parts = folds(terms)
+
+    def attempt(weight: float) -> float:
+        trial = replace(config, diffusion=weight, iterations=TRIAL_STEPS)
+        total = 0.0
+        for shown, held_out in parts:
+            found = refine(shown, grid, initial, trial, stiffness=stiffness)
+            total += distance_at(held_out, found.lattice.field(found.coefficients, grid))
+        return total
+
+    try:
+        return best_weight(attempt)
+    except GeometryError:  # of so few samples one half may lie outside of the moving image
+        return DIFFUSION
 
 
 def descend(
@@ -136,7 +191,7 @@ def descend(
 
     if config.optimizer == "adam":
         best, objective, returned = adam(problem, first, unit, config, tell)
-        reason = f"made all {config.iterations} steps"
+        reason = f"made all {config.steps} steps"
     else:
         best, objective, reason = _lbfgs(problem, first, unit, config, tell)
         returned = len(objective) - 1
@@ -158,8 +213,8 @@ def _lbfgs(
     objective = [best.value]
     since = 0  # the step from which on the objective is the same function
     direction, length = _limited(-inverse * best.gradient, longest), 1.0
-    reason = f"reached the largest number of iterations, {config.iterations}"
-    for iteration in range(1, config.iterations + 1):
+    reason = f"reached the largest number of iterations, {config.steps}"
+    for iteration in range(1, config.steps + 1):
         if problem.redraws or (config.update_every and iteration > 1 and (iteration - 1) % config.update_every == 0):
             if problem.redraws:
                 problem.redraw()
@@ -216,7 +271,8 @@ def _report(
     problem: Problem, reason: str, first: Evaluation, last: Evaluation, objective: list[float], returned: int
 ) -> LevelReport:
     spacing, steps = problem.spacing_mm, max(0, len(objective) - 1)
-    return LevelReport(spacing, steps, reason, first.distance, last.distance, tuple(objective), returned)
+    weight = problem.config.diffusion
+    return LevelReport(spacing, steps, reason, first.distance, last.distance, tuple(objective), returned, weight)
 
 
 def _stalled(objective: list[float], tolerance: float) -> bool:

@@ -18,6 +18,7 @@ from semreg.core.fields import Volume
 from semreg.core.kernels import spline_adjoint, spline_product
 from semreg.core.kernels.bands import blocks
 from semreg.core.regularity import determinant, diffusion, weighted_diffusion
+from semreg.registration.dense.held_out import DIFFUSION
 from semreg.transforms.bspline import SplineLattice
 
 SLAB_PLACES = 1 << 18
@@ -50,6 +51,7 @@ class Smoothness:
     ) -> None:
         """The derivatives are checked at two places per control interval, not more than there are samples."""
         self.config = config
+        self._diffusion = DIFFUSION if config.diffusion is None else config.diffusion
         positions = []
         for n, step in zip(lattice.grid.shape, lattice.step, strict=True):
             count = 1 if n == 1 else min(n, max(2, math.ceil(2 * (n - 1) / step)))
@@ -114,7 +116,7 @@ class Smoothness:
     def _value(self, gradient: Tensor, shortfall: Tensor | None, stiffness: Tensor | None) -> Tensor:
         """The part of a slab with derivatives ``gradient`` (D, D, *S)."""
         energy = diffusion(gradient) if stiffness is None else weighted_diffusion(gradient, stiffness)
-        result = self.config.diffusion * energy
+        result = self._diffusion * energy
         if shortfall is not None:
             result = result + self.config.folding * shortfall.square().mean()
         return result * (gradient[0, 0].numel() / self.places)
@@ -122,7 +124,7 @@ class Smoothness:
     def _slope(self, gradient: Tensor, shortfall: Tensor | None, unit: float, stiffness: Tensor | None) -> Tensor:
         """``unit`` times the derivative of the value in ``gradient``, which it overwrites: (D, D, *S)."""
         scale = gradient.new_tensor(unit)
-        slope, twice = gradient, 2 * (scale * self.config.diffusion / self.places)
+        slope, twice = gradient, 2 * (scale * self._diffusion / self.places)
         if shortfall is None:
             return _weigh(slope, stiffness).mul_(twice)
         rows = shortfall.flatten().nonzero()[:, 0]
@@ -137,7 +139,7 @@ class Smoothness:
         for axis, bases in enumerate(self.bases):
             absolute = [b.abs() for b in bases]
             rows = spline_product(torch.ones_like(bound), absolute)
-            strength = self.unit[:, axis] ** 2 * 2 * self.config.diffusion * unit / self.places
+            strength = self.unit[:, axis] ** 2 * 2 * self._diffusion * unit / self.places
             rows = rows if self.stiffness is None else rows * self.stiffness
             bound = bound + strength * spline_adjoint(rows, absolute)
         return bound

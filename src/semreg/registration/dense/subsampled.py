@@ -1,4 +1,4 @@
-"""The data term at some of the samples, drawn anew for each step. Knows nothing of regularity."""
+"""The data term at some of the samples. Knows nothing of regularity."""
 
 from __future__ import annotations
 
@@ -10,19 +10,17 @@ from torch import Tensor
 from semreg.registration.dense.data_term import TermMatch
 
 
-class DrawnMatch:
-    """A match that compares a share of its samples, at least one; which ones is drawn with ``redraw``."""
+class PartMatch:
+    """A match that compares some of its samples; the regularity still acts everywhere."""
 
-    def __init__(self, match: TermMatch, share: float) -> None:
-        """``share`` of the samples of ``match``, above 0 and up to 1; all until the first are drawn."""
-        self.whole = match
-        self.count = max(1, round(share * len(match.fixed)))
-        self.rows: Tensor | None = None
+    def __init__(self, match: TermMatch, rows: Tensor | None) -> None:
+        """``rows`` (Q,) of the samples of ``match``; None: all."""
+        self.whole, self.rows = match, rows
         self.index = match.index
         self.curvature = match.curvature
 
     def data(self, index: Tensor) -> tuple[float, Tensor]:
-        """The distance of the drawn samples at ``index`` (D, P), and its gradient (D, P), 0 at all others."""
+        """The distance of these samples at ``index`` (D, P), and its gradient (D, P), 0 at all others."""
         if self.rows is None:
             return self.whole.data(index)
         part = copy.copy(self.whole)
@@ -37,11 +35,24 @@ class DrawnMatch:
         return value, gradient
 
     def weight(self, index: Tensor) -> Tensor:
-        """How much each sample counts, (P,), drawn or not."""
+        """How much each sample counts, (P,), of all."""
         return self.whole.weight(index)
 
     def redraw(self, generator: torch.Generator) -> None:
-        """Draw other samples, and other channels where that is asked for."""
+        """Draw other channels where that is asked for."""
         self.whole.redraw(generator)
+
+
+class DrawnMatch(PartMatch):
+    """A match that compares a share of its samples, at least one; which ones is drawn with ``redraw``."""
+
+    def __init__(self, match: TermMatch, share: float) -> None:
+        """``share`` of the samples of ``match``, above 0 and up to 1; all until the first are drawn."""
+        super().__init__(match, None)
+        self.count = max(1, round(share * len(match.fixed)))
+
+    def redraw(self, generator: torch.Generator) -> None:
+        """Draw other samples, and other channels where that is asked for."""
+        super().redraw(generator)
         order = torch.randperm(len(self.whole.fixed), generator=generator)[: self.count]
         self.rows = order.sort().values.to(self.whole.fixed.device)

@@ -10,6 +10,8 @@ from semreg.config import RegistrationConfig
 from semreg.core.geometry import Grid
 from semreg.preprocess.preparation import CUBIC, MOST_VOXELS, Frame
 from semreg.registration.dense.coarse import Level
+from semreg.registration.dense.held_out import DIFFUSION
+from semreg.registration.dense.refine import LONG
 from semreg.registration.plan.defaults import MOST_PIXELS, distances, is_small
 from semreg.registration.plan.image_facts import ImageFacts, shares
 
@@ -253,8 +255,21 @@ def _refinement(story: Story) -> str:
     resolutions = f"{levels} resolution{'s' if levels > 1 else ''}"
     return (
         f"The refinement, {ways} ({why}){_mode(story.chosen)}, moves control points {refine.control_mm or 0.0:.3g} mm "
-        f"apart, at most {refine.iterations} steps on each of {resolutions}, by the distance "
-        f"{distances(story.chosen)}."
+        f"apart, at most {refine.steps} steps on each of {resolutions}, by the distance "
+        f"{distances(story.chosen)}. {_weight(story)}"
+    )
+
+
+def _weight(story: Story) -> str:
+    """How the smoothness is weighed against the match."""
+    refine = story.chosen.refine
+    if refine.diffusion is not None:
+        return f"The weight of its smoothness is {refine.diffusion:.3g}, as set."
+    if refine.iterations is not None:
+        return f"The weight of its smoothness is {DIFFUSION:.3g}."
+    return (
+        f"The weight of its smoothness is {DIFFUSION:.3g}, or more, with at most {LONG} steps, where that "
+        "predicts samples better that are held out of trials."
     )
 
 
