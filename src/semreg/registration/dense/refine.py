@@ -37,7 +37,7 @@ MEMORY = 6
 """Steps that the quasi-Newton direction remembers."""
 LONG = 100
 """Steps of a level at most where the settings leave them open and trials asked for more of the diffusion."""
-TRIAL_STEPS = 20
+TRIAL_STEPS = 10
 """Steps of a trial of a weight, at most."""
 PATIENCE = 5
 """Steps over which the objective must fall by the tolerance."""

@@ -15,21 +15,28 @@ class PartMatch:
 
     def __init__(self, match: TermMatch, rows: Tensor | None) -> None:
         """``rows`` (Q,) of the samples of ``match``; None: all."""
-        self.whole, self.rows = match, rows
+        self.whole = match
         self.index = match.index
         self.curvature = match.curvature
+        self.take(rows)
+
+    def take(self, rows: Tensor | None) -> None:
+        """Compare the samples ``rows`` (Q,) from now on; None: all."""
+        self.rows, self._part = rows, self.whole
+        if rows is None:
+            return
+        self._part = copy.copy(self.whole)  # picked once, not in every step
+        self._part.fixed = self.whole.fixed[rows]
+        if self.whole.fixed_weight is not None:
+            self._part.fixed_weight = self.whole.fixed_weight[rows]
+        if self.whole.change is not None:
+            self._part.change = self.whole.change[rows]
 
     def data(self, index: Tensor) -> tuple[float, Tensor]:
         """The distance of these samples at ``index`` (D, P), and its gradient (D, P), 0 at all others."""
         if self.rows is None:
             return self.whole.data(index)
-        part = copy.copy(self.whole)
-        part.fixed = self.whole.fixed[self.rows]
-        if self.whole.fixed_weight is not None:
-            part.fixed_weight = self.whole.fixed_weight[self.rows]
-        if self.whole.change is not None:
-            part.change = self.whole.change[self.rows]
-        value, slope = part.data(index[:, self.rows])
+        value, slope = self._part.data(index[:, self.rows])
         gradient = torch.zeros_like(index)
         gradient[:, self.rows] = slope
         return value, gradient
@@ -41,6 +48,7 @@ class PartMatch:
     def redraw(self, generator: torch.Generator) -> None:
         """Draw other channels where that is asked for."""
         self.whole.redraw(generator)
+        self.take(self.rows)
 
 
 class DrawnMatch(PartMatch):
@@ -53,6 +61,6 @@ class DrawnMatch(PartMatch):
 
     def redraw(self, generator: torch.Generator) -> None:
         """Draw other samples, and other channels where that is asked for."""
-        super().redraw(generator)
+        self.whole.redraw(generator)
         order = torch.randperm(len(self.whole.fixed), generator=generator)[: self.count]
-        self.rows = order.sort().values.to(self.whole.fixed.device)
+        self.take(order.sort().values.to(self.whole.fixed.device))
