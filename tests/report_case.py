@@ -9,7 +9,7 @@ from run_records import make_run
 from semreg.config import RegistrationConfig
 from semreg.core.fields import Field, Volume
 from semreg.core.geometry import Grid
-from semreg.quality import Evaluation, Gate, Verdict
+from semreg.quality import CheckResult, Evaluation, Verdict
 from semreg.quality.deformation import DisplacementStatistics, JacobianStatistics
 from semreg.quality.landmarks import Landmark, LandmarkErrors, Spread
 from semreg.quality.overlap import LabelOverlap, LabelOverlaps, MeanOverlap, Overlap
@@ -94,13 +94,13 @@ def _overlap(dice: float) -> Overlap:
     return Overlap(dice=dice, hd95_mm=3.5, assd_mm=1.25)
 
 
-def gate_of(level: str | None = "PASS", **more: object) -> Gate:
-    """A gate of that level."""
+def check_of(level: str | None = "PASS", **more: object) -> CheckResult:
+    """A check of that level."""
     given = {
-        "name": "folding", "title": "Folded voxels", "level": level, "value": 0.0, "unit": "%", "look": 0.1,
+        "name": "folding", "title": "Folded voxels", "level": level, "value": 0.0, "unit": "%", "review": 0.1,
         "fail": 1.0, "better": "lower", "sentence": "Nothing is folded.",
     }  # fmt: skip
-    return Gate(**{**given, **more})  # type: ignore[arg-type]
+    return CheckResult(**{**given, **more})  # type: ignore[arg-type]
 
 
 EVALUATION = Evaluation(
@@ -127,8 +127,8 @@ EVALUATION = Evaluation(
 )  # fmt: skip
 
 VERDICT = Verdict.of((
-    gate_of(),
-    gate_of("LOOK", name="overlap", title="Overlap", value=51.0, look=60.0, fail=30.0, better="higher",
+    check_of(),
+    check_of("REVIEW", name="overlap", title="Overlap", value=51.0, review=60.0, fail=30.0, better="higher",
             sentence="Half of the fixed image lies beyond the moving one."),
 ))  # fmt: skip
 

@@ -11,15 +11,13 @@ from semreg.runtime import moved
 _attribute, _, _names = lazy_loader.attach_stub(__name__, __file__)
 __all__ = ["__version__", *_names]  # noqa: PLE0604 - they are strings
 
-moved.explain_old_names()
-
 
 def __getattr__(name):  # noqa: ANN001, ANN202 - __init__.pyi has the types
     if name == "__version__":
         return _version()
     if name in _names:
         return _attribute(name)
-    raise AttributeError(moved.sentence(f"semreg.{name}") or f"module 'semreg' has no attribute {name!r}")
+    raise AttributeError(moved.sentence(name) or f"module 'semreg' has no attribute {name!r}")
 
 
 def _version():  # noqa: ANN202 - as above

@@ -286,11 +286,11 @@ class UncertaintyConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GateConfig:
-    """What a result must show to pass, and from where on it fails; between the two a person should look.
+class CheckConfig:
+    """What a result must show to pass, and from where on it fails; between the two a person should review it.
 
-    Two numbers a gate: from where on a person should look, and from where on it fails. ``docs/verdict.md`` says what
-    each gate measures and where its numbers come from.
+    Two numbers a check: from where on a person should review the result, and from where on it fails.
+    ``docs/verdict.md`` says what each check measures and where its numbers come from.
     """
 
     enabled: bool = True
@@ -346,13 +346,13 @@ class GateConfig:
         for name, value in vars(self).items():
             if name == "enabled":
                 continue
-            look, fail = value
-            usual_look, usual_fail = getattr(type(self), name)
-            falling = usual_look > usual_fail
+            review, fail = value
+            usual_review, usual_fail = getattr(type(self), name)
+            falling = usual_review > usual_fail
             known = all(abs(v) < float("inf") for v in value)
-            ordered = look >= fail if falling else look <= fail
+            ordered = review >= fail if falling else review <= fail
             way = "not below" if falling else "not above"
-            require(known and ordered, f"gates.{name}: two finite numbers, look {way} fail", value)
+            require(known and ordered, f"checks.{name}: two finite numbers, review {way} fail", value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -362,7 +362,7 @@ class RegistrationConfig:
     MOVED: ClassVar[dict[str, str]] = {
         f"features.{name}": f'it belongs to mind, write spec = ["{name}=..."] in [[models]], or --spec {name}=...'
         for name in ("radius", "dilation")
-    }
+    } | {"gates": "its settings are those of checks now"}
     """Settings that were, and where what they said is said now."""
     seed: int = 0
     """Seed of all random numbers."""
@@ -376,7 +376,7 @@ class RegistrationConfig:
     coarse: CoarseConfig = field(default_factory=CoarseConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
     uncertainty: UncertaintyConfig = field(default_factory=UncertaintyConfig)
-    gates: GateConfig = field(default_factory=GateConfig)
+    checks: CheckConfig = field(default_factory=CheckConfig)
 
     def __post_init__(self) -> None:
         """Check the values (ConfigError)."""

@@ -112,8 +112,9 @@ def _dotted(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 def _refuse_moved(cls: type, name: str) -> None:
     """ConfigError for a setting that ``cls.MOVED`` says is said elsewhere now."""
     moved: Mapping[str, str] = getattr(cls, "MOVED", {})
-    if name in moved:
-        raise ConfigError(f"expected a known setting, got {name!r}: {moved[name]}")
+    for old in (name, name.partition(".")[0]):
+        if old in moved:
+            raise ConfigError(f"expected a known setting, got {name!r}: {moved[old]}")
 
 
 def _leaves(cls: type, prefix: str = "") -> Iterator[str]:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from report_case import errors_of, gate_of
+from report_case import check_of, errors_of
 from run_records import make_run, write_evaluation, write_run
 from semreg.batch import cohort_rows, write_csv, write_page
 from semreg.batch.measures import robust_z
@@ -42,7 +42,7 @@ def write_cohort(folder, levels):
         (place / "done.json").write_text(json.dumps({**done, "steps": {"register": step}}), encoding="utf-8")
         if state != "finished":
             continue
-        verdict = Verdict.of((gate_of(level, sentence=f"{EVIL} is {level}."),))
+        verdict = Verdict.of((check_of(level, sentence=f"{EVIL} is {level}."),))
         errors = LandmarkErrors(
             count=4, worse=0, before=errors_of(8.0 - 0.1 * index), after=errors_of(1.0 + 0.1 * index), points=()
         )
@@ -58,7 +58,7 @@ def write_cohort(folder, levels):
 
 LEVELS = {
     "good": "PASS", "broken": "failed", "a <b> & 'c'": "FAIL", "odd": "PASS", "later": "waiting", "fine": "PASS",
-    "doubtful": "LOOK", "aborted": "stopped", "well": "PASS", "solid": "PASS",
+    "doubtful": "REVIEW", "aborted": "stopped", "well": "PASS", "solid": "PASS",
 }  # fmt: skip
 
 
@@ -75,12 +75,12 @@ def cohort(tmp_path):
 
 
 def test_those_to_look_at_come_first(cohort):
-    """Without a result, FAIL, LOOK, then the one that stands out, with the reason; what was not run is last."""
+    """Without a result, FAIL, REVIEW, then the one that stands out, with the reason; what was not run is last."""
     rows = cohort[1]
     assert [row.name for row in rows][:4] == ["broken", "a <b> & 'c'", "doubtful", "odd"]
     assert [row.name for row in rows[-2:]] == ["aborted", "later"]
     assert rows[3].reason.startswith("TRE of 9 mm stands out from the other pairs (robust z ")
-    assert rows[2].reason == f"{EVIL} is LOOK."
+    assert rows[2].reason == f"{EVIL} is REVIEW."
     assert (rows[0].values["tre_mm"], rows[0].report) == (None, None)
 
 
@@ -227,7 +227,7 @@ def test_the_table_sorts_and_filters(browser, cohort):
     write_page(folder / "index.html", rows, source="pairs.csv")
     browser.set_window_size(1440, 1000)
     browser.get((folder / "index.html").as_uri())
-    assert names_shown(browser)[:3] == ["ERROR", "FAIL", "LOOK"]
+    assert names_shown(browser)[:3] == ["ERROR", "FAIL", "REVIEW"]
     heads = browser.find_elements("css selector", "#pairs th button")
     after = next(head for head in heads if head.text.startswith("TRE after"))
     column = heads.index(after) + 1
@@ -242,7 +242,7 @@ def test_the_table_sorts_and_filters(browser, cohort):
         assert known == sorted(known, reverse=descending)
         assert values()[-3:] == ["", "", ""]
     browser.find_element("id", "filter").send_keys("doubt")
-    assert names_shown(browser) == ["LOOK"]
+    assert names_shown(browser) == ["REVIEW"]
     assert browser.find_element("id", "count").text == "1 of 10 pairs"
     assert [line for line in browser.get_log("browser") if line["level"] in {"SEVERE", "WARNING"}] == []
 

@@ -133,7 +133,7 @@ def test_folder_of_a_registration(run, folder):
     assert sorted(path.name for path in out.iterdir()) == [
         "evaluation.csv", "evaluation.json", "inverse.h5", "record.json", "report.html", "transform.h5",
     ]  # fmt: skip
-    assert written["verdict"]["level"] in ("PASS", "LOOK", "FAIL")
+    assert written["verdict"]["level"] in ("PASS", "REVIEW", "FAIL")
     assert f"verdict: {written['verdict']['level']}" in text
 
 
@@ -403,7 +403,7 @@ def test_the_mask_of_the_moving_image_counts_for_the_verdict(run, folder):
     def overlap(*more):
         code, text, error = run(folder / "out", "--json", "--no-report", *more)
         assert (code, error) == (0, "")
-        return next(gate["value"] for gate in json.loads(text)["verdict"]["gates"] if gate["name"] == "match")
+        return next(check["value"] for check in json.loads(text)["verdict"]["checks"] if check["name"] == "match")
 
     without, given = overlap(), overlap("--moving-mask", path)
     record = json.loads((folder / "out" / "record.json").read_text())

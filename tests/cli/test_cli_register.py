@@ -241,7 +241,7 @@ def test_landmarks_are_a_start(run, pair, tmp_path):
     assert record["landmarks"]["after"]["maximum_mm"] == pytest.approx(largest, abs=0.01)
     assert record["landmarks"]["worse"] == 0
     assert f"largest {np.linalg.norm(shift):.2f} → {largest:.2f} mm; 0 of 5 got worse" in text
-    assert {gate["name"]: gate["level"] for gate in record["verdict"]["gates"]}["landmark_maximum"] == "PASS"
+    assert {check["name"]: check["level"] for check in record["verdict"]["checks"]}["landmark_maximum"] == "PASS"
 
 
 def test_stiffness_is_read_as_an_image(run, pair, tmp_path):
@@ -289,7 +289,7 @@ def test_page_figures_and_uncertainty(run, pair):
     (out / "evaluation.json").write_text("{}", encoding="utf-8")
     (out / "figures" / "mine.png").write_text("mine", encoding="utf-8")
     (out / "figures" / "landmarks.png").write_text("of semreg evaluate", encoding="utf-8")
-    assert run("register", fixed, moving, "-o", out, *quick, "--no-report", "--set", "gates.enabled=false")[0] == 0
+    assert run("register", fixed, moving, "-o", out, *quick, "--no-report", "--set", "checks.enabled=false")[0] == 0
     assert listed(out) == ["config.toml", "field.nii.gz", "figures", "record.json", "transform.h5", "warped.nii.gz"]
     assert listed(out / "figures") == ["mine.png"]
     assert record_of(out)["verdict"] is None
@@ -302,8 +302,8 @@ def test_verdict_says_what_is_wrong(run, pair):
     write_image(Volume(noise, MOVING), fixed.parent / "noise.nii.gz", "float32")
     code, text, _ = run("register", fixed, fixed.parent / "noise.nii.gz", "-o", out, *QUICK[:-1])
     assert code == 0
-    assert text.splitlines()[0] in ("verdict: LOOK", "verdict: FAIL")
-    assert text.splitlines()[1].split(":")[0] in ("look", "fail")
+    assert text.splitlines()[0] in ("verdict: REVIEW", "verdict: FAIL")
+    assert text.splitlines()[1].split(":")[0] in ("review", "fail")
 
 
 def test_uncertainty_that_is_off_cannot_be_written(run, pair):

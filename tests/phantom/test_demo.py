@@ -56,10 +56,10 @@ def test_what_went_wrong_is_printed(demo):
     worse = sum(point["after"] > point["before"] for point in table["points"])
     assert f"landmarks that got worse: {worse} of {len(table['points'])}" in lines
     verdict = json.loads((folder / "record.json").read_text(encoding="utf-8"))["verdict"]
-    looked = next(each for each in verdict["gates"] if each["name"] == "landmark_maximum")
+    looked = next(each for each in verdict["checks"] if each["name"] == "landmark_maximum")
     assert looked["value"] == pytest.approx(100 * table["after"]["maximum"] / table["before"]["maximum"])
-    assert (looked["level"] == "PASS") == (looked["value"] <= looked["look"])
-    assert all(each["sentence"] in lines for each in verdict["gates"] if each["level"] in ("LOOK", "FAIL"))
+    assert (looked["level"] == "PASS") == (looked["value"] <= looked["review"])
+    assert all(each["sentence"] in lines for each in verdict["checks"] if each["level"] in ("REVIEW", "FAIL"))
 
 
 def test_files_are_there_and_named(demo):

@@ -42,7 +42,7 @@ from semreg.transforms.points import POINTS
 from semreg.transforms.points.table import PointRow
 
 ROOT = Path(__file__).parents[2]
-SETTINGS = ("refine.iterations=3", "refine.symmetric=false", "gates.enabled=false")
+SETTINGS = ("refine.iterations=3", "refine.symmetric=false", "checks.enabled=false")
 QUICK = ("--align", "none", *[word for text in SETTINGS for word in ("--set", text)], "-q")
 Scratch = Callable[[str], str]
 
@@ -247,13 +247,13 @@ def test_a_quality_check(monkeypatch):
         stopped="The best shift is {value:.0f} mm away.",
     )
     monkeypatch.setattr(verdict, "CHECKS", (*CHECKS, row))
-    for shift, level in ((5.0, "PASS"), (15.0, "LOOK"), (25.0, "FAIL"), (None, None)):
+    for shift, level in ((5.0, "PASS"), (15.0, "REVIEW"), (25.0, "FAIL"), (None, None)):
         evidence = Evidence(
             dimension=3, voxel_mm=2.0, diagonal_mm=100.0, spacing_mm=1.0, field_missing=0.0, shift_mm=shift
         )
         result = judge(evidence)
-        gate = result.to_dict()["gates"][-1]
-        assert (gate["name"], gate["level"], gate["value"]) == ("far", level, shift)
+        check = result.to_dict()["checks"][-1]
+        assert (check["name"], check["level"], check["value"]) == ("far", level, shift)
         assert ("The best shift is 25 mm away." in result.reasons) == (shift == 25.0)
 
 

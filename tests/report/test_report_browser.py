@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from conftest import eventually
-from report_case import fixed_grid, gate_of, make_case
+from report_case import check_of, fixed_grid, make_case
 from semreg.core.fields import Volume
 from semreg.io.bridge import LabelMap
 from semreg.quality import Verdict
@@ -376,8 +376,8 @@ def test_unreduced_slices_are_counted(opened, stacks):
 def test_pictures_begin_on_the_first_screen(browser, tmp_path):
     """At 1440 × 900 the pictures begin within the first screen, even below a verdict with many reasons."""
     sentence = "One more search would move the image by another 20 mm (median): it is not in place."
-    gate = gate_of("FAIL", title="Remaining displacement", value=19.8, unit="mm", sentence=sentence)
-    write_report(make_case(verdict=Verdict.of((gate,) * 8)), tmp_path / "report.html")
+    check = check_of("FAIL", title="Remaining displacement", value=19.8, unit="mm", sentence=sentence)
+    write_report(make_case(verdict=Verdict.of((check,) * 8)), tmp_path / "report.html")
     resize(browser, 1440, 900)
     browser.get((tmp_path / "report.html").as_uri())
     wait(browser, "return document.getElementById('viewer').dataset.ready === 'true'")

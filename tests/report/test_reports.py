@@ -13,7 +13,7 @@ import SimpleITK as sitk
 import torch
 from PIL import Image
 
-from report_case import EVALUATION, RECORD, SHIFT, fixed_grid, gate_of, make_case, moving_grid, phantom
+from report_case import EVALUATION, RECORD, SHIFT, check_of, fixed_grid, make_case, moving_grid, phantom
 from semreg.config import ModelConfig, RegistrationConfig
 from semreg.core.fields import Field, Volume
 from semreg.core.geometry import Grid, canonical_order, reorder
@@ -26,7 +26,7 @@ from semreg.report import write_report
 from semreg.report.colours import blend, checkerboard, viridis
 from semreg.report.drawings import box_panels, curves, outline
 from semreg.report.encode import Sheets, sheets, sheets_within
-from semreg.report.page import counted, gates_of, render
+from semreg.report.page import checks_of, counted, render
 from semreg.report.pictures import jacobian_colours
 from semreg.report.planes import planes_of
 from semreg.report.stacks import bounded, make_stacks, window
@@ -300,7 +300,7 @@ def test_text_is_escaped():
         RECORD, plan=PlanReport(reasons=(Reason("frame", evil),), memory_bytes=1), command=(evil,), device=evil,
         settings=RegistrationConfig(models=(ModelConfig(model=evil),)),
     )  # fmt: skip
-    verdict = Verdict.of((gate_of("FAIL", title=evil, sentence=evil, unit=evil),))
+    verdict = Verdict.of((check_of("FAIL", title=evil, sentence=evil, unit=evil),))
     points, labels = EVALUATION.landmarks, EVALUATION.labels
     evaluation = dataclasses.replace(
         EVALUATION, notes=(evil,),
@@ -331,7 +331,7 @@ def test_page_reads_without_a_script(page):
         assert f"<h3>{title}</h3>" in plain
     assert plain.count("<img ") == 15
     assert "<noscript>" in plain
-    for word in ("LOOK", "Half of the fixed image lies beyond the moving one.", "liver", "P13", "7.5", "1.25"):
+    for word in ("REVIEW", "Half of the fixed image lies beyond the moving one.", "liver", "P13", "7.5", "1.25"):
         assert word in plain
 
 
@@ -346,11 +346,11 @@ def test_page_of_little():
 
 def test_worst_gate_is_first():
     """The reasons of a verdict start with the worst; what was not measured counts for nothing."""
-    verdict = Verdict.of((gate_of("PASS", title="Good"), gate_of("FAIL", title="Bad"), gate_of(None, value=None)))
-    gates = gates_of(verdict)
-    assert [gate.level for gate in gates] == ["FAIL", "PASS", None]
-    assert counted(gates) == "1 of 2 checks passed; 1 had nothing to measure."
-    assert counted(gates[1:2]) == "1 of 1 checks passed."
+    verdict = Verdict.of((check_of("PASS", title="Good"), check_of("FAIL", title="Bad"), check_of(None, value=None)))
+    checks = checks_of(verdict)
+    assert [check.level for check in checks] == ["FAIL", "PASS", None]
+    assert counted(checks) == "1 of 2 checks passed; 1 had nothing to measure."
+    assert counted(checks[1:2]) == "1 of 1 checks passed."
     first, table = render(make_case(verdict=verdict)).split('id="viewer"')
     assert "<title>FAIL" in first
     assert "<strong>Bad</strong>" in first
@@ -360,8 +360,8 @@ def test_worst_gate_is_first():
 
 def test_reasons_stay_few():
     """The first screen names six reasons and says how many more there are; the table has all, tiny values as none."""
-    gates = [gate_of("FAIL", title=f"G{k}", value=3.7e-6, sentence="Bad.") for k in range(8)]
-    text = render(make_case(verdict=Verdict.of(tuple(gates))))
+    checks = [check_of("FAIL", title=f"G{k}", value=3.7e-6, sentence="Bad.") for k in range(8)]
+    text = render(make_case(verdict=Verdict.of(tuple(checks))))
     first, table = text.split('id="viewer"')[0], text.split('id="checks"')[1]
     assert [f"G{k}</strong>" in first for k in range(8)] == [True] * 6 + [False] * 2
     assert "And 2 more" in first

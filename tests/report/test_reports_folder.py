@@ -15,7 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import run_records
-from report_case import EVALUATION, ORIGIN, RECORD, SHIFT, VERDICT, gate_of, make_case
+from report_case import EVALUATION, ORIGIN, RECORD, SHIFT, VERDICT, check_of, make_case
 from run_records import input_of, read_files, write_run
 from semreg.cli.report import report_command
 from semreg.core.fields import Volume
@@ -65,7 +65,7 @@ def test_folder_holds_the_case(folder):
 def test_verdict_of_the_record_counts_without_an_evaluation(folder):
     """Without evaluation.json the verdict in the record is shown, and no landmarks."""
     (folder / "evaluation.json").unlink()
-    verdict = Verdict.of((gate_of("FAIL"),))
+    verdict = Verdict.of((check_of("FAIL"),))
     write_run(folder, dataclasses.replace(read_result(folder).record, verdict=verdict))
     case = read_case(folder)
     assert case.verdict == verdict
@@ -125,7 +125,7 @@ def test_verb_writes_the_page(folder):
     result = CliRunner().invoke(app, [str(folder)])
     assert result.exit_code == 0, result.output
     assert result.stdout.strip() == str(folder / "report.html")
-    assert "LOOK" in (folder / "report.html").read_text(encoding="utf-8")
+    assert "REVIEW" in (folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_verb_takes_title_labels_figures_and_place(folder):
@@ -231,7 +231,7 @@ def test_a_case_of_a_result(tmp_path):
     assert (case.background, case.record) == (result.record.background, result.record)
     assert case.fixed_labels.grid.shape == pair.fixed.grid.shape
     other = Case.of(result, sitk_image(pair.fixed), pair.moving, verdict=VERDICT, title="Mine")
-    assert (other.title, other.names, other.verdict.level) == ("Mine", {}, "LOOK")
+    assert (other.title, other.names, other.verdict.level) == ("Mine", {}, "REVIEW")
     with pytest.raises(GeometryError, match="give the fixed image that was registered"):
         Case.of(result, pair.moving, pair.moving)
 

@@ -233,8 +233,8 @@ def test_every_command_says_the_share_and_takes_the_choice(run, tmp_path):
     assert json.loads(out)["jacobian"]["folded_share"] == 0.0
     assert json.loads(out)["jacobian"]["outside_share"] > beyond / WHOLE.voxels
     code, out, _ = run("evaluate", *lines["evaluate"], "--json")
-    gates = {gate["name"]: gate["value"] for gate in json.loads(out)["verdict"]["gates"]}
-    assert (gates["folding"], gates["tears"]) == (0.0, 0.0)  # the verdict does not look at the faces of the box
+    checks = {check["name"]: check["value"] for check in json.loads(out)["verdict"]["checks"]}
+    assert (checks["folding"], checks["tears"]) == (0.0, 0.0)  # the verdict does not look at the faces of the box
     assert run("convert", *lines["convert"], "--outside", "background")[0] == 2
     code, _, err = run("apply", slab, "--inverse", "-i", fixed, "-o", tmp_path / "back.nrrd", "-r", fixed)
     assert code == 0

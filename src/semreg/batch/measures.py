@@ -124,7 +124,7 @@ LEAST = 4
 """Pairs that a measure needs before one of them can stand out."""
 STANDS_OUT = 3.5
 """Robust z-score from which on a pair stands out."""
-ORDER = ("ERROR", "FAIL", "LOOK", "PASS", "NONE", "WAIT")
+ORDER = ("ERROR", "FAIL", "REVIEW", "PASS", "NONE", "WAIT")
 """Levels, those to look at first first; PASS and NONE stand together."""
 
 
@@ -156,7 +156,7 @@ class CohortRow:
 
     @property
     def level(self) -> str:
-        """``PASS``, ``LOOK`` or ``FAIL``; ``ERROR`` where it failed, ``WAIT`` before it ran, ``NONE`` without gates."""
+        """``PASS``, ``REVIEW`` or ``FAIL``; ``ERROR`` where it failed, ``WAIT`` before it ran, ``NONE`` unchecked."""
         if self.state == "failed":
             return "ERROR"
         return (self.verdict or "NONE") if self.done else "WAIT"
@@ -164,7 +164,7 @@ class CohortRow:
     @property
     def is_first(self) -> bool:
         """Whether a person should look at this pair before the others."""
-        return self.level in {"ERROR", "FAIL", "LOOK"} or (self.z or 0.0) >= STANDS_OUT
+        return self.level in {"ERROR", "FAIL", "REVIEW"} or (self.z or 0.0) >= STANDS_OUT
 
     @property
     def numbers(self) -> dict[str, float | None]:
@@ -175,7 +175,7 @@ class CohortRow:
 def cohort_rows(output: Path, names: Sequence[str]) -> list[CohortRow]:
     """One row a pair, those to look at first first.
 
-    First pairs without a result, then FAIL, LOOK and the others, each by ``z``; last those that were not run, or not
+    First pairs without a result, then FAIL, REVIEW and the others, each by ``z``; last those that were not run, or not
     to their end.
     """
     states = read_state(output).by_name

@@ -40,7 +40,7 @@ def write_page(path: Path, rows: Sequence[CohortRow], *, source: str = "") -> No
     env = environment("semreg.batch")
     env.filters.update(number=_shown, link=_link)
     done = [row for row in rows if row.done]
-    counts = [(level, sum(row.level == level for row in done)) for level in ("FAIL", "LOOK", "PASS", "NONE")]
+    counts = [(level, sum(row.level == level for row in done)) for level in ("FAIL", "REVIEW", "PASS", "NONE")]
     first = [row for row in rows if row.is_first]
     text = env.get_template("cohort.html.j2").render(
         rows=rows,
@@ -66,7 +66,7 @@ def write_page(path: Path, rows: Sequence[CohortRow], *, source: str = "") -> No
 
 
 WORDS = {
-    "PASS": "PASS", "LOOK": "LOOK", "FAIL": "FAIL", "NONE": "not judged", "ERROR": "no result", "WAIT": "not run",
+    "PASS": "PASS", "REVIEW": "REVIEW", "FAIL": "FAIL", "NONE": "not judged", "ERROR": "no result", "WAIT": "not run",
 }  # fmt: skip
 
 

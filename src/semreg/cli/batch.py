@@ -195,7 +195,7 @@ def show_result(result: BatchResult, rows: Sequence[CohortRow], flags: BatchFlag
     if flags.messages.quiet:
         return
     levels = [row.verdict for row in rows]
-    counts = ", ".join(f"{levels.count(level)} {level}" for level in ("PASS", "LOOK", "FAIL") if level in levels)
+    counts = ", ".join(f"{levels.count(level)} {level}" for level in ("PASS", "REVIEW", "FAIL") if level in levels)
     show_rows(
         [
             ("finished", str(len(result.finished))),

@@ -61,7 +61,7 @@ def evaluate_command(context: typer.Context, flags: EvaluateFlags) -> None:
     with messages.spoken(ADVICE):
         limit_threads(flags.threads)
         found = evaluated(flags)
-        run = replace(found.run, command=command_of(context), verdict=judged(found, gates_of(flags, found.result)))
+        run = replace(found.run, command=command_of(context), verdict=judged(found, checks_of(flags, found.result)))
         files = write_evaluated(found, run, flags.proof)
         if messages.as_json:
             print_json(run)
@@ -213,7 +213,7 @@ def changes_since(inputs: Mapping[str, tuple[ReadFile, ...]], result: Result | N
     return tuple(f"{sentence}." for sentence in found)
 
 
-def gates_of(flags: EvaluateFlags, result: Result | None) -> RegistrationConfig:
+def checks_of(flags: EvaluateFlags, result: Result | None) -> RegistrationConfig:
     """The settings that hold: those of the folder's record, over them ``--config`` and each ``--set``."""
     from semreg.presets import layered, read_toml
     from semreg.settings import override, to_dict
@@ -234,7 +234,7 @@ def judged(found: Evaluated, config: RegistrationConfig) -> Verdict | None:
 
     subject = found.subject
     field, mask = subject.field, subject.mask
-    if not config.gates.enabled or subject.fixed is None or subject.moving is None or field is None:
+    if not config.checks.enabled or subject.fixed is None or subject.moving is None or field is None:
         return None
     if subject.left_out is not None:  # what lies beyond is not judged: no content there, and no tear at the face
         from semreg.transforms import Outside
@@ -246,7 +246,7 @@ def judged(found: Evaluated, config: RegistrationConfig) -> Verdict | None:
         subject.fixed, subject.moving, field, fixed_mask=mask, moving_mask=found.moving_mask, config=config
     )
     record = None if found.result is None else found.result.record
-    return judge(evidence, config=config.gates, evaluation=found.run, record=record)
+    return judge(evidence, config=config.checks, evaluation=found.run, record=record)
 
 
 def case_of(found: Evaluated, run: EvaluationRun) -> Case | None:

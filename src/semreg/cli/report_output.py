@@ -40,11 +40,11 @@ class ProofFlags:
 
 def verdict_of(result: Registration, evaluation: Evaluation) -> Verdict | None:
     """The verdict on a registration just made, from the images as it prepared them; None where none is wanted."""
-    if not result.config.gates.enabled:
+    if not result.config.checks.enabled:
         return None
     from semreg.quality import evidence_of, judge
 
-    return judge(evidence_of(result), config=result.config.gates, evaluation=evaluation, record=result.record)
+    return judge(evidence_of(result), config=result.config.checks, evaluation=evaluation, record=result.record)
 
 
 def write_proof(case: Case, folder: OutputFolder, flags: ProofFlags) -> list[str]:

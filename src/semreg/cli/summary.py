@@ -64,7 +64,7 @@ def verdict_rows(verdict: Verdict | None) -> list[tuple[str, str]]:
     """The verdict and what did not pass, the worst first."""
     if verdict is None:
         return []
-    return [("verdict", verdict.level), *((str(gate.level).lower(), gate.sentence) for gate in verdict.stopped)]
+    return [("verdict", verdict.level), *((str(check.level).lower(), check.sentence) for check in verdict.stopped)]
 
 
 def alignment_rows(found: AlignmentReport | None) -> list[tuple[str, str]]:

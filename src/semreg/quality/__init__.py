@@ -1,7 +1,7 @@
 """Says how good a transform is: landmarks, labels, deformation, similarity, way back; and checks it.
 
 ``evaluate`` measures against what is known, ``collect_evidence`` from both images and the transform alone, ``judge``
-decides by the thresholds of ``semreg.config.GateConfig``. Knows not how the transform was found.
+decides by the thresholds of ``semreg.config.CheckConfig``. Knows not how the transform was found.
 """
 
 from semreg.quality.config import EvaluationConfig
@@ -13,14 +13,14 @@ from semreg.quality.reading import of_pixels, read_label_names, read_landmarks
 from semreg.quality.result import Evaluation, stage_evaluation, write_evaluation
 from semreg.quality.run import EvaluationRun, Result, locate, read_result
 from semreg.quality.subject import Subject, prepare
-from semreg.quality.verdict import Gate, Verdict, judge
+from semreg.quality.verdict import CheckResult, Verdict, judge
 
 __all__ = [
+    "CheckResult",
     "Evaluation",
     "EvaluationConfig",
     "EvaluationRun",
     "Evidence",
-    "Gate",
     "LandmarkSummary",
     "Result",
     "Subject",

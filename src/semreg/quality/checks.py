@@ -73,7 +73,8 @@ class Check:
     beside: bool = False
     """Whether it needs more than both images and the field."""
     limits: tuple[float, float | None] | None = None
-    """From where on a person should look, and from where on it fails, None: never. None: the settings of its name."""
+    """From where on a person should review the result, and from where on it fails (None: never). None: the settings of
+    its name."""
     in_voxels: bool = False
     """Whether the thresholds are in working voxels."""
     by_search: bool = False

@@ -1,7 +1,7 @@
-"""Both images as the gates look at them: pooled to a working size, the moving one read through the field.
+"""Both images as the checks look at them: pooled to a working size, the moving one read through the field.
 
 A result is judged by what is seen at one size, whatever the size of the images: so the cost is bounded, and a
-threshold in working voxels means the same share of any field of view. Knows no gate.
+threshold in working voxels means the same share of any field of view. Knows no check.
 """
 
 from __future__ import annotations

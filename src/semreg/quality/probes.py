@@ -1,4 +1,4 @@
-"""Would another shift, or a mirrored moving image, match better? The match of all shifts at once. Knows no gate.
+"""Would another shift, or a mirrored moving image, match better? The match of all shifts at once. Knows no check.
 
 The match is that of the alignment (``registration.parametric.overlap``): 0 for unrelated images, up to 1.
 """

@@ -1,7 +1,7 @@
 """How far the moving image would still move: one more discrete search between the fixed and the warped image.
 
 Method: the coupled-convex search of the coarse stage (Siebert, Großbröhmer, Hansen, Heinrich: ConvexAdam, 2024), at a
-working size, in one direction. Knows no gate.
+working size, in one direction. Knows no check.
 """
 
 from __future__ import annotations

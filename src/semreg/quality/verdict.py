@@ -1,4 +1,4 @@
-"""From evidence to a verdict: each check passes, asks for a person's look, or fails. Measures nothing."""
+"""From evidence to a verdict: each check passes, asks for a person's review, or fails. Measures nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from semreg.config import GateConfig
+from semreg.config import CheckConfig
 from semreg.io.records import Recorded
 from semreg.quality.checks import CHECKS, NOT_FINITE, Check, Known
 from semreg.quality.evidence import Evidence
@@ -14,17 +14,17 @@ from semreg.quality.result import Evaluation
 from semreg.registration.result import AlignRecord, Record
 from semreg.registration.uncertainty import UncertaintySummary
 
-Level: TypeAlias = Literal["PASS", "LOOK", "FAIL"]
+Level: TypeAlias = Literal["PASS", "REVIEW", "FAIL"]
 
-LEVELS: tuple[Level, ...] = ("PASS", "LOOK", "FAIL")
+LEVELS: tuple[Level, ...] = ("PASS", "REVIEW", "FAIL")
 """From the best to the worst."""
 FEW_VOXELS = 12
 """Working voxels an axis; where less is seen in both images, a search says too little to fail a result."""
 
 
 @dataclass(frozen=True)
-class Gate:
-    """One gate: its value beside both thresholds, all in ``unit``, and what it means in one sentence."""
+class CheckResult:
+    """What one check found: its value beside both thresholds, all in ``unit``, and what it means in one sentence."""
 
     name: str
     title: str
@@ -32,7 +32,7 @@ class Gate:
     """None: not measured; then it does not count."""
     value: float | None
     unit: str
-    look: float | None
+    review: float | None
     fail: float | None
     better: Literal["lower", "higher"]
     sentence: str
@@ -40,31 +40,31 @@ class Gate:
 
 @dataclass(frozen=True)
 class Verdict(Recorded):
-    """All gates, and the worst of their levels."""
+    """What all checks found, and the worst of their levels."""
 
     level: Level
-    gates: tuple[Gate, ...]
+    checks: tuple[CheckResult, ...]
 
     @classmethod
-    def of(cls, gates: tuple[Gate, ...]) -> Verdict:
-        """The worst level of ``gates`` that were measured; LOOK where none was."""
-        return cls(max((gate.level for gate in gates if gate.level), key=LEVELS.index, default="LOOK"), gates)
+    def of(cls, checks: tuple[CheckResult, ...]) -> Verdict:
+        """The worst level of ``checks`` that were measured; REVIEW where none was."""
+        return cls(max((each.level for each in checks if each.level), key=LEVELS.index, default="REVIEW"), checks)
 
     @property
-    def stopped(self) -> tuple[Gate, ...]:
-        """The gates that did not pass, the worst first."""
-        return tuple(gate for level in ("FAIL", "LOOK") for gate in self.gates if gate.level == level)
+    def stopped(self) -> tuple[CheckResult, ...]:
+        """The checks that did not pass, the worst first."""
+        return tuple(each for level in ("FAIL", "REVIEW") for each in self.checks if each.level == level)
 
     @property
     def reasons(self) -> tuple[str, ...]:
         """Their sentences."""
-        return tuple(gate.sentence for gate in self.stopped)
+        return tuple(each.sentence for each in self.stopped)
 
 
 def judge(
     evidence: Evidence,
     *,
-    config: GateConfig | None = None,
+    config: CheckConfig | None = None,
     evaluation: Evaluation | None = None,
     uncertainty: UncertaintySummary | None = None,
     record: AlignRecord | None = None,
@@ -72,29 +72,29 @@ def judge(
     """The verdict on a result from what was measured of it, and from what else is known.
 
     ``config`` has the thresholds; ``evaluation`` is what ``evaluate`` returned; ``record`` that of a registration or an
-    alignment; ``uncertainty`` a summary of it, by default that of the record. What is not there has gates that are not
+    alignment; ``uncertainty`` a summary of it, by default that of the record. What is not there has checks that are not
     measured.
     """
     if uncertainty is None and isinstance(record, Record):
         uncertainty = record.uncertainty
     known = Known(evidence, evaluation, uncertainty, record)
-    return Verdict.of(tuple(_gate(check, known, config or GateConfig()) for check in CHECKS))
+    return Verdict.of(tuple(_result(check, known, config or CheckConfig()) for check in CHECKS))
 
 
-def _gate(check: Check, known: Known, config: GateConfig) -> Gate:
-    look, fail = getattr(config, check.name) if check.limits is None else check.limits
+def _result(check: Check, known: Known, config: CheckConfig) -> CheckResult:
+    review, fail = getattr(config, check.name) if check.limits is None else check.limits
     factor = known.evidence.voxel_mm if check.in_voxels else 1.0
-    look, fail = look * factor, None if fail is None else fail * factor
+    review, fail = review * factor, None if fail is None else fail * factor
     value = check.value(known)
     value = None if value is None or math.isnan(value) else value
-    level = _level(check, value, (look, fail), known.evidence)
-    return Gate(
+    level = _level(check, value, (review, fail), known.evidence)
+    return CheckResult(
         check.name,
         check.title,
         level,
         value,
         check.unit,
-        look,
+        review,
         fail,
         check.better,
         _sentence(check, level, value, known),
@@ -104,13 +104,13 @@ def _gate(check: Check, known: Known, config: GateConfig) -> Gate:
 def _level(check: Check, value: float | None, limits: tuple[float, float | None], evidence: Evidence) -> Level | None:
     if value is None:
         # nothing was compared: nothing speaks for the result
-        return "LOOK" if check.name == "match" and evidence.overlap else None
+        return "REVIEW" if check.name == "match" and evidence.overlap else None
     sign = -1 if check.better == "higher" else 1
     beyond = [limit is not None and sign * value > sign * limit for limit in limits]
     few = evidence.seen_voxels is not None and evidence.seen_voxels < FEW_VOXELS
     if beyond[1] and not (few and check.by_search):
         return "FAIL"
-    return "LOOK" if beyond[0] or beyond[1] else "PASS"
+    return "REVIEW" if beyond[0] or beyond[1] else "PASS"
 
 
 def _sentence(check: Check, level: Level | None, value: float | None, known: Known) -> str:

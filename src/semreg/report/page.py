@@ -9,7 +9,7 @@ from pathlib import Path
 import semreg
 from semreg.io.atomic_output import atomic_file
 from semreg.io.records import plain, stable_json
-from semreg.quality import Evaluation, EvaluationRun, Gate, Verdict
+from semreg.quality import CheckResult, Evaluation, EvaluationRun, Verdict
 from semreg.registration.result import Record
 from semreg.report import drawings, tables
 from semreg.report.case import Case
@@ -23,7 +23,7 @@ LEAST = 1e-4
 """Values nearer to nothing are shown as nothing."""
 HEADLINES = {
     "PASS": "No check found a reason to doubt this registration.",
-    "LOOK": "Something needs a look before this result is used.",
+    "REVIEW": "Something needs a look before this result is used.",
     "FAIL": "This result should not be used as it is.",
     "NONE": "Nothing was judged: look at the pictures.",
 }
@@ -46,15 +46,15 @@ def render(case: Case) -> str:
     page = environment().get_template("report.html.j2")
     labels = None if case.evaluation is None else case.evaluation.labels
     points = tables.landmark_rows(case.evaluation)
-    level, gates = "NONE" if case.verdict is None else case.verdict.level, gates_of(case.verdict)
+    level, checks = "NONE" if case.verdict is None else case.verdict.level, checks_of(case.verdict)
     return page.render(
         case=case,
         version=semreg.__version__,
         level=level,
         headline=HEADLINES[level],
-        gates=gates,
-        reasons=[gate for gate in gates if gate.level in ("LOOK", "FAIL")],
-        counted=counted(gates),
+        checks=checks,
+        reasons=[check for check in checks if check.level in ("REVIEW", "FAIL")],
+        counted=counted(checks),
         keys=tables.key_figures(case),
         panels=drawings.box_panels(case),
         boxes={"fixed": drawings.grid_sentence(case.fixed.grid), "moving": drawings.grid_sentence(case.moving.grid)},
@@ -93,16 +93,16 @@ def _origin(evaluation: Evaluation | None) -> str:
     return stable_json(known) if known else ""
 
 
-def gates_of(verdict: Verdict | None) -> list[Gate]:
-    """Its gates, the worst first, those that were not measured last; what need not be told from nothing as nothing."""
-    gates = () if verdict is None else verdict.gates
-    ranked = sorted(gates, key=lambda gate: ("FAIL", "LOOK", "PASS", None).index(gate.level))
-    return [replace(gate, value=0.0) if gate.value and abs(gate.value) < LEAST else gate for gate in ranked]
+def checks_of(verdict: Verdict | None) -> list[CheckResult]:
+    """Its checks, the worst first, those that were not measured last; what need not be told from nothing as nothing."""
+    checks = () if verdict is None else verdict.checks
+    ranked = sorted(checks, key=lambda check: ("FAIL", "REVIEW", "PASS", None).index(check.level))
+    return [replace(check, value=0.0) if check.value and abs(check.value) < LEAST else check for check in ranked]
 
 
-def counted(gates: Sequence[Gate]) -> str:
+def counted(checks: Sequence[CheckResult]) -> str:
     """How many passed, in a sentence."""
-    levels = [gate.level for gate in gates]
+    levels = [check.level for check in checks]
     unknown = levels.count(None)
     rest = f"; {unknown} had nothing to measure." if unknown else "."
     return f"{levels.count('PASS')} of {len(levels) - unknown} checks passed{rest}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-SYMBOLS = {"PASS": "✓", "LOOK": "◉", "FAIL": "✕", "NONE": "–"}
+SYMBOLS = {"PASS": "✓", "REVIEW": "◉", "FAIL": "✕", "NONE": "–"}
 """What stands beside the word of a verdict, so that colour never says it alone."""
 
 

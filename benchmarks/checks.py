@@ -1,6 +1,6 @@
 """Shows what the verdict says of good and of deliberately bad results, on phantoms and on real pairs.
 
-    python gates.py [PAIRS.toml] [RESULTS] [--report FILE]
+    python checks.py [PAIRS.toml] [RESULTS] [--report FILE]
 
 Good: what ``semreg.register`` finds with the defaults. Bad: the same results spoiled in ways of known harm, results
 of mirrored images, and results of images that do not belong together. Transforms and records are kept in RESULTS and
@@ -221,9 +221,9 @@ def judged(case: Case) -> tuple[Evidence, Verdict, float]:
 def row_of(case: Case) -> tuple[str, list[str]]:
     """The level and the cells of one result."""
     evidence, verdict, seconds = judged(case)
-    values = {gate.name: gate for gate in verdict.gates}
+    values = {check.name: check for check in verdict.checks}
     cells = ["-" if (v := values[name].value) is None else f"{v:.1f}" for name in GATES]
-    stopped = ", ".join(gate.name for gate in verdict.gates if gate.level in ("LOOK", "FAIL"))
+    stopped = ", ".join(check.name for check in verdict.checks if check.level in ("REVIEW", "FAIL"))
     return verdict.level, [case.name, verdict.level, *cells, f"{evidence.voxel_mm:.1f}", f"{seconds:.1f}", stopped]
 
 
@@ -253,7 +253,7 @@ def tables(pairs: Path, results: Path) -> tuple[str, bool]:
         "# The verdict on good and on deliberately bad results\n",
         bullets({**machine(1), "semreg": versions_line(tools.semreg_versions())}),
         f"## Good results: {passed} of {len(good)} pass\n",
-        "Registered with the defaults. Values in the units of the gates: `docs/verdict.md`.\n",
+        "Registered with the defaults. Values in the units of the checks: `docs/verdict.md`.\n",
         markdown_table(header, [cells for _, cells in good]),
         f"## Wrong and mirrored images, registered all the same: {noticed} of {len(bad)} noticed\n",
         markdown_table(header, [cells for _, cells in bad]) if bad else "No real pairs are there.\n",
@@ -272,16 +272,16 @@ def ways_table(cases: list[Case]) -> tuple[str, bool]:
     for way, levels in found.items():
         missed = [name for name, level in levels if level == "PASS"]
         holds &= len(missed) <= len(levels) // 2
-        counts = [str(sum(level == wanted for _, level in levels)) for wanted in ("FAIL", "LOOK", "PASS")]
+        counts = [str(sum(level == wanted for _, level in levels)) for wanted in ("FAIL", "REVIEW", "PASS")]
         rows.append([way, *counts, ", ".join(missed)])
-    return markdown_table(["spoiled by", "FAIL", "LOOK", "PASS", "not noticed"], rows), holds
+    return markdown_table(["spoiled by", "FAIL", "REVIEW", "PASS", "not noticed"], rows), holds
 
 
 def main() -> None:
     """Judge all, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pairs", type=Path, nargs="?", default=tools.SHARED / "data" / "pairs.toml")
-    parser.add_argument("results", type=Path, nargs="?", default=tools.OUT / "gates")
+    parser.add_argument("results", type=Path, nargs="?", default=tools.OUT / "checks")
     parser.add_argument("--report", type=Path, help="write the tables to this Markdown file too")
     given = parser.parse_args()
     torch.set_num_threads(1)

@@ -13,7 +13,7 @@ import torch
 
 from conftest import centre, grid_at, make_grid, noise, oblique_grid, points_of, rotation, smooth_field
 from run_records import make_run
-from semreg.config import GateConfig, RegistrationConfig
+from semreg.config import CheckConfig, RegistrationConfig
 from semreg.core.consistency import Errors
 from semreg.core.fields import Field, Layer, Volume, warp
 from semreg.core.geometry import AxisOrder, Grid
@@ -45,9 +45,9 @@ def textured(grid, seed=0, radius=2):
     return Volume(smooth(noise(1, *grid.shape, seed=seed).float(), radius=radius, passes=2) * 100, grid)
 
 
-def gate(verdict, name):
-    """One gate by its name."""
-    return next(each for each in verdict.gates if each.name == name)
+def check(verdict, name):
+    """One check by its name."""
+    return next(each for each in verdict.checks if each.name == name)
 
 
 def affine(grid, matrix, shift_mm):
@@ -63,11 +63,11 @@ def affine(grid, matrix, shift_mm):
 
 
 def test_nothing_against_it_passes():
-    """A result that no gate stops passes, without reasons; what is not known is said and does not count."""
+    """A result that no check stops passes, without reasons; what is not known is said and does not count."""
     verdict = judge(FINE)
     assert verdict.level == "PASS"
     assert verdict.reasons == ()
-    unknown = {each.name for each in verdict.gates if each.level is None}
+    unknown = {each.name for each in verdict.checks if each.level is None}
     assert unknown == {
         "uncertainty",
         "consistency",
@@ -78,62 +78,62 @@ def test_nothing_against_it_passes():
         "labels",
         "doubts",
     }
-    assert all(each.sentence for each in verdict.gates)
+    assert all(each.sentence for each in verdict.checks)
 
 
 @pytest.mark.parametrize(
     ("change", "name", "level"),
     [
-        ({"missing": 0.6}, "missing", "LOOK"),
-        ({"overlap": 0.4}, "overlap", "LOOK"),
+        ({"missing": 0.6}, "missing", "REVIEW"),
+        ({"overlap": 0.4}, "overlap", "REVIEW"),
         ({"overlap": 0.0}, "overlap", "FAIL"),
-        ({"folded_share": 0.002}, "folding", "LOOK"),
+        ({"folded_share": 0.002}, "folding", "REVIEW"),
         ({"folded_share": 0.02}, "folding", "FAIL"),
         ({"volume_share": 0.2}, "volume", "FAIL"),
-        ({"tear_share": 0.02}, "tears", "LOOK"),
-        ({"scale": 2.0}, "scale", "LOOK"),
+        ({"tear_share": 0.02}, "tears", "REVIEW"),
+        ({"scale": 2.0}, "scale", "REVIEW"),
         ({"bending_mm": 100.0}, "bending", "FAIL"),
         ({"match": 0.05}, "match", "FAIL"),
-        ({"match": 0.45}, "gain", "LOOK"),
-        ({"residual_mm": 4.4}, "residual", "LOOK"),
+        ({"match": 0.45}, "gain", "REVIEW"),
+        ({"residual_mm": 4.4}, "residual", "REVIEW"),
         ({"residual_mm": 8.4}, "residual", "FAIL"),
-        ({"mismatch": 0.2}, "mismatch", "LOOK"),
+        ({"mismatch": 0.2}, "mismatch", "REVIEW"),
         ({"unfinished": -0.7}, "unfinished", "FAIL"),
-        ({"shift_match": (0.5, 0.55)}, "elsewhere", "LOOK"),
+        ({"shift_match": (0.5, 0.55)}, "elsewhere", "REVIEW"),
         ({"mirror_match": (0.4, 0.6)}, "mirror", "FAIL"),
         ({"field_missing": 0.001}, "finite", "FAIL"),
     ],
 )
 def test_each_gate_stops_alone(change, name, level):
-    """Each kind of evidence alone changes the level of its gate and of the whole, and gives its sentence as reason."""
+    """Each kind of evidence alone changes the level of its check and of the whole, and gives its sentence as reason."""
     verdict = judge(replace(FINE, **change))
-    assert gate(verdict, name).level == level
+    assert check(verdict, name).level == level
     assert verdict.level == level
-    assert gate(verdict, name).sentence in verdict.reasons
+    assert check(verdict, name).sentence in verdict.reasons
 
 
 def test_thresholds_are_the_settings_in_the_units_of_the_value():
-    """A gate shows the thresholds of the settings beside its value, those in working voxels as mm."""
-    config = GateConfig(residual=(0.5, 3.0), folding=(0.0, 50.0))
+    """A check shows the thresholds of the settings beside its value, those in working voxels as mm."""
+    config = CheckConfig(residual=(0.5, 3.0), folding=(0.0, 50.0))
     verdict = judge(replace(FINE, residual_mm=2.5, folded_share=0.4), config=config)
-    assert (gate(verdict, "residual").look, gate(verdict, "residual").fail) == (2.0, 12.0)
-    assert gate(verdict, "residual").unit == "mm"
-    assert gate(verdict, "residual").level == "LOOK"
-    assert (gate(verdict, "folding").value, gate(verdict, "folding").level) == (40.0, "LOOK")
+    assert (check(verdict, "residual").review, check(verdict, "residual").fail) == (2.0, 12.0)
+    assert check(verdict, "residual").unit == "mm"
+    assert check(verdict, "residual").level == "REVIEW"
+    assert (check(verdict, "folding").value, check(verdict, "folding").level) == (40.0, "REVIEW")
 
 
 def test_a_value_at_its_threshold_passes():
     """Thresholds are the last value of the better level."""
-    assert gate(judge(replace(FINE, folded_share=0.001)), "folding").level == "PASS"
-    assert gate(judge(replace(FINE, overlap=0.5)), "overlap").level == "PASS"
-    assert gate(judge(replace(FINE, overlap=0.1)), "overlap").level == "LOOK"
+    assert check(judge(replace(FINE, folded_share=0.001)), "folding").level == "PASS"
+    assert check(judge(replace(FINE, overlap=0.5)), "overlap").level == "PASS"
+    assert check(judge(replace(FINE, overlap=0.1)), "overlap").level == "REVIEW"
 
 
 def test_the_worst_level_counts_and_comes_first():
-    """The level is the worst of all gates, and its reasons come before the others."""
+    """The level is the worst of all checks, and its reasons come before the others."""
     verdict = judge(replace(FINE, tear_share=0.02, mirror_match=(0.4, 0.6)))
     assert verdict.level == "FAIL"
-    assert verdict.reasons == (gate(verdict, "mirror").sentence, gate(verdict, "tears").sentence)
+    assert verdict.reasons == (check(verdict, "mirror").sentence, check(verdict, "tears").sentence)
     assert "axis y" in verdict.reasons[0]
 
 
@@ -142,26 +142,26 @@ def test_what_cannot_be_measured_does_not_count():
     verdict = judge(replace(FINE, match_before=None, unfinished=None, shift_match=None, mismatch=math.nan))
     assert verdict.level == "PASS"
     for name in ("gain", "unfinished", "elsewhere", "mismatch"):
-        assert gate(verdict, name).level is None
-        assert gate(verdict, name).value is None
-        assert gate(verdict, name).sentence.startswith("Not measured: ")
+        assert check(verdict, name).level is None
+        assert check(verdict, name).value is None
+        assert check(verdict, name).sentence.startswith("Not measured: ")
 
 
 def test_the_verdict_is_json():
-    """``to_dict`` holds the level and every part of each gate, in plain JSON without NaN; the evidence too."""
+    """``to_dict`` holds the level and every part of each check, in plain JSON without NaN; the evidence too."""
     verdict = judge(replace(FINE, mismatch=math.nan, overlap=0.3))
     read = json.loads(json.dumps(verdict.to_dict(), allow_nan=False))
-    assert read["level"] == "LOOK"
-    parts = {"name", "title", "level", "value", "unit", "look", "fail", "better", "sentence"}
-    assert all(set(each) == parts for each in read["gates"])
-    assert {each["better"] for each in read["gates"]} == {"lower", "higher"}
+    assert read["level"] == "REVIEW"
+    parts = {"name", "title", "level", "value", "unit", "review", "fail", "better", "sentence"}
+    assert all(set(each) == parts for each in read["checks"])
+    assert {each["better"] for each in read["checks"]} == {"lower", "higher"}
     assert json.loads(json.dumps(FINE.to_dict(), allow_nan=False))["shift_match"] == [0.6, 0.6]
 
 
 def test_every_setting_has_its_gate_and_words():
-    """Each threshold of the settings belongs to a gate with a title and a sentence for either outcome."""
-    thresholds = set(vars(GateConfig())) - {"enabled"}
-    names = {each.name for each in judge(FINE).gates}
+    """Each threshold of the settings belongs to a check with a title and a sentence for either outcome."""
+    thresholds = set(vars(CheckConfig())) - {"enabled"}
+    names = {each.name for each in judge(FINE).checks}
     assert names == thresholds | {"finite", "doubts"}
     assert len(CHECKS) == len(names)
     assert {check.name for check in CHECKS if check.limits is None} == thresholds
@@ -171,21 +171,21 @@ def test_every_setting_has_its_gate_and_words():
 
 @pytest.mark.parametrize("check", [check for check in CHECKS if check.limits is None], ids=lambda check: check.name)
 def test_thresholds_lie_in_the_direction_of_their_check(check):
-    """Where higher is better a result fails below the number from which a person should look, else above."""
-    look, fail = getattr(GateConfig(), check.name)
-    assert (look > fail) == (check.better == "higher")
-    with pytest.raises(ConfigError, match=f"gates.{check.name}: two finite numbers, look not"):
-        GateConfig(**{check.name: (fail, look)})
+    """Where higher is better a result fails below the number from which a person should review it, else above."""
+    review, fail = getattr(CheckConfig(), check.name)
+    assert (review > fail) == (check.better == "higher")
+    with pytest.raises(ConfigError, match=f"checks.{check.name}: two finite numbers, review not"):
+        CheckConfig(**{check.name: (fail, review)})
 
 
 @pytest.mark.parametrize(
     ("before", "after", "level"),
-    [(8.0, 2.0, "PASS"), (8.0, 8.2, "PASS"), (8.0, 8.8, "LOOK"), (8.0, 10.4, "FAIL"), (0.2, 0.9, "PASS")],
+    [(8.0, 2.0, "PASS"), (8.0, 8.2, "PASS"), (8.0, 8.8, "REVIEW"), (8.0, 10.4, "FAIL"), (0.2, 0.9, "PASS")],
 )
 def test_landmarks_that_got_worse_are_noticed(before, after, level):
     """A mean error above that before stops the result; errors below a voxel are no worse than another."""
     verdict = judge(FINE, evaluation=landmarks([before], [after]))
-    assert gate(verdict, "landmarks").level == level
+    assert check(verdict, "landmarks").level == level
     assert verdict.level == level
 
 
@@ -202,22 +202,23 @@ def test_single_landmarks_that_went_wrong_are_noticed():
     before = np.linspace(2.0, 10.0, 100)
     better = judge(FINE, evaluation=landmarks(before, before / 2))
     assert better.level == "PASS"
-    assert gate(better, "landmark_worse").value == 0.0
+    assert check(better, "landmark_worse").value == 0.0
     table = landmarks(before, np.where(np.arange(100) == 99, 15.0, before / 2))
     assert (table.landmarks.worse, table.landmarks.count) == (1, 100)
     one = judge(FINE, evaluation=table)
-    assert (one.level, gate(one, "landmark_maximum").level, gate(one, "landmark_p95").level) == ("LOOK", "LOOK", "PASS")
+    assert [one.level, check(one, "landmark_maximum").level] == ["REVIEW", "REVIEW"]
+    assert check(one, "landmark_p95").level == "PASS"
     assert "rose from 10 to 15 mm" in one.reasons[0]
     voxel = FINE.spacing_mm
-    for rise, level in ((1.1 * voxel, "LOOK"), (0.9 * voxel, "PASS")):  # of 6 in 100: by less than a voxel is no harm
+    for rise, level in ((1.1 * voxel, "REVIEW"), (0.9 * voxel, "PASS")):  # of 6 in 100: by less than a voxel is no harm
         some = judge(FINE, evaluation=landmarks(before, before + rise * (np.arange(100) < 6) - 0.1))
-        assert gate(some, "landmark_worse").level == level
+        assert check(some, "landmark_worse").level == level
     many = judge(FINE, evaluation=landmarks(before, np.where(before < 5, 9.0, before / 2)))
-    assert gate(many, "landmarks").level == "PASS"
-    assert gate(many, "landmark_worse").level == "FAIL"
-    for end, level in ((9.0, "PASS"), (12.5, "LOOK"), (20.0, "FAIL")):
+    assert check(many, "landmarks").level == "PASS"
+    assert check(many, "landmark_worse").level == "FAIL"
+    for end, level in ((9.0, "PASS"), (12.5, "REVIEW"), (20.0, "FAIL")):
         tail = judge(FINE, evaluation=landmarks(before, np.where(before > 9, end, before / 2)))
-        assert gate(tail, "landmark_p95").level == level
+        assert check(tail, "landmark_p95").level == level
 
 
 def mean_dice(before, after):
@@ -240,53 +241,55 @@ def doubted(*doubts):
     return make_run(alignment=alignment)
 
 
-@pytest.mark.parametrize(("after", "level"), [(0.8, "PASS"), (0.68, "LOOK"), (0.55, "FAIL"), (0.695, "PASS")])
+@pytest.mark.parametrize(("after", "level"), [(0.8, "PASS"), (0.68, "REVIEW"), (0.55, "FAIL"), (0.695, "PASS")])
 def test_labels_that_overlap_less_are_noticed(after, level):
     """A mean Dice below that before stops the result."""
     verdict = judge(FINE, evaluation=mean_dice(0.7, after))
-    assert gate(verdict, "labels").level == level
-    assert gate(verdict, "labels").value == pytest.approx(after - 0.7)
+    assert check(verdict, "labels").level == level
+    assert check(verdict, "labels").value == pytest.approx(after - 0.7)
 
 
 def test_labels_without_a_mean_are_not_judged():
     """Where Dice is null on one side nothing is judged."""
-    assert gate(judge(FINE, evaluation=mean_dice(None, 0.5)), "labels").level is None
+    assert check(judge(FINE, evaluation=mean_dice(None, 0.5)), "labels").level is None
 
 
 def test_uncertainty_and_consistency_count_where_they_are_known():
     """Medians and means in mm are compared with working voxels of 4 mm here; a measured inverse counts first."""
     way = RoundTrip(mean_mm=30.0, p999_mm=40.0, maximum_mm=50.0, count=9)
     known = Evaluation(consistency=Consistency(fixed=way, moving=way))
-    assert gate(judge(FINE, evaluation=known), "consistency").level == "FAIL"
+    assert check(judge(FINE, evaluation=known), "consistency").level == "FAIL"
     near = Errors(mean_mm=0.1, p999_mm=0.2, max_mm=0.3, points=9)
     inverse = InverseReport(residual=near, outside_share=0.0, unsolved=0, consistency={"fixed": near, "moving": near})
     record = make_run(inverse=inverse)
-    assert gate(judge(FINE, record=record), "consistency").level == "PASS"
-    assert gate(judge(FINE, evaluation=known, record=record), "consistency").level == "FAIL"
-    assert gate(judge(FINE, uncertainty=median(9.0)), "uncertainty").level == "LOOK"
+    assert check(judge(FINE, record=record), "consistency").level == "PASS"
+    assert check(judge(FINE, evaluation=known, record=record), "consistency").level == "FAIL"
+    assert check(judge(FINE, uncertainty=median(9.0)), "uncertainty").level == "REVIEW"
     of_record = make_run(uncertainty=median(9.0))
-    assert gate(judge(FINE, record=of_record), "uncertainty").level == "LOOK"
-    assert gate(judge(FINE, record=of_record, uncertainty=median(0.5)), "uncertainty").level == "PASS"
-    assert gate(judge(FINE, uncertainty=median(0.5)), "uncertainty").level == "PASS"
+    assert check(judge(FINE, record=of_record), "uncertainty").level == "REVIEW"
+    assert check(judge(FINE, record=of_record, uncertainty=median(0.5)), "uncertainty").level == "PASS"
+    assert check(judge(FINE, uncertainty=median(0.5)), "uncertainty").level == "PASS"
 
 
 def test_doubts_of_the_alignment_are_passed_on():
-    """What the alignment says against itself is a reason to look, word by word."""
+    """What the alignment says against itself is a reason to review it, word by word."""
     verdict = judge(FINE, record=doubted("another position matches almost as well"))
-    assert verdict.level == "LOOK"
+    assert verdict.level == "REVIEW"
     assert verdict.reasons == ("The alignment is in doubt: another position matches almost as well.",)
-    assert gate(judge(FINE, record=doubted()), "doubts").level == "PASS"
-    assert gate(judge(FINE, record=make_run()), "doubts").level is None
+    assert check(judge(FINE, record=doubted()), "doubts").level == "PASS"
+    assert check(judge(FINE, record=make_run()), "doubts").level is None
 
 
 def test_thresholds_are_settings():
     """Thresholds are set by name and travel through TOML; disorder, NaN and unknown names are refused."""
-    config = override(RegistrationConfig(), "gates.folding=0.5,2")
-    assert config.gates.folding == (0.5, 2.0)
+    config = override(RegistrationConfig(), "checks.folding=0.5,2")
+    assert config.checks.folding == (0.5, 2.0)
     assert from_toml(RegistrationConfig, to_toml(config)) == config
-    for wrong in ("gates.folding=2,1", "gates.overlap=10,50", "gates.match=nan,1", "gates.folding=1", "gates.fold=1,2"):
+    for wrong in ("folding=2,1", "overlap=10,50", "match=nan,1", "folding=1", "fold=1,2"):
         with pytest.raises(ConfigError, match="expected"):
-            override(RegistrationConfig(), wrong)
+            override(RegistrationConfig(), f"checks.{wrong}")
+    with pytest.raises(ConfigError, match="those of checks now"):
+        override(RegistrationConfig(), "gates.folding=0.5,2")
 
 
 # What is measured
@@ -473,10 +476,10 @@ def test_a_field_with_nan_fails():
     field.vox[1, 2] = torch.nan
     verdict = judge(collect_evidence(textured(grid), textured(grid, 1), field))
     assert verdict.level == "FAIL"
-    assert gate(verdict, "finite").value == pytest.approx(100 / 5)
+    assert check(verdict, "finite").value == pytest.approx(100 / 5)
     assert "NaN" in verdict.reasons[0]
-    assert gate(verdict, "match").level is None
-    assert "not finite" in gate(verdict, "match").sentence
+    assert check(verdict, "match").level is None
+    assert "not finite" in check(verdict, "match").sentence
 
 
 def test_missing_voxels_are_counted_and_left_out():
@@ -488,7 +491,7 @@ def test_missing_voxels_are_counted_and_left_out():
     found = collect_evidence(image, holed, Field.zeros(grid))
     assert found.missing == pytest.approx(12 / 18)
     assert found.match == pytest.approx(1.0, abs=0.05)
-    assert gate(judge(found), "missing").level == "LOOK"
+    assert check(judge(found), "missing").level == "REVIEW"
     with pytest.raises(ImageError, match="check the file"):
         collect_evidence(image, Volume(torch.full_like(image.data, torch.nan), grid), Field.zeros(grid))
 
@@ -498,9 +501,9 @@ def test_images_apart_fail():
     grid = oblique_grid(3)
     away = Field.from_mm(torch.full((3, *grid.shape), 900.0), grid)
     verdict = judge(collect_evidence(textured(grid), textured(grid, 1), away))
-    assert gate(verdict, "overlap").value == 0.0
-    assert gate(verdict, "overlap").level == verdict.level == "FAIL"
-    assert gate(verdict, "match").level is None
+    assert check(verdict, "overlap").value == 0.0
+    assert check(verdict, "overlap").level == verdict.level == "FAIL"
+    assert check(verdict, "match").level is None
 
 
 def test_a_field_of_another_dimension_is_refused():

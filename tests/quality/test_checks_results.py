@@ -38,9 +38,9 @@ def phantom(dimension, seed, displacement_mm=11.0):
 
 
 def level_of(fixed, moving, field, record=None):
-    """The level of a result and the gates that it did not pass; ``record``: of its registration."""
+    """The level of a result and the checks that it did not pass; ``record``: of its registration."""
     verdict = judge(collect_evidence(fixed, moving, field), record=record)
-    return verdict.level, [gate.name for gate in verdict.gates if gate.level in ("LOOK", "FAIL")]
+    return verdict.level, [check.name for check in verdict.checks if check.level in ("REVIEW", "FAIL")]
 
 
 # Good results
@@ -75,9 +75,9 @@ def test_nothing_compared_is_no_pass():
     fixed, moving, field = phantom(3, 31)
     middle = moving.grid.shape[0] // 2
     grid = moving.grid.part((middle, 0, 0), (middle + 1, *moving.grid.shape[1:]))
-    level, gates = level_of(fixed, Volume(moving.data[:, middle : middle + 1], grid), field)
-    assert level == "LOOK"
-    assert "match" in gates
+    level, checks = level_of(fixed, Volume(moving.data[:, middle : middle + 1], grid), field)
+    assert level == "REVIEW"
+    assert "match" in checks
 
 
 @pytest.mark.parametrize("degrees", [90.0, 180.0])
@@ -106,9 +106,9 @@ def test_a_real_pair_passes_and_its_spoiled_results_do_not():
     field = result.field
     assert level_of(fixed, moving, field, result.record) == ("PASS", [])
     for spoiled in (Field.zeros(fixed.grid), field.inverse(moving.grid).on(fixed.grid)):
-        level, gates = level_of(fixed, moving, spoiled)
+        level, checks = level_of(fixed, moving, spoiled)
         assert level == "FAIL"
-        assert {"residual", "mismatch"} <= set(gates)
+        assert {"residual", "mismatch"} <= set(checks)
     flipped = Volume(moving.data.flip(2), moving.grid)
     assert "mirror" in level_of(fixed, flipped, field)[1]
 
@@ -183,24 +183,24 @@ def bad(way, moving, field):
 
 
 EXPECTED = {
-    "identity": ("LOOK", "mismatch"), "inverse": ("FAIL", "residual"), "a third of the way": ("FAIL", "unfinished"),
+    "identity": ("REVIEW", "mismatch"), "inverse": ("FAIL", "residual"), "a third of the way": ("FAIL", "unfinished"),
     "shift": ("FAIL", "elsewhere"), "15 degrees": ("FAIL", "residual"), "90 degrees": ("FAIL", "gain"),
     "180 degrees": ("FAIL", "residual"), "scale": ("FAIL", "unfinished"), "reflection": ("FAIL", "folding"),
     "flipped y": ("FAIL", "mirror"), "flipped x": ("FAIL", "mirror"), "folded": ("FAIL", "folding"),
-    "torn": ("LOOK", "mismatch"), "no overlap": ("FAIL", "overlap"), "NaN": ("FAIL", "finite"),
+    "torn": ("REVIEW", "mismatch"), "no overlap": ("FAIL", "overlap"), "NaN": ("FAIL", "finite"),
 }  # fmt: skip
-"""The least level, and a gate that must not pass."""
+"""The least level, and a check that must not pass."""
 
 
 @pytest.mark.parametrize("way", EXPECTED)
 @pytest.mark.parametrize(("dimension", "seed"), [(2, 31), (2, 34), (3, 31)])
 def test_bad_results_are_noticed(dimension, seed, way):
-    """Each way to spoil a good result is noticed, by the gate that is there for it; most fail outright."""
+    """Each way to spoil a good result is noticed, by the check that is there for it; most fail outright."""
     fixed, moving, field = phantom(dimension, seed, 20.0)
-    level, gates = level_of(fixed, *bad(way, moving, field))
-    least, gate = EXPECTED[way]
+    level, checks = level_of(fixed, *bad(way, moving, field))
+    least, check = EXPECTED[way]
     assert level in ("FAIL", least)
-    assert gate in gates
+    assert check in checks
 
 
 @pytest.mark.parametrize("axis", [0, 1])
@@ -208,9 +208,9 @@ def test_a_mirrored_image_that_was_registered_is_noticed(axis):
     """A registration of the mirrored image, which bends it onto the fixed one as well as it can, is noticed."""
     fixed, moving, _ = phantom(2, 33)
     wrong = flipped(moving, axis)
-    level, gates = level_of(fixed, wrong, register(fixed, wrong).field)
-    assert level in ("LOOK", "FAIL")
-    assert "mirror" in gates
+    level, checks = level_of(fixed, wrong, register(fixed, wrong).field)
+    assert level in ("REVIEW", "FAIL")
+    assert "mirror" in checks
 
 
 def test_a_registration_that_went_wrong_is_noticed():
@@ -220,9 +220,9 @@ def test_a_registration_that_went_wrong_is_noticed():
     found = field.point_map()(pair.fixed_points.T).T
     before, after = (float((p - pair.moving_points).norm(dim=1).mean()) for p in (pair.fixed_points, found))
     assert after > before
-    level, gates = level_of(pair.fixed, pair.moving, field)
-    assert level in ("LOOK", "FAIL")
-    assert "mismatch" in gates
+    level, checks = level_of(pair.fixed, pair.moving, field)
+    assert level in ("REVIEW", "FAIL")
+    assert "mismatch" in checks
 
 
 def test_images_of_other_things_are_noticed():
