@@ -93,7 +93,7 @@ def turned(generator: np.random.Generator, dimension: int, degrees: float) -> Ar
 
 @dataclass
 class _Making:
-    """What a kind of pair changes, drawn anew for each pair."""
+    """What a kind of pair changes, drawn again for each pair."""
 
     dimension: int = 3
     organs: int = 9

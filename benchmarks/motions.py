@@ -30,7 +30,7 @@ def drawn_motion(generator: np.random.Generator, image: Path) -> tuple[sitk.Vers
 def move_all(
     images: Mapping[str, Path], motion: sitk.VersorRigid3DTransform, folder: Path, *, resampled: bool
 ) -> dict[str, str]:
-    """Write ``moving`` and ``moving_labels`` anew, every point brought to where ``motion`` says; the new paths.
+    """Write ``moving`` and ``moving_labels`` again, every point brought to where ``motion`` says; the new paths.
 
     ``resampled`` onto a grid along the axes, so that the direction in the header tells nothing; else the header alone
     is changed.

@@ -81,7 +81,7 @@ def arguments() -> argparse.Namespace:
     add("--threads", type=int, default=1)
     add("--runs", type=int, default=1, help="runs of each tool on each pair, of which the median counts")
     add("--timeout", type=float, default=600, metavar="SECONDS", help="CPU seconds after which a run is ended")
-    add("--again", action="store_true", help="run anew what has been run")
+    add("--again", action="store_true", help="run again what has been run")
     add("--page-only", action="store_true", help="run nothing: tables of what has been run")
     add("--report", type=Path, nargs="?", const=tools.RESULTS / "peers.md", help="write the page, plots, JSON")
     given = parser.parse_args()

@@ -29,7 +29,7 @@ moving_landmarks = ["moving_landmarks.csv"]
 
 
 def phantom_pair(size: int) -> Path:
-    """The folder of the pair of ``size`` voxels an axis, made anew in a process of its own, whose memory ends there."""
+    """The folder of the pair of ``size`` voxels an axis, made in a process of its own, whose memory ends there."""
     folder = OUT / f"phantom-{size}"
     subprocess.run([sys.executable, Path(__file__).resolve(), str(size), folder], check=True)
     return folder

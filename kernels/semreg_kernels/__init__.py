@@ -58,7 +58,7 @@ def load(path: Path | None = None) -> ctypes.CDLL:
     library = ctypes.CDLL(str(path or Path(__file__).with_name(name)))
     found = library.semreg_kernels_interface()
     if found != INTERFACE:
-        raise ImportError(f"expected version {INTERFACE} of the kernels' interface, got {found}: install both anew")
+        raise ImportError(f"expected version {INTERFACE} of the kernels' interface, got {found}: install both again")
     library.semreg_kernels_instructions.restype = c_char_p
     for function, arguments in SIGNATURES.items():
         getattr(library, function).argtypes = arguments

@@ -189,7 +189,7 @@ class RefineConfig:
     """``static``: features are computed once and interpolated. ``jacobian``: the network runs on the warped image in
     every step and is differentiated."""
     update_every: int = 0
-    """``static``: extract the moving features anew from the warped image every so many steps, 0: never."""
+    """``static``: extract the moving features again from the warped image every so many steps, 0: never."""
     levels: int = 2
     """Resolutions, each twice as fine as the one before; the last one works on the features as extracted."""
     optimizer: Literal["lbfgs", "adam"] = "lbfgs"
@@ -278,7 +278,7 @@ class UncertaintyConfig:
     enabled: bool = True
     """Whether to estimate it at all."""
     repeats: int = 0
-    """Registrations more with the evidence drawn anew, whose spread counts too. Each takes as long as the first."""
+    """Registrations more with the evidence drawn again, whose spread counts too. Each takes as long as the first."""
 
     def __post_init__(self) -> None:
         """Check the values (ConfigError)."""

@@ -106,7 +106,7 @@ def test_several_models_add_up():
 
 @pytest.mark.parametrize("mode", [{"mode": "jacobian"}, {"update_every": 3}])
 def test_features_of_the_warped_image(mode):
-    """The network in the loop of the refinement, differentiated or run anew, brings the images nearer."""
+    """The network in the loop of the refinement, differentiated or run again, brings the images nearer."""
     refine = RefineConfig(iterations=8, **mode)
     search_alone, _ = error_with(blocks(), refine=RefineConfig(enabled=False))
     error, _ = error_with(blocks(), refine=refine)
@@ -178,7 +178,7 @@ def test_gradient_where_the_samples_coincide(distance):
 
 
 def test_renewed_features_of_no_displacement_are_those_of_the_image():
-    """Extracting anew from the image warped by nothing gives the features that were there, where both are inside."""
+    """Extracting again from the image warped by nothing gives the features that were there, where both are inside."""
     same = fixed_image()
     images = images_of(same, same, RegistrationConfig())
     terms = images.terms(resolve_with(RegistrationConfig(), blocks(), None))

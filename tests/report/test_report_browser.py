@@ -65,7 +65,7 @@ def browser():
 
 @pytest.fixture
 def opened(browser, page):
-    """The page as it is after it was opened anew at 1440 pixels."""
+    """The page as it is after it was opened again at 1440 pixels."""
     resize(browser, 1440)
     browser.get(page.as_uri())
     wait(browser, "return document.getElementById('viewer').dataset.ready === 'true'")

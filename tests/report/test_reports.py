@@ -83,7 +83,7 @@ def test_before_and_after_are_where_itk_puts_them(stacks):
 
 
 def test_warped_image_is_used_as_it_is():
-    """An image that was warped already is shown, not computed anew."""
+    """An image that was warped already is shown, not computed again."""
     case = make_case()
     marked = Volume(torch.full_like(case.fixed.data, 77.0), case.fixed.grid)
     shown = make_stacks(dataclasses.replace(case, warped=marked))

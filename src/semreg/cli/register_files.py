@@ -63,7 +63,7 @@ def write_results(flags: RegisterFlags, result: Registration, folder: OutputFold
         files.write_transform(result.inverse, folder.stage(INVERSE))
     if flags.jacobian:
         files.write_image(result.jacobian(), folder.stage(flags.images.name("jacobian")), "float32")
-    name = flags.images.name("uncertainty")  # the page shows it, and whoever draws the page anew reads it
+    name = flags.images.name("uncertainty")  # the page shows it, and whoever draws the page again reads it
     if name in flags.outputs and result.uncertainty is not None:
         files.write_image(result.uncertainty, folder.stage(name), "float32")
 

@@ -152,7 +152,7 @@ def _fixed_point(search: _Search, most: int) -> int:
 
 
 def _from_nearest(search: _Search) -> bool:
-    """Begin anew at the sample that lands nearest, where that is better; False where nothing is left to be found."""
+    """Begin again at the sample that lands nearest, where that is better; False where nothing is left to be found."""
     rows, vox = search.unsolved(), search.moved.vox
     shape = tuple(vox.shape[1:])
     if len(rows) == 0 or len(rows) * math.prod(shape) > MOST_PAIRS:

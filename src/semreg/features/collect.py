@@ -55,7 +55,7 @@ class Collector(Protocol):
     margin: int
 
     def begin(self, shapes: Sequence[tuple[int, ...]], *, blended: bool) -> None:
-        """Start anew for outputs of ``shapes`` (C, *S)."""
+        """Start again for outputs of ``shapes`` (C, *S)."""
 
     def add(self, piece: Piece) -> None:
         """Take one piece."""

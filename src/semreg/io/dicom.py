@@ -99,7 +99,7 @@ def list_series(folder: Path) -> tuple[Series, ...]:
 
 
 def _damaged(places: Sequence[Path], read: set[Path]) -> dict[Path, str]:
-    """Files that GDCM passed over in silence although they may be slices, and their series, "" if they do not say.
+    """Files that GDCM silently passed over although they may be slices, and their series, "" if they do not say.
 
     They begin as DICOM and hold rows of pixels or cannot be read; or they are no DICOM but have the name of a slice.
     """

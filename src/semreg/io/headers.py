@@ -1,6 +1,6 @@
 """What headers say that a reader must not pass over: where the voxels are, and numbers that are none. Knows no voxels.
 
-ITK reads such headers without a word; here what it made of them is checked, and replaced where it is wrong.
+ITK reads such headers without a message; here what it made of them is checked, and replaced where it is wrong.
 """
 
 from __future__ import annotations

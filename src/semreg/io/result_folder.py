@@ -69,7 +69,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
-        raise ConfigError(f"expected JSON in {path}, got: {error}; write the file anew") from error
+        raise ConfigError(f"expected JSON in {path}, got: {error}; write the file again") from error
     if not isinstance(value, dict):
-        raise ConfigError(f"expected an object in {path}, got {type(value).__name__}: write the file anew")
+        raise ConfigError(f"expected an object in {path}, got {type(value).__name__}: write the file again")
     return value

@@ -5,7 +5,7 @@
 
 W: the width of the matching costs around the displacement (``dense.sharpness``). S, R: how far the two directions of
 the search, and of the refinement, disagree (``dense.disagreement``). B: the spread of repeats with the evidence drawn
-anew (``dense.bootstrap``). The factors were set on phantoms, on seeds that no test and no table uses.
+again (``dense.bootstrap``). The factors were set on phantoms, on seeds that no test and no table uses.
 """
 
 from __future__ import annotations

@@ -207,7 +207,7 @@ def _in_mm(volume: Volume, axes: AxisOrder, grid: Grid) -> Map:
 
 
 def _labels(case: Case, axes: AxisOrder, grid: Grid) -> dict[str, Bytes]:
-    """The labels on a grid, the nearest ones, numbered anew from 1 (from 1 again after 255)."""
+    """The labels on a grid, the nearest ones, numbered again from 1 (from 1 again after 255)."""
     maps = [labels for labels in (case.fixed_labels, case.moving_labels) if labels is not None]
     known = sorted({label for labels in maps for label in labels.labels} - {0})
     small = {0: 0} | {label: place % 255 + 1 for place, label in enumerate(known)}

@@ -52,7 +52,7 @@ class ImpactImageToImageMetricv4(PythonMetricv4, Comparing):
             "FeaturesMapUpdateInterval",
             0,
             checks.interval,
-            "Evaluations with a derivative after which moving features are extracted anew from the warped image; "
+            "Evaluations with a derivative after which moving features are extracted again from the warped image; "
             "0 and -1: never.",
         ),
     )
@@ -69,7 +69,7 @@ class ImpactImageToImageMetricv4(PythonMetricv4, Comparing):
         self._total_weight = 1.0
 
     def UpdateMovingFeaturesMaps(self) -> None:  # noqa: N802 (ITK's name, as below)
-        """Extract the moving features anew, from the image warped by the transform, in the next evaluation."""
+        """Extract the moving features again, from the image warped by the transform, in the next evaluation."""
         self._renew = True
 
     def GetLosses(self) -> tuple[float, ...]:  # noqa: N802

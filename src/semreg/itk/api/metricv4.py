@@ -53,7 +53,7 @@ class PythonMetricv4:
     moving_points: Callable[[Points], Points]
     """Any points (P, D) of the fixed image to the moving one as it is now; only while the metric is evaluated."""
     on_modified: Callable[[], None]
-    """Tells ITK that a setting was changed, so that a registration runs anew."""
+    """Tells ITK that a setting was changed, so that a registration runs again."""
     _points: Points
 
     def __class_getitem__(cls, types: Any) -> Any:

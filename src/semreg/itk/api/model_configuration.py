@@ -85,7 +85,7 @@ class Comparison:
     pca: tuple[int, ...] = ()
     """Principal components, one number a model; 0: all channels as they are."""
     redraw: bool = False
-    """Whether channels are drawn anew for each iteration."""
+    """Whether channels are drawn again for each iteration."""
     jacobian: bool = False
     """Whether the models are differentiated, which formulas are not."""
     points: bool = False

@@ -233,7 +233,7 @@ class Process(ITKObject):
         if self._abort:
             raise ProcessAborted(
                 f"{self.GetNameOfClass()} was stopped at {self._progress:.0%} by AbortGenerateDataOn: "
-                "call Update to compute it anew"
+                "call Update to compute it again"
             )
 
     def SetAbortGenerateData(self, value: Any) -> None:  # noqa: N802

@@ -103,7 +103,7 @@ class ImpactFineRegistration(DenseRegistration):
         Option(
             "ControlGridSmoothingIterations", 0, checks.whole(), "Times the control points are averaged over 3 an axis."
         ),
-        Option("FeatureMapUpdateInterval", -1, checks.interval, "Iterations after which features are extracted anew."),
+        Option("FeatureMapUpdateInterval", -1, checks.interval, "Iterations after which features are extracted again."),
         Option("Mode", "Static", checks.one_of("Static", "Jacobian"), "Jacobian differentiates through the model."),
         Option("FeatureChunkSize", 32, checks.whole(), NO_EFFECT),
     )

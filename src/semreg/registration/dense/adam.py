@@ -25,7 +25,7 @@ def adam(
 
     The end is the best point that was seen since the objective changed last; with samples or channels that are drawn
     for each step, whose objectives cannot be compared, it is the last one. A step after which the objective is clearly
-    above the best is taken back: the rate is halved, and the means begin anew at the best point. ``unit`` is what the
+    above the best is taken back: the rate is halved, and the means begin again at the best point. ``unit`` is what the
     regularity is relative to.
     """
     rate, moments = problem.longest_step(config), _Moments(first.coefficients, config)

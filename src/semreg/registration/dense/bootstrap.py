@@ -28,7 +28,7 @@ def spread_mm(
 ) -> Volume:
     """The standard deviation in mm of the displacements of ``repeats`` runs and of ``found``, (1, *S) on its grid.
 
-    ``again`` registers terms anew and gives the displacement on that grid; the weights are drawn from ``seed``.
+    ``again`` registers terms again and gives the displacement on that grid; the weights are drawn from ``seed``.
     """
     block_mm = BLOCK * min(found.grid.spacing)
     generator = torch.Generator().manual_seed(seed)

@@ -26,7 +26,7 @@ from semreg.transforms.bspline import SplineLattice
 WORTH = 0.75
 """Share of the samples below which the others are left out: above, picking them costs as much as they do."""
 PATCH_VOXELS = 4
-"""Half width of the means over which a displacement must be smooth for features to be extracted anew through it."""
+"""Half width of the means over which a displacement must be smooth for features to be extracted again through it."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Problem:
         return Evaluation(coefficients.detach(), distance, value, gradient)
 
     def renew(self, coefficients: Tensor) -> None:
-        """Extract the moving features anew from the image warped by the smooth part of ``coefficients``.
+        """Extract the moving features again from the image warped by the smooth part of ``coefficients``.
 
         A model sees patches: what varies within one is no motion of the patch. Baked into the image, it would come
         back as a difference of the features, and be answered by still rougher displacements. So the features are read

@@ -95,7 +95,7 @@ def refine(  # noqa: PLR0913, PLR0917 - what is compared, where from, how, and w
 
     The layers of all terms share the axes of ``grid``, on which the control points are counted. ``renewal`` gives
     features of the warped image, for the modes that ask for them. ``stiffness`` weighs the regularity from place to
-    place, see ``Smoothness``. Each level draws its samples and channels from ``seed`` anew. Raises GeometryError where
+    place, see ``Smoothness``. Each level draws its samples and channels from ``seed`` again. Raises GeometryError where
     no sample of the images can be compared and DivergedError for values that are not finite.
     """
     started = time.perf_counter()

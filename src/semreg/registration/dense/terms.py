@@ -35,7 +35,7 @@ class Term:
     share: float = 1.0
     scale: float = ALIKE
     subset: int = 0
-    """Channels drawn anew for each step of the refinement; 0: all."""
+    """Channels drawn again for each step of the refinement; 0: all."""
     radius: int = RADIUS
     """Of distances in windows: their half width in voxels."""
 

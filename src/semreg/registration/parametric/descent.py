@@ -1,6 +1,6 @@
 """Descent on the parameters of a linear map: Gauss-Newton steps on the features of the image seen through the map.
 
-The features are extracted anew in every step, from the moving image as the map shows it, so they turn with it. Steps
+The features are extracted again in every step, from the moving image as the map shows it, so they turn with it. Steps
 compose on the fixed image's side, with the mean of both images' gradients (efficient second-order minimisation:
 Benhimane, Malis, IROS 2004) and Levenberg's damping.
 """

@@ -41,7 +41,7 @@ def resolve(config: RegistrationConfig, fixed: Grid) -> RegistrationConfig:
     control_mm = config.refine.control_mm or (2 + 2 * pooling) * spacing
     plain = config.refine.mode == "static" and config.refine.update_every == 0
     if config.refine.symmetric and not plain:
-        raise ConfigError("expected refine.symmetric=false where features are computed anew, got true: leave it out")
+        raise ConfigError("expected refine.symmetric=false where features are computed again, got true: leave it out")
     symmetric = small and plain if config.refine.symmetric is None else config.refine.symmetric
     grid = plan_frame(fixed, fixed, spacing, 0.0, initial=False).fixed.pooled(pooling)
     search = replace(config.coarse, spacing_mm=coarse_mm, reach_mm=config.coarse.reach_mm or _reach(fixed, spacing))
