@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,13 +23,17 @@ from conftest import (
     sitk_resample,
     smooth_field,
 )
-from semreg.core.fields import Volume, background, warp
+from semreg.core.fields import Field, Volume, background, warp
 from semreg.core.geometry import canonical_order, index_map, reorder
 from semreg.errors import GeometryError, ImageError
 from semreg.preprocess.preparation import (
+    Frame,
+    Prepared,
+    blurred,
     check_dimension,
     check_overlap,
     clean,
+    interpolation_blur,
     plan_frame,
     to_frame,
     working_spacing,
@@ -299,3 +304,53 @@ def test_background_is_the_smallest_value():
     for lowest in (-3024.0, -1000.0, -700.0, 0.0, -37.5, 12.0):
         assert background(Volume(torch.tensor([[[[lowest, float("nan"), 1200.0]]]]), grid)) == lowest
     assert background(Volume(torch.full((1, 1, 1, 3), float("nan")), grid)) == 0.0
+
+
+def test_the_blur_of_an_interpolation_is_known():
+    """It is that of voxels read as they are, half-way, at any place, and through a field; none where both are read."""
+    fixed = make_grid((20, 18, 16), (1.0, 1.0, 1.0), (0, 0, 0), np.eye(3))
+    half = make_grid((30, 28, 26), (1.0, 1.0, 2.0), (-5.5, -5.0, -5.0), np.eye(3))
+    turned = grid_at(centre(fixed), (30, 30, 30), (1.0, 1.0, 1.0), rotation(3, 25.0))
+    frame = Frame(canonical_order(fixed), fixed, fixed, kept=True)
+    assert interpolation_blur(frame, fixed) == (0.0, 0.0, 0.0)
+    z, y, x = interpolation_blur(frame, half)
+    assert (y, x) == (0.0, 0.25)
+    assert z == pytest.approx(4 * 0.125, rel=0.05)  # 0 or 1/4, in voxels twice as large
+    assert interpolation_blur(frame, turned) == pytest.approx((1 / 6,) * 3, rel=0.1)
+    shift = Field(torch.full((3, *fixed.shape), 0.5), fixed)
+    assert interpolation_blur(frame, fixed, shift) == (0.25, 0.25, 0.25)
+    assert interpolation_blur(replace(frame, kept=False), turned) == (0.0, 0.0, 0.0)
+    assert plan_frame(fixed, turned, None, 5.0, initial=False).kept
+    assert not plan_frame(half, turned, None, 5.0, initial=False).kept
+
+
+@pytest.mark.parametrize("kind", ["half", "turned"])
+def test_noise_is_as_strong_in_both_images(kind):
+    """White noise in the fixed image, blurred as the moving image is by being read, is about as strong as there."""
+    fixed = make_grid((40, 40, 40), (1.0, 1.0, 1.0), (0, 0, 0), np.eye(3))
+    direction, offset = (rotation(3, 25.0), 0.0) if kind == "turned" else (np.eye(3), 0.5)
+    moving = noise_volume(grid_at(centre(fixed) + offset, (60, 60, 60), (1.0, 1.0, 1.0), direction))
+    frame = Frame(canonical_order(fixed), fixed, fixed, kept=True)
+    near = noise_volume(fixed)
+    alike = blurred(Prepared(near, None), interpolation_blur(frame, moving.grid)).volume
+    inner = (slice(None), *[slice(4, -4)] * 3)
+    read = to_frame(moving, None, fixed).volume.data[inner].std()
+    assert float(near.data[inner].std() / read) > 1.5
+    assert 0.9 < float(alike.data[inner].std() / read) < 1.35
+
+
+def test_blurring_moves_nothing_and_reads_nothing_excluded():
+    """A slope stays as it is, whatever stands in excluded voxels, which keep what they have."""
+    grid = make_grid((9, 8, 7), (1.0, 1.0, 1.0), (0, 0, 0), np.eye(3))
+    slope = torch.arange(7.0).reshape(1, 7, 1, 1).expand(1, *grid.shape)
+    inner = (slice(None), *[slice(1, -1)] * 3)
+    torch.testing.assert_close(
+        blurred(Prepared(Volume(slope, grid), None), (1 / 6,) * 3).volume.data[inner], slope[inner]
+    )
+    weight = (noise(1, *grid.shape, seed=3) > 0).to(slope.dtype)
+    seen = [
+        blurred(Prepared(Volume(torch.where(weight > 0, slope, value), grid), Volume(weight, grid)), (0.2, 0.1, 0.3))
+        for value in (0.0, 1e9)
+    ]
+    assert torch.equal(*(each.volume.data[weight > 0] for each in seen))
+    assert not torch.equal(seen[0].volume.data[weight > 0], slope[weight > 0])

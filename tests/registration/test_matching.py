@@ -355,3 +355,13 @@ def test_a_start_is_continued_without_search_and_alignment_alone():
     """What would look for another start cannot continue the one that is given: one sentence says what to set."""
     with pytest.raises(ConfigError, match=r"coarse.enabled=false and align.transform=none"):
         RegistrationConfig(refine=RefineConfig(continues=True))
+
+
+def test_both_images_are_blurred_alike():
+    """Noise is as strong in the features of a fixed image that keeps its voxels as in those of a resampled one."""
+    turned = tuple(map(tuple, rotation((20.0, 9.0, -9.0))))
+    grids = Grid.of_shape((24, 24, 24), (2.5,) * 3), Grid((40,) * 3, (2.5,) * 3, (-25.0, -20.0, -20.0), turned)
+    pair = [Volume(noise(1, *grid.shape, seed=seed).float(), grid) for seed, grid in enumerate(grids)]
+    (term,) = images_of(*pair, RegistrationConfig()).terms(resolve_with(RegistrationConfig(), lambda x: x, None))
+    far = term.moving.features.data[term.moving.weight.data == 1]
+    assert float(term.fixed.features.data.std() / far.std()) == pytest.approx(1, abs=0.15)

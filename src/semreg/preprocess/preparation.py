@@ -14,6 +14,7 @@ import torch
 
 from semreg.core.fields import Field, Volume, warp
 from semreg.core.geometry import AxisOrder, Grid, boxes_overlap, canonical_order, covering_grid, index_map, reorder
+from semreg.core.sampling import transform_index
 from semreg.errors import GeometryError, ImageError
 
 logger = logging.getLogger("semreg")
@@ -25,6 +26,11 @@ MOST_VOXELS = 1 << 24
 MOST_REFINEMENT = 4
 """Working voxels per voxel of an anisotropic image at most, or ``FEWEST_VOXELS`` if that is more."""
 FEWEST_VOXELS = 1 << 18
+
+SAMPLES = 4096
+"""Voxels by which the blur of an interpolation is measured."""
+LEAST_BLUR = 1e-3
+"""Variance in voxels² below which a blur is none."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,8 @@ class Frame:
     axes: AxisOrder
     fixed: Grid
     moving: Grid
+    kept: bool = False
+    """Whether the fixed image keeps its voxels: nothing is read between them."""
 
 
 def check_dimension(fixed: Grid, moving: Grid) -> None:
@@ -73,7 +81,7 @@ def plan_frame(fixed: Grid, moving: Grid, spacing_mm: float | None, reach_mm: fl
     near = grid if cubic else covering_grid(grid, grid, spacings)
     margin = int(np.ceil(reach_mm / spacing)) + 8
     far = padded(near, margin) if initial else _within(covering_grid(grid, moving, spacings), near, margin)
-    return Frame(axes, near, far)
+    return Frame(axes, near, far, kept=cubic)
 
 
 def working_spacing(grid: Grid) -> float:
@@ -163,6 +171,43 @@ def to_frame(volume: Volume, weight: Volume | None, target: Grid, initial: Field
         )
     mean = (values * (total > 0)).sum() / (total > 0).sum()
     return Prepared(Volume(torch.where(total > 0, values, mean), target), Volume(total.clamp(0, 1), target))
+
+
+def interpolation_blur(frame: Frame, moving: Grid, initial: Field | None = None) -> tuple[float, ...]:
+    """By how much linear interpolation blurs the moving image alone: the variance along each axis in working voxels².
+
+    At a share f between two voxels they count 1 − f and f: a kernel of variance f (1 − f) in voxels of the image. That
+    is 0 where voxels are read as they are, and on average 1/6 where axes are turned. Where the fixed image is read
+    between its voxels too, both are blurred, and there is nothing to make up for: 0.
+    """
+    target = frame.moving
+    if not frame.kept:
+        return (0.0,) * target.dimension
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.stack([torch.randint(n, (SAMPLES,), generator=generator) for n in target.shape])
+    read = drawn.double() if initial is None else drawn + initial.vox[(slice(None), *drawn)].cpu().double()
+    share = transform_index(index_map(target, moving), read).frac()
+    variance = (share.abs() * (1 - share.abs())).mean(1).tolist()
+    return tuple(v * (a / b) ** 2 for v, a, b in zip(variance, moving.spacing, target.spacing, strict=True))
+
+
+def blurred(image: Prepared, variance: tuple[float, ...]) -> Prepared:
+    """The image as if it too had been read between voxels, see ``interpolation_blur``; without excluded voxels."""
+    if max(variance) < LEAST_BLUR:
+        return image
+    share = torch.ones_like(image.volume.data) if image.weight is None else image.weight.data
+    total, values = share, image.volume.data * share
+    for axis, amount in enumerate(variance):
+        side = min(amount / 2, 1 / 3)  # the kernel side, 1 − 2 side, side has the variance 2 side
+        total, values = (_with_neighbours(x, axis + 1, side) for x in (total, values))
+    values = torch.where(share > 0, values / total.clamp(min=1e-6), image.volume.data)
+    return Prepared(Volume(values, image.volume.grid), image.weight)
+
+
+def _with_neighbours(x: torch.Tensor, axis: int, side: float) -> torch.Tensor:
+    n = x.shape[axis]
+    padded = torch.cat([x.narrow(axis, 0, 1), x, x.narrow(axis, n - 1, 1)], axis)
+    return (1 - 2 * side) * x + side * (padded.narrow(axis, 0, n) + padded.narrow(axis, 2, n))
 
 
 def _fills(source: Grid, target: Grid) -> bool:

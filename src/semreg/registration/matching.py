@@ -24,7 +24,7 @@ from semreg.features.inputs import frame_of
 from semreg.features.models import Choice, is_descriptor, resolve_model
 from semreg.features.reduce import fit_pca, fit_standard, select, subset, unit
 from semreg.preprocess.image_pair import Cleaned
-from semreg.preprocess.preparation import Frame, Prepared, to_frame
+from semreg.preprocess.preparation import Frame, Prepared, blurred, interpolation_blur, to_frame
 from semreg.registration.dense.terms import Term, terms_of
 from semreg.runtime.events import OnStep
 
@@ -183,6 +183,11 @@ class Images:
     def _prepared(self) -> Prepared:
         return to_frame(*self.moving, self.frame.moving, self.start)
 
+    @cached_property
+    def _blur(self) -> tuple[float, ...]:
+        """What the fixed image lacks of the blur that interpolation gives the moving one: both are to be alike."""
+        return interpolation_blur(self.frame, self.moving[0].grid, self.start)
+
     @property
     def image(self) -> Volume:
         """The moving image (1, *S) on its working grid."""
@@ -260,6 +265,8 @@ class Images:
             view = frame_of(grid, model.spec)
             grid = reorder(view.grid, view.axes.inverse)
         prepared = to_frame(*image, grid, None if start is None else start.on(grid))
+        if image is self.fixed and grid == self.frame.fixed:
+            prepared = blurred(prepared, self._blur)
         return self._layers(model, prepared, reference)
 
     def _layers(self, model: Model, prepared: Prepared, reference: Tensor | None = None) -> tuple[Layer, ...]:
