@@ -70,6 +70,16 @@ PEERS = {
         "B-spline, four resolutions each, mutual information on 2048 random samples an iteration",
         constrained=False,
     ),
+    "greedy": Peer(
+        title="greedy",
+        script="run_greedy.py",
+        requirements=("picsl-greedy==1.4.0.3",),
+        check="import picsl_greedy",
+        packages=("picsl-greedy", "SimpleITK", "numpy"),
+        configuration="picsl-greedy: centres of the images, affine, then deformable, both `-m WNCC 2x2x2 -n 100x50x10`",
+        constrained=False,
+        takes_threads=True,
+    ),
     "impact": Peer(
         title="itk-impact",
         script="run_impact.py",
