@@ -18,6 +18,11 @@ DRIVER = shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium and chromedriver are not installed")
 
 WIDTHS = (1440, 400)
+PICTURES = """
+return [document.documentElement.scrollWidth, Array.from(document.querySelectorAll('article img')).map(function (i) {
+    return [i.src, i.naturalWidth, i.width, i.getBoundingClientRect().right];
+})]"""
+"""The width of the page, and of each picture its file, its pixels, its width on the page and where it ends."""
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +49,15 @@ def browser():
     driver.quit()
 
 
-def show(driver, path, width):
-    """Open a page anew at a width; what it wrote to the console and what it asked for."""
+def resize(driver, width):
+    """Give the page a width."""
     size = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+
+def show(driver, path, width):
+    """Open a page again at a width; what it wrote to the console and what it asked for."""
+    resize(driver, width)
     driver.get_log("browser")
     driver.get_log("performance")
     driver.get(path.as_uri())
@@ -62,35 +72,28 @@ def wait(driver, script):
     return eventually(lambda: driver.execute_script(script))
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-def test_all_pages(browser, site, width):
-    """No page writes an error, asks for anything but files of the site, or is wider than the window."""
+def test_all_pages(browser, site):
+    """No page writes an error, asks for anything but files of the site, or is wider than the window.
+
+    Every picture is loaded, fits its column, and has a pixel for each that is shown.
+    """
     pages = sorted(path for path in site.rglob("*.html") if path.name != "404.html")
     wrong = []
     for path in pages:
-        log, asked = show(browser, path, width)
+        log, asked = show(browser, path, WIDTHS[0])
         wrong += [(path.name, entry["message"]) for entry in log]
         wrong += [(path.name, url) for url in asked if not url.startswith((site.as_uri(), "data:"))]
-        wide = browser.execute_script("return document.documentElement.scrollWidth")
-        wrong += [(path.name, wide)] if wide > width else []
         assert asked
+        browser.execute_script("document.querySelectorAll('img').forEach(function (i) { i.loading = 'eager'; })")
+        for width in WIDTHS:
+            resize(browser, width)
+            wide, pictures = browser.execute_script(PICTURES)
+            wrong += [(path.name, wide)] if wide > width else []
+            for source, natural, shown, right in pictures:
+                sharp = source.endswith(".svg") or shown <= natural
+                wrong += [] if natural > 0 and right <= width and sharp else [(path.name, source, natural, shown)]
     assert len(pages) > 50
     assert wrong == []
-
-
-@pytest.mark.parametrize("width", WIDTHS)
-def test_pictures_are_there_and_sharp(browser, site, width):
-    """Every picture is loaded, fits its column, and has a pixel for each that is shown."""
-    for path in sorted(path for path in site.rglob("*.html") if "<img" in path.read_text(encoding="utf-8")):
-        show(browser, path, width)
-        browser.execute_script("document.querySelectorAll('img').forEach(function (i) { i.loading = 'eager'; })")
-        for source, natural, shown, right in browser.execute_script(
-            "return Array.from(document.querySelectorAll('article img')).map(function (i) {"
-            "return [i.src, i.naturalWidth, i.width, i.getBoundingClientRect().right]; })"
-        ):
-            assert natural > 0, source
-            assert right <= width, source
-            assert source.endswith(".svg") or shown <= natural, source
 
 
 @pytest.mark.parametrize(("word", "page"), [("diffeomorphic", "command_line.html"), ("telemetry", "installation.html")])
