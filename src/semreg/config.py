@@ -221,8 +221,11 @@ class RefineConfig:
     """``adam`` and ``static``: share of the voxels that are drawn for each step."""
     smoothing: int = 0
     """How many times the control points are averaged over 3 of them an axis before the displacement is made."""
+    local_correlation: float | None = None
+    """Weight of the squared local correlation of the intensities (``lncc_squared``) beside the models, whose weights
+    mostly are 1; 0: without. The search does not go by it. None: 0.15 beside MIND alone as it is by default, else 0."""
     window: int = 5
-    """Distances in windows (``lncc``): their edge in feature voxels, odd."""
+    """Distances in windows (``lncc``, ``lncc_squared``): their edge in feature voxels, odd."""
     balance: Literal["unrelated", "first", "raw"] = "unrelated"
     """What the distances of several layers are divided by before they are weighted. ``unrelated``: the distance of
     unrelated features. ``first``: their value at the start. ``raw``: nothing, and then ``diffusion`` and ``folding``
@@ -267,6 +270,10 @@ class RefineConfig:
         require(self.window >= 3 and self.window % 2 == 1, "refine.window an odd number of voxels >= 3", self.window)
         require(self.diffusion is None or self.diffusion >= 0, "refine.diffusion >= 0", self.diffusion)
         require(self.folding >= 0, "refine.folding >= 0", self.folding)
+        beside = self.local_correlation or 0.0
+        require(0 <= beside < float("inf"), "refine.local_correlation >= 0 and finite", beside)
+        whole = not beside or (self.sampling == 1 and self.mode == "static")
+        require(whole, "refine.local_correlation=0 in the mode jacobian, and where voxels are drawn", beside)
         require(0 <= self.minimum_jacobian < 1, "refine.minimum_jacobian in 0..1", self.minimum_jacobian)
         require(self.tolerance >= 0, "refine.tolerance >= 0", self.tolerance)
 

@@ -15,7 +15,7 @@ from semreg.config import ModelConfig, RefineConfig
 from semreg.distances import DISTANCES, derived
 from semreg.distances.angles import cosine, dotproduct, l1cosine
 from semreg.distances.contract import Distance
-from semreg.distances.correlation import lncc, ncc
+from semreg.distances.correlation import lncc, lncc_squared, ncc
 from semreg.distances.differences import l1, l2
 from semreg.distances.overlap import dice
 from semreg.errors import ConfigError
@@ -77,7 +77,7 @@ def test_what_the_value_tells_is_what_the_row_brings(name):
     assert not found.requires_grad
 
 
-@pytest.mark.parametrize("name", ["ncc", "lncc"])
+@pytest.mark.parametrize("name", ["ncc", "lncc", "lncc_squared"])
 def test_derived_costs_have_the_value_as_their_mean(name):
     """The mean of the derived costs is the value, also where no sample has a distance of its own."""
     fixed, moving = (x.T.reshape(-1, *SHAPE).contiguous() for x in (features(0), features(1) + features(0)))
@@ -249,8 +249,8 @@ def windows(shape):
         yield numbers[tuple(slice(max(i - 2, 0), i + 3) for i in centre)].ravel()
 
 
-def naive_lncc(fixed, moving, weight, shape):
-    """1 − Pearson's correlation in each window and channel by numpy, weighted mean over the voxels."""
+def naive_lncc(fixed, moving, weight, shape, power=1):
+    """1 − Pearson's correlation in each window and channel by numpy, or its square, weighted mean over the voxels."""
     total = 0.0
     for centre, window in enumerate(windows(shape)):
         for channel in range(fixed.shape[1]):
@@ -258,7 +258,7 @@ def naive_lncc(fixed, moving, weight, shape):
             if weight[centre] > 0:
                 covariance = np.cov(x, aweights=w, ddof=0)
                 correlation = covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1])
-                total += weight[centre] * (1 - correlation) / fixed.shape[1]
+                total += weight[centre] * (1 - correlation**power) / fixed.shape[1]
     return total / weight.sum()
 
 
@@ -269,9 +269,20 @@ def test_lncc_is_the_correlation_in_windows(shape, masked):
     samples = int(np.prod(shape))
     fixed, moving = features(0, samples), features(1, samples) + 0.5 * features(0, samples)
     weight = weights(samples) if masked else None
-    expected = naive_lncc(fixed, moving, np.ones(samples) if weight is None else weight.numpy(), shape)
-    assert float(lncc(fixed, moving, weight, shape)) == pytest.approx(expected, abs=1e-3)
-    assert 0.1 < expected < 0.9
+    for distance, power in ((lncc, 1), (lncc_squared, 2)):
+        expected = naive_lncc(fixed, moving, np.ones(samples) if weight is None else weight.numpy(), shape, power)
+        assert float(distance(fixed, moving, weight, shape)) == pytest.approx(expected, abs=1e-3)
+        assert 0.1 < expected < 0.9
+
+
+def test_squared_lncc_does_not_mind_the_sign():
+    """Brightness that is turned over matches, also in a part of the image alone; what is not correlated does not."""
+    shape = (12, 14)
+    fixed = features(0, 168)
+    assert float(lncc_squared(fixed, 3 - 2 * fixed, None, shape)) == pytest.approx(0, abs=1e-3)
+    partly = torch.where(torch.arange(168)[:, None] < 84, fixed, 3 - 2 * fixed)
+    assert float(lncc_squared(fixed, partly, None, shape)) < 0.35 < float(lncc(fixed, partly, None, shape))
+    assert float(lncc_squared(fixed, features(1, 168), None, shape)) > 0.8
 
 
 def test_lncc_ignores_gain_and_offset():
@@ -330,7 +341,9 @@ def test_lncc_needs_the_shape():
         DISTANCES["lncc"].curvature(features(0), None)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "lncc"])  # whose samples have neighbours
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if not name.startswith("lncc")]
+)  # whose samples have neighbours
 def test_weights_count_samples(name):
     """A weight of n is a sample that is there n times; the sum of the weights does not matter."""
     fixed, moving = features(0), features(1) + features(0)
@@ -426,7 +439,7 @@ def test_curvature_of_l2_is_exact(weight):
 
 
 @pytest.mark.parametrize("weight", [None, (torch.arange(60) % 4 > 0).double()], ids=["all", "masked"])
-@pytest.mark.parametrize("name", ["ncc", "lncc", "cosine", "l1cosine", "dice"])
+@pytest.mark.parametrize("name", ["ncc", "lncc", "lncc_squared", "cosine", "l1cosine", "dice"])
 def test_curvature_is_of_the_right_order(name, weight):
     """``curvature`` is within a factor 3 of the mean second derivative near the match, in any unit but for L1Cosine."""
     for scale in (1.0,) if name == "l1cosine" else (1.0, 1e-2, 50.0):

@@ -550,7 +550,7 @@ def test_plan_says_the_memory():
 def test_hard_pair_does_not_fold():
     """Without regularisation worth the name, between images of different scenes, not one voxel folds."""
     pair = make_pair(size=22, displacement_mm=25.0)
-    refine = RefineConfig(diffusion=1e-4, folding=0.0, iterations=8, control_mm=8.0)
+    refine = RefineConfig(diffusion=1e-4, folding=0.0, iterations=8, control_mm=8.0, local_correlation=0.0)
     config = RegistrationConfig(align=AlignConfig(transform="none"), refine=refine)
     found = register(pair.fixed, Volume(-pair.moving.data.flip(1), pair.moving.grid), config=config, device="cpu")
     assert found.record.jacobian.folded_share == 0

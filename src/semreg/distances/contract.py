@@ -52,6 +52,7 @@ class Distance:
     ``windows(radius)``: the same distance in windows of ``2 radius + 1`` samples an axis, where it has windows.
     ``in_cells(fixed, moving, cell)``: the same at scattered points (P, C), ``cell`` (P,) the number of each point's
     window, where it has windows.
+    ``leads``: whether a search can go by it; if not, it is left to the other terms where there are any.
     ``formula``: what kernels that compute ``slope`` and ``cost`` themselves call it; empty: none does.
     """
 
@@ -65,6 +66,7 @@ class Distance:
     summed: bool = False
     windows: Callable[[int], Distance] | None = None
     in_cells: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
+    leads: bool = True
     formula: str = ""
 
     @classmethod
@@ -81,6 +83,7 @@ class Distance:
         summed: bool = False,
         windows: Callable[[int], Distance] | None = None,
         in_cells: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
+        leads: bool = True,
         formula: str = "",
     ) -> Distance:
         """A distance with all that it does not bring derived from its value; see the fields."""
@@ -95,6 +98,7 @@ class Distance:
             summed=summed,
             windows=windows,
             in_cells=in_cells,
+            leads=leads,
             formula=formula,
         )
 

@@ -50,6 +50,23 @@ def lncc(
     match, and the gradient does not vanish where nothing is correlated yet. 0 for equal features, in [0, 2]. Where both
     are locally constant the distance is 0, where only one is, 1. ``shape`` is the spatial shape (ConfigError without).
     """
+    return mean_over(1 - local_correlation(fixed, moving, weight, shape, radius).mean(0).flatten(), weight)
+
+
+def lncc_squared(
+    fixed: Tensor, moving: Tensor, weight: Tensor | None = None, shape: Shape | None = None, radius: int = RADIUS
+) -> Tensor:
+    """1 − squared local normalised cross-correlation, else as ``lncc``; the measure of Avants et al. itself, in [0, 1].
+
+    Features whose relation changes its sign from place to place match, as intensities of two contrasts. It does not
+    pull where nothing is correlated yet: for the last millimetres, beside a distance that leads there.
+    """
+    squared = local_correlation(fixed, moving, weight, shape, radius).square()
+    return mean_over(1 - squared.mean(0).flatten(), weight)
+
+
+def local_correlation(fixed: Tensor, moving: Tensor, weight: Tensor | None, shape: Shape | None, radius: int) -> Tensor:
+    """The correlation in the window around each sample, (C, *S), in [−1, 1]; see ``lncc``."""
     mask = None if weight is None else on_grid(weight[:, None], shape)
     f, m = without_mean(on_grid(fixed, shape), mask), without_mean(on_grid(moving, shape), mask)
     flat_fixed, flat_moving = _flat(f, mask), _flat(m, mask)
@@ -57,8 +74,7 @@ def lncc(
     covariance = local_mean(f * m, mask, radius) - mean_fixed * mean_moving + (flat_fixed * flat_moving).sqrt()
     variance_fixed = (local_mean(f.square(), mask, radius) - mean_fixed.square()).clamp(min=0) + flat_fixed
     variance_moving = (local_mean(m.square(), mask, radius) - mean_moving.square()).clamp(min=0) + flat_moving
-    correlation = covariance / (variance_fixed.sqrt() * variance_moving.sqrt())
-    return mean_over(1 - correlation.mean(0).flatten(), weight)
+    return covariance / (variance_fixed.sqrt() * variance_moving.sqrt())
 
 
 def on_grid(x: Tensor, shape: Shape | None) -> Tensor:
@@ -128,13 +144,20 @@ def lncc_curvature(fixed: Tensor, weight: Tensor | None, shape: Shape | None = N
     return 1 / (total_weight(fixed, weight) * fixed.shape[1] * variance)
 
 
-def scattered_lncc(fixed: Tensor, moving: Tensor, cell: Tensor) -> Tensor:
+def lncc_squared_curvature(
+    fixed: Tensor, weight: Tensor | None, shape: Shape | None = None, radius: int = RADIUS
+) -> float:
+    """Twice that of LNCC: near the match 1 − c² is about 2 (1 − c)."""
+    return 2 * lncc_curvature(fixed, weight, shape, radius)
+
+
+def scattered_lncc(fixed: Tensor, moving: Tensor, cell: Tensor, power: int = 1) -> Tensor:
     """1 − normalised cross-correlation within cells, mean over the channels and the points; 0 for equal features.
 
-    Features (M, C), ``cell`` (M,) the number of each point's cell. As ``distances.lncc`` it takes the correlation and
-    not its square (Avants et al., Medical Image Analysis 2008), and variances well below a small share of that of all
-    points as flat: where both are flat the distance is 0, where only one is, 1. Cells of fewer than three points do not
-    count. Raises GeometryError where no cell counts.
+    With ``power`` 2 it is the square (Avants et al., Medical Image Analysis 2008). Features (M, C), ``cell`` (M,) the
+    number of each point's cell. Variances well below a small share of that of all points count as flat: where both are
+    flat the distance is 0, where only one is, 1. Cells of fewer than three points do not count. Raises GeometryError
+    where no cell counts.
     """
     counts = torch.bincount(cell)
     counted = counts >= FEWEST
@@ -156,7 +179,7 @@ def scattered_lncc(fixed: Tensor, moving: Tensor, cell: Tensor) -> Tensor:
     variance_moving = (mean(m.square()) - mean_moving.square()).clamp(min=0) + flat_moving
     correlation = covariance / (variance_fixed * variance_moving).sqrt()
     share = (counts * counted).to(fixed.dtype)
-    return ((1 - correlation.mean(1)) * share).sum() / share.sum()
+    return ((1 - correlation.pow(power).mean(1)) * share).sum() / share.sum()
 
 
 def lncc_of(radius: int) -> Distance:
@@ -172,8 +195,22 @@ def lncc_of(radius: int) -> Distance:
     )
 
 
+def lncc_squared_of(radius: int) -> Distance:
+    """Squared LNCC in windows of ``2 radius + 1`` voxels an axis; it leads no search, see ``lncc_squared``."""
+    return Distance.of(
+        partial(lncc_squared, radius=radius),
+        scale=no_correlation,
+        curvature=partial(lncc_squared_curvature, radius=radius),
+        windows=lncc_squared_of,
+        in_cells=partial(scattered_lncc, power=2),
+        leads=False,
+    )
+
+
 NCC = Distance.of(
     pointwise(ncc), scale=no_correlation, curvature=flat(ncc_curvature), embed=standardised, cost=correlation_cost
 )
 
 LNCC = lncc_of(RADIUS)
+
+LNCC_SQUARED = lncc_squared_of(RADIUS)

@@ -28,6 +28,7 @@ DISTANCES: Table[DistanceRow, Distance] = Table(
         "l2": DistanceRow("semreg.distances.differences:L2", "L2"),
         "ncc": DistanceRow("semreg.distances.correlation:NCC", "NCC"),
         "lncc": DistanceRow("semreg.distances.correlation:LNCC", "LNCC", windowed=True),
+        "lncc_squared": DistanceRow("semreg.distances.correlation:LNCC_SQUARED", windowed=True),
         "cosine": DistanceRow("semreg.distances.angles:COSINE", "Cosine"),
         "l1cosine": DistanceRow("semreg.distances.angles:L1COSINE", "L1Cosine"),
         "dotproduct": DistanceRow("semreg.distances.angles:DOTPRODUCT", "DotProduct"),

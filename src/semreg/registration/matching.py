@@ -19,6 +19,7 @@ from semreg.core.geometry import Grid, index_map, reorder
 from semreg.core.sampling import inside, sample, transform_index
 from semreg.errors import ConfigError
 from semreg.features.contract import Descriptor, ModelSpec, Network
+from semreg.features.descriptors import DESCRIPTORS
 from semreg.features.extract import Extractor, describe
 from semreg.features.inputs import frame_of
 from semreg.features.models import Choice, is_descriptor, resolve_model
@@ -88,6 +89,16 @@ def resolve_models(
     if config.refine.mode == "jacobian" and not all(isinstance(p.moving, Extractor) for p in pairings):
         raise ConfigError("expected networks alone in the mode jacobian, got mind or intensity: use refine.mode=static")
     return pairings
+
+
+def beside(config: RegistrationConfig, dimension: int) -> list[Pairing]:
+    """The intensities that are compared beside the models, by local correlation; none where that has no weight."""
+    weight = config.refine.local_correlation
+    if not weight:
+        return []
+    entry = ModelConfig(model="intensity", distance=("lncc_squared",), weight=(weight,))
+    found = DESCRIPTORS[entry.model].of(entry.model, dimension, ())
+    return [Pairing(entry, found, found)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ from semreg.core.sampling import inside, sample, smooth, transform_index
 from semreg.registration.dense.bootstrap import spread_mm
 from semreg.registration.dense.disagreement import Disagreement
 from semreg.registration.dense.sharpness import width_mm
-from semreg.registration.dense.terms import Term
+from semreg.registration.dense.terms import Term, leading
 
 SEARCHES = 0.02
 """Of the squared disagreement of the searches; much of it is the size of their steps."""
@@ -93,7 +93,7 @@ def estimate(
     displacement on the same grid; ``seed`` is that of what it draws.
     """
     disagreement = disagreement or Disagreement()
-    width = width_mm(terms, found)
+    width = width_mm(leading(terms), found)
     nodes = width.grid
     squares = {"window": width.data.square()}
     if disagreement.searches is not None:

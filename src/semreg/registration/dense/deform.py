@@ -20,7 +20,7 @@ from semreg.registration.dense.data_term import Renewal, distance_at
 from semreg.registration.dense.disagreement import Disagreement, between_mm, together_mm
 from semreg.registration.dense.refine import CONTROL_VOXELS, LevelReport, Refined, lattice_of, refine
 from semreg.registration.dense.stiffness import stiffened
-from semreg.registration.dense.terms import Term, device_of
+from semreg.registration.dense.terms import Term, device_of, leading
 from semreg.runtime.events import OnStep, counting
 from semreg.transforms.bspline import SplineLattice
 
@@ -88,7 +88,7 @@ def search(terms: Sequence[Term], searched: Searched, config: CoarseConfig, on_s
     """What a search adds to ``searched``."""
     opposed: list[Volume] = []
     grid = searched.found.grid
-    weighed, spreads = for_search(terms, grid, searched.found, config)
+    weighed, spreads = for_search(leading(terms), grid, searched.found, config)
     found = coarse(weighed, grid, searched.found, config, on_step, opposed.append)
     return Searched(found, searched.before, spreads, tuple(opposed))
 

@@ -139,18 +139,19 @@ def _settled(
     Few steps hold the displacement near what the search found: they are a regularity of their own (early stopping: Yao,
     Rosasco, Caponnetto, Constructive Approximation, 2007). Where more of the diffusion holds it, the descent may end.
     """
-    asked = config.diffusion is None and config.iterations is None and _is_divisible(terms, config)
+    divisible = _divisible(terms, config)
+    asked = config.diffusion is None and config.iterations is None and bool(divisible)
     weight = DIFFUSION if config.diffusion is None else config.diffusion
     if asked:
-        weight = _fitting(terms, grid, initial, config, stiffness)
+        weight = _fitting(divisible, grid, initial, config, stiffness)
     steps = LONG if asked and weight > DIFFUSION else config.steps
     return replace(config, diffusion=weight, iterations=steps)
 
 
-def _is_divisible(terms: Sequence[Term], config: RefineConfig) -> bool:
-    """Whether the distance is one mean over samples, so that some of them can be held out."""
+def _divisible(terms: Sequence[Term], config: RefineConfig) -> list[Term]:
+    """Those whose distance is one mean over samples, so that some of them can be held out."""
     static = config.mode == "static" and not config.update_every and config.sampling == 1
-    return static and all(term.measure.slope is not None and not term.subset for term in terms)
+    return [term for term in terms if static and term.measure.slope is not None and not term.subset]
 
 
 def _fitting(

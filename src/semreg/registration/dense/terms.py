@@ -65,6 +65,13 @@ def terms_of(terms: Sequence[Term]) -> tuple[Term, ...]:
     return tuple(replace(term, share=term.share / total, scale=unrelated(term)) for term in terms)
 
 
+def leading(terms: Sequence[Term]) -> tuple[Term, ...]:
+    """Those that a search goes by, with shares that sum to 1; all where none is meant for that."""
+    found = [term for term in terms if term.measure.leads] or list(terms)
+    total = sum(term.share for term in found)
+    return tuple(replace(term, share=term.share / total) for term in found)
+
+
 def unrelated(term: Term) -> float:
     """The distance of unrelated features of the fixed image, ``ALIKE`` where it has no structure.
 

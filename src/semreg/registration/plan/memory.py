@@ -27,11 +27,15 @@ class Load:
 
     channels: float
     network_bytes: int = 0
+    together: float = 0.0
+    """Channels whose distance sees all samples at once, with their gradients."""
 
 
-def load_of(pairings: Sequence[Pairing], frame: Frame) -> Load:
-    """The load of models that are there."""
-    return Load(sum(map(_channels, pairings)), max(_network_bytes(pairing, frame) for pairing in pairings))
+def load_of(pairings: Sequence[Pairing], frame: Frame, distance: str) -> Load:
+    """The load of models that are there; ``distance`` is that of those that name none."""
+    together = [p for p in pairings if any(DISTANCES[name].slope is None for name in p.config.distance or (distance,))]
+    network_bytes = max(_network_bytes(pairing, frame) for pairing in pairings)
+    return Load(sum(map(_channels, pairings)), network_bytes, sum(map(_channels, together)))
 
 
 def peak_bytes(fixed: Grid, moving: Grid, config: RegistrationConfig, load: Load, *, initial: bool = False) -> int:
@@ -45,10 +49,7 @@ def peak_bytes(fixed: Grid, moving: Grid, config: RegistrationConfig, load: Load
     held = 4 * (fixed.voxels + moving.voxels + max(frame.fixed.voxels, frame.moving.voxels))
     features = int(4 * channels * (grid.voxels + there.voxels))
     search = memory_bytes(grid, levels) if config.coarse.enabled else 0
-    names = {name for model in config.models for name in model.distance or (config.refine.distance,)}
-    # such a distance sees all samples at once, with their gradients
-    everything = any(DISTANCES[name].slope is None for name in names)
-    descent = features + 400 * grid.voxels + (grid.voxels * (16 * channels + 100) if everything else 0)
+    descent = features + 400 * grid.voxels + (grid.voxels * (16 * load.together + 100) if load.together else 0)
     descent *= 2 if config.refine.symmetric else 1
     output = output_bytes(fixed)
     return int(held + features + max(search, descent, output, load.network_bytes) + IMPORTS_BYTES)

@@ -98,7 +98,7 @@ def make_plan(
 
     def laid(chosen: RegistrationConfig) -> tuple[Frame, tuple[Level, ...], int]:
         frame, levels = layout(fixed.grid, moving.grid, chosen, initial=initial)
-        load: Load = load_of(pairings, frame)
+        load: Load = load_of(pairings, frame, chosen.refine.distance)
         return frame, tuple(levels), peak_bytes(fixed.grid, moving.grid, chosen, load, initial=initial)
 
     chosen, (frame, levels, needed) = ample, laid(ample)

@@ -256,7 +256,17 @@ def _refinement(story: Story) -> str:
     return (
         f"The refinement, {ways} ({why}){_mode(story.chosen)}, moves control points {refine.control_mm or 0.0:.3g} mm "
         f"apart, at most {refine.steps} steps on each of {resolutions}, by the distance "
-        f"{distances(story.chosen)}. {_weight(story)}"
+        f"{distances(story.chosen)}. {_beside(story)}{_weight(story)}"
+    )
+
+
+def _beside(story: Story) -> str:
+    """What is compared beside the models."""
+    weight = story.chosen.refine.local_correlation
+    if not weight:
+        return ""
+    return (
+        f"Beside them it compares the intensities by their local correlation, squared, with the weight {weight:.3g}. "
     )
 
 
