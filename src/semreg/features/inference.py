@@ -85,10 +85,10 @@ def extract(  # noqa: PLR0913 - what a user may say of a model, each by its name
         ImageError: for an image or a mask that cannot be used.
         GeometryError: for a position or direction that cannot be used.
         ModelNotFoundError: for a file or a name that is not there.
-        ModelError: for a model that cannot be loaded, or a description that does not belong to it.
+        ModelError: for a model that cannot be loaded, and a ``spec`` or ``layers`` that a built-in model does not have.
         ModelContractError: for a model and an image that do not fit.
         ConfigError: for a limit of memory that is too low, and a value of ``spec`` that is unknown or out of range.
-        DeviceError: for a device that this machine does not have.
+        DeviceError: for a device that is unknown or not there.
     """
     options = _options(layers, spec, memory, device, models, on_step)
     volume, weight = prepare(image, mask)
@@ -130,10 +130,10 @@ def infer(  # noqa: PLR0913 - the same
         ImageError: as for ``extract``, as all that follow.
         GeometryError: for a position or direction that cannot be used.
         ModelNotFoundError: for a file or a name that is not there.
-        ModelError: for a model that cannot be loaded, or a description that does not belong to it.
+        ModelError: for a model that cannot be loaded, and a ``spec`` or ``layers`` that a built-in model does not have.
         ModelContractError: also with ``argmax`` for several kept outputs, and for a formula such as ``mind``.
         ConfigError: for a limit of memory that is too low, and a value of ``spec`` that is unknown or out of range.
-        DeviceError: for a device that this machine does not have.
+        DeviceError: for a device that is unknown or not there.
     """
     options = _options(layers, spec, memory, device, models, on_step)
     volume, weight = prepare(image, None)

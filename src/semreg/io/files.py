@@ -136,14 +136,11 @@ def _read_displacements(path: Path, no_transform: RuntimeError) -> Any:
 def write_image(volume: Volume, path: str | Path, pixel_type: str = "float32", *, on: Grid | None = None) -> None:
     """Write an image; the name says the format.
 
-    NIfTI is written in pieces; for NRRD and MHA SimpleITK takes a copy.
-
     Args:
         volume: the image (C, *S); several channels become one image of so many components.
-        path: the file.
+        path: the file. NIfTI is written in pieces; for NRRD and MHA SimpleITK takes a copy of the image.
         pixel_type: one of ``semreg.io.files.PIXEL_TYPES``; for integers values are rounded and clipped.
-        on: another grid, that the image is interpolated onto piece by piece, so that it is never held there. None: its
-            own.
+        on: another grid, onto which the image is interpolated piece by piece; None: its own.
 
     Raises:
         ImageError: for an unknown type, and for NaN where the type is an integer.

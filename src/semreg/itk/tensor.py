@@ -52,23 +52,21 @@ def image_to_tensor(
 
     Without ``copy`` the tensor shares the image's memory and keeps it alive. What is written into the one is seen in
     the other, with one exception: SimpleITK copies an image before it writes into shared memory, so a tensor keeps what
-    a SimpleITK image held.
-
-    The output of an ITK filter is brought up to date, and copied, since the filter may move it when it runs again
-    (after ``image.DisconnectPipeline()`` it is an image like any other). Of an image that is only partly in memory,
-    that part is taken. An image that is resampled fills the same box with the number of voxels nearest to ``spacing``,
-    so its spacing is that of the returned grid; outside of the image a channel has its lowest value.
+    a SimpleITK image held. The output of an ITK filter is brought up to date, and copied, since the filter may move it
+    when it runs again (after ``image.DisconnectPipeline()`` it is an image like any other). Of an image that is only
+    partly in memory, that part is taken.
 
     Args:
         image: an image of real numbers in 2-D or 3-D, of any pixel type, with any number of components.
         copy: return a contiguous tensor with memory of its own.
-        spacing: in mm, one number or x, y(, z); resample the image to it, to float32. None: as the image is.
-        interpolator: for resampling, an interpolator of itk for float images or one of SimpleITK's
-            (``sitk.sitkBSpline``); None: linear.
-        transform: resample the image, each point read where this transform, of the package of the image, takes it.
+        spacing: in mm, one number or x, y(, z); resample the image, to float32, with the number of voxels in the same
+            box that is nearest to it (the returned grid has the exact spacing). None: as the image is.
+        interpolator: one of itk for float images, or of SimpleITK (``sitk.sitkBSpline``); None: linear.
+        transform: resample the image, each point read where this transform, of the package of the image, takes it;
+            outside of the image a channel has its lowest value.
 
     Returns:
-        The samples (C, z, y, x) or (C, y, x) on the CPU, of the image's type, components as channels (so strided, not
+        The samples (C, z, y, x) or (C, y, x) on the CPU, of the image's type, components as channels (strided, not
         contiguous, where there are several), and their grid. ``to_volume`` takes the pair, if of one channel.
 
     Raises:

@@ -26,7 +26,7 @@ from semreg.registration.parametric.overlap import unrelated
 from semreg.registration.result import Registration
 
 VOLUME_FACTOR = 5.0
-"""Change of a voxel's volume from which it is implausible: tissue does not do that, but for lungs and bladders."""
+"""Change of a voxel's volume from which it is implausible: tissue does not do that, except for lungs and bladders."""
 JUMP = 2.0
 """Difference of the displacements of two neighbours, in distances between them, from which it is a tear."""
 LEAST_MOVE = 0.5

@@ -1,4 +1,4 @@
-"""All measures of one transform: what is there is measured, the rest is left out. Knows not how it was found."""
+"""All measures of one transform: what is given is measured, the rest is left out. Does not know how it was found."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ def evaluate(  # noqa: PLR0913 - a transform and all that it can be held against
 
     Raises:
         ImageError: for an image, mask or label map that cannot be used, and for label maps without a common label.
-        GeometryError: for what has another dimension than the transform, and for a fixed image outside of its box.
+        GeometryError: for what has another dimension than the transform, for numbers of landmarks that differ, and for
+            a fixed image outside of the box of the transform.
         ConfigError: for landmarks or labels that are not two, a mask without its image, and an inverse without a grid.
     """
     maps = None if labels is None else _two(labels, "label maps")

@@ -100,7 +100,7 @@ def align(  # noqa: PLR0913 - two images, two masks, a start and a hook are what
         GeometryError: for images of two dimensions, a start that does not fit or is not linear, and images without a
             position where both show enough.
         ConfigError: for a start and landmarks together.
-        DeviceError: for a device that this machine does not have.
+        DeviceError: for a device that is unknown or not there.
     """
     config = config or RegistrationConfig()
     clock = Clock(on_step)

@@ -82,7 +82,7 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
         GeometryError: for images of two dimensions or without overlap, and for a start that does not fit.
         ConfigError: for settings that contradict each other, do not fit the models, or need more memory than there is.
         ModelError: for a model that cannot be loaded or does not fit the images.
-        DeviceError: for a device that this machine does not have.
+        DeviceError: for a device that is unknown or not there.
         DivergedError: for a displacement that is not finite.
     """
     asked = Request(
@@ -138,10 +138,10 @@ def plan(  # noqa: PLR0913 - what register takes
 
     Raises:
         ImageError: for an image or a mask that cannot be used.
-        GeometryError: for images of two dimensions or without overlap, and for a start that does not fit.
+        GeometryError: for images of two dimensions, and for a start that does not fit.
         ConfigError: for settings that contradict each other or do not fit the models.
         ModelError: for a model that cannot be loaded or does not fit the images.
-        DeviceError: for a device that this machine does not have.
+        DeviceError: for a device that is unknown or not there.
     """
     asked = Request(
         fixed=fixed, moving=moving, fixed_mask=fixed_mask, moving_mask=moving_mask, model=model, folders=models,

@@ -26,7 +26,8 @@ def read_transform(path: str | Path) -> Any:
         A ``SimpleITK.Transform``.
 
     Raises:
-        GeometryError: for a file that is none of these, and for one of several transforms without a number.
+        GeometryError: for a file that is none of these, for one of several transforms without a number, and for a
+            number that it does not have.
         ConfigError: for a number where only the package itk could read that transform, and it is not installed.
     """
     return read_chain([path]).sitk()
