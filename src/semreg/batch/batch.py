@@ -142,7 +142,7 @@ def publish(made: Path, place: Path) -> None:
     """Give a complete folder its place; what an earlier batch wrote there goes, what others put there stays.
 
     Of an attempt that failed before it finished a step, only the log and the reason are taken: what it leaves are the
-    results of before, with the fingerprints they hold for.
+    earlier results, with the fingerprints they hold for.
 
     A new folder is renamed. Into one that is there files are moved, ``done.json`` as the last one; until then it says
     that nothing is done, so that an interruption costs a run and nothing else. Raises OutputError.

@@ -106,7 +106,7 @@ def make_job(pair: Pair, config: RegistrationConfig, flags: JobFlags, digest: Ca
 
 
 def register_arguments(pair: Pair, flags: JobFlags) -> tuple[str, ...]:
-    """``semreg register`` for one pair; paths are absolute but for the output, the name of the pair."""
+    """``semreg register`` for one pair; paths are absolute, except for the output, the name of the pair."""
     found = ["register", str(pair.fixed), str(pair.moving), "--output", pair.name]
     for flag, path in (
         ("--fixed-mask", pair.fixed_mask),

@@ -48,13 +48,25 @@ class Inverse:
 def invert(
     field: Field, grid: Grid | None = None, *, after: Matrix | None = None, iterations: int = 30, balance: int = 1
 ) -> Inverse:
-    """The inverse of ``field`` on ``grid``: that of the moving image to bring the fixed one onto it.
+    """The inverse of a displacement field, with its errors: it brings the fixed image onto the moving one.
 
-    With ``after``, a homogeneous (E, E) matrix on points in mm, the inverse of ``field`` followed by that map. At the
-    samples of ``grid`` the equation is solved to rounding, and all error is between them, where linear interpolation
-    does not follow; ``balance`` times the vectors are moved by the mean error around them at the samples of ``field``,
-    so that both orders of the two fields come out about equally near to the identity. 0: not.
-    Raises DivergedError for a field that is not finite, GeometryError for a map ``after`` that cannot be undone.
+    At the samples of ``grid`` the equation is solved to rounding; the remaining error lies between them, where linear
+    interpolation does not follow the true inverse. The balancing moves each vector by the mean error around it at the
+    samples of ``field``, so that both orders of the two fields are about equally near to the identity.
+
+    Args:
+        field: the displacement, fixed → moving.
+        grid: where the inverse lies, usually the moving image's grid; None: the grid of ``field``.
+        after: homogeneous (E, E) matrix on points in mm; the inverse is then that of ``field`` followed by this map.
+        iterations: steps per point at most, about.
+        balance: how often the error is balanced; 0: never.
+
+    Returns:
+        The inverse, and what is known of its quality, in mm.
+
+    Raises:
+        DivergedError: for a field that is not finite.
+        GeometryError: for a matrix that is singular or not finite.
     """
     if not all(bool(torch.isfinite(component).all()) for component in field.vox):
         raise DivergedError("expected a finite displacement to invert, got NaN or infinity: check the transform")
@@ -119,17 +131,28 @@ def errors_of(distances: Tensor) -> Errors:
 
 
 def inverse_consistency(field: Field, inverse: Field) -> dict[str, Errors]:
-    """|g(f(p)) − p| at the samples of f's grid (``fixed``), |f(g(p)) − p| at those of g's (``moving``).
+    """How well two fields undo each other; only points that land inside the box of the other field count.
 
-    Only points that land inside the box of the other field count.
+    Args:
+        field: the displacement f, fixed → moving.
+        inverse: the displacement g, moving → fixed.
+
+    Returns:
+        The errors in mm, |g(f(p)) − p| at the samples of f's grid as ``fixed``, and |f(g(p)) − p| at those of g's as
+        ``moving``.
     """
     return {"fixed": errors_of(disagreement(field, inverse)), "moving": errors_of(disagreement(inverse, field))}
 
 
 def disagreement(first: Field, second: Field) -> Tensor:
-    """How far from p its way through ``first`` and then ``second`` ends, in mm, (P,).
+    """The distance from p to where it ends after ``first`` and then ``second``.
 
-    p are the samples of the grid of ``first``; those that land outside of the box of ``second`` are left out.
+    Args:
+        first: the field whose samples are the points p.
+        second: the field that leads back.
+
+    Returns:
+        Distances in mm, (P,); points that land outside of the box of ``second`` are left out.
     """
     to_second = index_map(first.grid, second.grid)
     found = []

@@ -35,7 +35,15 @@ PointMap: TypeAlias = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Volume:
-    """Samples ``data`` (C, z, y, x) or (C, y, x) on their ``grid``."""
+    """Samples of an image on a grid.
+
+    Args:
+        data: (C, z, y, x) or (C, y, x).
+        grid: where the samples lie.
+
+    Raises:
+        GeometryError: for samples that do not have the shape of the grid.
+    """
 
     data: Tensor
     grid: Grid
@@ -49,7 +57,16 @@ class Volume:
             )
 
     def on(self, grid: Grid, *, mode: Mode = "linear", outside: float | None = None) -> Volume:
-        """The image resampled on another grid; ``outside`` beyond its box, the border value if None."""
+        """The image resampled on another grid.
+
+        Args:
+            grid: where the new samples lie, at any place and in any direction.
+            mode: ``linear`` or ``nearest`` interpolation.
+            outside: the value beyond the box of the image; None continues its border values.
+
+        Returns:
+            The image (C, *S) on ``grid``.
+        """
         return Volume(resample(self.data, index_map(grid, self.grid), grid.shape, mode=mode, outside=outside), grid)
 
     def averaged_on(self, grid: Grid) -> Volume:
@@ -91,7 +108,15 @@ class Layer:
         return Layer(Volume(values, grid), Volume(weight, grid))
 
     def part(self, start: Sequence[int], stop: Sequence[int]) -> Layer:
-        """The samples ``start`` to ``stop`` (tensor order): views, on a grid of their own."""
+        """A box of the samples: views, on a grid of their own.
+
+        Args:
+            start: index of the first sample, in tensor order.
+            stop: index after the last sample, in tensor order.
+
+        Returns:
+            The layer of these samples.
+        """
         grid, box = self.grid.part(start, stop), [slice(a, b) for a, b in zip(start, stop, strict=True)]
         weight = None if self.weight is None else Volume(self.weight.data[:, *box], grid)
         return Layer(Volume(self.features.data[:, *box], grid), weight)
@@ -113,9 +138,14 @@ def reorder_tensor(x: Tensor, axes: AxisOrder) -> Tensor:
 
 @dataclass(frozen=True)
 class Field:
-    """A displacement field, fixed → moving.
+    """A displacement field, fixed → moving: the point p of the fixed image corresponds to p + u(p) in the moving image.
 
-    ``vox`` (D, z, y, x): component d moves along tensor axis d, in voxels of ``grid``.
+    Args:
+        vox: displacements (D, z, y, x) or (D, y, x); component d moves along tensor axis d, in voxels of ``grid``.
+        grid: where the displacements lie.
+
+    Raises:
+        GeometryError: for displacements that do not have the shape of the grid.
     """
 
     vox: Tensor
@@ -130,12 +160,28 @@ class Field:
 
     @classmethod
     def zeros(cls, grid: Grid, *, device: torch.device | str = "cpu") -> Field:
-        """The identity."""
+        """The identity.
+
+        Args:
+            grid: where the displacements lie.
+            device: where they are stored.
+
+        Returns:
+            A field of zeros, float32.
+        """
         return cls(torch.zeros((grid.dimension, *grid.shape), device=device), grid)
 
     @classmethod
     def from_mm(cls, mm: Tensor, grid: Grid) -> Field:
-        """From displacements in mm, (D, *S), components in the order x, y(, z)."""
+        """A field from displacements in mm.
+
+        Args:
+            mm: displacements (D, *S) in mm, components in the order x, y(, z), LPS.
+            grid: where they lie.
+
+        Returns:
+            The same displacements in voxels of ``grid``.
+        """
         return cls(apply_linear(grid.point_to_index(), mm), grid)
 
     def mm(self) -> Tensor:
@@ -163,21 +209,37 @@ class Field:
         return Field(kernels.compose(self.vox, other.vox, to_other, back), self.grid)
 
     def inverse(self, grid: Grid | None = None, *, iterations: int = 30) -> Field:
-        """The inverse v on ``grid`` (its own by default): v(p) + u(p + v(p)) = 0, in about ``iterations`` steps.
+        """The inverse v of this field u: v(p) + u(p + v(p)) = 0 (Chen et al., 2008, then damped Newton steps).
 
-        Beyond the box the border vectors hold, so every point has an origin; where the field folds one of several is
-        found, or the nearest to one. The result is never worse than −u. ``semreg.core.consistency.invert`` says how
-        good it is.
+        Beyond the box the border vectors continue, so every point has an origin. Where the field folds, one of several
+        origins is found, or the nearest to one. The result is never worse than −u. ``semreg.core.consistency.invert``
+        measures how good it is.
+
+        Args:
+            grid: where the inverse lies; None: the grid of this field.
+            iterations: steps per point at most, about.
+
+        Returns:
+            The inverse on ``grid``.
         """
         return self.inverse_with_error(grid, iterations=iterations)[0]
 
     def inverse_with_error(
         self, grid: Grid | None = None, *, iterations: int = 30, after: Matrix | None = None
     ) -> tuple[Field, Tensor]:
-        """The inverse g on ``grid``, and its error |f(g(p)) − p| in mm at each sample, (*S).
+        """The inverse g of this field f, and its error.
 
-        The error is NaN where g(p) lies outside of this field's box. With ``after``, a homogeneous (E, E) matrix on
-        points in mm, f is this field followed by that map, which may turn and scale by any amount.
+        Args:
+            grid: where the inverse lies; None: the grid of this field.
+            iterations: steps per point at most, about.
+            after: homogeneous (E, E) matrix on points in mm; f is then this field followed by that map.
+
+        Returns:
+            The inverse on ``grid``, and |f(g(p)) − p| in mm at each sample p, (*S), NaN where g(p) lies outside of this
+            field's box.
+
+        Raises:
+            GeometryError: for a matrix that is singular or not finite.
         """
         grid = grid or self.grid
         forth, shift, to_mm = self._ways_back(grid, after)
@@ -222,9 +284,10 @@ class Field:
         return move
 
     def inverse_point_map(self, *, iterations: int = 30) -> PointMap:
-        """The map of points (D, N) in mm to their origins: it undoes ``point_map`` for what comes from within the box.
+        """The map of points (D, N) in mm to their origins: it undoes ``point_map`` for points from within the box.
 
-        Solved at each point itself, without a grid. Beyond the box the border vectors hold.
+        The inverse is solved at each point, in about ``iterations`` steps, without a grid. Beyond the box the border
+        vectors continue.
         """
         moved = displacement(self.vox.to(torch.float64))
 
@@ -254,7 +317,17 @@ def restore_order(field: Field, axes: AxisOrder, grid: Grid) -> Field:
 
 
 def warp(moving: Volume, field: Field, *, mode: Mode = "linear", outside: float) -> Volume:
-    """The moving image on the field's grid, read at p + u(p); ``outside`` is the background value."""
+    """The moving image on the field's grid, read at p + u(p).
+
+    Args:
+        moving: the image (C, *T), on any grid.
+        field: the displacement, fixed → moving.
+        mode: ``linear`` or ``nearest`` interpolation.
+        outside: the value where the moving image shows nothing.
+
+    Returns:
+        The warped image (C, *S) on the grid of ``field``.
+    """
     to_moving = index_map(field.grid, moving.grid)
     result = moving.data.new_empty((moving.data.shape[0], *field.grid.shape))
     for part in slabs(field.grid.shape, SLAB_POINTS):

@@ -32,8 +32,14 @@ ROUNDING = 0.01
 class Grid:
     """A regular grid of samples in 2-D or 3-D, as an ITK image header describes it.
 
-    ``size_xyz`` in voxels, ``spacing_xyz`` and ``origin_xyz`` in mm (centre of the first voxel), ``direction`` with
-    one row per physical axis and one orthonormal column per image axis, in the order x, y(, z).
+    Args:
+        size_xyz: voxels along x, y(, z).
+        spacing_xyz: distance of neighbouring samples in mm.
+        origin_xyz: centre of the first voxel, in mm, LPS.
+        direction: one row per physical axis and one orthonormal column per image axis, in the order x, y(, z).
+
+    Raises:
+        GeometryError: for values that do not describe a grid.
     """
 
     size_xyz: tuple[int, ...]
@@ -72,7 +78,15 @@ class Grid:
 
     @classmethod
     def of_shape(cls, shape: tuple[int, ...], spacing_xyz: tuple[float, ...] | None = None) -> Grid:
-        """A grid for an array of ``shape`` (z, y, x) at the origin of the axes; ``spacing_xyz`` in mm, 1 by default."""
+        """A grid with its first voxel at the origin and its axes along x, y(, z).
+
+        Args:
+            shape: the tensor's shape, (z, y, x) or (y, x).
+            spacing_xyz: in mm; None: 1 mm.
+
+        Returns:
+            The grid.
+        """
         dimension = len(shape)
         return cls(tuple(shape[::-1]), spacing_xyz or (1.0,) * dimension, (0.0,) * dimension, _rows(np.eye(dimension)))
 
@@ -134,12 +148,29 @@ class Grid:
         )
 
     def part(self, start: Sequence[int], stop: Sequence[int]) -> Grid:
-        """The samples ``start`` to ``stop`` (tensor order) of the lattice that this grid is part of."""
+        """A box of samples of this grid's lattice.
+
+        Args:
+            start: index of the first sample, in tensor order.
+            stop: index after the last sample, in tensor order.
+
+        Returns:
+            The grid of these samples.
+        """
         size = [b - a for a, b in zip(start, stop, strict=True)]
         return self.lattice(start, [1.0] * len(size), size)
 
     def lattice(self, start: Sequence[float], step: Sequence[float], shape: Sequence[int]) -> Grid:
-        """The grid whose sample i lies at the index ``start + i * step`` (tensor order) of this one."""
+        """The grid whose sample i lies at the index ``start + i * step`` of this grid.
+
+        Args:
+            start: index of the first sample, in tensor order, fractional.
+            step: distance of the samples in voxels of this grid, in tensor order.
+            shape: number of samples, in tensor order.
+
+        Returns:
+            The grid, with the direction of this one.
+        """
         origin = (self.index_to_point() @ np.append(np.asarray(start, dtype=np.float64), 1.0))[:-1]
         spacing = [a * b for a, b in zip(self.spacing, step, strict=True)]
         return Grid(tuple(shape)[::-1], tuple(spacing)[::-1], tuple(origin), self.direction)

@@ -43,7 +43,7 @@ def sample(run: Run, spec: ModelSpec, device: torch.device) -> Sample | None:
 
 
 def agrees(run: Run, wanted: Sample, layers: Sequence[int], dimension: int) -> bool:
-    """Whether ``run`` gives the outputs ``layers`` of the sample, but for the rounding of folded constants."""
+    """Whether ``run`` gives the outputs ``layers`` of the sample, except for the rounding of folded constants."""
     try:
         values = run(wanted.x, *_facts(dimension))
     except FAILURES:

@@ -60,18 +60,35 @@ def extract(  # noqa: PLR0913 - what a user may say of a model, each by its name
     models: Sequence[str | Path] | str | Path = (),
     on_step: OnStep | None = None,
 ) -> tuple[Layer, ...]:
-    """The features of ``image`` that ``model`` computes, each layer (C, *S) on its own grid, float32 on the CPU.
+    """The features of an image that a model computes.
 
-    ``image``: anything ``semreg.to_volume`` takes, 2-D or 3-D. ``model``: ``mind``, ``intensity``, the file of a
-    network (TorchScript or torch.export), a name from the catalogue that was fetched, a ``torch.nn.Module``, another
-    callable, or what ``load_network`` returns. ``layers``: outputs to keep, counted from 0, −1 is the last; None: those
-    its description keeps. ``spec``: what the description is to say instead, such as ``["spacing_mm=1", "axes=LIA"]``.
-    ``mask``: voxels at 0 influence no statistic, and each layer carries the mask on its grid as weight. ``memory``:
-    bytes, or text such as ``3GB``, that the process may hold in all. ``models``: folders with fetched models.
-    ``on_step`` gets a ``Step`` after each tile.
+    Where the receptive field is known, features do not depend on how the image was cut into tiles; else the log says
+    so.
 
-    Where the receptive field is known, layers do not depend on how the image was cut into tiles; else the log says so.
-    Raises ImageError, GeometryError, ModelError, ModelNotFoundError, ModelContractError, ConfigError, DeviceError.
+    Args:
+        image: anything ``semreg.to_volume`` takes, 2-D or 3-D.
+        model: ``mind``, ``intensity``, the file of a network (TorchScript or torch.export), a name from the catalogue
+            that was fetched, a ``torch.nn.Module``, another callable, or what ``load_network`` returns.
+        layers: outputs to keep, counted from 0, −1 is the last; None: those its description keeps.
+        spec: values that replace those of the description, such as ``["spacing_mm=1", "axes=LIA"]``.
+        mask: voxels at 0 influence no statistic, and each layer carries the mask on its grid as weight; None: all
+            count.
+        memory: bytes, or text such as ``3GB``, that the process may hold in all; None: what is available.
+        device: auto, cpu, cuda, cuda:n or mps.
+        models: folders with fetched models.
+        on_step: receives a ``Step`` after each tile.
+
+    Returns:
+        The layers, each (C, *S) on its own grid, float32 on the CPU.
+
+    Raises:
+        ImageError: for an image or a mask that cannot be used.
+        GeometryError: for a position or direction that cannot be used.
+        ModelNotFoundError: for a file or a name that is not there.
+        ModelError: for a model that cannot be loaded, and a ``spec`` or ``layers`` that a built-in model does not have.
+        ModelContractError: for a model and an image that do not fit.
+        ConfigError: for a limit of memory that is too low, and a value of ``spec`` that is unknown or out of range.
+        DeviceError: for a device that is unknown or not there.
     """
     options = _options(layers, spec, memory, device, models, on_step)
     volume, weight = prepare(image, mask)
@@ -91,11 +108,32 @@ def infer(  # noqa: PLR0913 - the same
     models: Sequence[str | Path] | str | Path = (),
     on_step: OnStep | None = None,
 ) -> tuple[Volume, ...]:
-    """What ``model`` makes of ``image``, on the image's own grid: every kept output (C, *S), float32 on the CPU.
+    """The outputs of a model for an image, on the image's own grid.
 
-    With ``argmax`` one map of labels, the index of the largest channel (1, *S), uint8, or int16 for more than 256
-    classes; channels are never held for the whole image. One output must be kept for it: without ``layers`` it is the
-    last one. The other arguments and the errors are those of ``extract``.
+    Args:
+        image: as for ``extract``, as all but ``argmax``.
+        model: the model, by file, name or object.
+        layers: outputs to keep; None: those its description keeps, with ``argmax`` the last one.
+        spec: values that replace those of the description.
+        argmax: return one map of labels, the index of the largest channel, instead of the channels, which are then
+            never held for the whole image.
+        memory: the limit of memory.
+        device: where it is computed.
+        models: folders with fetched models.
+        on_step: receives a ``Step`` after each tile.
+
+    Returns:
+        Every kept output (C, *S), float32 on the CPU; with ``argmax`` one map (1, *S), uint8, or int16 for more than
+        256 classes.
+
+    Raises:
+        ImageError: as for ``extract``, as all that follow.
+        GeometryError: for a position or direction that cannot be used.
+        ModelNotFoundError: for a file or a name that is not there.
+        ModelError: for a model that cannot be loaded, and a ``spec`` or ``layers`` that a built-in model does not have.
+        ModelContractError: also with ``argmax`` for several kept outputs, and for a formula such as ``mind``.
+        ConfigError: for a limit of memory that is too low, and a value of ``spec`` that is unknown or out of range.
+        DeviceError: for a device that is unknown or not there.
     """
     options = _options(layers, spec, memory, device, models, on_step)
     volume, weight = prepare(image, None)

@@ -28,12 +28,22 @@ EXPORT = "export the model with torch.jit.script, torch.jit.trace or torch.expor
 def load_network(
     path: str | Path, *, spec: ModelSpec | None = None, device: str | torch.device = "cpu"
 ) -> LoadedNetwork:
-    """The network in a file of TorchScript or of ``torch.export``, on ``device``.
+    """The network in a file of TorchScript or of ``torch.export``.
 
-    Without ``spec`` the description beside the file counts (``read_spec``). The only input size of an exported program
-    becomes ``spec.patch`` where that is not set. Raises ModelNotFoundError for a file that is not there; ModelError for
-    one that holds no model, for a pickle and for another checksum than ``spec.sha256``, before anything in it runs;
-    ModelContractError for a model that needs more than an image.
+    Args:
+        path: the file; a pickle is refused, because opening one runs it.
+        spec: the description of the network; None: the TOML file beside it, or else the defaults. The input size of an
+            exported program with only one becomes ``spec.patch`` where that is not set.
+        device: where the network is stored and runs.
+
+    Returns:
+        The network, in evaluation mode.
+
+    Raises:
+        ModelNotFoundError: for a file that does not exist.
+        ModelError: for a file that holds no model, for a pickle, and for another checksum than ``spec.sha256``; all
+            before anything in the file runs.
+        ModelContractError: for a model that needs more than an image.
     """
     path = Path(path)
     if not path.exists():

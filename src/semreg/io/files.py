@@ -134,11 +134,17 @@ def _read_displacements(path: Path, no_transform: RuntimeError) -> Any:
 
 
 def write_image(volume: Volume, path: str | Path, pixel_type: str = "float32", *, on: Grid | None = None) -> None:
-    """Write all channels as ``pixel_type``, rounded and clipped for integer types; the name says the format.
+    """Write an image; the name says the format.
 
-    Several channels become one image of so many components. ``on``: another grid, that the image is interpolated onto
-    piece by piece, so that it is never held there. NIfTI is written in pieces; for NRRD and MHA SimpleITK takes a
-    copy. Raises OutputError if the file cannot be written, ImageError if the type cannot hold the values.
+    Args:
+        volume: the image (C, *S); several channels become one image of so many components.
+        path: the file. NIfTI is written in pieces; for NRRD and MHA SimpleITK takes a copy of the image.
+        pixel_type: one of ``semreg.io.files.PIXEL_TYPES``; for integers values are rounded and clipped.
+        on: another grid, onto which the image is interpolated piece by piece; None: its own.
+
+    Raises:
+        ImageError: for an unknown type, and for NaN where the type is an integer.
+        OutputError: where the file cannot be written; then nothing is left there.
     """
     grid = volume.grid if on is None else on
     channels = len(volume.data)
@@ -157,12 +163,19 @@ def write_image(volume: Volume, path: str | Path, pixel_type: str = "float32", *
 
 
 def write_field(field: Field, path: str | Path) -> None:
-    """Write the displacements, fixed → moving, as an image of float32 vectors (x, y(, z)) in mm.
+    """Write a displacement field as an image of float32 vectors (x, y(, z)) in mm, fixed → moving.
 
     A 3-D NIfTI file gets five axes and the intent 1006 (displacement vectors): as that standard demands its bytes are
     RAS, and SimpleITK from 2.4, ITK from 5.4 and 3D Slicer return LPS vectors. Other formats hold LPS as ITK writes
-    them, and so does NIfTI in 2-D, with the intent 1007 (vectors): ITK garbles the signs of 2-D vectors under 1006.
-    The values are those of ``write_transform``. Raises OutputError.
+    them, and so does NIfTI in 2-D, with the intent 1007 (vectors), as ITK confuses the signs of 2-D vectors under 1006.
+    The values are those of ``write_transform``.
+
+    Args:
+        field: the displacements.
+        path: the file; its name says the format.
+
+    Raises:
+        OutputError: where the file cannot be written; then nothing is left there.
     """
     with atomic_file(path) as partial:
         if _is_nifti(partial):
@@ -183,10 +196,15 @@ def write_warp(field: Field, path: str | Path) -> None:
 
 
 def write_transform(field: Field, path: str | Path, affine: Any | None = None) -> None:
-    """Write an ITK transform, fixed points → moving points in mm (LPS), as ``.h5``, ``.tfm`` or ``.txt``.
+    """Write a displacement field as an ITK transform, fixed points → moving points in mm (LPS).
 
-    A DisplacementFieldTransform with the values of ``write_field``; with ``affine`` (a ``SimpleITK.Transform``) a
-    CompositeTransform that moves a point by the field first and by ``affine`` then. Raises OutputError.
+    Args:
+        field: the displacements, written as a DisplacementFieldTransform with the values of ``write_field``.
+        path: the file, ``.h5``, ``.tfm`` or ``.txt``.
+        affine: a ``SimpleITK.Transform`` that follows the field; both are written as a CompositeTransform.
+
+    Raises:
+        OutputError: where the file cannot be written; then nothing is left there.
     """
     import SimpleITK as sitk
 

@@ -39,10 +39,19 @@ T = TypeVar("T")
 def read_image(path: str | Path, *, series: str | None = None) -> LoadedImage:
     """Read an image: a 2-D or 3-D file that SimpleITK reads, or a DICOM series in a folder.
 
-    ``series``: the UID of one of several series, or its description or a part of it, whatever the case. Colours (three
-    or four values of 8 or 16 bits) become their luminance; any other voxels of several values are refused.
+    Colours (three or four values of 8 or 16 bits) become their luminance; other voxels of several values are refused.
 
-    Raises ImageError if there is no such image, GeometryError if its header cannot be used.
+    Args:
+        path: the file or the folder.
+        series: which of several DICOM series: its UID, its description or a part of it, in upper or lower case. None:
+            the only one.
+
+    Returns:
+        The image, float32 (1, z, y, x) or (1, y, x), and where it came from.
+
+    Raises:
+        ImageError: for a file or series that does not exist, is damaged, or has several values a voxel.
+        GeometryError: for a header that does not say where the voxels lie.
     """
     path = Path(path)
     stored, digest = _stored(path, series, scalar=True)
@@ -68,9 +77,18 @@ def read_stored(path: str | Path, *, series: str | None = None) -> Stored:
 
 
 def read_mask(path: str | Path, *, series: str | None = None) -> Volume:
-    """Read a mask, float32 (1, z, y, x): 0 is excluded, 1 and above is included, between is a weight; NaN is excluded.
+    """Read a mask: 0 is excluded, 1 and above is included, values between are weights, NaN is excluded.
 
-    Raises as ``read_image`` does.
+    Args:
+        path: the file or the folder, as for ``read_image``.
+        series: which of several DICOM series.
+
+    Returns:
+        The weights in [0, 1], float32 (1, z, y, x) or (1, y, x).
+
+    Raises:
+        ImageError: for a file or series that does not exist, is damaged, or has several values a voxel.
+        GeometryError: for a header that does not say where the voxels lie.
     """
     volume = read_image(path, series=series).volume
     return Volume(volume.data.nan_to_num(nan=0.0).clamp(0.0, 1.0), volume.grid)

@@ -48,26 +48,31 @@ def image_to_tensor(
     interpolator: Any = None,
     transform: Any = None,
 ) -> tuple[Tensor, Grid]:
-    """The samples of an ITK or SimpleITK image, (C, z, y, x) or (C, y, x), on the CPU, and the grid they lie on.
+    """The samples of an ITK or SimpleITK image as a tensor, and the grid they lie on.
 
-    The type of the samples is the image's. Components (of vectors, colours, tensors) become channels; they lie beside
-    each other in memory, so the tensor is strided, not contiguous. ``to_volume`` takes the pair, if of one channel.
+    Without ``copy`` the tensor shares the image's memory and keeps it alive. What is written into the one is seen in
+    the other, with one exception: SimpleITK copies an image before it writes into shared memory, so a tensor keeps what
+    a SimpleITK image held. The output of an ITK filter is brought up to date, and copied, since the filter may move it
+    when it runs again (after ``image.DisconnectPipeline()`` it is an image like any other). Of an image that is only
+    partly in memory, that part is taken.
 
-    Without ``copy`` nothing is copied: the tensor shares the image's memory and keeps it alive. What is written into
-    the one is seen in the other, with one exception: SimpleITK copies an image before it writes into shared memory,
-    so a tensor keeps what a SimpleITK image held. With ``copy`` the tensor is contiguous and stands alone.
+    Args:
+        image: an image of real numbers in 2-D or 3-D, of any pixel type, with any number of components.
+        copy: return a contiguous tensor with memory of its own.
+        spacing: in mm, one number or x, y(, z); resample the image, to float32, with the number of voxels in the same
+            box that is nearest to it (the returned grid has the exact spacing). None: as the image is.
+        interpolator: one of itk for float images, or of SimpleITK (``sitk.sitkBSpline``); None: linear.
+        transform: resample the image, each point read where this transform, of the package of the image, takes it;
+            outside of the image a channel has its lowest value.
 
-    The output of an ITK filter is brought up to date, and copied, since the filter may move it when it runs again
-    (after ``image.DisconnectPipeline()`` it is an image like any other). Of an image that is only partly in memory,
-    that part is taken.
+    Returns:
+        The samples (C, z, y, x) or (C, y, x) on the CPU, of the image's type, components as channels (strided, not
+        contiguous, where there are several), and their grid. ``to_volume`` takes the pair, if of one channel.
 
-    With ``spacing`` (mm, one number or x, y(, z)) or ``transform`` the image is resampled, to float32: onto a lattice
-    that fills the same box with the number of voxels nearest to that spacing, so its spacing is that of the grid that
-    is returned; each point is read where ``transform``, of the package of the image, takes it. ``interpolator`` is an
-    interpolator of itk for float images, or one of SimpleITK's (``sitk.sitkBSpline``); None: linear. Outside of the
-    image a channel has its lowest value.
-
-    Raises ImageError for anything else than an image of real numbers in 2-D or 3-D that has its samples in memory.
+    Raises:
+        ImageError: for anything but such an image that has its samples in memory.
+        GeometryError: for a direction that cannot be used.
+        ConfigError: for a spacing that is not positive, and an interpolator or transform of another package.
     """
     packages = {base.__module__.partition(".")[0] for base in type(image).__mro__}
     if "SimpleITK" in packages and hasattr(image, "GetPixelIDTypeAsString"):
@@ -87,19 +92,25 @@ def image_to_tensor(
 
 
 def tensor_to_image(tensor: Tensor, grid: Grid, *, kind: Kind = "itk", vector: bool | None = None) -> Any:
-    """An image with the samples of ``tensor``, (C, *S), or (*S) for one channel, where ``S`` is the grid's (z, y, x).
+    """An image with the samples of a tensor; gradients are left behind, and a tensor on a GPU is copied to the CPU.
 
-    ``kind`` "itk" gives an ``itk.Image`` of scalars or an ``itk.VectorImage``, "sitk" a ``SimpleITK.Image``.
-    ``vector`` says whether samples are vectors; by default they are where there is more than one channel.
+    An ITK image shares the tensor's memory and keeps it alive where the channels of a voxel lie beside each other in
+    memory (one channel; a tensor of ``image_to_tensor``); else, and for SimpleITK, the samples are copied. As with
+    ``itk.image_view_from_array``, an image that an in-place filter makes from a sharing one must not outlive it.
 
-    The image has the type of the samples; bool becomes uint8 and half precision float32. Gradients are left behind,
-    and tensors on a GPU are brought to the CPU. An ITK image shares the tensor's memory and keeps it alive where the
-    channels of a voxel lie beside each other in memory (one channel; a tensor of ``image_to_tensor``); else, and with
-    "sitk", the samples are copied. As with ``itk.image_view_from_array``, an image that an in-place filter makes from
-    a sharing one must not outlive it.
+    Args:
+        tensor: the samples (C, *S), or (*S) for one channel, where ``S`` is the grid's (z, y, x).
+        grid: where they lie.
+        kind: ``itk`` for an ``itk.Image`` or ``itk.VectorImage``, ``sitk`` for a ``SimpleITK.Image``.
+        vector: whether the image is one of vectors; None: where there is more than one channel.
 
-    Raises GeometryError if the samples do not fit the grid or that is none, ImageError for what is no tensor and for a
-    type of samples that images cannot have.
+    Returns:
+        The image, of the type of the samples; bool becomes uint8 and half precision float32.
+
+    Raises:
+        GeometryError: for samples that do not fit the grid, and for what is no grid.
+        ImageError: for what is no tensor, and for samples that such an image cannot have.
+        ConfigError: for another ``kind``.
     """
     if kind not in ("itk", "sitk"):
         raise ConfigError(f"expected a kind of image of itk, sitk, got {kind!r}")

@@ -1,4 +1,4 @@
-"""Sums of plane waves in space, the stuff of textures and deformations. Knows nothing of images and of torch."""
+"""Sums of plane waves in space, of which textures and deformations are made. Knows nothing of images and of torch."""
 
 from __future__ import annotations
 

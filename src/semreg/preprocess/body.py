@@ -33,7 +33,7 @@ CONTENT_VOXELS = 64
 TISSUE_HU = -350.0
 """CT: above is tissue; between lung or foam and fat."""
 EMPTY_HU = -950.0
-"""CT: below is air; lungs are above but for emphysema."""
+"""CT: below is air; lungs are above, except for emphysema."""
 PLATE_VOXELS = 1.25
 """Half the thickness, in coarse voxels, of solid parts that are taken for a table's plate."""
 PAD_VOXELS = 4.5

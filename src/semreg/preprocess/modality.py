@@ -20,7 +20,7 @@ Source: TypeAlias = Literal["settings", "header", "values"]
 PADDING_BELOW = -1200.0
 """HU that neither noise nor interpolation makes of air, which has −1000: below, a value may be padding."""
 PADDING_SPREAD = 50.0
-"""Values of padding lie within this distance of their median, but for what was interpolated at its edge."""
+"""Values of padding lie within this distance of their median, except for what was interpolated at its edge."""
 PADDING_SHARE = 1e-3
 """Share of the voxels below ``PADDING_BELOW`` from which they are padding and not single odd ones."""
 AIR_HU = (-1100.0, -900.0)

@@ -211,7 +211,7 @@ def _with_neighbours(x: torch.Tensor, axis: int, side: float) -> torch.Tensor:
 
 
 def _fills(source: Grid, target: Grid) -> bool:
-    """Whether ``source`` has the axes of ``target`` and covers it but for less than a voxel."""
+    """Whether ``source`` has the axes of ``target`` and covers it, except for less than a voxel."""
     matrix = index_map(target, source)[:-1]
     linear = np.abs(matrix[:, :-1])
     if (np.sort(linear, 1)[:, :-1] > 1e-6 * linear.max()).any():

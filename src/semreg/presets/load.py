@@ -83,11 +83,22 @@ def configure(
     file: str | Path | None = None,
     effort: Literal["fast", "quality"] | None = None,
 ) -> RegistrationConfig:
-    """The settings that the command line would make: each of the following over those before it.
+    """The settings that the command line would make from the same layers: each replaces what those before it say.
 
-    The defaults, the ``preset`` (``semreg presets list``), a TOML ``file`` such as the ``config.toml`` of a run,
-    ``effort``, and the ``assignments``, each a ``"name=value"`` as after ``--set``, the later over the earlier. Raises
-    ConfigError for an unknown name, with the nearest known one, and for a value of the wrong type or range.
+    The order is: the defaults, ``preset``, ``file``, ``effort``, ``assignments``.
+
+    Args:
+        *assignments: single settings, each a ``"name=value"`` as after ``--set``; later ones replace earlier ones.
+        preset: name of a preset (``semreg presets list``).
+        file: a TOML file with settings, such as the ``config.toml`` of a run.
+        effort: ``fast`` or ``quality``; None: neither.
+
+    Returns:
+        The settings.
+
+    Raises:
+        ConfigError: for an unknown name (the message gives the nearest known one), a value of the wrong type or range,
+            and a file that cannot be read.
     """
     layers = [] if preset is None else [load_preset(preset).settings]
     if file is not None:

@@ -1,7 +1,7 @@
 """Says how good a transform is: landmarks, labels, deformation, similarity, way back; and checks it.
 
 ``evaluate`` measures against what is known, ``collect_evidence`` from both images and the transform alone, ``judge``
-decides by the thresholds of ``semreg.config.CheckConfig``. Knows not how the transform was found.
+decides by the thresholds of ``semreg.config.CheckConfig``. Does not know how the transform was found.
 """
 
 from semreg.quality.config import EvaluationConfig

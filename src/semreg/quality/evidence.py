@@ -26,7 +26,7 @@ from semreg.registration.parametric.overlap import unrelated
 from semreg.registration.result import Registration
 
 VOLUME_FACTOR = 5.0
-"""Change of a voxel's volume from which it is implausible: tissue does not do that, but for lungs and bladders."""
+"""Change of a voxel's volume from which it is implausible: tissue does not do that, except for lungs and bladders."""
 JUMP = 2.0
 """Difference of the displacements of two neighbours, in distances between them, from which it is a tear."""
 LEAST_MOVE = 0.5
@@ -95,21 +95,39 @@ def collect_evidence(  # noqa: PLR0913 - two images, two masks and what is betwe
     config: RegistrationConfig | None = None,
     jacobian: Tensor | None = None,
 ) -> Evidence:
-    """Measure what speaks for and against ``field`` (fixed → moving, on any grid) as the map between two images.
+    """Measure what speaks for and against a displacement as the map between two images, from these alone.
 
-    Images in 2-D or 3-D and masks, in [0, 1]: anything ``semreg.to_volume`` takes. ``jacobian`` (*S) where the
-    determinants of the field on its grid are known already. Intensities are treated as ``config`` says, as a
-    registration does. Raises ImageError for an image without finite voxels or structure, GeometryError for a field of
-    another dimension.
+    Args:
+        fixed: the fixed image: anything ``semreg.to_volume`` takes, 2-D or 3-D.
+        moving: the moving image.
+        field: the displacement, fixed → moving, on any grid.
+        fixed_mask: values in [0, 1] in the fixed image's space; voxels at 0 count nowhere.
+        moving_mask: the same for the moving image.
+        config: how intensities are treated, as for a registration. None: the defaults.
+        jacobian: the determinants (*S) of ``field`` where they are known already.
+
+    Returns:
+        The measures that ``judge`` needs.
+
+    Raises:
+        ImageError: for an image without finite voxels or structure, and for an empty mask.
+        GeometryError: for images or a field of another dimension.
     """
     pair = prepare_pair(fixed, moving, fixed_mask, moving_mask, config or RegistrationConfig())
     return collect_pair(pair, field, jacobian=jacobian)
 
 
 def evidence_of(result: Registration) -> Evidence:
-    """The same of a registration just made, from the images as it prepared them and the determinants it computed.
+    """The evidence of a registration just made, from the images as it prepared them and its determinants.
 
-    Raises ConfigError for one that was read from files, which has no images.
+    Args:
+        result: what ``register`` returned.
+
+    Returns:
+        The measures that ``judge`` needs.
+
+    Raises:
+        ConfigError: for a result that was read from files, which has no images.
     """
     if result.pair is None:
         raise ConfigError(
@@ -119,7 +137,19 @@ def evidence_of(result: Registration) -> Evidence:
 
 
 def collect_pair(pair: Pair, field: Field, *, jacobian: Tensor | None = None) -> Evidence:
-    """The same from images that are checked and treated already."""
+    """The evidence from images that are checked and treated already.
+
+    Args:
+        pair: both images.
+        field: the displacement, fixed → moving, on any grid.
+        jacobian: the determinants (*S) of ``field`` where they are known already.
+
+    Returns:
+        The measures that ``judge`` needs.
+
+    Raises:
+        GeometryError: for a field of another dimension.
+    """
     fixed = pair.grids[0]
     if field.grid.dimension != fixed.dimension:
         raise GeometryError(

@@ -136,7 +136,7 @@ def mind_distances(
 ) -> list[float | None]:
     """Mean squared difference of the MIND-SSC descriptors of ``fixed`` and ``others``, (1, *S), over ``counts``.
 
-    Mean over the channels, hence between 0 and 1; descriptors of the fixed image's voxels, with radius 1 and
+    Mean over the channels, so between 0 and 1; descriptors of the fixed image's voxels, with radius 1 and
     dilation 2. What is not finite takes no part. ``stats``: of the fixed image and of the others. None where no voxel
     has descriptors in both.
     """

@@ -138,9 +138,21 @@ def table_of_landmarks(
     landmarks: tuple[npt.ArrayLike, npt.ArrayLike],
     names: Sequence[str] | None = None,
 ) -> LandmarkErrors:
-    """The errors of all landmarks (N, D), before with ``initial`` (None: the identity) and after.
+    """The errors of all landmarks, before and after.
 
-    The n-th fixed point corresponds to the n-th moving one. Raises GeometryError for numbers of points that differ.
+    The error of a landmark is its target registration error (Fitzpatrick and West, 2001).
+
+    Args:
+        way: the transform, fixed → moving.
+        initial: the transform before; None: the identity.
+        landmarks: fixed and moving points (N, D) in mm, LPS; the n-th ones correspond.
+        names: one for each pair of points; None: their numbers.
+
+    Returns:
+        The errors in mm of each pair, and their summary.
+
+    Raises:
+        GeometryError: for points of another dimension, none, not finite ones, and numbers of points that differ.
     """
     fixed, moving = (
         checked_points(points, name, way.dimension) for points, name in zip(landmarks, ("fixed", "moving"), strict=True)

@@ -1,4 +1,4 @@
-"""All measures of one transform: what is there is measured, the rest is left out. Knows not how it was found."""
+"""All measures of one transform: what is given is measured, the rest is left out. Does not know how it was found."""
 
 from __future__ import annotations
 
@@ -34,16 +34,32 @@ def evaluate(  # noqa: PLR0913 - a transform and all that it can be held against
     label_names: Mapping[int, str] | None = None,
     config: EvaluationConfig | None = None,
 ) -> Evaluation:
-    """Measure how good ``transform`` is, fixed → moving in mm, before (``initial``) and after, side by side.
+    """Measure how good a transform is, before (``initial``) and after, side by side.
 
-    ``transform``: a SimpleITK transform, a Field, a result of ``register`` or ``align``, a file of any tool, or a list
-    of these, the first applied first. ``initial``: the same, what to compare with; None is the identity. ``inverse``:
-    the way back; that of a result of ``register`` by default. Images, ``fixed_mask`` and label maps: anything
-    ``semreg.to_volume`` takes, or files. ``landmarks``: fixed and moving points (N, D) in mm, LPS, the n-th ones
-    corresponding, and their names if they have any. ``labels``: the label maps of both images. ``label_names``: label →
-    name. ``fixed_mask``: the voxels of the fixed image that count for the deformation and the similarity.
+    What is not given is not measured. The measures and their sources: ``docs/measures.md``.
 
-    Raises ImageError, GeometryError or ConfigError, each with what to do. Measures and sources: ``docs/measures.md``.
+    Args:
+        transform: fixed → moving in mm: a SimpleITK transform, a Field, a result of ``register`` or ``align``, a file
+            of any tool, or a list of these, the first applied first.
+        fixed: the fixed image: anything ``semreg.to_volume`` takes, or a file.
+        moving: the moving image.
+        landmarks: fixed and moving points (N, D) in mm, LPS, the n-th ones corresponding, and their names if they have
+            any.
+        labels: the label maps of the fixed and of the moving image, objects or files.
+        fixed_mask: the voxels of the fixed image that count for the deformation and the similarity; None: all.
+        initial: what to compare with, given as ``transform`` is; None: the identity.
+        inverse: the way back, moving → fixed, given as ``transform`` is; None: that of a result of ``register``.
+        label_names: label → name.
+        config: what may be chosen of the measures. None: the defaults.
+
+    Returns:
+        The measures; lengths in mm, None for what could not be measured.
+
+    Raises:
+        ImageError: for an image, mask or label map that cannot be used, and for label maps without a common label.
+        GeometryError: for what has another dimension than the transform, for numbers of landmarks that differ, and for
+            a fixed image outside of the box of the transform.
+        ConfigError: for landmarks or labels that are not two, a mask without its image, and an inverse without a grid.
     """
     maps = None if labels is None else _two(labels, "label maps")
     volumes = None if maps is None else (labels_of(maps[0], "fixed"), labels_of(maps[1], "moving"))
@@ -63,7 +79,23 @@ def measure(
     label_names: Mapping[int, str] | None = None,
     config: EvaluationConfig | None = None,
 ) -> Evaluation:
-    """The measures of what ``prepare`` returned; see ``evaluate``."""
+    """The measures of what ``prepare`` returned; see ``evaluate``.
+
+    Args:
+        subject: the transform, the images and the mask.
+        landmarks: fixed and moving points (N, D) in mm, LPS, and their names if they have any.
+        labels: the label maps of the fixed and of the moving image.
+        label_names: label → name.
+        config: what may be chosen of the measures. None: the defaults.
+
+    Returns:
+        The measures; lengths in mm, None for what could not be measured.
+
+    Raises:
+        GeometryError: for landmarks or label maps of another dimension, and for numbers of landmarks that differ.
+        ImageError: for label maps without a common label.
+        ConfigError: for landmarks that are not two sets.
+    """
     config = config or EvaluationConfig()
     field, counted = subject.field, subject.counted
     region: Region = "image" if subject.mask is None else "mask"

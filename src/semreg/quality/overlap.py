@@ -68,11 +68,19 @@ class LabelOverlaps:
 
 
 def label_overlap(fixed: Mask, other: Mask, spacing: Sequence[float], tolerance_mm: float) -> Overlap:
-    """The agreement of two masks (*S) on one grid, with ``spacing`` in mm in tensor order.
+    """The agreement of two masks on one grid.
 
-    ``dice``: 2 |A ∩ B| / (|A| + |B|). ``hd95_mm``: the larger 95th percentile of the distances between the surfaces,
-    ``assd_mm`` their mean, ``surface_dice`` the share of both surfaces that is at most ``tolerance_mm`` apart
-    (Nikolov et al. 2021). All None where both are empty; where one is, the Dice are 0 and the distances None.
+    Args:
+        fixed: (*S), bool.
+        other: (*S), bool.
+        spacing: in mm, in tensor order.
+        tolerance_mm: surfaces that are no further apart than this agree, for ``surface_dice``.
+
+    Returns:
+        ``dice`` is 2 |A ∩ B| / (|A| + |B|) (Dice, 1945). ``hd95_mm`` is the larger 95th percentile of the distances
+        between the surfaces in mm, ``assd_mm`` their mean, ``surface_dice`` the share of both surfaces that agrees
+        (Nikolov et al., 2021). All are None where both masks are empty; where one is, the Dice are 0 and the distances
+        None.
     """
     size = int(fixed.sum()), int(other.sum())
     if not sum(size):

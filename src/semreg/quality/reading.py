@@ -29,11 +29,23 @@ class Landmarks(NamedTuple):
 
 
 def read_landmarks(fixed: Sequence[str | Path], moving: Sequence[str | Path], *, ras: bool = False) -> Landmarks:
-    """The points of several pairs of files as one set; points of a file correspond by their order.
+    """The points of several pairs of files as one set.
 
-    Where both files name their points, each name once, and have the same names in another order, the names hold.
-    ``ras``: CSV files are RAS. Raises ConfigError for numbers of files that differ, GeometryError for numbers of
-    points that do, ImageError for a file that cannot be read.
+    Points of two files correspond by their order. Where both files name their points, each name once, and have the same
+    names in another order, they correspond by their names.
+
+    Args:
+        fixed: files with points of the fixed image.
+        moving: as many files with points of the moving image, in the same order.
+        ras: CSV files are RAS instead of LPS.
+
+    Returns:
+        Fixed and moving points, (N, D) each in mm, LPS, and their names.
+
+    Raises:
+        ConfigError: for numbers of files that differ, none, and an unknown ending.
+        GeometryError: for two files with different numbers of points, and for 2-D and 3-D points together.
+        ImageError: for a file that cannot be read.
     """
     if len(fixed) != len(moving) or not fixed:
         raise ConfigError(
@@ -51,15 +63,30 @@ def read_landmarks(fixed: Sequence[str | Path], moving: Sequence[str | Path], *,
 
 
 def of_pixels(points: Points, grid: Grid) -> Points:
-    """Points (N, D) in mm from indices (N, D) of voxels, x first, 0 the centre of the first one."""
+    """Points in mm from indices of voxels.
+
+    Args:
+        points: indices (N, D), x first, fractional, 0 is the centre of the first voxel.
+        grid: the grid of the voxels.
+
+    Returns:
+        Points (N, D) in mm, LPS.
+    """
     matrix = grid.index_to_point()  # of indices in the order of the tensor, x last
     return np.asarray(points[:, ::-1] @ matrix[:-1, :-1].T + matrix[:-1, -1])
 
 
 def read_label_names(path: str | Path) -> dict[int, str]:
-    """Label → name from a table with a first line: ``label,name`` (CSV, or TSV as BIDS has it: ``index``, ``name``).
+    """The names of labels from a table.
 
-    Raises ImageError for anything else.
+    Args:
+        path: a table with a first line ``label,name``: CSV, or TSV as BIDS has it (``index``, ``name``).
+
+    Returns:
+        Label → name.
+
+    Raises:
+        ImageError: for a file that cannot be read or holds no such table.
     """
     rows = _table(Path(path))
     titles = [title.strip().lower() for title in rows[0]] if rows else []

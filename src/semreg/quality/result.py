@@ -84,14 +84,33 @@ class Evaluation(Recorded):
 
 
 def write_evaluation(evaluation: Evaluation, path: str | Path) -> list[Path]:
-    """Write ``evaluation.json`` and ``evaluation.csv`` into the folder ``path``; raises OutputError."""
+    """Write ``evaluation.json`` and ``evaluation.csv``.
+
+    Args:
+        evaluation: the measures.
+        path: the folder, which is made if it does not exist.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        OutputError: where the files cannot be written; then none is.
+    """
     with OutputFolder(path) as folder:
         stage_evaluation(evaluation, folder)
     return folder.files
 
 
 def stage_evaluation(evaluation: Evaluation, folder: OutputFolder) -> None:
-    """The same into a folder that gets other files too."""
+    """Write ``evaluation.json`` and ``evaluation.csv`` into a folder that gets other files too.
+
+    Args:
+        evaluation: the measures.
+        folder: the folder, inside its ``with`` block.
+
+    Raises:
+        OutputError: for a folder that is closed.
+    """
     folder.stage(EVALUATION).write_text(stable_json(evaluation), encoding="utf-8")
     folder.stage(EVALUATION_TABLE).write_text(evaluation.csv(), encoding="utf-8")
 

@@ -88,7 +88,15 @@ class EvaluationRun(Evaluation):
 
     @classmethod
     def of(cls, evaluation: Evaluation, **more: Any) -> EvaluationRun:
-        """The run that ``evaluation`` is of, with all that it does not know."""
+        """The run that an evaluation belongs to.
+
+        Args:
+            evaluation: the measures.
+            **more: the other fields of the run, by their names.
+
+        Returns:
+            The run, with the measures and the other fields.
+        """
         return cls(**{each.name: getattr(evaluation, each.name) for each in fields(evaluation)}, **more)
 
 
@@ -116,7 +124,14 @@ class Result:
 def read_result(folder: str | Path) -> Result:
     """What ``semreg register`` or ``align`` and ``evaluate`` wrote into a folder.
 
-    Raises ConfigError for a folder without a record that names both images, or with what another version wrote.
+    Args:
+        folder: the folder that was given to ``-o``.
+
+    Returns:
+        The record and, where there is one, the evaluation.
+
+    Raises:
+        ConfigError: for a folder without a record that names both images, or with a record of another version.
     """
     place = ResultFolder(folder)
     found, measured = place.record(), place.evaluation()
@@ -132,7 +147,16 @@ def read_result(folder: str | Path) -> Result:
 
 
 def locate(name: str, folder: Path) -> Path:
-    """A path of a record; where it is not there from here, that seen from ``folder``, one above it, or inside it."""
+    """Where a file that a record names is now.
+
+    Args:
+        name: the path as the record has it, absolute or relative.
+        folder: the folder of the record.
+
+    Returns:
+        The first that exists of ``name`` itself, ``name`` seen from ``folder`` or from a folder above it, and the file
+        of the same name inside ``folder``; else ``name``.
+    """
     path, above = Path(name), folder.resolve()
     places = [path] if path.is_absolute() else [path, *(parent / path for parent in (above, *above.parents))]
     return next((place for place in (*places, folder / path.name) if place.exists()), path)

@@ -125,12 +125,27 @@ def prepare(  # noqa: PLR0913 - what a user has
     grid: Grid | None = None,
     outside: Outside = Outside.IDENTITY,
 ) -> Subject:
-    """Read what is a path, and check that all belongs together; arguments as those of ``evaluate``.
+    """Read what is a path, and check that all belongs together; for ``measure``.
 
-    ``grid``: where the transform is looked at if there is no fixed image; by default on the grid of the field that it
-    begins with. ``outside``: what the transforms do beyond the boxes of their fields; a warning says how many voxels
-    are there. Raises GeometryError for another dimension, or where the transform says nothing of the fixed image,
-    ImageError for an empty mask, ConfigError for an inverse without a grid.
+    A warning says how many voxels lie beyond the boxes of the transforms.
+
+    Args:
+        transform: as for ``evaluate``, as all but ``grid`` and ``outside``.
+        fixed: the fixed image.
+        moving: the moving image.
+        fixed_mask: the voxels of the fixed image that count.
+        initial: what to compare with.
+        inverse: the way back.
+        grid: where the transform is looked at without a fixed image; None: the grid of the field that it begins with.
+        outside: what the transforms do beyond the boxes of their fields.
+
+    Returns:
+        The transform and what it is compared with, on the fixed grid.
+
+    Raises:
+        GeometryError: for what has another dimension than the transform, and for a fixed image outside of its box.
+        ImageError: for an empty mask and for files that cannot be read.
+        ConfigError: for a mask without its image, an inverse without a grid, and an empty list of transforms.
     """
     way = replace(way_of(transform), outside=outside)
     start = None if initial is None else replace(way_of(initial), outside=outside)

@@ -69,11 +69,19 @@ def judge(
     uncertainty: UncertaintySummary | None = None,
     record: AlignRecord | None = None,
 ) -> Verdict:
-    """The verdict on a result from what was measured of it, and from what else is known.
+    """The verdict on a result, from what was measured of it and what else is known.
 
-    ``config`` has the thresholds; ``evaluation`` is what ``evaluate`` returned; ``record`` that of a registration or an
-    alignment; ``uncertainty`` a summary of it, by default that of the record. What is not there has checks that are not
-    measured.
+    Checks that need what is not given are not measured, and do not count.
+
+    Args:
+        evidence: what ``collect_evidence`` returned.
+        config: the thresholds. None: the defaults.
+        evaluation: what ``evaluate`` returned.
+        uncertainty: a summary of the uncertainty; None: that of ``record``.
+        record: the record of a registration or an alignment.
+
+    Returns:
+        All checks, and the worst of their levels.
     """
     if uncertainty is None and isinstance(record, Record):
         uncertainty = record.uncertainty

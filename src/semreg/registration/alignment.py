@@ -79,9 +79,28 @@ def align(  # noqa: PLR0913 - two images, two masks, a start and a hook are what
 ) -> Aligned:
     """Find the map with few parameters that brings ``moving`` onto ``fixed`` in feature space, from any position.
 
-    Images, masks, ``device`` and ``on_step`` as for ``semreg.register``; ``config.align`` says which map. ``initial``,
-    a linear SimpleITK transform, or ``landmarks``, fixed and moving points (N, D) in mm, is where it starts; else
-    every shift of many rotations is tried. Raises ImageError, GeometryError, ConfigError or DeviceError.
+    Without a start every shift of many rotations is tried. The features are MIND-SSC (Heinrich et al., 2013).
+
+    Args:
+        fixed: the image that stays: anything ``semreg.to_volume`` takes, 2-D or 3-D, on any grid.
+        moving: the image that is moved, of the same dimension, on any other grid.
+        config: the settings; ``config.align`` names the kind of map. None: the defaults.
+        initial: a linear SimpleITK transform, fixed → moving, to start from.
+        landmarks: corresponding points (N, D) in mm, LPS, of both images; they stand for the map between them.
+        fixed_mask: values in [0, 1] in the fixed image's space; voxels at 0 count nowhere.
+        moving_mask: the same for the moving image.
+        device: auto, cpu, cuda, cuda:n or mps.
+        on_step: receives ``Step`` events.
+
+    Returns:
+        The map as a matrix (E, E) on points in mm, the warped image on the fixed grid, and what was done.
+
+    Raises:
+        ImageError: for an image or a mask that cannot be read or has nothing that counts.
+        GeometryError: for images of two dimensions, a start that does not fit or is not linear, and images without a
+            position where both show enough.
+        ConfigError: for a start and landmarks together.
+        DeviceError: for a device that is unknown or not there.
     """
     config = config or RegistrationConfig()
     clock = Clock(on_step)

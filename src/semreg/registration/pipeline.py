@@ -61,7 +61,7 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
         moving: the image that is moved, of the same dimension, on any other grid.
         model: stands for what ``config.models`` names: a ``torch.nn.Module``, a callable, a file, a name, or a list of
             these or of ``matching.Pairing``, models that are loaded already.
-        config: the settings; what they leave open is decided from images and machine.
+        config: the settings; what they leave open is decided from images and machine. None: the defaults.
         initial: a SimpleITK transform or a Field, fixed → moving, to start from.
         landmarks: corresponding points (N, D) in mm of both images; they stand for the map between them, rigid unless
             ``config.align`` names another.
@@ -78,7 +78,12 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
         The displacement, the warped image, and what was done.
 
     Raises:
-        ImageError, GeometryError, ConfigError, ModelError, DeviceError, DivergedError: each with what to do.
+        ImageError: for an image, a mask or a stiffness map that cannot be used.
+        GeometryError: for images of two dimensions or without overlap, and for a start that does not fit.
+        ConfigError: for settings that contradict each other, do not fit the models, or need more memory than there is.
+        ModelError: for a model that cannot be loaded or does not fit the images.
+        DeviceError: for a device that is unknown or not there.
+        DivergedError: for a displacement that is not finite.
     """
     asked = Request(
         fixed=fixed, moving=moving, fixed_mask=fixed_mask, moving_mask=moving_mask, model=model, folders=models,
@@ -132,7 +137,11 @@ def plan(  # noqa: PLR0913 - what register takes
         The settings that would be in force, the working grids, the memory, and a reason for each decision.
 
     Raises:
-        ImageError, GeometryError, ConfigError, ModelError, DeviceError: each with what to do.
+        ImageError: for an image or a mask that cannot be used.
+        GeometryError: for images of two dimensions, and for a start that does not fit.
+        ConfigError: for settings that contradict each other or do not fit the models.
+        ModelError: for a model that cannot be loaded or does not fit the images.
+        DeviceError: for a device that is unknown or not there.
     """
     asked = Request(
         fixed=fixed, moving=moving, fixed_mask=fixed_mask, moving_mask=moving_mask, model=model, folders=models,

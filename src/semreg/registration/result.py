@@ -215,11 +215,18 @@ class Registration:
 
     @classmethod
     def load(cls, folder: str | Path) -> Registration:
-        """The result that ``semreg register`` wrote into ``folder``; without the images it was found from.
+        """The result that ``semreg register`` wrote into a folder, without the images it was computed from.
+
+        Args:
+            folder: the folder that was given to ``-o``.
+
+        Returns:
+            The result; ``pair`` and ``determinants`` are None.
 
         Raises:
             ConfigError: for a folder without a result of a registration, or with a record of another version.
-            ImageError: for a transform or a warped image that is missing or damaged.
+            ImageError: for a warped image that is missing or damaged.
+            GeometryError: for a transform that is missing or damaged.
         """
         place = ResultFolder(folder)
         record = record_of(Record, place.record(), place.path / RECORD)

@@ -85,11 +85,25 @@ class Case:
         fixed_labels: Any | None = None,
         moving_labels: Any | None = None,
     ) -> Case:
-        """A result of ``register`` and the two images that it is of: anything ``semreg.to_volume`` takes, labels too.
+        """The case of a result of ``register``.
 
-        ``evaluation`` and ``verdict``: what ``evaluate`` and ``judge`` returned. ``run`` stands for the result's record
-        where more is known. Images that were read from files give their names, and the title unless there is one.
-        Raises ImageError or GeometryError.
+        Args:
+            result: what ``register`` returned or ``Registration.load`` read.
+            fixed: the fixed image that was registered: anything ``semreg.to_volume`` takes.
+            moving: the moving image that was registered.
+            evaluation: what ``evaluate`` returned.
+            verdict: what ``judge`` returned.
+            run: stands for the result's record where more is known.
+            title: the headline; None: the names of the files, if both images were read from files.
+            fixed_labels: a label map of the fixed image, drawn as contours.
+            moving_labels: the same for the moving image.
+
+        Returns:
+            All that a page shows.
+
+        Raises:
+            ImageError: for an image or a label map that cannot be used.
+            GeometryError: for images that are not those of the result.
         """
         record = result.record if run is None else run
         read = {"fixed": fixed, "moving": moving}

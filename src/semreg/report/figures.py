@@ -33,10 +33,22 @@ LINES = 24
 
 
 def write_figures(case: Case, folder: str | Path, *, dpi: int = 150) -> list[Path]:
-    """Write the figures that the case has data for and return their paths, sorted by name.
+    """Write the figures that a case has data for as PNG files: all or none.
 
-    before_after, checkerboard, grid and jacobian always; uncertainty, convergence and landmarks where they are known.
-    All or none are written. ``dpi``: dots per inch at a width of 7 inches. Raises ConfigError, OutputError.
+    before_after, checkerboard, grid and jacobian are always written; uncertainty, convergence and landmarks where
+    known.
+
+    Args:
+        case: what is shown.
+        folder: where to write, which is made if it does not exist.
+        dpi: dots per inch at a width of 7 inches, 50 to 1200.
+
+    Returns:
+        The paths of the files, sorted by name.
+
+    Raises:
+        ConfigError: for ``dpi`` out of range.
+        OutputError: where the files cannot be written.
     """
     if not 50 <= dpi <= 1200:
         raise ConfigError(f"expected dpi in 50..1200, got {dpi}: 150 is for the screen, 300 for print")

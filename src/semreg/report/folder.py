@@ -35,7 +35,7 @@ def read_case(
         All that a page shows.
 
     Raises:
-        ConfigError: without a record.
+        ConfigError: for a folder without a record, or with a record of another version.
         ImageError: for an image that is no longer there.
         GeometryError: for a transform that does not fit.
     """

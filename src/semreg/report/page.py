@@ -30,9 +30,14 @@ HEADLINES = {
 
 
 def write_report(case: Case, path: str | Path) -> None:
-    """Write the page of a case to ``path``, a self-contained HTML file below 15 MB.
+    """Write the page of a case: one self-contained HTML file below 15 MB.
 
-    Raises OutputError if it cannot be written; then nothing is left there.
+    Args:
+        case: what is shown.
+        path: the file.
+
+    Raises:
+        OutputError: where it cannot be written; then nothing is left there.
     """
     with atomic_file(path) as partial:
         partial.write_text(render(case), encoding="utf-8")

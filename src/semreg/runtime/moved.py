@@ -1,4 +1,4 @@
-"""Where public names of before are now: an old one is answered with the line that takes its place. Imports nothing."""
+"""Where moved public names are now: an old one is answered with the line that replaces it. Imports nothing."""
 
 NAMES = {
     name: home

@@ -70,9 +70,16 @@ class Link:
         return domain_of(self.transform)
 
     def follow(self, points: Points, outside: Outside, *, smooth: bool = False) -> Followed:
-        """The points (D, N) after this link; of an inverse ``outside`` is what comes from beyond the field's box.
+        """The points after this link.
 
-        ``smooth``: the inverse of a field goes on smoothly there, whatever a field does.
+        Args:
+            points: (D, N) in mm, LPS.
+            outside: what is done with points beyond the box of the field; for an inverse, with points that come from
+                there.
+            smooth: continue the inverse of a field beyond its box, whatever ``outside`` is.
+
+        Returns:
+            The points (D, N) in mm, their residuals in mm, and which were beyond.
         """
         if self.inverted and self.is_field:
             continued = smooth or outside is Outside.CONTINUE
@@ -105,7 +112,17 @@ class Chain:
 
     @classmethod
     def of(cls, *transforms: Any) -> Chain:
-        """From SimpleITK transforms or Fields, the first applied first; composites are taken apart."""
+        """A chain of transforms; composites are taken apart.
+
+        Args:
+            *transforms: SimpleITK transforms or Fields, the first applied first.
+
+        Returns:
+            The chain.
+
+        Raises:
+            GeometryError: for anything else, none, and transforms of different dimensions.
+        """
         return cls(tuple(Link(part) for each in transforms for part in _parts(each)))
 
     @property
@@ -134,25 +151,42 @@ class Chain:
         return Chain(self.links + other.links)
 
     def inverse(self) -> Chain:
-        """The way back, moving → fixed: the inverses in the opposite order."""
+        """The way back, moving → fixed: the inverses in the opposite order (GeometryError if a matrix is singular)."""
         return Chain(tuple(link.inverse() for link in reversed(self.links)))
 
     def map(self, points: Points, *, continued: bool = False) -> tuple[Points, Distances]:
-        """The points (D, N) in mm after all links, and the largest residual of an inversion on the way in mm, (N,).
+        """The points after all links; beyond the box of a field they stay, as in ITK.
 
-        The residual is 0 where nothing was inverted and NaN where a field has no inverse. Points beyond the box of a
-        field stay, as in ITK; with ``continued`` those of an inverse do not: see ``follow``.
+        Args:
+            points: (D, N) in mm, LPS.
+            continued: continue an inverse beyond the box of its field; see ``smooth`` in ``follow``.
+
+        Returns:
+            The points (D, N) in mm, and the largest residual of an inversion on the way in mm, (N,), which is 0 where
+            nothing was inverted and NaN where a field has no inverse.
+
+        Raises:
+            GeometryError: for points of another dimension, and for points or a transform that are not finite.
         """
         found = self.follow(points, smooth=continued)
         return found.points, found.residual
 
     def follow(self, points: Points, outside: Outside = Outside.IDENTITY, *, smooth: bool = False) -> Followed:
-        """The points (D, N) in mm after all links, and which of them came to where one of these says nothing.
+        """The points after all links, and which of them came to where one of these says nothing.
 
-        There they stay, as in ITK, unless ``outside`` continues the vectors at the faces; ``smooth`` does so for what
-        is inverted alone. Points inside of an inverted field that nothing of it leads to follow its border vectors
-        always. Raises GeometryError for points of another dimension or
-        that are not finite.
+        Points inside of an inverted field that nothing of it leads to always follow its border vectors.
+
+        Args:
+            points: (D, N) in mm, LPS.
+            outside: whether points beyond the box of a field stay, as in ITK, or continue with the vectors at its
+                faces.
+            smooth: continue the inverse of a field beyond its box, whatever ``outside`` is.
+
+        Returns:
+            The points (D, N) in mm, their residuals in mm, and which were beyond.
+
+        Raises:
+            GeometryError: for points of another dimension, and for points or a transform that are not finite.
         """
         points = np.asarray(points, dtype=np.float64)
         if points.ndim != 2 or len(points) != self.dimension:
@@ -208,14 +242,33 @@ class Chain:
         return parts[0] if len(parts) == 1 else sitk.CompositeTransform(parts[::-1])  # ITK applies the last one first
 
     def field_on(self, grid: Grid, outside: Outside = Outside.IDENTITY) -> Field:
-        """The whole as one field on ``grid``, float32: exact at its voxel centres, linear between them.
+        """The whole as one field: exact at its voxel centres, linear between them.
 
-        ``outside``: beyond the boxes of its fields; a field that is inverted always continues there.
+        Args:
+            grid: where the field lies.
+            outside: the field beyond the boxes of the chain's fields; a field that is inverted always continues there.
+
+        Returns:
+            The field on ``grid``, float32.
+
+        Raises:
+            GeometryError: for a grid of another dimension, and for a transform that is not finite.
         """
         return self.field_and_residual(grid, outside)[0]
 
     def field_and_residual(self, grid: Grid, outside: Outside = Outside.IDENTITY) -> tuple[Field, Distances]:
-        """``field_on`` and the residual of the inversion at each voxel centre in mm, (*S) flat; see ``map``."""
+        """``field_on``, and the residual of the inversion.
+
+        Args:
+            grid: where the field lies.
+            outside: as for ``field_on``.
+
+        Returns:
+            The field on ``grid``, float32, and the residual at each voxel centre in mm, flat, as of ``map``.
+
+        Raises:
+            GeometryError: for a grid of another dimension, and for a transform that is not finite.
+        """
         if grid.dimension != self.dimension:
             raise GeometryError(
                 f"expected a reference in {self.dimension}-D as the transform, got one in {grid.dimension}-D: "

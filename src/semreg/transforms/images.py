@@ -46,11 +46,21 @@ class Interpolation(StrEnum):
 
 
 def read_any_image(path: str | Path, *, nearest: bool = False, beside: Grid | None = None) -> Any:
-    """A ``SimpleITK.Image`` with the voxel type and the components it has; a DICOM folder or a series over time too.
+    """Read an image with the voxel type and the components it has; a DICOM folder or a series over time too.
 
-    ``beside``: the grid of what it belongs to, in whose unit a picture is read. ``nearest``: sheared axes are resampled
-    so that labels stay labels. What 3D Slicer stores of segments is its metadata. Raises ImageError if there is none,
-    GeometryError if its header cannot be used.
+    What 3D Slicer stores of segments becomes metadata of the image.
+
+    Args:
+        path: the file or the folder.
+        nearest: resample sheared axes by the nearest voxel, so that labels stay labels.
+        beside: the grid of the image it belongs to, in whose unit a picture is read. None: in its own.
+
+    Returns:
+        A ``SimpleITK.Image``.
+
+    Raises:
+        ImageError: for a file that is no image.
+        GeometryError: for a header that cannot be used.
     """
     stored = files.read_stored(path)
     if beside is not None:
@@ -87,12 +97,25 @@ def resample(
     *,
     outside: Outside = Outside.IDENTITY,
 ) -> Any:
-    """The image on ``grid``, read where ``chain`` leads from there (grid → image), a ``SimpleITK.Image`` of its type.
+    """The image on a grid, read where a transform leads from there.
 
-    Integers are rounded and clipped; labels stay exact whatever their size. ``background`` where the image shows
-    nothing: by default that of ``background_of``. ``outside``: what is read beyond the boxes of the fields of the
-    chain; with ``Outside.BACKGROUND`` the background is there too. Raises GeometryError for another dimension,
-    ConfigError for an interpolation that the image cannot have.
+    Integers are rounded and clipped; labels stay exact whatever their size.
+
+    Args:
+        image: a ``SimpleITK.Image``, or a series of them along a last axis.
+        chain: the transform, grid → image.
+        grid: the grid of the result, usually the fixed image's.
+        interpolation: how the image is read between its voxels.
+        background: the value where the image shows nothing. None: that of ``background_of``.
+        outside: what is read beyond the boxes of the chain's fields; with ``Outside.BACKGROUND`` the background.
+
+    Returns:
+        A ``SimpleITK.Image`` of the same voxel type on ``grid``.
+
+    Raises:
+        GeometryError: for an image or a grid of another dimension than the transform.
+        ImageError: for voxels that are not real numbers.
+        ConfigError: for an interpolation that the image cannot have.
     """
     import SimpleITK as sitk
 
@@ -173,7 +196,12 @@ def _through_table(image: Any, reference: Any, transform: Any, method: int, outs
 
 
 def set_segments(segments: Mapping[str, str], image: Any) -> None:
-    """Give a resampled label image the names and colours of segments, with the extents that they have in it."""
+    """Give a resampled label image the names and colours of segments, with the extents that they have in it.
+
+    Args:
+        segments: what 3D Slicer stores of segments, by its keys.
+        image: the ``SimpleITK.Image``, which is changed.
+    """
     import SimpleITK as sitk
 
     array = sitk.GetArrayViewFromImage(image)
@@ -183,7 +211,15 @@ def set_segments(segments: Mapping[str, str], image: Any) -> None:
 
 
 def lost_labels(image: Any, result: Any) -> list[int]:
-    """The labels of ``image`` that ``result`` lacks, ascending; none where the values are no labels."""
+    """The labels that an image has and its resampled version lacks.
+
+    Args:
+        image: the ``SimpleITK.Image`` before.
+        result: the one after.
+
+    Returns:
+        The labels, ascending; none where the values are no labels.
+    """
     before, after = _labels_of(image), _labels_of(result)
     return sorted(before - after) if len(before) <= MOST_LABELS else []
 
@@ -209,9 +245,16 @@ def _each_frame(image: Any, action: Any) -> Any:
 
 
 def background_of(image: Any, interpolation: Interpolation) -> float:
-    """What is outside an image: 0 among labels and for several components, else its smallest value.
+    """The value outside of an image: 0 for labels and for several components, else the smallest value of the image.
 
     Whole numbers that are read at the nearest voxel are taken for labels, unless they look like CT.
+
+    Args:
+        image: a ``SimpleITK.Image``.
+        interpolation: how it is read between its voxels.
+
+    Returns:
+        The value.
     """
     import SimpleITK as sitk
 

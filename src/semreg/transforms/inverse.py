@@ -45,9 +45,17 @@ class Inverted:
 def invert(chain: Chain, reference: Grid | None = None) -> Inverted:
     """The way back, moving → fixed. Linear transforms are inverted exactly, others numerically on a grid.
 
-    With a ``reference``, the grid of the moving image as a rule, the whole becomes one field on it. Without, all parts
-    are kept, each field inverted on its own grid. Raises ConfigError where a part has no grid, GeometryError for a
-    singular matrix or a grid of another dimension.
+    Args:
+        chain: the transform, fixed → moving.
+        reference: the grid of the inverse, usually the moving image's, on which the whole becomes one field. None: all
+            parts are kept, each field inverted on its own grid.
+
+    Returns:
+        The inverse, and how good it is, in mm.
+
+    Raises:
+        ConfigError: without a reference, for a part that deforms and has no grid.
+        GeometryError: for a singular matrix, and a reference of another dimension.
     """
     if chain.is_linear:
         return Inverted(chain.inverse(), Quality())

@@ -39,12 +39,21 @@ class JacobianSummary:
 def jacobian_map(
     chain: Chain, reference: Grid | None = None, *, outside: Outside = Outside.IDENTITY
 ) -> tuple[Volume, JacobianSummary]:
-    """The determinants (1, *S) on the reference grid, or on that of the field, as ITK computes them, and their summary.
+    """The Jacobian determinants of a transform on a grid, as ITK computes them, and their summary.
 
     ITK's differences halve at the border; so the matrices at the end count by their own, exact determinant.
-    ``outside``: the map beyond the boxes of the chain's fields, NaN with ``Outside.BACKGROUND``; the summary leaves
-    these voxels out. Raises ConfigError where no grid is known, GeometryError for one of another dimension or where
-    nothing is left.
+
+    Args:
+        chain: the transform, fixed → moving.
+        reference: the grid; None: that of the field the chain begins with.
+        outside: the map beyond the boxes of the chain's fields; NaN with ``Outside.BACKGROUND``.
+
+    Returns:
+        The determinants (1, *S), float64, without unit, and a summary of those inside of the boxes.
+
+    Raises:
+        ConfigError: where no grid is known.
+        GeometryError: for a reference of another dimension, and one that lies outside of the boxes.
     """
     bent, factor = _without_matrices(chain)
     field = field_of(chain if bent is None else bent, reference, outside)
@@ -82,5 +91,5 @@ def summarise(determinant: Tensor) -> JacobianSummary:
 
 
 def logarithm(determinant: Volume) -> Volume:
-    """The natural logarithm of the determinants; of folded voxels that of a very small one."""
+    """The natural logarithm of determinants (1, *S); of folded voxels that of a very small one."""
     return Volume(torch.log(determinant.data.clamp(min=SMALLEST)), determinant.grid)

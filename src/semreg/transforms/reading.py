@@ -15,21 +15,36 @@ from semreg.transforms.several import check_one, chosen, read_numbered
 
 
 def read_transform(path: str | Path) -> Any:
-    """A ``SimpleITK.Transform``, points of the fixed image → the moving image, from a file of any of these kinds.
+    """Read a transform, points of the fixed image → the moving image.
 
-    ITK (``.h5``, ``.tfm``, ``.txt``, ``.mat``; those of ANTs and 3D Slicer are such), an image of
-    displacements (``.nii.gz``, ``.nrrd``, ``.mha``; the warps of ANTs are such), or a parameter file of elastix with
-    all that it starts from. Of a file that holds several transforms side by side one is taken by its number,
-    ``pair.tfm#2``. Raises GeometryError if it is none of them, or if several are there and no number is.
+    Args:
+        path: a file of ITK (``.h5``, ``.tfm``, ``.txt``, ``.mat``; those of ANTs and 3D Slicer are such), an image of
+            displacements (``.nii.gz``, ``.nrrd``, ``.mha``; the warps of ANTs are such), or a parameter file of elastix
+            with all that it starts from. ``pair.tfm#2`` is the second of several transforms in one file.
+
+    Returns:
+        A ``SimpleITK.Transform``.
+
+    Raises:
+        GeometryError: for a file that is none of these, for one of several transforms without a number, and for a
+            number that it does not have.
+        ConfigError: for a number where only the package itk could read that transform, and it is not installed.
     """
     return read_chain([path]).sitk()
 
 
 def read_chain(paths: Sequence[str | Path]) -> Chain:
-    """Several transforms as one map; the first file is applied to the points of the fixed image first.
+    """Read several transforms as one map.
 
-    ``pair.tfm#2`` is the second of several transforms that one file holds; see ``read_transform``.
-    Raises ConfigError without a file, GeometryError if one is no transform or if their dimensions differ.
+    Args:
+        paths: files as for ``read_transform``; the first is applied to the points of the fixed image first.
+
+    Returns:
+        The transforms, fixed → moving.
+
+    Raises:
+        ConfigError: for no file, and as ``read_transform``.
+        GeometryError: for a file that is no transform, and for transforms of different dimensions.
     """
     if not paths:
         raise ConfigError("expected at least one transform file, got none: name one")

@@ -26,9 +26,13 @@ MATLAB_NAMES = (".mat",)
 
 
 def chosen(path: str | Path) -> tuple[Path, int | None]:
-    """The file that a name stands for, and the number behind it: ``pair.tfm#2`` is the second transform of pair.tfm.
+    """The file that a name stands for, and the number behind it.
 
-    A file whose own name ends so is that file.
+    Args:
+        path: ``pair.tfm#2`` is the second transform of pair.tfm; a file whose own name ends so is that file.
+
+    Returns:
+        The file, and the number, from 1, or None where none is given.
     """
     path = Path(path)
     found = CHOSEN.fullmatch(path.name)

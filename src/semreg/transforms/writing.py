@@ -12,7 +12,17 @@ from semreg.transforms.formats import FORMATS
 
 
 def kind_of(path: str | Path) -> str:
-    """The format that the name of a file to write says (OutputError if it says none)."""
+    """The format that the name of a file to write stands for.
+
+    Args:
+        path: the file.
+
+    Returns:
+        A name of ``semreg.transforms.formats.FORMATS``.
+
+    Raises:
+        OutputError: for a name that stands for none.
+    """
     for name in reversed(FORMATS.rows):
         if FORMATS.rows[name].named(Path(path).name):
             return name
@@ -28,13 +38,23 @@ def write_chain(
     kind: str | None = None,
     outside: Outside = Outside.IDENTITY,
 ) -> list[Path]:
-    """Write a chain, fixed → moving, in one file or in those that belong together; their names.
+    """Write a chain, fixed → moving, in one file or in several that belong together.
 
-    ``kind``: a name of ``FORMATS``, by default what the name of the file says. With a ``reference`` grid what deforms
-    becomes one field on it; without, an ITK file keeps all parts and a field is written on the grid it has.
-    ``outside``: what such a field holds beyond the boxes of the fields it is made of. Raises ConfigError where a grid
-    is needed and none is given, for an unknown format, and for the background, which no field can hold; GeometryError
-    for what the format cannot hold, OutputError.
+    Args:
+        chain: the transform.
+        path: the file, or the beginning of the names of several.
+        reference: a grid on which all parts that deform become one field. None: an ITK file keeps all parts, and a
+            field is written on the grid it has.
+        kind: a name of ``semreg.transforms.formats.FORMATS``; None: as the name of the file says.
+        outside: what a new field holds beyond the boxes of the fields it is made of.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        ConfigError: for an unknown format, a missing grid, and for the background, which no field can hold.
+        GeometryError: for what the format cannot hold.
+        OutputError: for a name that stands for no format, and where the files cannot be written.
     """
     if outside is Outside.BACKGROUND:
         raise ConfigError(

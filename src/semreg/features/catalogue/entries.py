@@ -31,7 +31,7 @@ class Entry:
     """The file in the repository."""
     repository: str = ZOO
     revision: str | None = None
-    """Commit that is fetched. None: ``main``, whatever that is on the day."""
+    """Commit that is fetched. None: ``main``, whatever that is at the time."""
     use: str
     """What it was made for."""
     field_of_view: tuple[int, ...] = ()

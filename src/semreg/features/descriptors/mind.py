@@ -1,4 +1,4 @@
-"""MIND-SSC: what a place is like by its likeness to its neighbours. Whatever the contrast, nothing to download."""
+"""MIND-SSC: describes a voxel by the similarity of the patches around it. Independent of contrast, no download."""
 
 from __future__ import annotations
 

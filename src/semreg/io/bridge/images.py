@@ -41,15 +41,22 @@ class LoadedImage:
 
 
 def to_volume(obj: Any, *, grid: Grid | None = None) -> Volume:
-    """Any image as a Volume, float32 (1, z, y, x) on the CPU; other types, float64 included, are converted.
+    """Any image as a Volume; voxels of other types, float64 included, are converted to float32.
 
-    ``obj`` is a ``SimpleITK.Image``, an ``itk.Image``, a nibabel image (RAS becomes LPS), a ``Volume``, a
-    ``LoadedImage``, a pair (array, Grid), or a numpy array or torch tensor (z, y, x) with ``grid``.
+    A direction that is not orthonormal is repaired, or the image resampled, with a warning in the log. Of a NIfTI image
+    of nibabel whose affine is that of its header, the header counts, as in a file.
 
-    A direction that is not orthonormal is repaired, or the image resampled, with a warning in the log. Of a NIfTI
-    image of nibabel whose affine is that of its header, the header counts, as in a file. Raises ImageError for
-    anything that is not one value a voxel in 2-D or 3-D, GeometryError for a singular direction or an array that does
-    not fit its grid.
+    Args:
+        obj: a ``SimpleITK.Image``, an ``itk.Image``, a nibabel image (RAS becomes LPS), a ``Volume``, a
+            ``LoadedImage``, a pair (array, Grid), or a numpy array or torch tensor (z, y, x) with ``grid``.
+        grid: where the samples of an array lie.
+
+    Returns:
+        The image, float32 (1, z, y, x) or (1, y, x) on the CPU.
+
+    Raises:
+        ImageError: for anything that is not one value a voxel in 2-D or 3-D.
+        GeometryError: for a singular direction, and an array that does not fit its grid.
     """
     if isinstance(obj, LoadedImage):
         obj = obj.volume

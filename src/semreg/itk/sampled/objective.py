@@ -30,7 +30,7 @@ from semreg.registration.matching import Images, Pairing
 Rows: TypeAlias = npt.NDArray[np.int64]
 
 ALIKE = 1e-3
-"""Features whose first distance is below this share of the distance of unrelated ones are the same but for noise."""
+"""Features whose first distance is below this share of the distance of unrelated ones are the same except for noise."""
 
 
 @dataclass(frozen=True)

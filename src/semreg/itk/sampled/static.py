@@ -28,7 +28,7 @@ CHUNK = 1 << 15
 FILL = 4
 """Passes that continue features into what does not count: what an interpolation at the border can reach, and more."""
 RIGID = 1e-3
-"""A map that is affine but for less than this many voxels is taken as affine."""
+"""A map that differs from an affine one by less than this many voxels is taken as affine."""
 INVERSE_VOXELS = 1 << 18
 """Nodes of the inverse of a map, at most."""
 INVERSE_ITERATIONS = 20

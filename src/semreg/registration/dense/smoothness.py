@@ -77,7 +77,7 @@ class Smoothness:
         slabs = []
         for number in range(0, planes, size):
             rows = slice(number, min(number + size, planes))
-            # value and derivative of a spline see the same control points, but for a zero at the end of their reach
+            # value and derivative of a spline see the same control points, except for a zero at the end of their reach
             spans = [blocks(bases[0][rows], size)[0][1] for bases in self.bases]
             seen = slice(min(s.start for s in spans), max(s.stop for s in spans))
             cut = [[bases[0][rows, seen], *bases[1:]] for bases in self.bases]

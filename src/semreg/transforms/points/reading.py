@@ -31,10 +31,18 @@ def is_point_file(path: str | Path) -> bool:
 
 
 def read_points(path: str | Path, *, ras: bool = False) -> PointFile:
-    """The points of a ``.csv``, ``.fcsv``, ``.mrk.json``, ``.vtk`` or ``.vtp`` file.
+    """Read the points of a file.
 
-    ``ras``: a CSV file and a mesh that do not say so themselves are RAS instead of LPS. Raises ImageError if the file
-    cannot be read or holds no point, or one that is not finite.
+    Args:
+        path: a ``.csv``, ``.fcsv``, ``.mrk.json``, ``.vtk`` or ``.vtp`` file.
+        ras: a CSV file and a mesh that do not say so themselves are RAS instead of LPS.
+
+    Returns:
+        The points (D, N) in mm, LPS, their names, and how to write others in their place.
+
+    Raises:
+        ConfigError: for a file of another ending.
+        ImageError: for a file that cannot be read, has no point, or one that is not finite.
     """
     path = Path(path)
     name = _format_of(path)
@@ -59,10 +67,23 @@ def read_points(path: str | Path, *, ras: bool = False) -> PointFile:
 def move_points(
     source: Path, target: Path, chain: Chain, *, ras: bool = False, outside: Outside = Outside.IDENTITY
 ) -> Followed:
-    """Write the points of ``source`` after ``chain`` to ``target``, a file of the same kind, and say which were beyond.
+    """Write the points of a file after a transform to a file of the same kind.
 
-    ``outside``: what points do beyond the boxes of the chain's fields. Raises ConfigError for another kind and for the
-    background, which no point has; ImageError, GeometryError, OutputError.
+    Args:
+        source: the file with the points, as for ``read_points``.
+        target: the file to write, with the same ending.
+        chain: the transform of the points.
+        ras: a CSV file and a mesh that do not say so themselves are RAS instead of LPS.
+        outside: what points do beyond the boxes of the chain's fields.
+
+    Returns:
+        The points (D, N) in mm, LPS, after the transform, and which of them were beyond these boxes.
+
+    Raises:
+        ConfigError: for two endings, and for the background, which no point has.
+        ImageError: for a file that cannot be read, has no point, or one that is not finite.
+        GeometryError: for points of another dimension than the transform.
+        OutputError: where the file cannot be written.
     """
     if outside is Outside.BACKGROUND:
         raise ConfigError("expected the outside continue or identity for points, got background: points have none")
