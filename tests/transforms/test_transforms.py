@@ -469,7 +469,7 @@ def test_a_matlab_transform_that_is_cut_short_is_refused(missing, tmp_path):
     sitk.WriteTransform(whole, str(tmp_path / "a.mat"))
     assert read_any(tmp_path / "a.mat").IsLinear()
     (tmp_path / "b.mat").write_bytes((tmp_path / "a.mat").read_bytes()[:-missing])
-    with pytest.raises(GeometryError, match=r"expected a complete transform file, got .*b\.mat: it is cut short"):
+    with pytest.raises(GeometryError, match=r"expected .*it is cut short or damaged; copy it again \(.*b\.mat"):
         read_any(tmp_path / "b.mat")
 
 
@@ -478,7 +478,7 @@ def test_a_text_transform_without_its_end_is_refused(tmp_path):
     sitk.WriteTransform(sitk.TranslationTransform(3, (1.0, 2.0, 3.0)), str(tmp_path / "a.tfm"))
     text = (tmp_path / "a.tfm").read_text()
     (tmp_path / "b.tfm").write_text(text[: text.index("FixedParameters")])
-    with pytest.raises(GeometryError, match=r"expected a complete transform file, got .*b\.tfm"):
+    with pytest.raises(GeometryError, match=r"expected parameters and fixed parameters of the Trans.*b\.tfm"):
         read_any(tmp_path / "b.tfm")
 
 
