@@ -338,7 +338,7 @@ BAD_INPUT = [
     ("missing settings", _nothing, ("--config", "nowhere.toml"), "nowhere.toml: No such file"),
     ("unknown device", _nothing, ("--device", "gpu"), "expected a device of auto, cpu, cuda, cuda:n or mps, got 'gpu'"),
     ("missing transform", _nothing, ("--initial", "nowhere.tfm"), "nowhere.tfm: there is no such file"),
-    ("no transform", _nothing, ("--initial", "settings.txt"), "settings.txt: it is neither"),
+    ("no transform", _nothing, ("--initial", "settings.txt"), "settings.txt"),
     ("unknown type", _nothing, ("--dtype", "half"), f"expected --dtype of {', '.join(PIXEL_TYPES)}, got 'half'"),
 ]
 

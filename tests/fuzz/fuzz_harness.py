@@ -26,6 +26,8 @@ from pathlib import Path
 MEMORY_BYTES = 1 << 30
 """Address space that one case may take beyond what is loaded."""
 CPU_SECONDS = 10.0
+UNFORESEEN = 70
+"""The exit code of what nobody foresaw."""
 PATIENCE_SECONDS = 120.0
 """How long a case may wait for something that does not come; the limit that counts is that of the processor's time."""
 SAID = re.compile(r"(warning|info|error): ", re.IGNORECASE)
@@ -193,6 +195,8 @@ def _ended(arguments: Sequence[str]) -> tuple[int | None, str]:
 
 
 def _judged(case: Case, code: int | None, said: str) -> str:  # noqa: PLR0911 - one line a fault
+    if code == UNFORESEEN:
+        return f"traceback: {said[-200:]}"
     if code not in (0, 2):
         return f"exit code: {code}"
     errors = [line for line in said.splitlines() if line.startswith("error: ")]
