@@ -18,6 +18,9 @@ from typing import Self
 
 from semreg.errors import OutputError
 
+UNFINISHED = ".semreg-"
+"""What the names of unfinished files and folders start with."""
+
 
 def check_output_folder(path: str | Path) -> Path:
     """Make the folder and its parents and check that files can be written there.
@@ -27,7 +30,7 @@ def check_output_folder(path: str | Path) -> Path:
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".semreg-"):
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=UNFINISHED):
             pass
     except OSError as error:
         raise _output_error(folder, error) from error
@@ -36,21 +39,25 @@ def check_output_folder(path: str | Path) -> Path:
 
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
-    """A temporary name beside ``path`` that becomes ``path`` at the end of the block, or disappears on any exception.
+    """Where to write what becomes ``path`` at the end of the block, or disappears on any exception.
 
-    Raises OutputError for an OSError, a full disk for example, in the block.
+    It has the name of ``path`` in a new folder beside it that nobody else may write to: no link that somebody has put
+    there is followed, and the name is as long as the final one. Raises OutputError for an OSError, a full disk for
+    example, in the block.
     """
     final = Path(path)
-    partial = final.with_name(f".partial-{final.name}")
+    staging: Path | None = None
     try:
-        yield partial
-        partial.replace(final)
+        staging = Path(tempfile.mkdtemp(dir=final.parent, prefix=UNFINISHED))
+        yield staging / final.name
+        (staging / final.name).replace(final)
     except OutputError:
         raise
     except OSError as error:
         raise _output_error(final, error) from error
     finally:
-        partial.unlink(missing_ok=True)
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 def reserve(path: Path, size: int) -> None:
@@ -87,7 +94,7 @@ class OutputFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._made = missing
-            self._staging = Path(tempfile.mkdtemp(dir=self.path, prefix=".semreg-"))
+            self._staging = Path(tempfile.mkdtemp(dir=self.path, prefix=UNFINISHED))
         except OSError as error:
             self._discard()
             raise _output_error(self.path, error) from error

@@ -222,7 +222,6 @@ def _writing(path: Path, action: Callable[[], Any]) -> None:
     try:
         action()
     except RuntimeError as error:
-        name = path.name.removeprefix(".partial-")
         raise OutputError(
-            f"expected to write {name}, got: {reason_of(error)}; check its format and that the disk has room"
+            f"expected to write {path.name}, got: {reason_of(error)}; check its format and that the disk has room"
         ) from error
