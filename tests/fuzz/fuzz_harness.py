@@ -33,7 +33,7 @@ PATIENCE_SECONDS = 120.0
 SAID = re.compile(r"(warning|info|error): ", re.IGNORECASE)
 USAGE = re.compile(r"Usage: ")
 NO_MEMORY = re.compile(r"expected enough memory|[Uu]nable to allocate|bad_alloc")
-TEXTS = (".tfm", ".txt", ".csv", ".tsv", ".json", ".fcsv")
+TEXTS = (".tfm", ".txt", ".csv", ".tsv", ".json")
 NOT_FINITE = re.compile(rb"(?<![a-z0-9_])[-+]?(nan|inf|infinity)(?![a-z0-9_])", re.IGNORECASE)
 
 
@@ -218,12 +218,12 @@ def _judged(case: Case, code: int | None, said: str) -> str:  # noqa: PLR0911 - 
 
 
 def _text(path: Path) -> str:
-    return path.read_bytes()[-2000:].decode(errors="backslashreplace") if path.exists() else ""
+    return path.read_bytes()[-20_000:].decode(errors="backslashreplace") if path.exists() else ""
 
 
 def _report(folder: Path, number: int, fault: str, code: int | None, said: str) -> None:
     with (folder / "results").open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"number": number, "fault": fault, "code": code, "said": said}) + "\n")
+        file.write(json.dumps({"number": number, "fault": fault, "code": code, "said": said[-2000:]}) + "\n")
 
 
 if __name__ == "__main__":

@@ -82,7 +82,8 @@ def _stored(transform: sitk.Transform, name: str) -> bytes:
     return _written(name, write)
 
 
-def _image(image: sitk.Image, name: str) -> bytes:
+def image_bytes(image: sitk.Image, name: str) -> bytes:
+    """An image as the bytes of a file of this name."""
     return _written(name, lambda path: sitk.WriteImage(image, path))
 
 
@@ -105,7 +106,7 @@ def _transforms() -> dict[str, sitk.Transform]:
 
 def shared() -> dict[str, bytes]:
     """Points and a grid to apply transforms to."""
-    return {"points.csv": POINTS, "grid.nii.gz": _image(sitk.Image([4, 5, 6], sitk.sitkFloat32), "grid.nii.gz")}
+    return {"points.csv": POINTS, "grid.nii.gz": image_bytes(sitk.Image([4, 5, 6], sitk.sitkFloat32), "grid.nii.gz")}
 
 
 def commands(name: str, kind: str = "tfm") -> tuple[tuple[str, ...], ...]:
@@ -144,7 +145,7 @@ def seeds() -> list[Seed]:
         found.append(Seed(name=name, data=data, arguments=commands(name), outputs=outputs, text=text))
     for ending in ("nii", "mha", "nrrd"):
         name = f"field.{ending}"
-        data = _image(_field(), name)
+        data = image_bytes(_field(), name)
         found.append(Seed(name=name, data=data, arguments=commands(name), outputs=outputs, text=ending != "nii"))
     return found
 

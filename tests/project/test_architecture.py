@@ -20,7 +20,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("settings", "runtime"),
+    ("runtime",),
+    ("settings",),
     ("core",),
     ("distances",),
     ("config",),

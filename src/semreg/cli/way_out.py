@@ -26,6 +26,8 @@ EXIT_UNFORESEEN = 70
 EXIT_NOBODY_READS = 141
 """As a process that SIGPIPE ended."""
 
+LONGEST = 4000
+"""Letters of a sentence."""
 NOISE_BYTES = 1 << 16
 """How much of what libraries said goes to the file with a trace, from its end."""
 
@@ -52,7 +54,8 @@ def guarded(arguments: Sequence[str]) -> Iterator[None]:
 def say_error(message: str) -> None:
     """One line on the standard error, if anybody reads it."""
     with suppress(OSError, ValueError):
-        sys.stderr.write(f"error: {' '.join(message.split())}\n")
+        said = " ".join(message.split())
+        sys.stderr.write(f"error: {said[:LONGEST]}{'…' if len(said) > LONGEST else ''}\n")
         sys.stderr.flush()
 
 

@@ -21,6 +21,7 @@ from semreg.io.bridge import matrix_of
 from semreg.io.transform_files.building import build
 from semreg.io.transform_files.record import Numbers, Stored
 from semreg.io.transform_files.text import numbers
+from semreg.runtime.texts import read_text
 from semreg.transforms.chain import Chain
 from semreg.transforms.domain import Outside
 from semreg.transforms.formats.contract import Format
@@ -140,10 +141,7 @@ def _text_of(kind: str, values: Sequence[float], grid: Grid, extra: Sequence[tup
 
 
 def _parse(path: Path) -> Parameters:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise GeometryError(f"expected a parameter file of elastix, got {path}: it cannot be read ({error})") from error
+    text = read_text(path, "a parameter file of elastix", GeometryError)
     found = (LINE.match(line) for line in text.splitlines())
     return {match[1]: [a or b for a, b in VALUE.findall(match[2])] for match in found if match}
 
