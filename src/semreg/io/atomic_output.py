@@ -13,11 +13,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from string import ascii_lowercase, ascii_uppercase
 from types import TracebackType
 from typing import Self
 
 from semreg.errors import OutputError
 
+SMALL = str.maketrans(ascii_uppercase, ascii_lowercase)
 UNFINISHED = ".semreg-"
 """What the names of unfinished files and folders start with."""
 
@@ -41,16 +43,17 @@ def check_output_folder(path: str | Path) -> Path:
 def atomic_file(path: str | Path) -> Iterator[Path]:
     """Where to write what becomes ``path`` at the end of the block, or disappears on any exception.
 
-    It has the name of ``path`` in a new folder beside it that nobody else may write to: no link that somebody has put
-    there is followed, and the name is as long as the final one. Raises OutputError for an OSError, a full disk for
-    example, in the block.
+    It has the name of ``path``, in small letters, in a new folder beside it that nobody else may write to: no link that
+    somebody has put there is followed, the name is as long as the final one, and writers know its ending. Raises
+    OutputError for an OSError, a full disk for example, in the block.
     """
     final = Path(path)
     staging: Path | None = None
     try:
         staging = Path(tempfile.mkdtemp(dir=final.parent, prefix=UNFINISHED))
-        yield staging / final.name
-        (staging / final.name).replace(final)
+        partial = staging / final.name.translate(SMALL)
+        yield partial
+        partial.replace(final)
     except OutputError:
         raise
     except OSError as error:
