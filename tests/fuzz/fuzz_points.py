@@ -101,6 +101,7 @@ def known() -> list[Case]:
         "vtk many": ("p.vtk", (VTK % (b"BINARY", b"123")).replace(b"POINTS 3", b"POINTS 99999999999")),
         "vtp offset": ("p.vtp", (VTP % (b"appended", b"")).replace(b'format="', b'offset="x" format="')),
         "vtp size": ("p.vtp", VTP % (b"binary", base64.b64encode(struct.pack("<I", 1 << 31)))),
+        "vtp word": ("p.vtp", (VTP % (b"ascii", b"1 2 3")).replace(b"Float64", b"a" * 140_000)),
         "vtp letters": ("p.vtp", VTP % (b"binary", b"!!!")),
     }
     return [

@@ -204,6 +204,7 @@ def known() -> list[Case]:
         "twice": ("a.tfm", f"{AFFINE}Parameters: 1 2\n".encode()),
         "only a head": ("a.tfm", HEAD.encode()),
         "empty": ("a.tfm", b""),
+        "blank lines": ("a.tfm", b"\n" * 100_000),
         "wide": ("a.tfm", AFFINE.encode("utf-16")),
         "zeros": ("a.tfm", bytes(1000)),
         "empty matrix": ("a.mat", b""),

@@ -51,7 +51,7 @@ def is_elastix(path: Path) -> bool:
             start = file.read(1 << 16)
     except OSError:
         return False
-    return re.search(rb"^\s*\(Transform\s", start, re.MULTILINE) is not None
+    return re.search(rb"^[ \t]*\(Transform\s", start, re.MULTILINE) is not None
 
 
 def read_elastix(path: Path, read_other: Callable[[Path], Any]) -> list[Any]:
