@@ -50,6 +50,8 @@ class Case:
     """Files that must be there with finite numbers where it ends with 0; those that are no text may hold anything."""
     refused: bool = False
     """Whether nothing but a refusal is right."""
+    taken: bool = False
+    """Whether nothing but a result is right."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ FAULTS = {
     "exit code": "it left with neither 0 nor 2",
     "noise": "there was no sentence, more than one, or other words before it",
     "accepted": "what is wrong was taken",
+    "refused": "what is right was refused",
     "not finite": "it wrote a number that is none",
     "no file": "it ended well and wrote nothing",
 }
@@ -206,8 +209,8 @@ def _judged(case: Case, code: int | None, said: str) -> str:  # noqa: PLR0911 - 
         strange = [line for line in said.splitlines() if line.strip() and not SAID.match(line)]
         if len(errors) != 1 or strange:
             return f"noise: {len(errors)} sentences, {strange[:2]}"
-    if code == 0 and case.refused:
-        return "accepted"
+    if (code == 0 and case.refused) or (code == 2 and case.taken):
+        return "accepted" if case.refused else "refused"
     for name in case.outputs if code == 0 else ():
         if not Path(name).is_file():
             return f"no file: {name}"

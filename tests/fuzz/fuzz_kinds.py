@@ -23,6 +23,8 @@ class Seed:
     beside: dict[str, bytes] | None = None
     """Other files that it needs, which stay as they are."""
     text: bool = True
+    right: bool = True
+    """Whether it ends with 0 as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,4 +54,7 @@ class Kind:
         arguments = seed.arguments[(number // 7) % len(seed.arguments)]
         outputs = tuple(name for name in seed.outputs if name in arguments)
         files = {**(seed.beside or {}), seed.name: data}
-        return Case(name=f"{self.name}/{seed.name}/{what}", arguments=arguments, files=files, outputs=outputs)
+        well = seed.right and what == "whole"
+        return Case(
+            name=f"{self.name}/{seed.name}/{what}", arguments=arguments, files=files, outputs=outputs, taken=well
+        )

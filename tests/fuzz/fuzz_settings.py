@@ -12,17 +12,18 @@ from fuzz_transforms import AFFINE, POINTS
 TOML = b"""description = "mine"
 [refine]
 iterations = 40
-levels = [4, 2]
-[align]
-transform = "none"
+levels = 2
 [gates]
 enabled = true
+missing = [40, 90]
+[align]
+transform = "none"
 [[models]]
 model = "mind"
 weight = 1.0
 spec = ["radius=1"]
 """
-ASSIGNMENTS = ("refine.iterations=40", "refine.levels=4,2", "models.0.weight=2", "align.transform=none", "seed=1")
+ASSIGNMENTS = ("refine.iterations=40", "gates.missing=40,90", "models.0.weight=2", "align.transform=none", "seed=1")
 MEASURE = (
     "evaluate", "../shared/affine.tfm", "--fixed-landmarks", "../shared/points.csv",
     "--moving-landmarks", "../shared/points.csv",
@@ -46,7 +47,7 @@ def known() -> list[Case]:
     words = {
         "digits": f"refine.iterations={digits}", "digits of a float": f"refine.step_mm={digits}",
         "nothing": "=", "name": "a",
-        "deep": "refine.levels=" + "[" * 500 + "]" * 500, "very deep": "refine.levels=" + "[" * 50_000,
+        "deep": "gates.missing=" + "[" * 500 + "]" * 500, "very deep": "gates.missing=" + "[" * 50_000,
         "number": f"models.{digits}.weight=1", "long": "a" * 100_000 + "=1", "numbers": "refine.iterations=nan",
         "lines": "refine.iterations=1\n[[a]]", "none": "seed=none",
     }  # fmt: skip
@@ -55,8 +56,8 @@ def known() -> list[Case]:
         for what, word in words.items()
     ]
     files = {
-        "digits": TOML.replace(b"40", digits.encode()),
-        "deep": TOML.replace(b"[4, 2]", b"[" * 500 + b"]" * 500),
+        "digits": TOML.replace(b"= 40", b"= " + digits.encode()),
+        "deep": TOML.replace(b"[40, 90]", b"[" * 500 + b"]" * 500),
         "tables": b"[a" + b".a" * 500 + b"]\nb = 1\n",
         "folder": None,
         "zeros": bytes(100),

@@ -38,7 +38,13 @@ def seeds() -> list[Seed]:
             name="pairs.toml", data=TOML, arguments=(("batch", "pairs.toml", "-o", "out", "--dry-run"),), beside=beside
         ),
         Seed(name="names.csv", data=NAMES, arguments=((*measure, "--no-similarity"),), outputs=("out/evaluation.csv",)),
-        Seed(name="out/record.json", data=MEASURED, arguments=(("report", "out"), ("evaluate", "out")), beside=beside),
+        Seed(
+            name="out/record.json",
+            data=MEASURED,
+            arguments=(("report", "out"), ("evaluate", "out")),
+            beside=beside,
+            right=False,  # most of a record is missing
+        ),
     ]
 
 

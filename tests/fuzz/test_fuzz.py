@@ -16,7 +16,13 @@ def test_the_harness_notices_each_fault():
     """What ends wrongly is named as what it is, and does not hide what comes after it."""
     outputs = {"not finite": ("out.csv",), "no file": ("out.csv",)}
     cases = [
-        Case(name=how, arguments=("trap", how), outputs=outputs.get(how, ()), refused=how == "accepted")
+        Case(
+            name=how,
+            arguments=("trap", how if how != "refused" else "2"),
+            outputs=outputs.get(how, ()),
+            refused=how == "accepted",
+            taken=how == "refused",
+        )
         for how in ("0", *FAULTS, "2")
     ]
     outcomes = run(cases, {}, ("fuzz_traps",), seconds=0.3)
