@@ -343,6 +343,35 @@ def test_what_is_no_transform_is_refused(tmp_path):
         read_chain([tmp_path / "nan.mha"]).map(inner_points(FIXED))
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("a.mat", "1 0 0 5\n0 1 0 0\n0 0 1 0\n0 0 0 1\n", "FSL.*c3d_affine_tool"),
+        ("a.txt", "1.0 0 -2e-3 5\n0 1 0 0\n0 0 1 0\n0 0 0 1\n", "NiftyReg.*c3d_affine_tool"),
+        ("a.lta", "# made\ntype      = 0\nnxforms   = 1\n", "FreeSurfer: lta_convert"),
+        ("a.aff12.1D", "# 3dvolreg matrices (DICOM-to-DICOM, row-by-row):\n 1 0 0\n", "AFNI"),
+        ("a.1D", "1 0 0 5 0 1 0 0 0 0 1 0\n", "AFNI"),
+        ("a.tfm", "#Insight Transform File V1.0\nTransform: ThinPlateSplineKernelTransform_double_3_3\n", "3D Slicer"),
+        ("a.tfm", "#Insight Transform File V1.0\nTransform: BSplineDeformableTransform_double_3_3\n", "3D Slicer"),
+    ],
+)
+def test_transforms_of_other_tools_are_refused_by_their_name(name, text, said, tmp_path):
+    """Whoever brings one is told whose it is and how to convert it."""
+    (tmp_path / name).write_text(text)
+    with pytest.raises(GeometryError, match=f"expected a transform that .*{said}"):
+        read_any(tmp_path / name)
+
+
+def test_an_old_rigid_transform_of_itk_is_an_affine_one(tmp_path):
+    """SimpleITK lacks the kind; its parameters are those of an affine transform."""
+    numbers = "0 -1 0 1 0 0 0 0 1 1 2 3"
+    text = "#Insight Transform File V1.0\nTransform: {}_double_3_3\nParameters: {}\nFixedParameters: 4 5 6\n"
+    for kind in ("Rigid3DTransform", "AffineTransform"):
+        (tmp_path / f"{kind}.tfm").write_text(text.format(kind, numbers))
+    one, other = (read_any(tmp_path / f"{kind}.tfm") for kind in ("Rigid3DTransform", "AffineTransform"))
+    assert one.TransformPoint((7.0, 8.0, 9.0)) == other.TransformPoint((7.0, 8.0, 9.0))
+
+
 def test_a_grid_of_another_dimension_is_refused():
     """A 3-D transform on a 2-D reference is refused."""
     with pytest.raises(GeometryError, match="2-D"):

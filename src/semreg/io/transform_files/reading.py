@@ -12,10 +12,11 @@ from semreg.io.bridge import with_sitk_header
 from semreg.io.images import read_stored
 from semreg.io.transform_files import hdf5, matlab, text
 from semreg.io.transform_files.building import build, field_transform
+from semreg.io.transform_files.others import refuse_others
 
 TEXTS, MATLAB, MINC = (".tfm", ".txt"), (".mat",), (".mnc",)
 """Endings in small letters; MINC is HDF5 too, and an image."""
-START_BYTES = 64
+START_BYTES = 4096
 
 
 def read_transforms(path: str | Path) -> list[Any]:
@@ -38,6 +39,7 @@ def read_transforms(path: str | Path) -> list[Any]:
 
 def _read(path: Path, start: bytes) -> list[Any]:
     ending = path.suffix.lower()
+    refuse_others(start, ending)
     if hdf5.is_hdf5(start) and ending not in MINC:
         return build(hdf5.parse(path))
     if text.is_text(start) or ending in TEXTS:

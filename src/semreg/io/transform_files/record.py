@@ -39,6 +39,11 @@ COUNTS: Mapping[tuple[str, int], tuple[int, tuple[int, ...]]] = {
     ("ScaleLogarithmicTransform", 3): (3, (3,)),
 }
 """By kind and dimension: how many parameters, and how many fixed ones, those of older files too."""
+OTHERS = {
+    "BSplineDeformable": ", a B-spline of ITK 3 and old versions of 3D Slicer",
+    "ThinPlate": ", a thin-plate spline as 3D Slicer writes it",
+}
+"""Kinds that ITK has and SimpleITK lacks, and where they come from."""
 LONGEST_VERSOR = 1 + 1e-6
 STEPS_MM = (1e-9, 1e9)
 """Between which the spacing of a grid lies."""
@@ -130,8 +135,9 @@ def kind_of(name: str) -> tuple[str, int, int]:
     if kind.endswith(FIELD):
         return FIELD, n, order
     if (kind not in (COMPOSITE, SPLINE) and (kind, n) not in COUNTS) or not 0 <= order <= 3:
+        whose = next((words for part, words in OTHERS.items() if part in kind), "")
         raise GeometryError(
-            f"expected a transform that SimpleITK has, got {name[:60]}: let the program that wrote it save a "
+            f"expected a transform that SimpleITK has, got {name[:60]}{whose}: let the program that wrote it save a "
             "displacement field"
         )
     return kind, n, order
