@@ -26,7 +26,8 @@ def read_transforms(path: str | Path) -> list[Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise GeometryError(f"expected a transform file, got {path}: there is no such file")
+        reason = "it is no regular file" if path.exists() else "there is no such file"
+        raise GeometryError(f"expected a transform file, got {path}: {reason}")
     try:
         with path.open("rb") as file:
             start = file.read(START_BYTES)
