@@ -34,7 +34,7 @@ SAID = re.compile(r"(warning|info|error): ", re.IGNORECASE)
 USAGE = re.compile(r"Usage: ")
 NO_MEMORY = re.compile(r"expected enough memory|[Uu]nable to allocate|bad_alloc")
 TEXTS = (".tfm", ".txt", ".csv", ".tsv", ".json")
-NOT_FINITE = re.compile(rb"(?<![a-z0-9_])[-+]?(nan|inf|infinity)(?![a-z0-9_])", re.IGNORECASE)
+NOT_FINITE = re.compile(rb'(?<![\w"-])[-+]?(nan|inf|infinity)(?![\w"-])', re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)

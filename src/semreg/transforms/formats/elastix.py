@@ -218,7 +218,7 @@ def _values(parameters: Parameters, name: str, path: Path, count: int | None = N
         values = np.array([np.nan])
     if len(values) != (len(values) if count is None else count) or not np.isfinite(values).all():
         raise GeometryError(
-            f"expected {count or 'any count of'} finite numbers as ({name} ...) in {path}, "
+            f"expected {'' if count is None else f'{count} '}finite numbers as ({name} ...) in {path}, "
             f"got {len(texts)} values: check the file"
         )
     return values
