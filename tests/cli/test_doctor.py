@@ -175,5 +175,5 @@ def test_bounds_are_those_of_the_metadata():
     stated = "\n".join(
         (ROOT / name).read_text(encoding="utf-8") for name in ("pyproject.toml", "native/pyproject.toml")
     )
-    asked = {re.sub(r"\s", "", words) for words in re.findall(r'"([A-Za-z_-]+>=[^";]+)"', stated)}
+    asked = {re.sub(r"\s", "", words) for words in re.findall(r'"([A-Za-z0-9_-]+>=[^";]+)"', stated)}
     assert {package.requirement.strip("'") for package in PACKAGES} <= asked

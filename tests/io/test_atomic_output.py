@@ -25,6 +25,22 @@ def test_interrupted_file_leaves_the_old_one(error, tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_no_link_is_followed_and_no_name_becomes_too_long(tmp_path):
+    """Temporary names cannot be foreseen, so nobody's link leads elsewhere; a name of 255 bytes can be written."""
+    victim, path = tmp_path / "victim", tmp_path / ("a" * 251 + ".txt")
+    victim.write_text("theirs")
+    (tmp_path / ".partial-a.txt").symlink_to(victim)
+    (tmp_path / "a.txt").symlink_to(victim)
+    for name in (tmp_path / "a.txt", path):
+        with atomic_file(name) as partial:
+            assert partial.name == name.name
+            partial.write_text("mine")
+        assert name.read_text() == "mine"
+    assert victim.read_text() == "theirs"
+    with pytest.raises(OutputError, match="No such file"), atomic_file(tmp_path / "gone" / "a.txt"):
+        pass
+
+
 def test_folders_inside_an_output_folder_are_merged(tmp_path):
     """What is written into a folder of the stage takes the place of the old file there; its neighbours stay."""
     out = tmp_path / "out"

@@ -27,7 +27,6 @@ from semreg.io.files import (
     read_grid,
     read_image,
     read_mask,
-    read_transform,
     write_field,
     write_image,
     write_transform,
@@ -36,6 +35,7 @@ from semreg.io.files import (
 from semreg.io.hdf5 import checksum as hdf5_checksum
 from semreg.io.hdf5 import forget_times
 from semreg.io.nifti import is_cut_short
+from semreg.transforms import read_transform
 
 FORMATS = ("nii.gz", "nii", "nrrd", "mha")
 

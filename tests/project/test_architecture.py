@@ -20,7 +20,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("settings", "runtime"),
+    ("runtime",),
+    ("settings",),
     ("core",),
     ("distances",),
     ("config",),
@@ -205,6 +206,7 @@ def test_one_door_to_itk() -> None:
     """ITK and SimpleITK are imported in the modules that are doors only, and itk never when a module is imported."""
     doors = (
         "io/bridge/simpleitk.py", "io/bridge/itk.py", "itk/tensor.py", "io/files.py", "io/images.py", "io/dicom.py",
+        "io/transform_files/building.py",
         "transforms/chain.py", "transforms/images.py", "transforms/formats/elastix.py",
     )  # fmt: skip
     for path in FILES:
@@ -250,13 +252,16 @@ def test_no_hidden_state() -> None:
 
 def test_no_catching_of_everything() -> None:
     """No ``except Exception`` and no bare except: an error that nobody expected is seen."""
-    across_languages = "itk/api/metricv4.py"  # an exception of any kind has to cross C++ as a text
+    allowed = {
+        ("itk/api/metricv4.py", "BaseException"),  # an exception of any kind has to cross C++ as a text
+        ("cli/way_out.py", "Exception"),  # what nobody foresaw, in one sentence and a file with the trace
+    }
     for path in FILES:
         for node in nodes(path):
             if isinstance(node, ast.ExceptHandler):
                 caught = "everything" if node.type is None else ast.unparse(node.type)
                 bad = ("everything", "Exception", "BaseException")
-                if relative(path) == across_languages and caught == "BaseException":
+                if (relative(path), caught) in allowed:
                     continue
                 assert caught not in bad, f"{relative(path)}:{node.lineno} catches {caught}"
 

@@ -234,7 +234,7 @@ def test_a_table_of_settings_without_a_value_that_it_needs() -> None:
 
 def test_missing_settings_file_is_named(tmp_path):
     """A file that is not there is a ConfigError that names it."""
-    with pytest.raises(ConfigError, match=r"nowhere\.toml: No such file"):
+    with pytest.raises(ConfigError, match=r"nowhere\.toml: there is no such file"):
         from_toml(Settings, tmp_path / "nowhere.toml")
 
 

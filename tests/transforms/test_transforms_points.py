@@ -333,7 +333,7 @@ def test_other_kinds_and_places_are_refused(chain, tmp_path):
         move_points(tmp_path / "a.csv", tmp_path / "b.fcsv", chain)
     with pytest.raises(ConfigError, match=r"\.mp4"):
         read_points(tmp_path / "a.mp4")
-    with pytest.raises(ImageError, match="No such file"):
+    with pytest.raises(ImageError, match="no such file"):
         read_points(tmp_path / "b.csv")
     with pytest.raises(OutputError, match="expected to write"):
         move_points(tmp_path / "a.csv", tmp_path / "gone" / "b.csv", chain)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from semreg.batch.log import PairState, read_state
 from semreg.errors import ConfigError
 from semreg.io.atomic_output import atomic_file
 from semreg.io.result_folder import PAGE
+from semreg.runtime.texts import table_text
 
 if TYPE_CHECKING:  # they bring torch, which who only starts others need not load
     from semreg.quality import Evaluation, Result
@@ -244,23 +244,18 @@ def robust_z(values: Sequence[float]) -> list[float]:
 
 
 def write_csv(path: Path, rows: Sequence[CohortRow]) -> None:
-    """All rows as CSV, one a pair, empty where a value is unknown; raises OutputError.
-
-    A text that a spreadsheet would take for a formula gets an apostrophe in front.
-    """
+    """All rows as CSV, one a pair, empty where a value is unknown; raises OutputError."""
     titles = ["name", "state", "verdict", *[m.name for m in MEASURES], "seconds", "z", "reason", "error", "report"]
     notes = sorted({note for row in rows for note in row.notes} - set(titles))
-    with atomic_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow([*titles, *notes])
-        for row in rows:
-            cells = [row.name, row.state, row.verdict, *row.numbers.values(), row.reason, row.error, row.report]
-            writer.writerow([_cell(cell) for cell in [*cells, *(row.notes.get(note) for note in notes)]])
+    table = [[*titles, *notes]]
+    for row in rows:
+        cells = [row.name, row.state, row.verdict, *row.numbers.values(), row.reason, row.error, row.report]
+        table.append([_cell(cell) for cell in [*cells, *(row.notes.get(note) for note in notes)]])
+    with atomic_file(path) as partial:
+        partial.write_text(table_text(table), encoding="utf-8", newline="")
 
 
 def _cell(value: str | float | None) -> str:
     if value is None:
         return ""
-    if not isinstance(value, str):
-        return f"{value:.6g}" if isinstance(value, float) else str(value)
-    return f"'{value}" if value[:1] in {"=", "+", "-", "@", "\t", "\r"} else value
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

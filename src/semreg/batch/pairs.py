@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,9 @@ FORBIDDEN = set('/\\:*?"<>|')
 
 RESERVED = {"index.html", "cohort.csv", "batch.json", "batch.log", "batch.lock"}
 """What a batch writes beside the folders of the pairs."""
+
+MOST_SAID = 20
+"""How many problems of a table are said at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,21 +67,31 @@ class Pair:
         return found
 
 
-def check_pairs(pairs: Sequence[Pair]) -> None:
-    """Refuse what cannot run (ConfigError), in one sentence that names the row: names, halves of pairs, missing files.
+def check_pairs(pairs: Sequence[Pair], problems: Sequence[str] = ()) -> None:
+    """Refuse what cannot run (ConfigError), naming each row: names, halves of pairs, missing files.
 
-    Names must differ whatever their case, since some file systems do not see it.
+    Names must differ whatever their case and however their accents are written, since some file systems do not see
+    that. ``problems``: sentences on rows that are no pairs.
     """
     seen: dict[str, Pair] = {}
+    found = list(problems)
     for pair in pairs:
-        for problem in _problems(pair):
-            raise ConfigError(f"{pair.where}: {problem}".encode(errors="backslashreplace").decode())
-        other = seen.setdefault(pair.name.casefold(), pair)
+        found += [f"{pair.where}: {problem}" for problem in _problems(pair)]
+        other = seen.setdefault(same_name(pair.name), pair)
         if other is not pair:
-            raise ConfigError(
+            found.append(
                 f"{pair.where}: expected a name of its own, got {pair.name!r}, "
                 f"which {other.where} has: name one of them otherwise"
             )
+    if found:
+        more = f"; and {len(found) - MOST_SAID} more" if len(found) > MOST_SAID else ""
+        said = "; ".join(found[:MOST_SAID]) + more
+        raise ConfigError(said.encode(errors="backslashreplace").decode())
+
+
+def same_name(name: str) -> str:
+    """What two names have in common that a file system may take for one."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def check_name(name: str) -> str | None:
@@ -119,7 +134,10 @@ def _problems(pair: Pair) -> Iterator[str]:
         if not _is_text(path):
             yield f"expected the path of {kind} to be text in UTF-8, got {str(path)!r}: rename the file or folder"
             continue
-        if path.is_dir() and kind not in ("fixed", "moving"):
-            yield f"expected {kind} to be a file, got the folder {path}"
-        elif not path.exists():
+        if os.path.isdir(path):  # noqa: PTH112 - False where a name is too long
+            if kind not in ("fixed", "moving"):
+                yield f"expected {kind} to be a file, got the folder {path}"
+        elif not os.path.exists(path):  # noqa: PTH110 - the same
             yield f"expected {kind} to be a file that is there, got {path}: there is no such file"
+        elif not os.path.isfile(path):  # noqa: PTH113 - the same
+            yield f"expected {kind} to be a regular file, got {path}: it is a pipe or a device"

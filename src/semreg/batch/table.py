@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
-import io
-import tomllib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from semreg.batch.pairs import Pair, check_pairs
 from semreg.errors import ConfigError
+from semreg.runtime.texts import parse_table, parse_toml, quoted, read_text, shown
 
 FILES = ("fixed", "moving", "fixed_mask", "moving_mask", "fixed_labels", "moving_labels", "initial")
 LISTS = ("fixed_landmarks", "moving_landmarks")
@@ -23,6 +22,8 @@ SETTING = "set."
 SEPARATOR = "|"
 """Between several files in one cell of a CSV table."""
 
+TOO_LONG = "\0"
+"""Where a row says that it has more cells than the table has columns; no column is called so."""
 SLIP = 0.8
 """Names this alike (``difflib``, 1: equal) are taken for a slip."""
 
@@ -33,33 +34,33 @@ def read_table(path: str | Path) -> list[Pair]:
     Keys: ``name``, ``fixed``, ``moving`` (these three are needed), ``fixed_mask``, ``moving_mask``,
     ``fixed_landmarks``, ``moving_landmarks`` (one file or several: a list in TOML, ``a.csv|b.csv`` in CSV),
     ``fixed_labels``, ``moving_labels``, ``initial``, ``preset``, ``fixed_series``, ``moving_series``, and any setting
-    as ``set.refine.iterations``; other keys are kept as notes. Raises ConfigError, naming the row, for anything that
+    as ``set.refine.iterations``; other keys are kept as notes. Raises ConfigError, naming all such rows, for what
     could not run: unknown names that look like a slip, missing files, names that are not unique or not safe.
     """
     path = Path(path)
     rows = _toml_rows(path) if path.suffix.lower() == ".toml" else _csv_rows(path)
-    pairs = [_pair(row, path.parent.absolute(), where) for where, row in rows]
-    if not pairs:
+    pairs, problems, empty = [], [], True
+    for where, row in rows:
+        empty = False
+        try:
+            pairs.append(_pair(row, path.parent.absolute(), where))
+        except ConfigError as error:
+            problems.append(str(error))
+    if empty:
         raise ConfigError(f"expected at least one pair in {path}, got none")
-    check_pairs(pairs)
+    check_pairs(pairs, problems)
     return pairs
 
 
 def _text_of(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise ConfigError(f"expected a table of pairs, got {path}: there is no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
-        raise ConfigError(f"expected a table of pairs, got {path}: {reason}") from error
+    return read_text(path, "a table of pairs")
 
 
 def _toml_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
-        content = tomllib.loads(_text_of(path))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"expected a table of pairs in TOML, got {path}: {error}") from error
+        content = parse_toml(_text_of(path))
+    except ValueError as error:
+        raise ConfigError(f"expected a table of pairs in TOML, got {path}: {shown(str(error))}") from error
     rows = content.pop("pair", None)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ConfigError(f"expected [[pair]] once for each pair in {path}, got none")
@@ -83,25 +84,21 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    text = _text_of(path)
-    head = text.partition("\n")[0]
-    delimiter = max((",", ";", "\t"), key=head.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    rows = parse_table(_text_of(path))
     try:
-        titles = _stripped(next(reader, []))
-        for cells in map(_stripped, reader):
-            if not cells:
-                continue
-            where = f"{path}, line {reader.line_num}"
-            if len(cells) > len(titles):
-                raise ConfigError(f"{where}: expected {len(titles)} cells as in the first line, got {len(cells)}")
-            row = {title: cell for title, cell in zip(titles, cells, strict=False) if cell}
-            yield _where(path, f"line {reader.line_num}", row.get("name")), row
-    except csv.Error as error:
-        raise ConfigError(f"expected a table of pairs in CSV, got {path}, line {reader.line_num}: {error}") from error
+        lines = [(number, _stripped(cells)) for number, cells in rows]
+    except ValueError as error:
+        raise ConfigError(f"expected a table of pairs in CSV, got {path}, {error}") from error
+    titles = lines[0][1] if lines else []
     if len(set(titles)) < len(titles):
         twice = next(title for title in titles if titles.count(title) > 1)
-        raise ConfigError(f"expected each column of {path} once, got {twice!r} twice")
+        raise ConfigError(f"expected each column of {path} once, got {shown(twice)!r} twice")
+    for number, cells in lines[1:]:
+        if cells:
+            row: dict[str, Any] = {title: cell for title, cell in zip(titles, cells, strict=False) if cell}
+            if len(cells) > len(titles):
+                row[TOO_LONG] = f"expected {len(titles)} cells as in the first line, got {len(cells)}"
+            yield _where(path, f"line {number}", row.get("name")), row
 
 
 def _stripped(cells: Sequence[str]) -> list[str]:
@@ -118,6 +115,8 @@ def _where(path: Path, row: str, name: Any) -> str:
 
 def _pair(row: Mapping[str, Any], folder: Path, where: str) -> Pair:
     """A pair from one row; ``folder`` is where relative paths start."""
+    if TOO_LONG in row:
+        raise ConfigError(f"{where}: {row[TOO_LONG]}")
     known: dict[str, Any] = {}
     settings: list[str] = []
     notes: list[tuple[str, str]] = []
@@ -149,13 +148,13 @@ def _path(value: Any, folder: Path, key: str, where: str) -> Path:
     """The path as it is written, made absolute; links are not followed, since names may say what a file is."""
     text = _word(value, key, where)
     if "\0" in text:
-        raise ConfigError(f"{where}: expected {key} to be a path, got {text!r}")
-    return Path(folder, Path(text).expanduser())
+        raise ConfigError(f"{where}: expected {key} to be a path, got {quoted(text)}")
+    return Path(folder, os.path.expanduser(text))  # noqa: PTH111 - as it is where there is no such user
 
 
 def _word(value: Any, key: str, where: str) -> str:
     if not isinstance(value, str) or not value:
-        raise ConfigError(f"{where}: expected {key} to be text, got {value!r}")
+        raise ConfigError(f"{where}: expected {key} to be text, got {quoted(value)}")
     return value
 
 
@@ -176,5 +175,5 @@ def _refuse_slip(key: str, where: str) -> None:
     nearest = difflib.get_close_matches(key.lower(), known, n=1, cutoff=SLIP)
     if nearest or key.lower() == "set":
         raise ConfigError(
-            f"{where}: expected a known name, got {key!r}: did you mean {nearest[0] if nearest else 'set.NAME'}?"
+            f"{where}: expected a known name, got {shown(key)!r}: did you mean {nearest[0] if nearest else 'set.NAME'}?"
         )

@@ -24,12 +24,13 @@ from semreg.batch.done import DONE_FILE, LOG_FILE, Done, StepDone, digests_in, r
 from semreg.batch.jobs import SETTINGS_FILE, Job, Step, command_line
 from semreg.batch.reasons import input_problem, reason_of_error, reason_of_failure
 from semreg.errors import SemregError
+from semreg.io.atomic_output import UNFINISHED
 
 POLL_SECONDS = 0.1
 """How often a running process is looked at."""
 GRACE_SECONDS = 10.0
 """How long a process may take to leave in order."""
-UNFINISHED = (".semreg-*", ".partial-*")
+LEFT = f"{UNFINISHED}*"
 """Temporary names of ``atomic_output``."""
 
 
@@ -131,12 +132,11 @@ def _attempt(task: Task, staging: Path, stop: Callable[[], bool], start: Outcome
 
 def _sweep(folder: Path) -> None:
     """Remove what a process that was killed had not finished writing."""
-    for pattern in UNFINISHED:
-        for path in folder.rglob(pattern):
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+    for path in list(folder.rglob(LEFT)):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _run(step: Step, staging: Path, log: Path, stop: Callable[[], bool]) -> int | None:

@@ -32,6 +32,7 @@ from semreg.cli.transforms import (
     invert_command,
     jacobian_command,
 )
+from semreg.cli.way_out import guarded
 
 app = typer.Typer(
     name="semreg",
@@ -47,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command with ``arguments`` (those of the process by default) and leave the process."""
     signal.signal(signal.SIGTERM, _terminate)
     given = sys.argv[1:] if arguments is None else list(arguments)
-    app(args=given, prog_name="semreg", obj=["semreg", *given])
+    with guarded(given):
+        app(args=given, prog_name="semreg", obj=["semreg", *given])
 
 
 @app.callback(invoke_without_command=True)

@@ -188,7 +188,7 @@ def keep_segments(segments: Mapping[str, str], image: Any, output: Path) -> None
     """Hand on names and colours of segments to NRRD; other formats have no place for them, which is said."""
     if not segments:
         return
-    if not output.name.endswith(".nrrd"):
+    if not output.name.lower().endswith(".nrrd"):
         logger.warning("the names and colours of the segments are lost: only NRRD keeps them, such as NAME.seg.nrrd")
         return
     from semreg.transforms import set_segments

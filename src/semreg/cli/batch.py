@@ -95,12 +95,14 @@ def chosen(pairs: Sequence[Pair], only: Sequence[str]) -> list[Pair]:
     """The pairs of ``--only``, in the order of the table; all without it (ConfigError for a name that is none)."""
     import difflib
 
-    names = [pair.name for pair in pairs]
+    from semreg.batch.pairs import same_name
+
+    names = {same_name(pair.name): pair.name for pair in pairs}
     for name in only:
-        if name not in names:
-            nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
+        if same_name(name) not in names:
+            nearest = difflib.get_close_matches(name, names.values(), n=1, cutoff=0.0)[0]
             raise ConfigError(f"expected --only with the name of a pair, got {name!r}: did you mean {nearest}?")
-    return [pair for pair in pairs if not only or pair.name in only]
+    return [pair for pair in pairs if not only or same_name(pair.name) in map(same_name, only)]
 
 
 def settings_of(pairs: Sequence[Pair], given: SettingFlags) -> dict[str, RegistrationConfig]:

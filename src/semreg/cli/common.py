@@ -17,11 +17,11 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from semreg.cli.panels import MACHINE, MESSAGES, MODELS, OUTPUT, flag
+from semreg.cli.way_out import EXIT_BAD_INPUT, leave, say_error
 from semreg.errors import ConfigError, OutputError, SemregError
 from semreg.runtime.memory import is_out_of_memory
 from semreg.runtime.terminal import show_log
 
-EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
@@ -168,6 +168,12 @@ def sentences(*, debug: bool, advice: str = REGISTER_ADVICE) -> Iterator[None]:
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except SemregError as error:
         _fail(str(error), debug=debug)
+    except EOFError:
+        _fail("expected complete files, got one that ends early: copy it again", debug=debug)
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        leave(error)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -177,5 +183,5 @@ def sentences(*, debug: bool, advice: str = REGISTER_ADVICE) -> Iterator[None]:
 def _fail(message: str, *, debug: bool) -> NoReturn:
     if debug:
         traceback.print_exc()
-    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    say_error(message)
     raise typer.Exit(EXIT_BAD_INPUT)

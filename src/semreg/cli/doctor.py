@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from semreg.cli.common import EXIT_BAD_INPUT, Debug, print_json, sentences
+from semreg.cli.common import Debug, print_json, sentences
 from semreg.cli.panels import flag
+from semreg.cli.way_out import EXIT_BAD_INPUT
 from semreg.runtime.terminal import show_log, show_table
 
 

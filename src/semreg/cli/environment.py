@@ -62,6 +62,7 @@ PACKAGES = (
     Package("psutil", "how much memory there is and is held", "6", needed=True),
     Package("filelock", "one batch at a time in a folder", "4", needed=True),
     Package("msgspec", "settings", "0.19", needed=True),
+    Package("h5py", "transforms in HDF5", "3.10", needed=True),
     Package("pydicom", "series of DICOM folders", "2.4", "4", needed=True),
     Package("SimpleITK", "reads and writes images and transforms", "2.5.4", needed=True),
     Package("semreg-kernels", "speed on CPUs; without it torch computes the same", "0.1.dev0"),

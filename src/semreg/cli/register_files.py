@@ -5,7 +5,6 @@ Imports nothing heavy at its top: ``semreg --help`` must not wait for torch, Sim
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -24,6 +23,7 @@ from semreg.io.result_folder import (
     RECORD,
     TRANSFORM,
 )
+from semreg.runtime.texts import parse_json, read_text
 
 if TYPE_CHECKING:
     from semreg.io.bridge import LoadedImage
@@ -90,8 +90,8 @@ def check_outputs(flags: RegisterFlags) -> None:
 def written_before(output: Path) -> list[str]:
     """Names of the files that an earlier run wrote into the folder, by its record; none where there is no record."""
     try:
-        names = json.loads((output / RECORD).read_text(encoding="utf-8"))["outputs"]
-    except (OSError, ValueError, LookupError, TypeError):
+        names = parse_json(read_text(output / RECORD, "a record"))["outputs"]
+    except (ValueError, LookupError, TypeError):
         return []
     parts = {str(name): Path(str(name)).parts for name in names}
     own = [name for name, each in parts.items() if len(each) == 1 or (len(each) == 2 and each[0] == FIGURES)]

@@ -214,7 +214,7 @@ def check_name(output: Path, as_format: str | None) -> None:
 
 def check_image_name(output: Path) -> None:
     """Refuse what is no name of an image before anything is computed (OutputError)."""
-    if not output.name.endswith(IMAGE_NAMES):
+    if not output.name.lower().endswith(IMAGE_NAMES):
         raise OutputError(f"expected the name of an image that ends in {', '.join(IMAGE_NAMES)}, got {output}")
     check_folder_of(output)
 

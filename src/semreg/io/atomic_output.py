@@ -13,10 +13,15 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from string import ascii_lowercase, ascii_uppercase
 from types import TracebackType
 from typing import Self
 
 from semreg.errors import OutputError
+
+SMALL = str.maketrans(ascii_uppercase, ascii_lowercase)
+UNFINISHED = ".semreg-"
+"""What the names of unfinished files and folders start with."""
 
 
 def check_output_folder(path: str | Path) -> Path:
@@ -27,7 +32,7 @@ def check_output_folder(path: str | Path) -> Path:
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".semreg-"):
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=UNFINISHED):
             pass
     except OSError as error:
         raise _output_error(folder, error) from error
@@ -36,13 +41,17 @@ def check_output_folder(path: str | Path) -> Path:
 
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
-    """A temporary name beside ``path`` that becomes ``path`` at the end of the block, or disappears on any exception.
+    """Where to write what becomes ``path`` at the end of the block, or disappears on any exception.
 
-    Raises OutputError for an OSError, a full disk for example, in the block.
+    It has the name of ``path``, in small letters, in a new folder beside it that nobody else may write to: no link that
+    somebody has put there is followed, the name is as long as the final one, and writers know its ending. Raises
+    OutputError for an OSError, a full disk for example, in the block.
     """
     final = Path(path)
-    partial = final.with_name(f".partial-{final.name}")
+    staging: Path | None = None
     try:
+        staging = Path(tempfile.mkdtemp(dir=final.parent, prefix=UNFINISHED))
+        partial = staging / final.name.translate(SMALL)
         yield partial
         partial.replace(final)
     except OutputError:
@@ -50,7 +59,8 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise _output_error(final, error) from error
     finally:
-        partial.unlink(missing_ok=True)
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 def reserve(path: Path, size: int) -> None:
@@ -87,7 +97,7 @@ class OutputFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._made = missing
-            self._staging = Path(tempfile.mkdtemp(dir=self.path, prefix=".semreg-"))
+            self._staging = Path(tempfile.mkdtemp(dir=self.path, prefix=UNFINISHED))
         except OSError as error:
             self._discard()
             raise _output_error(self.path, error) from error

@@ -1,6 +1,7 @@
-"""Writes images, fields and transforms with SimpleITK, and reads transforms. Knows nothing of registration.
+"""Writes images, fields and transforms with SimpleITK. Knows nothing of registration.
 
-Images are read by ``semreg.io.images``, whose functions are offered here too.
+Images are read by ``semreg.io.images`` and transforms by ``semreg.io.transform_files``, whose functions are offered
+here too.
 
 SimpleITK is imported by the functions that need it. Files appear complete or not at all.
 """
@@ -12,13 +13,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from semreg.core.fields import Field, Volume
 from semreg.core.geometry import Grid
 from semreg.core.sampling import slabs
-from semreg.errors import GeometryError, OutputError
+from semreg.errors import OutputError
 from semreg.io.atomic_output import OutputFolder, atomic_file, check_output_folder, reserve
 from semreg.io.bridge import (
     PIECE_POINTS,
@@ -45,11 +45,11 @@ from semreg.io.images import (
 )
 from semreg.io.nifti import (
     INTENT_DISPLACEMENT,
-    float_voxels,
     resized_header,
     write_chunks,
 )
 from semreg.io.nifti_header import HEADER_BYTES
+from semreg.io.transform_files.reading import read_transforms
 from semreg.runtime.memory import give_back_memory
 
 __all__ = [
@@ -67,7 +67,7 @@ __all__ = [
     "read_labels",
     "read_mask",
     "read_stored",
-    "read_transform",
+    "read_transforms",
     "write_field",
     "write_image",
     "write_sitk_image",
@@ -77,60 +77,6 @@ __all__ = [
 ]
 
 HDF5_NAMES = (".h5", ".hdf5")
-
-
-def read_transform(path: str | Path) -> Any:
-    """Read a ``SimpleITK.Transform``, fixed points → moving points: a transform file or a displacement field image.
-
-    Raises GeometryError if there is none.
-    """
-    import SimpleITK as sitk
-
-    path = Path(path)
-    if not path.is_file():
-        raise GeometryError(f"expected a transform file, got {path}: there is no such file")
-    _check_complete(path)
-    try:
-        return sitk.ReadTransform(str(path))
-    except RuntimeError as no_transform:
-        return _read_displacements(path, no_transform)
-
-
-def _check_complete(path: Path) -> None:
-    """Refuse a file that is cut short, where ITK takes what is missing from its memory or for the identity."""
-    ending, complete = path.suffix.lower(), True
-    if ending == ".mat":
-        from scipy.io import loadmat
-        from scipy.io.matlab import MatReadError
-
-        try:
-            loadmat(path)
-        except (ValueError, TypeError, LookupError, ArithmeticError, OSError, EOFError, MatReadError):
-            complete = False
-    elif ending in (".tfm", ".txt"):
-        lines = path.read_bytes().splitlines()
-        counts = {len([line for line in lines if line.startswith(word)]) for word in (b"Parameters:", b"FixedParam")}
-        complete = len(counts) == 1
-    if not complete:
-        raise GeometryError(
-            f"expected a complete transform file, got {path}: it is cut short or damaged; copy it again"
-        )
-
-
-def _read_displacements(path: Path, no_transform: RuntimeError) -> Any:
-    """An image of displacements as a transform; GeometryError if there is none, or if one of them is not finite."""
-    import SimpleITK as sitk
-
-    try:
-        transform = sitk.DisplacementFieldTransform(sitk.ReadImage(str(path), sitk.sitkVectorFloat64))
-    except RuntimeError:
-        raise GeometryError(
-            f"expected a transform or displacement field that SimpleITK reads, got {path}: it is neither"
-        ) from no_transform
-    voxels = float_voxels(path)  # ITK makes 0 of NaN in NIfTI files
-    if voxels is not None and not np.isfinite(voxels).all():
-        raise GeometryError(f"expected finite displacements in {path}, got NaN or infinity: check its source")
-    return transform
 
 
 def write_image(volume: Volume, path: str | Path, pixel_type: str = "float32", *, on: Grid | None = None) -> None:
@@ -294,7 +240,6 @@ def _writing(path: Path, action: Callable[[], Any]) -> None:
     try:
         action()
     except RuntimeError as error:
-        name = path.name.removeprefix(".partial-")
         raise OutputError(
-            f"expected to write {name}, got: {reason_of(error)}; check its format and that the disk has room"
+            f"expected to write {path.name}, got: {reason_of(error)}; check its format and that the disk has room"
         ) from error

@@ -55,7 +55,7 @@ def understood(kind: type[T], path: Path) -> T | None:
     """The record in the file at ``path``, None where there is none or where it cannot be understood."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import os
 from pathlib import Path
 from typing import Any
 
 from semreg.errors import ConfigError, ImageError
+from semreg.runtime.texts import parse_json, read_text, shown
 
 TRANSFORM, INVERSE = "transform.h5", "inverse.h5"
 RECORD, CONFIG = "record.json", "config.toml"
@@ -64,12 +65,13 @@ class ResultFolder:
 
 def read_json(path: Path) -> dict[str, Any] | None:
     """The object in a JSON file, None where there is no file. Raises ConfigError for anything else."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
+    if not os.path.lexists(path):
         return None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"expected JSON in {path}, got: {error}; write the file again") from error
+    try:
+        value = parse_json(read_text(path, "JSON"))
+    except ValueError as error:
+        reason = error if isinstance(error, ConfigError) else f"expected JSON in {path}, got: {shown(str(error))}"
+        raise ConfigError(f"{reason}; write the file again") from error
     if not isinstance(value, dict):
         raise ConfigError(f"expected an object in {path}, got {type(value).__name__}: write the file again")
     return value

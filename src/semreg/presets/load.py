@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from semreg.config import RegistrationConfig
 from semreg.errors import ConfigError
-from semreg.settings import from_dict, override
+from semreg.runtime.texts import read_text
+from semreg.settings import from_dict, override, toml_table
 
 EFFORTS = ("fast", "quality")
 """Presets that say how much time to take; they go with any pair, and on top of another preset."""
@@ -67,13 +68,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
     Raises ConfigError for a file that cannot be read or is no TOML.
     """
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError(f"expected a TOML file with settings, got {path}: {reason}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"expected settings in TOML in {path}, got: {error}") from error
+    table = toml_table(read_text(path, "a TOML file with settings"), f" in {path}")
     return {name: value for name, value in table.items() if name not in WORDS}
 
 

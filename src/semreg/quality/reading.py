@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +10,7 @@ import numpy as np
 
 from semreg.core.geometry import Grid
 from semreg.errors import ConfigError, GeometryError, ImageError
+from semreg.runtime.texts import parse_table, quoted, read_text
 from semreg.transforms import read_points
 from semreg.transforms.pointwise import Points
 
@@ -92,14 +91,16 @@ def read_label_names(path: str | Path) -> dict[int, str]:
     titles = [title.strip().lower() for title in rows[0]] if rows else []
     number = next((titles.index(name) for name in NUMBER_COLUMNS if name in titles), None)
     if number is None or "name" not in titles:
-        raise ImageError(f"expected a first line that names the columns label and name in {path}, got {titles}")
+        raise ImageError(f"expected a first line that names the columns label and name in {path}, got {quoted(titles)}")
     column = titles.index("name")
     found = {}
     for line, row in enumerate(rows[1:], start=2):
         try:
             found[int(row[number])] = row[column].strip()
         except (ValueError, IndexError):
-            raise ImageError(f"expected a whole number and a name in line {line} of {path}, got {row}") from None
+            raise ImageError(
+                f"expected a whole number and a name in line {line} of {path}, got {quoted(row)}"
+            ) from None
     return found
 
 
@@ -121,10 +122,6 @@ def _pair(fixed: Path, moving: Path, ras: bool) -> Landmarks:
 def _table(path: Path) -> list[list[str]]:
     """The rows of a table in text with commas, semicolons or tabs (ImageError)."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
-        raise ImageError(f"expected a table in {path}: {reason}") from error
-    first = text.partition("\n")[0]
-    delimiter = max(",;\t", key=first.count)
-    return [row for row in csv.reader(io.StringIO(text), delimiter=delimiter) if row]
+        return [row for _, row in parse_table(read_text(path, "a table", ImageError)) if row]
+    except ValueError as error:
+        raise ImageError(f"expected a table in {path}, got {error}") from error

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from semreg.quality.deformation import Consistency, DisplacementStatistics, Jaco
 from semreg.quality.image_similarity import Similarities
 from semreg.quality.landmarks import LandmarkErrors
 from semreg.quality.overlap import LabelOverlaps
+from semreg.runtime.texts import table_text
 
 Row: TypeAlias = tuple[str, str, str, str, float | None, float | None]
 """Group, name, measure, unit, before, after; None where there is nothing."""
@@ -75,12 +74,8 @@ class Evaluation(Recorded):
 
     def csv(self) -> str:
         """The rows as text, with a first line that names the columns."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for *words, before, after in self.rows():
-            writer.writerow([*words, _written(before), _written(after)])
-        return text.getvalue()
+        rows = [[*words, _written(before), _written(after)] for *words, before, after in self.rows()]
+        return table_text([COLUMNS, *rows])
 
 
 def write_evaluation(evaluation: Evaluation, path: str | Path) -> list[Path]:

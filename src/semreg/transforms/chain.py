@@ -17,7 +17,7 @@ from semreg.core.fields import Field
 from semreg.core.geometry import Grid
 from semreg.core.sampling import base_index, slabs, transform_index
 from semreg.errors import GeometryError
-from semreg.io.bridge import field_of_transform, matrix_of, sitk_transform, transform_of
+from semreg.io.bridge import displacements_of, field_of_transform, matrix_of, sitk_transform, transform_of
 from semreg.transforms.domain import Coverage, Domain, Mask, Outside, domain_of, grid_of_field, holds_box
 from semreg.transforms.pointwise import PIECE, Distances, Points, invert_field, invert_points
 
@@ -300,7 +300,7 @@ def map_points(transform: Any, points: Points) -> Points:
     size = [count] + [1] * (dimension - 1)
     lead = sitk.GetImageFromArray((points.T - row).reshape(*size[::-1], dimension), isVector=True)
     both = sitk.CompositeTransform([transform, sitk.DisplacementFieldTransform(lead)])
-    moved = sitk.TransformToDisplacementField(both, sitk.sitkVectorFloat64, size)
+    moved = displacements_of(both, size)
     displaced: Points = np.asarray(sitk.GetArrayFromImage(moved), dtype=np.float64).reshape(count, dimension)
     result: Points = (displaced + row).T
     return result

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from semreg.errors import ConfigError, GeometryError
-from semreg.io import files
+from semreg.errors import ConfigError
 from semreg.transforms.chain import Chain
 from semreg.transforms.formats import FORMATS
-from semreg.transforms.several import check_one, chosen, read_numbered
+from semreg.transforms.several import chosen, read_one
 
 
 def read_transform(path: str | Path) -> Any:
@@ -54,28 +52,8 @@ def read_chain(paths: Sequence[str | Path]) -> Chain:
 def _transforms(path: Path) -> list[Any]:
     """What one file holds, the first applied first."""
     path, number = chosen(path)
-    if number is not None:
-        return [read_numbered(path, number)]
-    if path.is_file():
+    if number is None and path.is_file():
         for known in FORMATS.values():
             if known.recognises is not None and known.read is not None and known.recognises(path):
                 return known.read(path)
-        check_one(path)
-    try:
-        transform = files.read_transform(path)
-    except GeometryError:
-        if path.is_file() and _is_inverse_of_slicer(path):
-            raise GeometryError(
-                f"expected a transform from fixed to moving points, got {path}, which 3D Slicer stored the other way "
-                "round: convert it to a displacement field there, in the Transforms module, and save that"
-            ) from None
-        raise
-    if transform.GetDimension() not in (2, 3):
-        raise GeometryError(f"expected a transform in 2-D or 3-D, got {transform.GetDimension()}-D in {path}")
-    return [transform]
-
-
-def _is_inverse_of_slicer(path: Path) -> bool:
-    """Whether the start of a file names a transform of 3D Slicer that stands for its inverse and that ITK lacks."""
-    with path.open("rb") as file:
-        return re.search(rb"Inverse\w+Transform_", file.read(1 << 20)) is not None
+    return [read_one(path, number)]

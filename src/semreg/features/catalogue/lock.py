@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from semreg.errors import ConfigError, ModelError, OutputError
+from semreg.errors import ConfigError, ModelError
+from semreg.io.atomic_output import atomic_file
 from semreg.io.digests import sha256_of
 from semreg.settings import from_toml, to_toml
 
@@ -59,14 +59,8 @@ def write_lock(folder: Path, locked: Locked) -> None:
     lock = read_lock(folder)
     others = [file for file in lock.files if file.name != locked.name]
     files = tuple(sorted([*others, locked], key=lambda file: file.name))
-    temporary = folder / f".{LOCK_FILE}.{uuid.uuid4().hex}.part"
-    try:
-        temporary.write_text(to_toml(replace(lock, files=files)), encoding="utf-8")
-        temporary.replace(folder / LOCK_FILE)
-    except OSError as error:
-        raise OutputError(f"expected to write {folder / LOCK_FILE}, got: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_file(folder / LOCK_FILE) as partial:
+        partial.write_text(to_toml(replace(lock, files=files)), encoding="utf-8")
 
 
 def checksum(path: Path) -> str:

@@ -26,6 +26,7 @@ from semreg.io.bridge.itk import (
 from semreg.io.bridge.lattice import Lattice, grid_of_header, straightened
 from semreg.io.bridge.samples import LabelMap, Samples
 from semreg.io.bridge.simpleitk import (
+    displacements_of,
     field_of_displacements,
     field_of_transform,
     is_linear,
@@ -45,6 +46,7 @@ __all__ = [
     "LoadedImage",
     "Samples",
     "check_scalar_image",
+    "displacements_of",
     "field_of_displacements",
     "field_of_itk",
     "field_of_transform",

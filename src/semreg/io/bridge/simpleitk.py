@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from semreg.io.bridge.common import (
 )
 from semreg.io.bridge.lattice import Lattice, grid_of_header
 from semreg.io.bridge.samples import Samples
+from semreg.runtime.memory import is_out_of_memory
 
 
 def samples_of_sitk(image: Any) -> Samples:
@@ -110,13 +112,26 @@ def field_of_transform(transform: Any, grid: Grid) -> Field:
         got = f"one in {transform.GetDimension()}-D" if isinstance(transform, sitk.Transform) else type(transform)
         raise GeometryError(f"expected a SimpleITK transform in {grid.dimension}-D, got {got}")
     direction = [v for row in grid.direction for v in row]
-    image = sitk.TransformToDisplacementField(
-        transform, sitk.sitkVectorFloat64, grid.size_xyz, grid.origin_xyz, grid.spacing_xyz, direction
-    )
+    image = displacements_of(transform, grid.size_xyz, grid.origin_xyz, grid.spacing_xyz, direction)
     mm = torch.from_numpy(np.moveaxis(sitk.GetArrayViewFromImage(image), -1, 0).astype(np.float64))
     if not bool(torch.isfinite(mm).all()):
         raise GeometryError("expected a transform with finite displacements, got NaN or infinity: check its file")
     return Field(Field.from_mm(mm, grid).vox.float(), grid)
+
+
+def displacements_of(transform: Any, size: Sequence[int], *place: Sequence[float]) -> Any:
+    """The displacements of a SimpleITK transform in mm as an image of float64 vectors; ``place`` as ITK orders it.
+
+    Raises GeometryError where the transform leads so far that ITK gives up.
+    """
+    import SimpleITK as sitk
+
+    try:
+        return sitk.TransformToDisplacementField(transform, sitk.sitkVectorFloat64, size, *place)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        raise GeometryError("expected a transform with finite values, got one without end: check its file") from error
 
 
 def field_of_displacements(transform: Any) -> Field | None:

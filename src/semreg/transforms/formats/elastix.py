@@ -6,6 +6,7 @@ row by row. Of the transforms that elastix knows those are read that ITK has too
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,10 @@ from semreg.core.geometry import Grid
 from semreg.errors import ConfigError, GeometryError
 from semreg.io import files
 from semreg.io.bridge import matrix_of
+from semreg.io.transform_files.building import build
+from semreg.io.transform_files.record import Numbers, Stored
+from semreg.io.transform_files.text import numbers
+from semreg.runtime.texts import read_text
 from semreg.transforms.chain import Chain
 from semreg.transforms.domain import Outside
 from semreg.transforms.formats.contract import Format
@@ -29,6 +34,14 @@ NONE = "NoInitialTransform"
 LINE = re.compile(r"^\s*\((\w+)\s+(.*)\)\s*(?://.*)?$")
 VALUE = re.compile(r'"([^"]*)"|(\S+)')
 LONGEST_CHAIN = 20
+LINEAR = {
+    "TranslationTransform": "TranslationTransform", "EulerTransform": "Euler{}DTransform",
+    "SimilarityTransform": "Similarity{}DTransform", "AffineTransform": "AffineTransform",
+}  # fmt: skip
+"""elastix's kinds, and ITK's with the same parameters for a dimension."""
+SPLINES = ("BSplineTransform", "RecursiveBSplineTransform")
+FILES = {"DeformationFieldTransform": "DeformationFieldFileName", "File": "TransformFileName"}
+"""Kinds that are in another file, and what names it."""
 
 
 def is_elastix(path: Path) -> bool:
@@ -38,19 +51,23 @@ def is_elastix(path: Path) -> bool:
             start = file.read(1 << 16)
     except OSError:
         return False
-    return re.search(rb"^\s*\(Transform\s", start, re.MULTILINE) is not None
+    return re.search(rb"^[ \t]*\(Transform\s", start, re.MULTILINE) is not None
 
 
-def read_elastix(path: Path, read_field: Callable[[Path], Any]) -> list[Any]:
+def read_elastix(path: Path, read_other: Callable[[Path], Any]) -> list[Any]:
     """The SimpleITK transforms of a parameter file and of those it starts from, the first applied first.
 
-    ``read_field`` reads an image of displacements. Raises GeometryError for what ITK cannot express.
+    ``read_other`` reads an image of displacements and a file of ITK. Raises GeometryError for what ITK cannot express.
     """
     chain: list[Any] = []
+    seen: set[Path] = set()
+    dimension: int | None = None
     while True:
+        seen.add(path.resolve())
         parameters = _parse(path)
         initial = _text(parameters, ("InitialTransformParameterFileName", "InitialTransformParametersFileName"), NONE)
-        chain.insert(0, _transform(parameters, path, read_field))
+        dimension = _dimension(parameters, path, dimension)
+        chain.insert(0, _transform(parameters, path, dimension, read_other))
         if initial == NONE:
             return chain
         if _text(parameters, ("HowToCombineTransforms",), "Compose") != "Compose":
@@ -59,7 +76,9 @@ def read_elastix(path: Path, read_field: Callable[[Path], Any]) -> list[Any]:
             )
         if len(chain) == LONGEST_CHAIN:
             raise GeometryError(f"expected at most {LONGEST_CHAIN} transforms in a chain, got more from {path}")
-        path = _beside(path, initial)
+        before, path = path, _beside(path, initial)
+        if path.resolve() in seen:
+            raise GeometryError(f"expected a chain of transforms that ends, got {before}, which leads back to {path}")
 
 
 def linear_text(transform: Any, reference: Grid) -> str:
@@ -122,69 +141,64 @@ def _text_of(kind: str, values: Sequence[float], grid: Grid, extra: Sequence[tup
 
 
 def _parse(path: Path) -> Parameters:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise GeometryError(f"expected a parameter file of elastix, got {path}: it cannot be read ({error})") from error
+    text = read_text(path, "a parameter file of elastix", GeometryError)
     found = (LINE.match(line) for line in text.splitlines())
     return {match[1]: [a or b for a, b in VALUE.findall(match[2])] for match in found if match}
 
 
-def _transform(parameters: Parameters, path: Path, read_field: Callable[[Path], Any]) -> Any:
+def _dimension(parameters: Parameters, path: Path, known: int | None) -> int:
+    """2 or 3; where a file does not say it, ``known`` from the one that starts from it (GeometryError)."""
+    said = parameters.get("FixedImageDimension", [] if known is None else [str(known)])
+    if said not in (["2"], ["3"]):
+        raise GeometryError(
+            f"expected a transform in 2-D or 3-D, got {' '.join(said)[:40] or 'no '}-D in {path}: "
+            "correct its FixedImageDimension, or extract one frame of a series first"
+        )
+    return int(said[0])
+
+
+def _transform(parameters: Parameters, path: Path, n: int, read_other: Callable[[Path], Any]) -> Any:
     """One SimpleITK transform, without what it starts from."""
     kind = _text(parameters, ("Transform",), "")
-    n = int(_values(parameters, "FixedImageDimension", path, 1)[0])
-    if n not in (2, 3):
-        raise GeometryError(f"expected a transform in 2-D or 3-D, got {n}-D in {path}: extract one frame first")
-    if kind == "DeformationFieldTransform":
-        return read_field(_beside(path, _text(parameters, ("DeformationFieldFileName",), "")))
-    if kind in ("BSplineTransform", "RecursiveBSplineTransform"):
-        return _bspline(parameters, path, n)
-    transform = _linear(kind, n)
-    if transform is None:
+    if kind in FILES:
+        return read_other(_beside(path, _text(parameters, (FILES[kind],), "")))
+    name, fixed = _spline(parameters, path, n) if kind in SPLINES else _linear(parameters, path, n)
+    values = _values(parameters, "TransformParameters", path)
+    try:
+        return build([Stored.of(name, values, np.array(fixed))])[0]
+    except GeometryError as error:
+        raise GeometryError(f"{error} ({path})") from error
+
+
+def _linear(parameters: Parameters, path: Path, n: int) -> tuple[str, list[float]]:
+    """ITK's name and its fixed parameters of the kind that has the same parameters."""
+    kind = _text(parameters, ("Transform",), "")
+    if kind not in LINEAR:
         raise GeometryError(
             f"expected a Translation-, Euler-, Similarity-, Affine-, BSpline- or DeformationFieldTransform in {path}, "
             f"got {kind or 'none'}: let transformix -def all write its field and use that"
         )
+    fixed: list[float] = []
     if kind != "TranslationTransform":
-        transform.SetCenter(_values(parameters, "CenterOfRotationPoint", path, n))
+        fixed = _values(parameters, "CenterOfRotationPoint", path, n).tolist()
     if kind == "EulerTransform" and n == 3:
-        transform.SetComputeZYX(_text(parameters, ("ComputeZYX",), "false") == "true")
-    transform.SetParameters(_values(parameters, "TransformParameters", path, len(transform.GetParameters())))
-    return transform
+        fixed.append(float(_text(parameters, ("ComputeZYX",), "false") == "true"))
+    return f"{LINEAR[kind].format(n)}_double_{n}_{n}", fixed
 
 
-def _linear(kind: str, dimension: int) -> Any | None:
-    """The SimpleITK transform with the parameters that elastix's ``kind`` has; None if there is none."""
-    import SimpleITK as sitk
-
-    flat = dimension == 2
-    made: dict[str, Callable[[], Any]] = {
-        "TranslationTransform": lambda: sitk.TranslationTransform(dimension),
-        "EulerTransform": sitk.Euler2DTransform if flat else sitk.Euler3DTransform,
-        "SimilarityTransform": sitk.Similarity2DTransform if flat else sitk.Similarity3DTransform,
-        "AffineTransform": lambda: sitk.AffineTransform(dimension),
-    }
-    return made[kind]() if kind in made else None
-
-
-def _bspline(parameters: Parameters, path: Path, n: int) -> Any:
-    """A B-spline of the order, the grid and the coefficients of the file."""
-    import SimpleITK as sitk
-
+def _spline(parameters: Parameters, path: Path, n: int) -> tuple[str, list[float]]:
+    """The same of a B-spline, of the order and the grid of the file."""
     if _text(parameters, ("UseCyclicTransform",), "false") == "true":
         raise GeometryError(f"expected a B-spline without a cycle, got a cyclic one in {path}: write its field")
+    order = _text(parameters, ("BSplineTransformSplineOrder",), "3")
+    if order not in ("1", "2", "3"):
+        raise GeometryError(f"expected a B-spline of order 1, 2 or 3 in {path}, got {order[:40]}: write its field")
+    if any(_values(parameters, "GridIndex", path) if "GridIndex" in parameters else ()):
+        raise GeometryError(f"expected a grid of a B-spline from index 0 on in {path}, got another: write its field")
     columns = _values(parameters, "GridDirection", path, n * n)
-    rows = np.reshape(columns, (n, n)).T.ravel().tolist()
-    grid = [_values(parameters, f"Grid{name}", path, n) for name in ("Size", "Origin", "Spacing")]
-    order = int(_text(parameters, ("BSplineTransformSplineOrder",), "3"))
-    if order not in (1, 2, 3):
-        raise GeometryError(f"expected a B-spline of order 1, 2 or 3 in {path}, got {order}: write its field")
-    transform = sitk.BSplineTransform(n, order)
-    transform.SetFixedParameters([value for values in (*grid, rows) for value in values])
-    count = len(transform.GetParameters())
-    transform.SetParameters(_values(parameters, "TransformParameters", path, count))
-    return transform
+    grid = [_values(parameters, f"Grid{name}", path, n).tolist() for name in ("Size", "Origin", "Spacing")]
+    rows = columns.reshape(n, n).T.ravel().tolist()
+    return f"BSplineTransform_double_{n}_{n}_{order}", [*grid[0], *grid[1], *grid[2], *rows]
 
 
 def _text(parameters: Parameters, names: Sequence[str], default: str) -> str:
@@ -195,16 +209,17 @@ def _text(parameters: Parameters, names: Sequence[str], default: str) -> str:
     return default
 
 
-def _values(parameters: Parameters, name: str, path: Path, count: int) -> list[float]:
-    """``count`` finite numbers (GeometryError)."""
+def _values(parameters: Parameters, name: str, path: Path, count: int | None = None) -> Numbers:
+    """``count`` finite numbers, or those that are there (GeometryError)."""
     texts = parameters.get(name, [])
     try:
-        values = [float(text) for text in texts]
-    except ValueError:
-        values = []
-    if len(values) != count or not np.isfinite(values).all():
+        values = numbers(" ".join(texts).encode())
+    except GeometryError:
+        values = np.array([np.nan])
+    if len(values) != (len(values) if count is None else count) or not np.isfinite(values).all():
         raise GeometryError(
-            f"expected {count} finite numbers as ({name} ...) in {path}, got {len(texts)} values: check the file"
+            f"expected {'' if count is None else f'{count} '}finite numbers as ({name} ...) in {path}, "
+            f"got {len(texts)} values: check the file"
         )
     return values
 
@@ -214,9 +229,9 @@ def _beside(path: Path, name: str) -> Path:
     named = Path(name)
     nearest = path.parent / named.name
     for candidate in (path.parent / named, nearest):
-        if name and candidate.is_file():
+        if name and os.path.isfile(candidate):  # noqa: PTH113 - False where a name is none
             return candidate
-    raise GeometryError(f"expected the file {name!r} that {path} names, got none: put it into the same folder")
+    raise GeometryError(f"expected the file {name[:80]!r} that {path} names, got none: put it into the same folder")
 
 
 def _numbers(values: Sequence[float]) -> str:
@@ -247,4 +262,4 @@ def _write_text(text: str, path: Path) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-ELASTIX = Format(write, is_elastix, lambda path: read_elastix(path, files.read_transform))
+ELASTIX = Format(write, is_elastix, lambda path: read_elastix(path, lambda other: files.read_transforms(other)[0]))

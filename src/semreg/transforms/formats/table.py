@@ -29,18 +29,20 @@ class FormatRow(Row):
 FORMATS: Table[FormatRow, Format] = Table(
     "format of transforms",
     {
-        "itk": FormatRow("semreg.transforms.formats.itk:ITK", r".*\.(h5|hdf5|tfm|txt)", ".h5, .tfm or .txt (ITK)"),
-        "linear": FormatRow("semreg.transforms.formats.itk:LINEAR", r".*\.mat", ".mat (linear)"),
+        "itk": FormatRow("semreg.transforms.formats.itk:ITK", r".*\.(?i:h5|hdf5|tfm|txt)", ".h5, .tfm or .txt (ITK)"),
+        "linear": FormatRow("semreg.transforms.formats.itk:LINEAR", r".*\.(?i:mat)", ".mat (linear)"),
         "field": FormatRow(
             "semreg.transforms.formats.displacement:FIELD",
-            r".*\.(nii\.gz|nii|nrrd|mha)",
+            r".*\.(?i:nii\.gz|nii|nrrd|mha)",
             ".nii.gz, .nrrd or .mha (a field)",
         ),
-        "warp": FormatRow("semreg.transforms.formats.displacement:WARP", r".*Warp\.nii(\.gz)?", "*Warp.nii.gz (ANTs)"),
+        "warp": FormatRow(
+            "semreg.transforms.formats.displacement:WARP", r".*Warp\.(?i:nii(\.gz)?)", "*Warp.nii.gz (ANTs)"
+        ),
         "ants": FormatRow("semreg.transforms.formats.ants:ANTS"),
         "elastix": FormatRow(
             "semreg.transforms.formats.elastix:ELASTIX",
-            r"TransformParameters.*\.txt",
+            r"TransformParameters.*\.(?i:txt)",
             "TransformParameters*.txt (elastix)",
         ),
     },

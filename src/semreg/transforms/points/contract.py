@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from semreg.errors import ImageError
+from semreg.runtime.texts import quoted
 from semreg.transforms.pointwise import Points
 
 RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
@@ -78,18 +77,11 @@ def coordinates(values: Sequence[Any], where: str) -> list[float]:
     """Two or three finite numbers; ``where`` they are is for the message (ImageError)."""
     try:
         result = [float(value) for value in values]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         result = []
     if len(result) not in (2, 3) or not np.isfinite(result).all():
-        raise ImageError(f"expected finite coordinates in {where}, got {list(values)}: correct or remove it")
+        raise ImageError(f"expected finite coordinates in {where}, got {quoted(list(values))}: correct or remove it")
     return result
-
-
-def csv_text(rows: Sequence[Sequence[str]], delimiter: str) -> str:
-    """Rows as lines of a table in text."""
-    text = io.StringIO()
-    csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows(rows)
-    return text.getvalue()
 
 
 def column_of(rows: Sequence[Sequence[str]], column: int) -> tuple[str, ...]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-
 from semreg.errors import ImageError
-from semreg.transforms.points.contract import SYSTEMS, PointFile, PointFormat, Rows, column_of, csv_text
+from semreg.runtime.texts import parse_table, rows_text
+from semreg.transforms.points.contract import SYSTEMS, PointFile, PointFormat, Rows, column_of
 from semreg.transforms.pointwise import Points
 
 
@@ -25,10 +24,10 @@ def parse(data: bytes, ras: bool) -> PointFile:  # noqa: ARG001 - the file says 
     if system not in ("RAS", "LPS") or len(columns) != 3:
         raise ImageError(f"expected points x, y, z in RAS or LPS, got the system {system!r} and columns {columns}")
     body = [line for line in lines if line.strip() and not line.startswith("#")]
-    table = Rows(list(csv.reader(body)), columns, len(comments) + 1)
+    table = Rows([row for _, row in parse_table("\n".join(body), ",")], columns, len(comments) + 1)
 
     def rewritten(points: Points) -> bytes:
-        rows = csv_text(table.with_points(points, system == "RAS"), ",")
+        rows = rows_text(table.with_points(points, system == "RAS"), ",")
         return ("".join(f"{line}\n" for line in comments) + rows).encode()
 
     called = () if label is None else column_of(table.rows, label)

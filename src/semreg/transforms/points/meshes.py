@@ -175,7 +175,7 @@ def _ascii(points: Points, dtype: npt.DTypeLike) -> bytes:
 
 
 def _attributes(text: bytes) -> dict[str, str]:
-    return {name.decode(): value.decode() for name, value in re.findall(rb'(\w+)\s*=\s*"([^"]*)"', text)}
+    return {name.decode(): value.decode() for name, value in re.findall(rb'\b(\w+)\s*=\s*"([^"]*)"', text)}
 
 
 def _block(settings: dict[str, str], attributes: dict[str, str], inline: bytes, appended: bytes) -> bytes:

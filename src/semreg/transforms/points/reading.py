@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from pathlib import Path
 
 import numpy as np
 
 from semreg.errors import ConfigError, GeometryError, ImageError
 from semreg.io.files import atomic_file
+from semreg.runtime.texts import read_bytes, shown
 from semreg.transforms.chain import Chain, Followed
 from semreg.transforms.domain import Outside, warn_beyond
 from semreg.transforms.points import POINTS
@@ -49,14 +48,13 @@ def read_points(path: str | Path, *, ras: bool = False) -> PointFile:
     if name is None:
         endings = ", ".join(row.ending for row in POINTS.rows.values())
         raise ConfigError(f"expected points in a file of {endings}, got {path}")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ImageError(f"expected a file with points, got {path}: {error.strerror}") from error
+    data = read_bytes(path, "a file with points", ImageError)
     try:
         found = POINTS[name].parse(data, ras)
-    except (ImageError, UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
+    except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
+    except ValueError as error:  # of texts, JSON and tables
+        raise ImageError(f"expected a file with points, got {path}: {shown(str(error))}") from error
     if not found.points.shape[1]:
         raise ImageError(f"expected at least one point, got none in {path}: check that it is the right file")
     if not np.isfinite(found.points).all():

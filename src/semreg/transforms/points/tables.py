@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
-
 from semreg.errors import ImageError
-from semreg.transforms.points.contract import PointFile, PointFormat, Rows, column_of, csv_text
+from semreg.runtime.texts import delimiter_of, parse_table, table_text
+from semreg.transforms.points.contract import PointFile, PointFormat, Rows, column_of
 from semreg.transforms.pointwise import Points
 
 NAME_COLUMNS = ("name", "label", "id")
@@ -16,17 +14,16 @@ NAME_COLUMNS = ("name", "label", "id")
 def parse(data: bytes, ras: bool) -> PointFile:
     """A table with the columns x, y(, z) in any place; the first line names them."""
     text = data.decode("utf-8-sig")
-    first = text.partition("\n")[0]
-    delimiter = max(",;\t", key=first.count)
-    rows = [row for row in csv.reader(io.StringIO(text), delimiter=delimiter) if row]
+    delimiter = delimiter_of(text)
+    rows = [row for _, row in parse_table(text, delimiter) if row]
     names = [name.strip().lower() for name in rows[0]] if rows else []
     if not {"x", "y"} <= set(names):
-        raise ImageError(f"expected a first line that names the columns x, y and z, got {first.strip()[:80]!r}")
+        raise ImageError(f"expected a first line that names the columns x, y and z, got {text.strip()[:80]!r}")
     columns = [names.index(axis) for axis in "xyz" if axis in names]
     table = Rows(rows[1:], columns, 2)
 
     def rewritten(points: Points) -> bytes:
-        return csv_text([rows[0], *table.with_points(points, ras)], delimiter).encode()
+        return table_text([rows[0], *table.with_points(points, ras)], delimiter).encode()
 
     named = next((names.index(name) for name in NAME_COLUMNS if name in names), None)
     return PointFile(table.points(ras), rewritten, () if named is None else column_of(rows[1:], named))
