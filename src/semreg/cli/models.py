@@ -201,10 +201,9 @@ def in_comment(value: Any) -> str:
 def existing(path: Path) -> Path:
     """The path of a file that is there (ModelNotFoundError)."""
     from semreg.errors import ModelNotFoundError
+    from semreg.io.ordinary_file import check_file
 
-    if not path.is_file():
-        raise ModelNotFoundError(f"expected the file of a model, got {path}, which does not exist: check the path")
-    return path
+    return check_file(path, "the file of a model", ModelNotFoundError)
 
 
 def rows_of(found: Inspection) -> list[tuple[str, str]]:

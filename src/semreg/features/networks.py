@@ -20,6 +20,7 @@ from semreg.features.agreement import FAILURES, is_memory
 from semreg.features.contract import ModelSpec, Network
 from semreg.features.loaded import LoadedNetwork, Model, PythonModel, device_of, last_line
 from semreg.io.digests import sha256_of_open
+from semreg.io.ordinary_file import check_file
 from semreg.settings import from_toml
 
 EXPORT = "export the model with torch.jit.script, torch.jit.trace or torch.export, or pass the module in Python"
@@ -35,11 +36,7 @@ def load_network(
     one that holds no model, for a pickle and for another checksum than ``spec.sha256``, before anything in it runs;
     ModelContractError for a model that needs more than an image.
     """
-    path = Path(path)
-    if not path.exists():
-        raise ModelNotFoundError(f"expected the file of a model, got {path}, which does not exist: check the path")
-    if path.is_dir():
-        raise ModelError(f"expected the file of a model, got the folder {path}: name the file in it")
+    path = check_file(path, "the file of a model", ModelNotFoundError)
     spec = read_spec(path) if spec is None else spec
     spec = spec if spec.name else replace(spec, name=path.stem)
     place = device_of(device)

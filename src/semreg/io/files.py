@@ -50,6 +50,7 @@ from semreg.io.nifti import (
     write_chunks,
 )
 from semreg.io.nifti_header import HEADER_BYTES
+from semreg.io.ordinary_file import check_file
 from semreg.runtime.memory import give_back_memory
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "LoadedImage",
     "OutputFolder",
     "atomic_file",
+    "check_file",
     "check_output_folder",
     "checksum",
     "in_one_unit",
@@ -86,9 +88,7 @@ def read_transform(path: str | Path) -> Any:
     """
     import SimpleITK as sitk
 
-    path = Path(path)
-    if not path.is_file():
-        raise GeometryError(f"expected a transform file, got {path}: there is no such file")
+    path = check_file(path, "a transform file", GeometryError)
     _check_complete(path)
     try:
         return sitk.ReadTransform(str(path))

@@ -13,6 +13,7 @@ from pathlib import Path
 from semreg.errors import ImageError
 from semreg.io.digests import sha256_of
 from semreg.io.nifti_header import PAIRED, beside, is_nifti_name
+from semreg.io.ordinary_file import check_file
 
 STIMULATE = (".spr", ".sdt")
 """Endings of files that belong together, the header first; those of NIfTI and Analyze: ``nifti_header``."""
@@ -88,10 +89,8 @@ def files_of(path: Path, series: str | None) -> list[Path]:
         if series is not None:
             raise ImageError(f"expected a DICOM folder to choose the series {series!r} from, got the file {path}")
         return [path]
-    if not path.exists():
-        raise ImageError(f"expected an image file or a DICOM folder, got {path}: there is no such file")
     if not path.is_dir():
-        raise ImageError(f"expected an image file or a DICOM folder, got {path}: it is neither")
+        check_file(path, "an image file or a DICOM folder")
     from semreg.io.dicom import choose_series  # loads torch, which no file needs
 
     return list(choose_series(path, series).files)
