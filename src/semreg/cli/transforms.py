@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from semreg.transforms import Chain
 
 ADVICE = "use a smaller image, a coarser --reference or a machine with more memory"
-IMAGE_NAMES = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".tif", ".jpg")
+IMAGE_NAMES = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".tif", ".tiff", ".jpg", ".jpeg")
 
 Transforms = Annotated[
     list[Path],

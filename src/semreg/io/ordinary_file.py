@@ -24,5 +24,6 @@ def check_file(path: str | Path, what: str = "an image file", error: type[Semreg
             return path
         kind = "it is a folder" if path.is_dir() else "it is a pipe or a device" if path.exists() else ""
     except (OSError, ValueError) as problem:  # a name that is too long, or has a zero byte in it
-        raise error(f"expected {what}, got {str(path)[:200]!r}: {problem}") from problem
+        reason = getattr(problem, "strerror", None) or problem
+        raise error(f"expected {what}, got {str(path)[:200]!r}: {reason}") from problem
     raise error(f"expected {what}, got {path}: {kind or 'there is no such file'}")
