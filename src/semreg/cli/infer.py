@@ -234,6 +234,7 @@ def run_features(job: FeaturesJob) -> None:
 def start(job: Job, watch: Watch) -> Run:
     """Read the image and the mask and load the model."""
     from semreg.features import inference
+    from semreg.features.trial import try_model
     from semreg.io import files
     from semreg.runtime.devices import choose_device
     from semreg.runtime.memory import return_freed_memory
@@ -249,6 +250,7 @@ def start(job: Job, watch: Watch) -> Run:
         folders=job.folders,
         on_step=watch,
     )
+    try_model(job.model, job.spec, memory=options.memory)
     started = time.perf_counter()
     image = files.read_image(job.image)
     volume, weight = inference.prepare(image, None if job.mask is None else files.read_mask(job.mask))

@@ -142,10 +142,12 @@ def inspect_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
         show_log(quiet=False, verbose=False)
         from semreg.features import inference
         from semreg.features.inspection import inspect_network
+        from semreg.features.trial import try_model
         from semreg.runtime.memory import return_freed_memory
 
         return_freed_memory()  # what is kept for reuse would be taken for what the network needs
         options = inference.Options(layers=parse_layers(layers), spec=spec, device=device, folders=models)
+        try_model(model, spec)
         network, place = inference.load_checked(model, options)
         found = inspect_network(network, place)
         path = inference.file_of(model, options.folders)
