@@ -5,7 +5,7 @@ pydicom is imported by the functions that need it.
 
 from __future__ import annotations
 
-import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from semreg.errors import GeometryError, ImageError
+from semreg.io.dicom_files import FAILURES, NATIVE, kind_of, read_header, syntax_of, trouble_of, value_of
+from semreg.runtime.memory import is_out_of_memory
 
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 """SOP classes: Segmentation, Label Map Segmentation."""
@@ -24,19 +26,13 @@ SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 """VL Whole Slide Microscopy Image Storage."""
 TIMES = (0x00181063, 0x00181065)
 """Frame increment pointers that say that frames are moments: FrameTime, FrameTimeVector."""
-NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99")
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
 RUN_LENGTH = "1.2.840.10008.1.2.5"
+JPEG = (50, 51, 57, 70, 80, 81, 90, 91, 92, 93, 201, 202, 203)
+COMPRESSED = (RUN_LENGTH, *(f"1.2.840.10008.1.2.4.{number}" for number in JPEG))
+"""Transfer syntaxes that GDCM or pydicom decode: run lengths, JPEG, JPEG-LS, JPEG 2000."""
 DECODED = ("MONOCHROME1", "MONOCHROME2", "RGB")
 """Photometric interpretations that are taken from pydicom as they are."""
-FACTS = (
-    "SOPClassUID", "ImageType", "Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation",
-    "NumberOfFrames", "TotalPixelMatrixColumns", "TotalPixelMatrixRows", "FrameIncrementPointer", "RescaleSlope",
-    "RescaleIntercept", "DoseGridScaling", "PerFrameFunctionalGroupsSequence",
-)  # fmt: skip
-
-IDENTITY = ("SOPClassUID", "SeriesInstanceUID", "Rows")
-"""Tags that say whether a file holds an image, and of which series."""
 
 
 @dataclass(frozen=True)
@@ -50,36 +46,19 @@ class Frame:
     intercept: float = 0.0
 
 
-def series_of_image(path: Path) -> str | None:
-    """The UID of the series of a file that begins as DICOM; "" if it is too damaged to say, None if it is no image."""
-    import pydicom
+def facts_of(path: Path) -> tuple[Any, int]:
+    """What a file says of its kind and its pixels, a pydicom data set, and the byte at which they start.
 
-    try:
-        data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(IDENTITY))
-    except (pydicom.errors.InvalidDicomError, EOFError, ValueError, KeyError, OSError):
-        return ""
-    uid = str(data.get("SeriesInstanceUID") or "")
-    if data.get("Rows"):
-        return uid
-    return None if (data.get("SOPClassUID") and uid) or is_directory(data) else uid
-
-
-def is_directory(data: Any) -> bool:
-    """Whether it is a DICOMDIR, which has no series."""
-    return str(getattr(getattr(data, "file_meta", None), "MediaStorageSOPClassUID", "")) == "1.2.840.10008.1.3.10"
-
-
-def name_pattern(path: Path) -> str:
-    """The name of a file without its numbers: what files of one series have in common."""
-    return re.sub(r"\d+", "#", path.name.lower())
-
-
-def facts_of(path: Path) -> Any:
-    """What a file says of its kind and its pixels, a pydicom data set (ImageError).
-
-    Raises ImageError for kinds whose pixels are no slices: mosaics, tiles of slides, frames over time.
+    Raises ImageError for what holds no image, or a damaged one, and for kinds whose pixels are no slices: mosaics,
+    tiles of slides, frames over time.
     """
-    data = _read(path, stop_before_pixels=True, specific_tags=list(FACTS))
+    data, start = read_header(path)
+    if "Rows" not in data and value_of(data, "SOPClassUID"):
+        raise ImageError(
+            f"expected a DICOM file that holds an image, got {path}: it is of another kind ({kind_of(data)})"
+        )
+    if trouble := trouble_of(data, path.stat().st_size - start):
+        raise ImageError(f"expected a DICOM file that holds an image, got {path}: {trouble}; copy it again")
     number = int(data.get("NumberOfFrames") or 1)
     if "MOSAIC" in [str(word).upper() for word in _listed(data.get("ImageType"))]:
         raise ImageError(
@@ -95,7 +74,20 @@ def facts_of(path: Path) -> Any:
     pointers = {int(each) for each in _listed(data.get("FrameIncrementPointer"))}
     if number > 1 and pointers & set(TIMES) and not data.get("PerFrameFunctionalGroupsSequence"):
         raise ImageError(f"expected slices in {path}, got {number} frames over time: export one of them")
-    return data
+    return data, start
+
+
+def undecoded(path: Path, facts: Any) -> ImageError:
+    """The error for pixels that cannot be decoded: the file is damaged, or compressed in a way that nobody reads."""
+    import pydicom
+
+    syntax = syntax_of(facts)
+    if syntax in (*NATIVE, *COMPRESSED):
+        return ImageError(f"expected a DICOM file with pixels, got {path}: they are damaged; copy it again")
+    return ImageError(
+        f"expected pixels in a form that is read, got {path} with {pydicom.uid.UID(syntax).name}: decompress it with "
+        "another tool, such as gdcmconv --raw"
+    )
 
 
 def _listed(value: Any) -> list[Any]:
@@ -115,11 +107,15 @@ def is_garbled(facts: Any) -> bool:
 
 def decoded(path: Path, facts: Any) -> Tensor:
     """The stored values of all frames by pydicom, float32, scaled: (frame, y, x), and rgb as a last axis of colours."""
-    data = _read(path)
+    data, _ = read_header(path, stop_before_pixels=False)
     try:
-        pixels = np.asarray(data.pixel_array)
-    except (ValueError, AttributeError, NotImplementedError, RuntimeError, EOFError, IndexError) as error:
-        raise ImageError(f"expected a DICOM file with pixels, got {path}: it is damaged; copy it again") from error
+        with warnings.catch_warnings(record=True):
+            warnings.resetwarnings()
+            pixels = np.asarray(data.pixel_array)
+    except (*FAILURES, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise undecoded(path, data) from error
     samples = int(facts.get("SamplesPerPixel") or 1)
     values = pixels.reshape(-1, int(data.Rows), int(data.Columns), *([samples] if samples > 1 else []))
     scale = data.get("DoseGridScaling") if facts.get("SOPClassUID") == DOSE else data.get("RescaleSlope")
@@ -131,7 +127,7 @@ def decoded(path: Path, facts: Any) -> Tensor:
 
 def read_frames(path: Path) -> list[Frame] | None:
     """The frames of a file in the order of its pixels, None if it does not give the position of each (ImageError)."""
-    data = _read(path, stop_before_pixels=True)
+    data, _ = read_header(path)
     if data.get("SOPClassUID") == DOSE:
         return _planes_of_dose(data, path)
     shared = data.get("SharedFunctionalGroupsSequence") or [{}]
@@ -192,12 +188,3 @@ def frame_of(own: Any, shared: Any) -> Frame | None:
         1.0 if slope is None else float(slope),
         0.0 if intercept is None else float(intercept),
     )
-
-
-def _read(path: Path, **what: Any) -> Any:
-    import pydicom
-
-    try:
-        return pydicom.dcmread(path, **what)
-    except (pydicom.errors.InvalidDicomError, EOFError, ValueError, KeyError) as error:
-        raise ImageError(f"expected a DICOM file, got {path}: its header is damaged; copy it again") from error

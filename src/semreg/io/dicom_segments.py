@@ -1,7 +1,4 @@
-"""DICOM Segmentation objects as label maps: segments are labels, frames that are left out are empty.
-
-pydicom is imported by the functions that need it.
-"""
+"""DICOM Segmentation objects as label maps: segments are labels, frames that are left out are empty."""
 
 from __future__ import annotations
 
@@ -15,6 +12,7 @@ import torch
 from semreg.core.fields import Volume
 from semreg.core.geometry import Grid, nearest_rotation
 from semreg.errors import GeometryError, ImageError
+from semreg.io.dicom_files import read_header
 from semreg.io.dicom_frames import Frame, decoded, frame_of, group_of
 from semreg.io.segments import described
 
@@ -28,9 +26,7 @@ def read_segmentation(path: Path, facts: Any) -> tuple[Volume, str, dict[str, st
     A fractional object has one segment and becomes its fraction, 0 to 1. Raises ImageError for segments that overlap,
     GeometryError where the frames are no planes of one grid.
     """
-    import pydicom
-
-    data = pydicom.dcmread(path, stop_before_pixels=True)
+    data, _ = read_header(path)
     frames, numbers = _frames(data, path)
     grid, planes = _grid(frames, (int(data.Columns), int(data.Rows)), data, path)
     pixels = decoded(path, facts).numpy()
@@ -48,9 +44,7 @@ def read_segmentation(path: Path, facts: Any) -> tuple[Volume, str, dict[str, st
 
 def segmentation_grid(path: Path) -> Grid:
     """The grid of ``read_segmentation``."""
-    import pydicom
-
-    data = pydicom.dcmread(path, stop_before_pixels=True)
+    data, _ = read_header(path)
     return _grid(_frames(data, path)[0], (int(data.Columns), int(data.Rows)), data, path)[0]
 
 

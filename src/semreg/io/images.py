@@ -22,7 +22,8 @@ from semreg.core.fields import Volume
 from semreg.core.geometry import Grid
 from semreg.errors import GeometryError, ImageError
 from semreg.io.bridge import PIXEL_TYPES, LabelMap, Lattice, LoadedImage, check_scalar_image, pixel_type_name
-from semreg.io.dicom import is_dicom, modality_of, read_series, series_grid
+from semreg.io.dicom import modality_of, read_series, series_grid
+from semreg.io.dicom_files import is_dicom
 from semreg.io.headers import check_before, lattice_of
 from semreg.io.image_files import data_files, digest_of, files_of
 from semreg.io.nifti import float_voxels, is_cut_short, plain_copy

@@ -45,14 +45,17 @@ class Interpolation(StrEnum):
         return self in (Interpolation.NEAREST, Interpolation.LABEL)
 
 
-def read_any_image(path: str | Path, *, nearest: bool = False, beside: Grid | None = None) -> Any:
+def read_any_image(
+    path: str | Path, *, nearest: bool = False, beside: Grid | None = None, series: str | None = None
+) -> Any:
     """A ``SimpleITK.Image`` with the voxel type and the components it has; a DICOM folder or a series over time too.
 
+    ``series``: which one of a folder, as ``read_image`` chooses it.
     ``beside``: the grid of what it belongs to, in whose unit a picture is read. ``nearest``: sheared axes are resampled
     so that labels stay labels. What 3D Slicer stores of segments is its metadata. Raises ImageError if there is none,
     GeometryError if its header cannot be used.
     """
-    stored = files.read_stored(path)
+    stored = files.read_stored(path, series=series)
     if beside is not None:
         stored = replace(stored, grid=files.in_unit_of(stored.grid, path, beside))
     return _sitk_of(stored, nearest=nearest)
