@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("semreg")
 
-Reading = Literal["linear", "bspline", "nearest", "label"]
+Reading = Literal["linear", "bspline", "nearest", "label", "points"]
 """How an image is read between its voxels."""
 
 
@@ -46,7 +46,9 @@ def apply_command(  # noqa: PLR0913 - one parameter a flag
     series: Annotated[str | None, flag("Of the DICOM folder --input: UID or description.", "NAME")] = None,
     reference_series: Annotated[str | None, flag("The same of --reference.", "NAME")] = None,
     inverse: Annotated[bool, flag("Go the other way: see above.", None, "--inverse")] = False,
-    interpolation: Annotated[Reading, flag("Of images; label keeps labels, smoothly.")] = "linear",
+    interpolation: Annotated[
+        Reading, flag("Of images; label keeps labels, smoothly; points keeps each at its centre.")
+    ] = "linear",
     background: Annotated[
         float | None, flag("Where the image shows nothing; -1024 for CT, else the smallest value.", "VALUE")
     ] = None,
