@@ -21,6 +21,7 @@ import numpy.typing as npt
 from semreg.core.fields import Volume
 from semreg.core.geometry import Grid
 from semreg.errors import GeometryError, ImageError
+from semreg.io import tiff
 from semreg.io.bridge import PIXEL_TYPES, LabelMap, Lattice, LoadedImage, check_scalar_image, pixel_type_name
 from semreg.io.dicom import modality_of, read_series, series_grid
 from semreg.io.dicom_files import is_dicom
@@ -28,6 +29,7 @@ from semreg.io.headers import check_before, lattice_of
 from semreg.io.image_files import data_files, digest_of, files_of
 from semreg.io.nifti import float_voxels, is_cut_short, plain_copy
 from semreg.io.nifti_header import is_nifti_name, is_packed
+from semreg.io.pictures import ENDINGS as PICTURES
 from semreg.io.pictures import counts_in_pixels, in_pixels, is_colour, is_picture, pixel_size_note
 from semreg.io.promises import Promise, most_held
 from semreg.io.quiet import quiet_readers
@@ -145,6 +147,11 @@ def _stored(path: Path, series: str | None, *, scalar: bool) -> tuple[Stored, st
             logger.warning("%s: %s", path, note)
         digest = digest_of(path, names)
         stored = _load(path, reader, lattice)
+    if path.name.lower().endswith(PICTURES) and (turn := tiff.turned(path)) not in (0, 1):
+        logger.warning(
+            "%s is to be turned before it is shown (Exif orientation %d): its pixels stay as they are stored",
+            path, turn,
+        )  # fmt: skip
     if note := pixel_size_note(path.name, stored.grid):
         logger.info("%s: %s", path, note)
     if scalar and stored.components > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import struct
 from pathlib import Path
@@ -17,6 +18,10 @@ PLAIN, PALETTE = 1, 3
 """Values of COMPRESSION and PHOTOMETRIC."""
 EXPANSION = {5: 2048.0, 7: 1032.0, 8: 1032.0, 32773: 64.0, 32946: 1032.0}
 """Bytes that one byte stands for at most by COMPRESSION: LZW, JPEG, deflate, PackBits, deflate; others have no end."""
+EXIF = (b"Exif\0\0", b"eXIf")
+"""What stands before the same directories in JPEG and in PNG."""
+EXIF_WITHIN = 1 << 17
+"""Bytes of a picture in which they are looked for."""
 FARTHEST = 1 << 60
 """No file is as long."""
 KINDS = {1: "B", 3: "H", 4: "I", 16: "Q"}
@@ -29,26 +34,42 @@ def first_page(path: Path) -> dict[int, int]:
     Raises ImageError for directories that lead back to one of them: their reader would count them for ever. OSError.
     """
     with path.open("rb") as file:
-        start = file.read(4)
-        order = {b"II": "<", b"MM": ">"}.get(start[:2], "")
-        kind = struct.unpack(f"{order}H", start[2:])[0] if order and len(start) == 4 else 0
-        if kind not in (42, 43):
-            return {}
-        entry, wide, count = (20, "Q", "Q") if kind == 43 else (12, "I", "H")
-        at, seen, first = 8 if kind == 43 else 4, set[int](), dict[int, int]()
-        while (place := _number(file, order + wide, at)) not in (0, None):
-            if place in seen or len(seen) == MOST_PAGES:
-                raise ImageError(f"expected a picture, got {path}, whose pages have no end: it is damaged")
-            seen.add(place)
-            entries = _number(file, order + count, place)
-            if entries is None:
-                break
-            start_of = place + struct.calcsize(order + count)
-            if len(seen) == 1:
-                file.seek(start_of)
-                first = _tags(file.read(min(entries, 1 << 16) * entry), order, entry)
-            at = start_of + entries * entry
-        return first
+        return _first_page(file, path)
+
+
+def turned(path: Path) -> int:
+    """How a picture is to be turned before it is shown, by its Exif data, 1 to 8; 1: it is not. Raises OSError."""
+    if path.name.lower().endswith(ENDINGS):
+        return first_page(path).get(ORIENTATION, 1)
+    with path.open("rb") as file:
+        start = file.read(EXIF_WITHIN)
+    for mark in EXIF:
+        if (at := start.find(mark)) >= 0:
+            return _first_page(io.BytesIO(start[at + len(mark) :]), path).get(ORIENTATION, 1)
+    return 1
+
+
+def _first_page(file: BinaryIO, path: Path) -> dict[int, int]:
+    start = file.read(4)
+    order = {b"II": "<", b"MM": ">"}.get(start[:2], "")
+    kind = struct.unpack(f"{order}H", start[2:])[0] if order and len(start) == 4 else 0
+    if kind not in (42, 43):
+        return {}
+    entry, wide, count = (20, "Q", "Q") if kind == 43 else (12, "I", "H")
+    at, seen, first = 8 if kind == 43 else 4, set[int](), dict[int, int]()
+    while (place := _number(file, order + wide, at)) not in (0, None):
+        if place in seen or len(seen) == MOST_PAGES:
+            raise ImageError(f"expected a picture, got {path}, whose pages have no end: it is damaged")
+        seen.add(place)
+        entries = _number(file, order + count, place)
+        if entries is None:
+            break
+        start_of = place + struct.calcsize(order + count)
+        if len(seen) == 1:
+            file.seek(start_of)
+            first = _tags(file.read(min(entries, 1 << 16) * entry), order, entry)
+        at = start_of + entries * entry
+    return first
 
 
 def most_bytes(page: dict[int, int], there: int) -> float:
