@@ -113,7 +113,9 @@ def main(arguments: Sequence[str]) -> None:
     path, room, seconds, *spec = arguments
     torch.set_num_threads(1)
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    own = resource.getrlimit(resource.RLIMIT_AS)[1]
     limit = pages * resource.getpagesize() + int(room)
+    limit = limit if own == resource.RLIM_INFINITY else min(limit, own)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.setitimer(signal.ITIMER_PROF, float(seconds))

@@ -7,18 +7,24 @@ from __future__ import annotations
 
 import logging
 import math
+import mmap
 import re
 import struct
 import warnings
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from semreg.errors import ImageError
+from semreg.errors import ImageError, SemregError
 
 logger = logging.getLogger("semreg")
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 FAILURES = (
     EOFError, ValueError, KeyError, OSError, AttributeError, NotImplementedError, struct.error, TypeError,
@@ -27,6 +33,13 @@ FAILURES = (
 """What pydicom raises for a file that is damaged."""
 WITHOUT_PREAMBLE = tuple(b"\x08\0" + element + b"\0" for element in (b"\0", b"\1", b"\5", b"\x08", b"\x16", b"\x18"))
 """First tags of old files that have no preamble."""
+FACTS = (
+    "SOPClassUID", "SeriesInstanceUID", "ImageType", "Rows", "Columns", "BitsAllocated", "SamplesPerPixel",
+    "PhotometricInterpretation", "NumberOfFrames", "TotalPixelMatrixColumns", "TotalPixelMatrixRows",
+    "FrameIncrementPointer", "RescaleSlope", "RescaleIntercept", "DoseGridScaling", "PerFrameFunctionalGroupsSequence",
+    "SharedFunctionalGroupsSequence",
+)  # fmt: skip
+"""What is asked of a header."""
 DIRECTORY = "1.2.840.10008.1.3.10"
 NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2")
 """Transfer syntaxes of pixels that are not compressed."""
@@ -79,22 +92,56 @@ def has_preamble(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
-def read_header(path: Path, **how: Any) -> tuple[Any, int]:
-    """The header of a file, a data set of pydicom, and the byte at which its pixels start.
-
-    Raises ImageError for one that is damaged, OSError.
-    """
+def failures(*more: type[Exception]) -> tuple[type[Exception], ...]:
+    """What pydicom raises for a file that is damaged, and ``more``."""
     import pydicom
 
+    return (*FAILURES, pydicom.errors.InvalidDicomError, pydicom.errors.BytesLengthException, *more)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Whatever pydicom raises in the block says that a header is damaged (ImageError); it warns of nothing."""
     try:
-        with path.open("rb") as file, warnings.catch_warnings(record=True):  # a file is what it is
+        with warnings.catch_warnings(record=True):  # a file is what it is
             warnings.resetwarnings()
-            data = pydicom.dcmread(file, **{"stop_before_pixels": True, "force": is_dicom(path), **how})
-            return data, file.tell()
-    except (*FAILURES, pydicom.errors.InvalidDicomError) as error:
+            yield
+    except SemregError:
+        raise
+    except failures() as error:
         raise ImageError(
             f"expected a DICOM file, got {path}: its header is damaged ({_reason(error)}); copy it again"
         ) from error
+
+
+def careful(read: Callable[Concatenate[Path, P], T]) -> Callable[Concatenate[Path, P], T]:
+    """A function of a path and more in ``reading``."""
+
+    @wraps(read)
+    def inside(path: Path, /, *more: P.args, **named: P.kwargs) -> T:
+        with reading(path):
+            return read(path, *more, **named)
+
+    return inside
+
+
+@careful
+def read_header(path: Path, *, pixels: bool = False) -> tuple[Any, int]:
+    """The header of a file, a data set of pydicom, and the byte at which its pixels start; ``pixels``: with them.
+
+    Values of ``FACTS`` that are damaged are missing in it. Raises ImageError for one that is damaged, OSError.
+    """
+    import pydicom
+
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole_file:
+        # a length that is too large takes no memory there
+        source: Any = whole_file
+        data = pydicom.dcmread(source, stop_before_pixels=not pixels, force=is_dicom(path))
+        start = whole_file.tell()
+    for name in FACTS:
+        if name in data and value_of(data, name) is None:
+            del data[name]
+    return data, start
 
 
 def value_of(data: Any, name: str) -> Any:
@@ -103,7 +150,7 @@ def value_of(data: Any, name: str) -> Any:
         warnings.resetwarnings()
         try:
             return data.get(name)
-        except FAILURES:
+        except failures():
             return None
 
 
@@ -111,7 +158,7 @@ def whole(data: Any, name: str) -> int:
     """A whole number of a data set; 0 where there is none."""
     try:
         return int(value_of(data, name) or 0)
-    except FAILURES:
+    except failures():
         return 0
 
 
@@ -121,7 +168,8 @@ def look_at(path: Path) -> DicomFile | None:
         data, start = read_header(path)
     except ImageError as error:
         return DicomFile(path, None, str(error).partition(": ")[2].partition(";")[0])
-    known = value_of(data, "SOPClassUID") and value_of(data, "SeriesInstanceUID")
+    said = value_of(data, "SOPClassUID") and value_of(data, "SeriesInstanceUID")
+    known = said and "Image Storage" not in kind_of(data)
     if "Rows" not in data and (known or is_directory(data) or not has_preamble(path)):
         return None
     return DicomFile(path, data, trouble_of(data, path.stat().st_size - start))
@@ -129,7 +177,7 @@ def look_at(path: Path) -> DicomFile | None:
 
 def is_directory(data: Any) -> bool:
     """Whether it is a DICOMDIR, which has no series."""
-    return str(getattr(getattr(data, "file_meta", None), "MediaStorageSOPClassUID", "")) == DIRECTORY
+    return str(value_of(getattr(data, "file_meta", {}), "MediaStorageSOPClassUID")) == DIRECTORY
 
 
 def trouble_of(data: Any, left: int) -> str:
@@ -163,15 +211,14 @@ def _is_spacing(data: Any) -> bool:
         return True
     try:
         values = [float(each) for each in value_of(data, "PixelSpacing")]
-    except FAILURES:
+    except failures():
         return False
     return len(values) == 2 and all(0 < each < math.inf for each in values)
 
 
 def syntax_of(data: Any) -> str:
     """The transfer syntax; explicit little endian where it does not say any."""
-    meta = getattr(data, "file_meta", None)
-    return str(getattr(meta, "TransferSyntaxUID", None) or NATIVE[1])
+    return str(value_of(getattr(data, "file_meta", {}), "TransferSyntaxUID") or NATIVE[1])
 
 
 def images_in(folder: Path) -> tuple[list[DicomFile], list[Path]]:

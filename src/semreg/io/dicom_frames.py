@@ -5,7 +5,6 @@ pydicom is imported by the functions that need it.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from semreg.errors import GeometryError, ImageError
-from semreg.io.dicom_files import FAILURES, NATIVE, kind_of, read_header, syntax_of, trouble_of, value_of
+from semreg.io.dicom_files import NATIVE, careful, failures, kind_of, read_header, syntax_of, trouble_of, value_of
 from semreg.runtime.memory import is_out_of_memory
 
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
@@ -46,6 +45,7 @@ class Frame:
     intercept: float = 0.0
 
 
+@careful
 def facts_of(path: Path) -> tuple[Any, int]:
     """What a file says of its kind and its pixels, a pydicom data set, and the byte at which they start.
 
@@ -98,21 +98,20 @@ def _listed(value: Any) -> list[Any]:
 
 def is_garbled(facts: Any) -> bool:
     """Whether GDCM is known to read the pixels wrong: pydicom reads them."""
-    syntax = str(facts.file_meta.TransferSyntaxUID)
+    syntax = syntax_of(facts)
     bits = int(facts.get("BitsAllocated") or 0)
     if facts.get("SOPClassUID") == DOSE or facts.get("PhotometricInterpretation") not in DECODED:
         return bool(facts.get("SOPClassUID") == DOSE)
     return syntax in (BIG_ENDIAN, RUN_LENGTH) or (syntax in NATIVE and (bits == 1 or bits > 16))
 
 
+@careful
 def decoded(path: Path, facts: Any) -> Tensor:
     """The stored values of all frames by pydicom, float32, scaled: (frame, y, x), and rgb as a last axis of colours."""
-    data, _ = read_header(path, stop_before_pixels=False)
+    data, _ = read_header(path, pixels=True)
     try:
-        with warnings.catch_warnings(record=True):
-            warnings.resetwarnings()
-            pixels = np.asarray(data.pixel_array)
-    except (*FAILURES, RuntimeError) as error:
+        pixels = np.asarray(data.pixel_array)
+    except failures(RuntimeError) as error:
         if is_out_of_memory(error):
             raise
         raise undecoded(path, data) from error
@@ -125,6 +124,7 @@ def decoded(path: Path, facts: Any) -> Tensor:
     return torch.from_numpy(values.astype(np.float32))
 
 
+@careful
 def read_frames(path: Path) -> list[Frame] | None:
     """The frames of a file in the order of its pixels, None if it does not give the position of each (ImageError)."""
     data, _ = read_header(path)

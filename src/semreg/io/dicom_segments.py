@@ -12,7 +12,7 @@ import torch
 from semreg.core.fields import Volume
 from semreg.core.geometry import Grid, nearest_rotation
 from semreg.errors import GeometryError, ImageError
-from semreg.io.dicom_files import read_header
+from semreg.io.dicom_files import careful, read_header
 from semreg.io.dicom_frames import Frame, decoded, frame_of, group_of
 from semreg.io.segments import described
 
@@ -20,6 +20,7 @@ UNEVEN = 0.05
 """Share of the distance of planes by which a frame may lie off its plane; in the plane, share of a pixel times two."""
 
 
+@careful
 def read_segmentation(path: Path, facts: Any) -> tuple[Volume, str, dict[str, str]]:
     """The labels, float32 (1, z, y, x), their type, and their names (``segments``).
 
@@ -42,6 +43,7 @@ def read_segmentation(path: Path, facts: Any) -> tuple[Volume, str, dict[str, st
     return Volume(torch.from_numpy(labels)[None], grid), "uint16", described(names)
 
 
+@careful
 def segmentation_grid(path: Path) -> Grid:
     """The grid of ``read_segmentation``."""
     data, _ = read_header(path)
