@@ -23,7 +23,6 @@ from semreg.runtime.terminal import show_log
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
-EXIT_TERMINATED = 143
 
 REGISTER_ADVICE = "--dry-run says what it takes; use --device cpu, coarser settings or a smaller image"
 MODEL_ADVICE = "set --memory to what there is, keep fewer --layers, use --device cpu or a smaller image"

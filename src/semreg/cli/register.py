@@ -101,6 +101,7 @@ def registered(flags: RegisterFlags, config: RegistrationConfig, folder: OutputF
         images = read_images(flags.pair)
         start = read_start(flags.pair, images)
         stiffness = None if flags.stiffness is None else read_image(flags.stiffness).volume
+        inputs = describe_inputs(flags, images)  # as they are now: nobody knows what they are when it ends
     explain = flags.explain and not flags.messages.quiet and not flags.messages.as_json
     with Progress(quiet=flags.messages.quiet) as progress:
         result = register(
@@ -113,7 +114,7 @@ def registered(flags: RegisterFlags, config: RegistrationConfig, folder: OutputF
     unknown = flags.images.name("uncertainty")
     run = RegisterRun.of(
         result.record,
-        inputs=describe_inputs(flags, images),
+        inputs=inputs,
         command=flags.command,
         versions=versions(),
         outputs=tuple(name for name in flags.outputs if result.uncertainty is not None or name != unknown),
