@@ -167,7 +167,7 @@ def sentences(*, debug: bool, advice: str = REGISTER_ADVICE) -> Iterator[None]:
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except SemregError as error:
         _fail(str(error), debug=debug)
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, ImportError) as error:  # a library that does not fit is no module
         if not is_out_of_memory(error):
             raise
         _fail(f"expected enough memory for these images and settings, there is too little: {advice}", debug=debug)

@@ -26,7 +26,7 @@ MAPPED_FROM = 1 << 22
 
 NO_MEMORY = (
     "out of memory", "allocate memory", "failed to allocate", "unable to allocate", "not enough memory", "bad_alloc",
-    "defaultcpuallocator",
+    "defaultcpuallocator", "failed to map segment", "start new thread",
 )  # fmt: skip
 """How libraries say that there is none."""
 CONTROL_GROUP = Path("/sys/fs/cgroup")
