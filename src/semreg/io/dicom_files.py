@@ -248,10 +248,15 @@ def of_one_kind(files: Iterable[DicomFile], name: str) -> list[DicomFile]:
 
 def kind_of(data: Any) -> str:
     """The name of what a file is, such as "Segmentation Storage"."""
+    uid = value_of(data, "SOPClassUID")
+    return name_of(str(uid)) if uid else "no kind"
+
+
+def name_of(uid: str) -> str:
+    """What DICOM calls a UID; the UID where it does not know it."""
     import pydicom
 
-    uid = value_of(data, "SOPClassUID")
-    return pydicom.uid.UID(str(uid)).name if uid else "no kind"
+    return pydicom.uid.UID(uid, validation_mode=pydicom.config.IGNORE).name
 
 
 def name_pattern(path: Path) -> str:

@@ -15,7 +15,17 @@ import torch
 from torch import Tensor
 
 from semreg.errors import GeometryError, ImageError
-from semreg.io.dicom_files import NATIVE, careful, failures, kind_of, read_header, syntax_of, trouble_of, value_of
+from semreg.io.dicom_files import (
+    NATIVE,
+    careful,
+    failures,
+    kind_of,
+    name_of,
+    read_header,
+    syntax_of,
+    trouble_of,
+    value_of,
+)
 from semreg.runtime.memory import is_out_of_memory
 
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
@@ -79,13 +89,11 @@ def facts_of(path: Path) -> tuple[Any, int]:
 
 def undecoded(path: Path, facts: Any) -> ImageError:
     """The error for pixels that cannot be decoded: the file is damaged, or compressed in a way that nobody reads."""
-    import pydicom
-
     syntax = syntax_of(facts)
     if syntax in (*NATIVE, *COMPRESSED):
         return ImageError(f"expected a DICOM file with pixels, got {path}: they are damaged; copy it again")
     return ImageError(
-        f"expected pixels in a form that is read, got {path} with {pydicom.uid.UID(syntax).name}: decompress it with "
+        f"expected pixels in a form that is read, got {path} with {name_of(syntax)}: decompress it with "
         "another tool, such as gdcmconv --raw"
     )
 
