@@ -62,11 +62,13 @@ def _process_as_before() -> Iterator[None]:
     """The command owns its process; here it does not: log, signals and threads are given back."""
     logger = logging.getLogger("semreg")
     before = logger.handlers[:], logger.propagate, logger.level
-    handler, threads = signal.getsignal(signal.SIGTERM), torch.get_num_threads()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    threads = torch.get_num_threads()
     yield
     logger.handlers, logger.propagate = before[0], before[1]
     logger.setLevel(before[2])
-    signal.signal(signal.SIGTERM, handler)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
     torch.set_num_threads(threads)
 
 

@@ -455,6 +455,17 @@ def test_interruption_leaves_nothing(pair, tmp_path, number, code):
     assert not (tmp_path / "deep").exists()
 
 
+def test_a_lost_terminal_ends_a_command_as_sigterm_does(run):
+    """SIGHUP leaves through the ordinary way out with 129, unless it is ignored, as with nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    run("--version")
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    run("--version")
+    with pytest.raises(SystemExit, match="129"):
+        signal.raise_signal(signal.SIGHUP)
+
+
 def test_help_has_sections():
     """The help of a long command says what belongs together, in plain words, and each flag once."""
     command = typer.main.get_command(app).commands["register"]

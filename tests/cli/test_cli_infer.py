@@ -230,7 +230,7 @@ def spoiled(kind, model, tmp_path):
 
 
 BAD_MODELS = [
-    ("missing", "bad.pt, which does not exist: check the path"),
+    ("missing", "bad.pt: there is no such file"),
     ("corrupted", "bad.pt, which is truncated or damaged"),
     ("pickle", "bad.pt, which is a pickle, which would run code"),
     ("checksum", "expected the checksum 0000"),

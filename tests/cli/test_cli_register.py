@@ -333,5 +333,9 @@ def test_the_series_of_a_folder_is_found_again(run, pair):
     assert record_of(out)["inputs"]["fixed"]["series"] == "second"
     assert run("evaluate", out, "-q")[0] == 0
     assert run("report", out, "-q")[0] == 0
+    moved = ("apply", out / "inverse.h5" if (out / "inverse.h5").exists() else out / "transform.h5", "-i", folder)
+    assert "with one DICOM series" in run(*moved, "-o", out / "moved.nii")[2]
+    series = ("--series", "first", "-r", folder, "--reference-series", "1.2.3.2")
+    assert run(*moved, "-o", out / "moved.nii", *series)[0] == 0
     written = json.loads((out / "evaluation.json").read_text())
     assert written["inputs"]["fixed"][0]["sha256"] == record_of(out)["inputs"]["fixed"]["sha256"]

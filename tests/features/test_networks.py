@@ -369,7 +369,7 @@ def test_missing_file(tmp_path: Path) -> None:
 
 def test_folder(tmp_path: Path) -> None:
     """A folder is no model."""
-    with pytest.raises(ModelError, match="got the folder"):
+    with pytest.raises(ModelError, match="it is a folder"):
         load_network(tmp_path)
 
 

@@ -8,7 +8,9 @@ import pytest
 
 from fuzz_harness import FAULTS, Case, counts, run
 
-IN_CI = {"transforms": 230, "points": 200, "tables": 180, "settings": 180}
+IN_CI = {
+    "transforms": 230, "points": 200, "tables": 180, "settings": 180, "images": 420, "dicom": 240, "models": 140,
+}  # fmt: skip
 """How many cases of each kind are run here; ``fuzz.py`` runs more."""
 
 

@@ -192,3 +192,20 @@ def test_full_disk_is_one_sentence_and_leaves_nothing(tmp_path):
     for name, line in zip(names, lines, strict=True):
         assert line.startswith(f"{name}: expected to write ")
         assert line.endswith("; left: []")
+
+
+def test_what_a_dead_run_has_left_is_removed(tmp_path):
+    """A folder whose run was killed goes with the next run in its place; those of runs that go on, and links, stay."""
+    code = (
+        "import os, sys; from semreg.io.atomic_output import OutputFolder as O; O(sys.argv[1]).__enter__(); os._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == 9
+    (left,) = tmp_path.iterdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / ".semreg-run-link").symlink_to(tmp_path / "elsewhere")
+    with OutputFolder(tmp_path) as first:
+        assert not left.exists()
+        first.stage("a").write_text("1")
+        with OutputFolder(tmp_path) as second:
+            second.stage("b").write_text("2")
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b", "elsewhere", ".semreg-run-link"}

@@ -6,14 +6,15 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 
 from conftest import points_of, rotation
 from dicom_files import CT_IMAGE, ENHANCED_CT, STRUCTURES, STUDY, pixel_tags, slice_tags, write_dicom
 from semreg.errors import GeometryError, ImageError
-from semreg.io.dicom import is_dicom
-from semreg.io.dicom_frames import read_frames, series_of_image
+from semreg.io.dicom_files import is_dicom, look_at
+from semreg.io.dicom_frames import read_frames
 from semreg.io.files import checksum, read_grid, read_image, read_mask
 
 UID = "1.2.826.0.1.3680043.2.1125.1.5"
@@ -156,6 +157,76 @@ def test_copies_of_a_file_count_once(tmp_path, caplog):
     shutil.copy(tmp_path / "ct" / f"{UID}_1.dcm", tmp_path / "ct" / "copy.dcm")
     assert_true(read_image(tmp_path / "ct"))
     assert "1 files are copies" in caplog.text
+
+
+@pytest.mark.parametrize(("place", "count"), [(9, 4), (3, None)])
+def test_the_same_uid_is_no_copy_of_other_pixels(place, count, tmp_path, caplog):
+    """A file that has the SOP instance UID of another one, but other pixels or another position, is a slice."""
+    write_stack(tmp_path, positions([0, 3, 6]))
+    tags = slice_tags(UID, 2, positions([place])[0], AXES[:, :2].T.ravel(), SPACING)
+    write_dicom(tmp_path / "other.dcm", tags | pixel_tags(np.full(SIZE_YX, 7, np.int16)))
+    if count is None:
+        with pytest.raises(GeometryError, match="one slice at each position"):
+            read_image(tmp_path)
+    else:
+        assert read_image(tmp_path).volume.grid.shape[0] == count
+    assert "copies" not in caplog.text
+
+
+OF_ANOTHER_SERIES = {
+    "samples": ({0x00280002: ("US", 0)}, "its SamplesPerPixel is 0"),
+    "palette": ({0x00280004: ("CS", "PALETTE COLOR")}, "its palette is missing"),
+    "bits": ({0x00280100: ("US", 7)}, "its BitsAllocated is 7"),
+    "rows": ({0x00280010: ("US", 0)}, "its Rows is 0"),
+    "bomb": ({0x00280010: ("US", 65535), 0x00280008: ("IS", 9999)}, "it is cut short"),
+    "spacing": ({0x00280030: ("DS", "nan\\1")}, "its PixelSpacing is no pair"),
+    "segments": ({0x00080060: ("CS", "SEG")}, "is left out; if it is meant, choose it by its UID"),
+}
+
+
+@pytest.mark.parametrize("what", OF_ANOTHER_SERIES)
+def test_one_odd_file_does_not_spoil_a_folder(what, tmp_path, caplog, capfd):
+    """What cannot be read, or is made of images, is left out by name; of the series itself it is refused by name."""
+    write_stack(tmp_path, positions([0, 3, 6]))
+    tags, said = OF_ANOTHER_SERIES[what]
+    for uid in (UID + ".9", UID):
+        odd = slice_tags(uid, 9, positions([9])[0], AXES[:, :2].T.ravel(), SPACING)
+        odd |= pixel_tags(np.full(SIZE_YX, 7, np.int16)) | tags
+        write_dicom(tmp_path / "odd.dcm", odd)
+        if uid == UID and what != "segments":
+            with pytest.raises(ImageError, match=rf"files? that cannot be read such as .*odd\.dcm \(.*{said}"):
+                read_image(tmp_path)
+        elif uid != UID:
+            assert_true(read_image(tmp_path))
+            assert said in caplog.text
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_segmentation_within_a_series_is_left_out(tmp_path, caplog):
+    """A file of another class than the others of its series is left out, and the log names it."""
+    write_stack(tmp_path, positions([0, 3, 6]))
+    tags = slice_tags(UID, 9, positions([9])[0], AXES[:, :2].T.ravel(), SPACING)
+    tags |= pixel_tags(np.ones((2, *SIZE_YX), np.uint8))
+    write_dicom(tmp_path / "segments.dcm", tags, sop_class="1.2.840.10008.5.1.4.1.1.66.4")
+    assert_true(read_image(tmp_path))
+    assert "segments.dcm is left out: it is of another kind (Segmentation Storage)" in caplog.text
+
+
+def test_damaged_is_said_of_damage_alone(tmp_path):
+    """A file of another kind, and pixels that are compressed in a way nobody reads, are called what they are."""
+    write_stack(tmp_path, positions([0]))
+    path = next(tmp_path.iterdir())
+    data = pydicom.dcmread(path)
+    data.PixelData = pydicom.encaps.encapsulate([b"no stream"])
+    data["PixelData"].VR = "OB"
+    for syntax, said in (("1.2.840.10008.1.2.4.102", "with MPEG-4 .*: decompress"), ("1.2.840.10008.1.2.5", "damaged")):
+        data.file_meta.TransferSyntaxUID = syntax
+        data.save_as(path)
+        with pytest.raises(ImageError, match=said):
+            read_image(path)
+    write_dicom(path, {0x00080018: ("UI", "1.2.9"), 0x0020000E: ("UI", "1.2.8")}, sop_class=STRUCTURES)
+    with pytest.raises(ImageError, match=r"it is of another kind \(RT Structure Set Storage\)$"):
+        read_image(path)
 
 
 def test_slices_in_two_directions_are_refused(tmp_path):
@@ -302,10 +373,10 @@ def test_files_that_are_no_dicom(tmp_path: Path) -> None:
     assert not is_dicom(tmp_path / "missing")
     (tmp_path / "broken.dcm").write_bytes(bytes(128) + b"DICM" + b"\x02\x00\x00\x00UL")
     assert is_dicom(tmp_path / "broken.dcm")
-    assert series_of_image(tmp_path / "broken.dcm") == ""
+    assert look_at(tmp_path / "broken.dcm").trouble
     (tmp_path / "text.dcm").write_text("no DICOM")
     with pytest.raises(
-        ImageError, match=r"expected a DICOM file, got .*text.dcm: its header is damaged; copy it again"
+        ImageError, match=r"expected a DICOM file, got .*text.dcm: its header is damaged .*; copy it again"
     ):
         read_frames(tmp_path / "text.dcm")
 

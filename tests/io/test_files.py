@@ -19,7 +19,8 @@ from conftest import ORIENTATIONS, make_grid, noise_volume, oblique_grid, points
 from held_tensors import peak_bytes_of
 from semreg.core.fields import Field, Volume
 from semreg.core.geometry import Grid
-from semreg.errors import GeometryError, ImageError, OutputError
+from semreg.errors import GeometryError, ImageError, OutputError, SemregError
+from semreg.features.networks import load_network
 from semreg.io.bridge import sitk_field, sitk_image, sitk_transform
 from semreg.io.files import (
     PIXEL_TYPES,
@@ -426,11 +427,13 @@ def test_warps_of_ants_are_nifti(tmp_path: Path) -> None:
         write_warp(smooth_field(oblique_grid(3)), tmp_path / "w.nrrd")
 
 
-def test_what_is_neither_file_nor_folder_is_no_image(tmp_path: Path) -> None:
-    """A named pipe, which would block for ever, is refused."""
+@pytest.mark.parametrize("read", [read_image, read_grid, checksum, read_transform, load_network])
+@pytest.mark.parametrize("name", ["pipe.nii", "/dev/zero"])
+def test_what_has_no_end_is_refused(read, name, tmp_path: Path) -> None:
+    """A named pipe, which would block for ever, and a device, which never ends, are no files for any reader."""
     os.mkfifo(tmp_path / "pipe.nii")
-    with pytest.raises(ImageError, match=r"expected an image file or a DICOM folder, got .*pipe.nii: it is neither"):
-        read_image(tmp_path / "pipe.nii")
+    with pytest.raises(SemregError, match=rf"expected .*file.*, got .*{name}: it is a pipe or a device"):
+        read(tmp_path / name)
 
 
 def test_file_without_permission_is_refused(tmp_path):

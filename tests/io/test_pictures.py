@@ -67,3 +67,15 @@ def test_register_and_apply_agree(pair, tmp_path):
     assert result.GetSpacing() == grid.spacing_xyz
     found = sitk.GetArrayFromImage(result).astype(float)
     assert np.corrcoef(found.ravel(), PIXELS.ravel())[0, 1] > 0.95  # both show the same; a 12th of it would not
+
+
+@pytest.mark.parametrize("name", ["turned.jpg", "turned.jpeg", "turned.png", "turned.tif"])
+def test_a_picture_that_is_to_be_turned_is_said(name, tmp_path, caplog):
+    """Exif's orientation is not applied, as in ITK, and a warning says so."""
+    picture = Image.fromarray(np.arange(30, dtype=np.uint8).reshape(5, 6))
+    for orientation in (1, 6):
+        exif = picture.getexif()
+        exif[0x0112] = orientation
+        picture.save(tmp_path / name, exif=exif)
+        assert read_image(tmp_path / name).volume.grid.size_xyz == (6, 5)
+        assert ("is to be turned before it is shown (Exif orientation 6)" in caplog.text) == (orientation == 6)

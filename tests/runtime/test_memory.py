@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 
@@ -108,6 +109,17 @@ def test_a_container_without_a_limit_has_what_the_machine_has(tmp_path, monkeypa
     assert memory.available_bytes() > 10**6
 
 
+def test_a_limit_of_addresses_counts():
+    """What ``ulimit -v`` leaves is all there is."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    held = psutil.Process().memory_info().vms
+    resource.setrlimit(resource.RLIMIT_AS, (held + (64 << 20), before[1]))
+    try:
+        assert 0 <= memory.available_bytes() <= 64 << 20
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
@@ -115,6 +127,8 @@ def test_a_container_without_a_limit_has_what_the_machine_has(tmp_path, monkeypa
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), True),
         (RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you"), True),
         (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("Exception thrown in SimpleITK: std::bad_alloc"), True),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), True),
         (RuntimeError("size mismatch"), False),
         (ValueError("expected a tensor"), False),
     ],

@@ -10,8 +10,9 @@ import torch
 from conftest import give_header, make_grid, noise_volume, oblique_grid, rotation, smooth_field
 from semreg.core.fields import Volume
 from semreg.errors import ConfigError, GeometryError, ImageError
+from semreg.io.bridge import sitk_transform
 from semreg.io.files import write_image
-from semreg.transforms import Chain, Interpolation, read_any_image, resample
+from semreg.transforms import Chain, Interpolation, lost_labels, read_any_image, resample
 
 FIXED = make_grid((12, 11, 10), (1.1, 1.4, 1.9), (-31.0, 12.5, 77.0), rotation(3))
 MOVING = make_grid((14, 13, 9), (1.3, 1.2, 2.1), (-33.0, 10.0, 76.0), rotation(3, 8.0))
@@ -84,6 +85,56 @@ def test_labels_stay_labels():
     assert set(np.unique(got)) == {0, 7, 41}
     nearest = sitk.GetArrayFromImage(resample(image, chain, fine, Interpolation.NEAREST))
     assert (got != nearest).any()
+
+
+@pytest.mark.parametrize("kind", ["UInt8", "Int16", "UInt64"])
+@pytest.mark.parametrize("dimension", [2, 3])
+def test_label_interpolation_is_itks(kind, dimension):
+    """The label of the largest share, ties, borders and outside are those of ITK's pass for each label."""
+    values = np.random.default_rng(0).integers(0, 12, (7, 8, 9)[-dimension:])
+    spacing, origin = (2.0, 1.5, 1.25)[:dimension], (3.0, -7.0, 11.0)[:dimension]
+    turned = sitk.Euler2DTransform((4.0, -3.0), 0.2, (0.3, 0.4)) if dimension == 2 else TURN
+    for axes, start, step in ((np.eye(dimension), -1.0, 0.5), (rotation(dimension), -1.037, 0.4713)):  # ties, none
+        grid = make_grid(values.shape[::-1], spacing, origin, axes)
+        image = give_header(sitk.Cast(sitk.GetImageFromArray(values), getattr(sitk, f"sitk{kind}")), grid)
+        fine = grid.lattice([start] * dimension, [step] * dimension, [2 * n + 3 for n in grid.shape])
+        for transform in (
+            sitk.Transform(dimension, sitk.sitkIdentity),
+            turned,
+            sitk_transform(smooth_field(fine, 1.0)),
+        ):
+            got = resample(image, Chain.of(transform), fine, Interpolation.LABEL, background=3.0)
+            expected = sitk.Resample(sitk.Cast(image, sitk.sitkInt32), got, transform, sitk.sitkLabelLinear, 3.0)
+            assert got.GetPixelID() == image.GetPixelID()
+            np.testing.assert_array_equal(sitk.GetArrayFromImage(got), sitk.GetArrayFromImage(expected))
+
+
+def test_point_labels_do_not_vanish():
+    """Labels of one voxel each come to the voxel where their point lies, on a coarser grid and the other way too."""
+    fine = make_grid((24, 22, 20), (1.0, 1.1, 1.2), (3.0, -7.0, 11.0), rotation(3))
+    coarse = fine.lattice([1.0] * 3, [2.5] * 3, [8, 9, 10])
+    places = np.array([[3, 4, 5], [9, 14, 2], [16, 6, 19], [12, 12, 12]])
+    values = np.zeros(fine.shape, np.uint16)
+    values[tuple(places.T)] = [7, 900, 3, 41]
+    image = give_header(sitk.GetImageFromArray(values), fine)
+    shift = sitk.TranslationTransform(3, (2.0, -1.0, 1.5))
+    for chain, sign in ((Chain.of(shift), -1.0), (Chain.of(shift).inverse(), 1.0)):
+        result = resample(image, chain, coarse, Interpolation.POINTS)
+        assert lost_labels(image, result) == []
+        for place, label in zip(places.tolist(), (7, 900, 3, 41), strict=True):
+            point = np.array(image.TransformIndexToPhysicalPoint(place[::-1])) + sign * np.array([2.0, -1.0, 1.5])
+            assert result[result.TransformPhysicalPointToIndex(point.tolist())] == label
+    assert lost_labels(image, resample(image, Chain.of(shift), coarse, Interpolation.LABEL)) != []
+
+
+def test_a_series_is_inverted_once(monkeypatch):
+    """The inverse of a field is found once for all frames and components."""
+    found, field_on = [], Chain.field_on
+    monkeypatch.setattr(Chain, "field_on", lambda *args: (found.append(args), field_on(*args))[1])
+    chain = Chain.of(smooth_field(FIXED, 1.0)).inverse()
+    series = sitk.JoinSeries([sitk.Compose([image_of(FIXED, "UInt8", seed) for seed in range(2)])] * 3)
+    assert resample(series, chain, MOVING, Interpolation.LINEAR).GetSize()[3] == 3
+    assert len(found) == 1
 
 
 def test_the_inverse_brings_the_fixed_image_back():

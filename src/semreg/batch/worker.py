@@ -151,7 +151,7 @@ def _run(step: Step, staging: Path, log: Path, stop: Callable[[], bool]) -> int 
                     return None
         finally:
             end(process)
-    interrupted = code in (-signal.SIGINT, 130, -signal.SIGTERM, 143)
+    interrupted = code in (-signal.SIGINT, 130, -signal.SIGTERM, 143, -signal.SIGHUP, 129)
     return None if interrupted and _stops_soon(stop) else code
 
 

@@ -16,7 +16,6 @@ import semreg
 from semreg.cli.align import align_command
 from semreg.cli.apply import apply_command
 from semreg.cli.batch import batch_command
-from semreg.cli.common import EXIT_TERMINATED
 from semreg.cli.demo import demo_command
 from semreg.cli.doctor import doctor_command
 from semreg.cli.evaluate import evaluate_command
@@ -46,7 +45,9 @@ app = typer.Typer(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command with ``arguments`` (those of the process by default) and leave the process."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup wants it
+            signal.signal(number, _terminate)
     given = sys.argv[1:] if arguments is None else list(arguments)
     with guarded(given):
         app(args=given, prog_name="semreg", obj=["semreg", *given])
@@ -93,5 +94,5 @@ app.command("demo", cls=SectionedCommand)(demo_command)
 
 def _terminate(number: int, frame: object) -> NoReturn:
     """Leave through the ordinary way out, so that unfinished files are removed."""
-    del number, frame
-    sys.exit(EXIT_TERMINATED)
+    del frame
+    sys.exit(128 + number)

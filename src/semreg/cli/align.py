@@ -103,6 +103,7 @@ def aligned(flags: RegisterFlags, config: RegistrationConfig, folder: OutputFold
 
     images = read_images(flags.pair)
     start = read_start(flags.pair, images)
+    inputs = describe_inputs(flags, images)  # as they are now: nobody knows what they are when it ends
     with Progress(quiet=flags.messages.quiet) as progress:
         result = align(
             images["fixed"], images["moving"], config=config, device=flags.device, on_step=progress, **vars(start)
@@ -111,6 +112,6 @@ def aligned(flags: RegisterFlags, config: RegistrationConfig, folder: OutputFold
     files.write_image(result.warped, folder.stage(flags.images.name("warped")), pixel_type)
     files.write_sitk_transform(result.transform(), folder.stage(TRANSFORM))
     return AlignRun.of(
-        result.record, inputs=describe_inputs(flags, images), outputs=tuple(flags.outputs), command=flags.command,
+        result.record, inputs=inputs, outputs=tuple(flags.outputs), command=flags.command,
         versions=versions(),
     )  # fmt: skip

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("semreg")
 
-Reading = Literal["linear", "bspline", "nearest", "label"]
+Reading = Literal["linear", "bspline", "nearest", "label", "points"]
 """How an image is read between its voxels."""
 
 
@@ -43,8 +43,12 @@ def apply_command(  # noqa: PLR0913 - one parameter a flag
     source: Annotated[Path, flag(f"Image, labels, or points: {', '.join(POINTS)}.", "FILE", "--input", "-i")],
     output: OutputFile,
     reference: Reference = None,
+    series: Annotated[str | None, flag("Of the DICOM folder --input: UID or description.", "NAME")] = None,
+    reference_series: Annotated[str | None, flag("The same of --reference.", "NAME")] = None,
     inverse: Annotated[bool, flag("Go the other way: see above.", None, "--inverse")] = False,
-    interpolation: Annotated[Reading, flag("Of images; label keeps labels, smoothly.")] = "linear",
+    interpolation: Annotated[
+        Reading, flag("Of images; label keeps labels, smoothly; points keeps each at its centre.")
+    ] = "linear",
     background: Annotated[
         float | None, flag("Where the image shows nothing; -1024 for CT, else the smallest value.", "VALUE")
     ] = None,
@@ -72,8 +76,8 @@ def apply_command(  # noqa: PLR0913 - one parameter a flag
         if points:
             brought = apply_to_points(chain, source, output, outside, ras=ras)
         else:
-            grid = grid_for_images(chain, reference)
-            resampling = Resampling(interpolation, background, library.Outside(outside))
+            grid = grid_for_images(chain, reference, reference_series)
+            resampling = Resampling(interpolation, background, library.Outside(outside), series)
             brought = apply_to_image(chain, grid, (source, output), resampling)
         sides = ("fixed", "moving") if points != inverse else ("moving", "fixed")
         what = went(points=points, inverse=inverse, reference=reference)
@@ -89,6 +93,8 @@ class Resampling:
     interpolation: str
     background: float | None
     outside: Outside
+    series: str | None = None
+    """Which one of a DICOM folder."""
 
 
 def beyond_row(share: float, what: str, outside: str) -> list[tuple[str, str]]:
@@ -158,7 +164,7 @@ def apply_to_image(chain: Chain, grid: Grid, paths: tuple[Path, Path], how: Resa
     from semreg.transforms import Interpolation, background_of, lost_labels, read_any_image, resample
 
     method = Interpolation(how.interpolation)
-    source = read_any_image(paths[0], nearest=method.keeps_labels, beside=chain.grid or grid)
+    source = read_any_image(paths[0], nearest=method.keeps_labels, beside=chain.grid or grid, series=how.series)
     image = resample(source, chain, grid, method, how.background, outside=how.outside)
     coverage = chain.coverage(grid)
     coverage.say(how.outside)
@@ -205,9 +211,9 @@ def went(*, points: bool, inverse: bool, reference: Path | None) -> str:
     return f"the image of the side that the transform {end}, onto {grid} on the side that it {start}"
 
 
-def grid_for_images(chain: Chain, reference: Path | None) -> Grid:
+def grid_for_images(chain: Chain, reference: Path | None, series: str | None) -> Grid:
     """The grid of the reference, or else of the field that comes first (ConfigError)."""
-    grid = grid_of(reference)
+    grid = grid_of(reference, series)
     if grid is not None and reference is not None and chain.grid is not None:
         from semreg.io.files import in_unit_of
 

@@ -23,7 +23,6 @@ from semreg.runtime.memory import is_out_of_memory
 from semreg.runtime.terminal import show_log
 
 EXIT_INTERRUPTED = 130
-EXIT_TERMINATED = 143
 
 REGISTER_ADVICE = "--dry-run says what it takes; use --device cpu, coarser settings or a smaller image"
 MODEL_ADVICE = "set --memory to what there is, keep fewer --layers, use --device cpu or a smaller image"
@@ -174,7 +173,7 @@ def sentences(*, debug: bool, advice: str = REGISTER_ADVICE) -> Iterator[None]:
         if debug:
             traceback.print_exc()
         leave(error)
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, ImportError) as error:  # a library that does not fit is no module
         if not is_out_of_memory(error):
             raise
         _fail(f"expected enough memory for these images and settings, there is too little: {advice}", debug=debug)

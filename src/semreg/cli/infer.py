@@ -121,6 +121,7 @@ class Run:
     options: Options
     watch: Watch
     seconds: dict[str, float]
+    mask_sha256: str | None = None
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
@@ -234,6 +235,7 @@ def run_features(job: FeaturesJob) -> None:
 def start(job: Job, watch: Watch) -> Run:
     """Read the image and the mask and load the model."""
     from semreg.features import inference
+    from semreg.features.trial import try_model
     from semreg.io import files
     from semreg.runtime.devices import choose_device
     from semreg.runtime.memory import return_freed_memory
@@ -249,13 +251,15 @@ def start(job: Job, watch: Watch) -> Run:
         folders=job.folders,
         on_step=watch,
     )
+    try_model(job.model, job.spec, memory=options.memory)
     started = time.perf_counter()
     image = files.read_image(job.image)
     volume, weight = inference.prepare(image, None if job.mask is None else files.read_mask(job.mask))
+    checksum = None if job.mask is None else files.checksum(job.mask)
     read = time.perf_counter()
     model = inference.load(job.model, volume.grid.dimension, options)
     seconds = {"read": read - started, "load": time.perf_counter() - read}
-    return Run(job, image, volume, weight, model, options, watch, seconds)
+    return Run(job, image, volume, weight, model, options, watch, seconds, checksum)
 
 
 def write_layer(layer: Layer, number: int, ending: str, folder: OutputFolder) -> Written:
@@ -277,13 +281,12 @@ def record_of(run: Run, kind: type[R], outputs: tuple[Written, ...], **more: Any
 
     from semreg.features import inference
     from semreg.features.record import Inputs, RanModel, ReadImage, ReadMask
-    from semreg.io import files
     from semreg.io.records import versions
     from semreg.runtime.memory import peak_bytes
 
     job, image = run.job, run.image
     path = inference.file_of(job.model, job.folders)
-    mask = None if job.mask is None else ReadMask(path=str(job.mask), sha256=files.checksum(job.mask))
+    mask = None if run.mask_sha256 is None else ReadMask(path=str(job.mask), sha256=run.mask_sha256)
     read = ReadImage.of(image.volume.grid, path=str(image.path), sha256=image.sha256, pixel_type=image.pixel_type)
     model = RanModel(
         name=run.model.spec.name, path=None if path is None else str(path), spec=run.model.spec,

@@ -142,10 +142,12 @@ def inspect_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
         show_log(quiet=False, verbose=False)
         from semreg.features import inference
         from semreg.features.inspection import inspect_network
+        from semreg.features.trial import try_model
         from semreg.runtime.memory import return_freed_memory
 
         return_freed_memory()  # what is kept for reuse would be taken for what the network needs
         options = inference.Options(layers=parse_layers(layers), spec=spec, device=device, folders=models)
+        try_model(model, spec)
         network, place = inference.load_checked(model, options)
         found = inspect_network(network, place)
         path = inference.file_of(model, options.folders)
@@ -201,10 +203,9 @@ def in_comment(value: Any) -> str:
 def existing(path: Path) -> Path:
     """The path of a file that is there (ModelNotFoundError)."""
     from semreg.errors import ModelNotFoundError
+    from semreg.io.ordinary_file import check_file
 
-    if not path.is_file():
-        raise ModelNotFoundError(f"expected the file of a model, got {path}, which does not exist: check the path")
-    return path
+    return check_file(path, "the file of a model", ModelNotFoundError)
 
 
 def rows_of(found: Inspection) -> list[tuple[str, str]]:

@@ -53,9 +53,11 @@ def check_together(pair: PairFlags) -> None:
 def run_plan(flags: RegisterFlags) -> None:
     """Print what would be done with these images; registers nothing and writes nothing."""
     config = load_config(flags.settings)
+    from semreg.features.trial import try_models
     from semreg.registration.pipeline import plan
 
     limit_threads(flags.threads)
+    try_models(config.models)
     images = read_images(flags.pair)
     start = read_start(flags.pair, images)
     found = plan(
@@ -83,6 +85,7 @@ def run_register(flags: RegisterFlags) -> None:
 def registered(flags: RegisterFlags, config: RegistrationConfig, folder: OutputFolder) -> RegisterRun:
     """Read, register, write and judge."""
     from semreg.features.descriptors import DESCRIPTORS
+    from semreg.features.trial import try_models
     from semreg.io.files import read_image
     from semreg.io.records import versions
     from semreg.quality.run import RegisterRun
@@ -94,9 +97,11 @@ def registered(flags: RegisterFlags, config: RegistrationConfig, folder: OutputF
         return_freed_memory()  # what is kept for reuse would be taken for what a network needs
     clock = Clock(None)
     with clock.stage("read"):
+        try_models(config.models)
         images = read_images(flags.pair)
         start = read_start(flags.pair, images)
         stiffness = None if flags.stiffness is None else read_image(flags.stiffness).volume
+        inputs = describe_inputs(flags, images)  # as they are now: nobody knows what they are when it ends
     explain = flags.explain and not flags.messages.quiet and not flags.messages.as_json
     with Progress(quiet=flags.messages.quiet) as progress:
         result = register(
@@ -109,7 +114,7 @@ def registered(flags: RegisterFlags, config: RegistrationConfig, folder: OutputF
     unknown = flags.images.name("uncertainty")
     run = RegisterRun.of(
         result.record,
-        inputs=describe_inputs(flags, images),
+        inputs=inputs,
         command=flags.command,
         versions=versions(),
         outputs=tuple(name for name in flags.outputs if result.uncertainty is not None or name != unknown),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from semreg.transforms import Chain
 
 ADVICE = "use a smaller image, a coarser --reference or a machine with more memory"
-IMAGE_NAMES = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".tif", ".jpg")
+IMAGE_NAMES = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".tif", ".tiff", ".jpg", ".jpeg")
 
 Transforms = Annotated[
     list[Path],
@@ -194,11 +194,11 @@ def write(paths: Sequence[Path], output: Path, how: tuple[Path | None, str | Non
     show({}, rows, messages)
 
 
-def grid_of(reference: Path | None) -> Grid | None:
+def grid_of(reference: Path | None, series: str | None = None) -> Grid | None:
     """The grid of an image, if one is given."""
     from semreg.io.files import read_grid
 
-    return None if reference is None else read_grid(reference)
+    return None if reference is None else read_grid(reference, series)
 
 
 def check_name(output: Path, as_format: str | None) -> None:

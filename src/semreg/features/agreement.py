@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from semreg.features.contract import IntensityStats, ModelSpec
+from semreg.runtime.memory import is_out_of_memory
 
 SIZES = {2: (16, 32, 64, 128, 224, 256), 3: (8, 16, 32, 64)}
 """Input sizes that are tried, by dimension, voxels."""
@@ -37,7 +38,7 @@ def sample(run: Run, spec: ModelSpec, device: torch.device) -> Sample | None:
         try:
             return Sample(x, run(x, *_facts(spec.dimension)))
         except FAILURES as error:
-            if is_memory(error):
+            if is_out_of_memory(error):
                 return None
     return None
 
@@ -52,10 +53,16 @@ def agrees(run: Run, wanted: Sample, layers: Sequence[int], dimension: int) -> b
     return len(values) == len(expected) and all(map(_is_close, values, expected))
 
 
-def is_memory(error: Exception) -> bool:
-    """Whether a model failed for want of memory, however it says so."""
-    words = ("out of memory", "can't allocate memory", "not enough memory", "DefaultCPUAllocator")
-    return isinstance(error, torch.cuda.OutOfMemoryError) or any(word in str(error) for word in words)
+def attempt(run: Run, spec: ModelSpec, device: torch.device) -> None:
+    """Let ``run`` see one small input, the first that it takes. Raises what says that memory ran out."""
+    for sizes in _sizes(spec):
+        try:
+            run(torch.rand((1, spec.channels, *sizes), device=device), *_facts(spec.dimension))
+        except FAILURES as error:
+            if is_out_of_memory(error):
+                raise
+        else:
+            return
 
 
 def _sizes(spec: ModelSpec) -> Iterator[tuple[int, ...]]:

@@ -21,6 +21,7 @@ from torch.export import ExportedProgram
 from semreg.errors import ModelError
 from semreg.features import signature
 from semreg.features.torchscript import quiet
+from semreg.io.quiet import quiet_readers
 
 TOKEN = re.compile(
     r"""'\w*' | (?:[A-Z]\w*|floor|ceiling)\( | [a-z]\w*=(?=True|False) | True | False | oo | [a-z]+\d+\b |
@@ -87,7 +88,8 @@ def load(file: BinaryIO, device: torch.device) -> ExportedModel:
     """
     refuse_code(file)
     file.seek(0)
-    model = ExportedModel(torch.export.load(file))
+    with quiet_readers():  # torch logs what it raises
+        model = ExportedModel(torch.export.load(file))
     return model if device.type == "cpu" else model.to(device)
 
 

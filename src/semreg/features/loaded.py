@@ -15,6 +15,7 @@ from torch import Tensor
 from semreg.errors import ModelContractError
 from semreg.features import agreement, signature
 from semreg.features.contract import IntensityStats, ModelSpec
+from semreg.runtime.memory import is_out_of_memory
 
 HALF = {"cuda": torch.float16, "cpu": torch.bfloat16, "mps": torch.float16}
 """What mixed precision means, by device."""
@@ -96,7 +97,7 @@ class LoadedNetwork:
         try:
             named = self.raw(x, stats, direction)
         except agreement.FAILURES as error:
-            if agreement.is_memory(error) or isinstance(error, ModelContractError):
+            if is_out_of_memory(error) or isinstance(error, ModelContractError):
                 raise
             raise ModelContractError(
                 f"expected {self._name} to take a tile of shape {tuple(x.shape)}, got {type(error).__name__}: "

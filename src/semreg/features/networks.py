@@ -6,7 +6,7 @@ Knows nothing of grids and tiles. Only the named file is read; a pickle is never
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,12 +16,19 @@ from torch import Tensor
 
 from semreg.errors import ConfigError, ModelContractError, ModelError, ModelNotFoundError
 from semreg.features import exported, torchscript
-from semreg.features.agreement import FAILURES, is_memory
+from semreg.features.agreement import FAILURES
 from semreg.features.contract import ModelSpec, Network
 from semreg.features.loaded import LoadedNetwork, Model, PythonModel, device_of, last_line
 from semreg.io.digests import sha256_of_open
+from semreg.io.ordinary_file import check_file
+from semreg.runtime.memory import available_bytes, is_out_of_memory
 from semreg.settings import from_toml
 
+KINDS = ("TorchScript", "torch.export")
+"""Files that hold a model."""
+CODE = (".py", "pkl", ".json")
+MOST_CODE = 1 << 26
+"""Bytes of the parts of a model that are no weights, ``CODE``: they are unpacked, parsed and compiled."""
 EXPORT = "export the model with torch.jit.script, torch.jit.trace or torch.export, or pass the module in Python"
 
 
@@ -45,11 +52,7 @@ def load_network(
             before anything in the file runs.
         ModelContractError: for a model that needs more than an image.
     """
-    path = Path(path)
-    if not path.exists():
-        raise ModelNotFoundError(f"expected the file of a model, got {path}, which does not exist: check the path")
-    if path.is_dir():
-        raise ModelError(f"expected the file of a model, got the folder {path}: name the file in it")
+    path = check_file(path, "the file of a model", ModelNotFoundError)
     spec = read_spec(path) if spec is None else spec
     spec = spec if spec.name else replace(spec, name=path.stem)
     place = device_of(device)
@@ -110,8 +113,8 @@ def as_network(model: Any, spec: ModelSpec | None = None, device: str | torch.de
 
 def _read(path: Path, file: BinaryIO, device: torch.device) -> Model:
     """The model in a file by what is in it, not by its name."""
-    kind = _kind(file)
-    if kind not in ("TorchScript", "torch.export"):
+    kind = kind_of(file)
+    if kind not in KINDS:
         raise ModelError(f"expected a model of TorchScript or torch.export, got {path}, which is {kind}: {EXPORT}")
     file.seek(0)
     try:
@@ -119,14 +122,14 @@ def _read(path: Path, file: BinaryIO, device: torch.device) -> Model:
     except ModelError as error:
         raise type(error)(f"{path}: {error}") from error
     except (*FAILURES, EOFError, zipfile.BadZipFile) as error:
-        if is_memory(error):
+        if is_out_of_memory(error):
             raise
         raise ModelError(
             f"expected a whole model of {kind} for {device}, got {path}, which cannot be read: {last_line(error)}"
         ) from error
 
 
-def _kind(file: BinaryIO) -> str:
+def kind_of(file: BinaryIO) -> str:
     """What a file is, in words, from its first bytes and the names in its archive; nothing is unpacked."""
     file.seek(0)
     start = file.read(16)
@@ -138,7 +141,8 @@ def _kind(file: BinaryIO) -> str:
     try:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
-    except zipfile.BadZipFile:
+            _check_sizes(archive.infolist())
+    except (zipfile.BadZipFile, NotImplementedError, OverflowError, UnicodeDecodeError):
         return "truncated or damaged"
     inside = {name.partition("/")[2] for name in names} | set(names)
     if any(name.startswith("models/") for name in inside) or "serialized_exported_program.json" in inside:
@@ -146,6 +150,21 @@ def _kind(file: BinaryIO) -> str:
     if any(name.startswith("code/") for name in inside) and "constants.pkl" in inside:
         return "TorchScript"
     return "a pickle of torch.save, which would run code" if "data.pkl" in inside else "another archive"
+
+
+def _check_sizes(entries: Sequence[zipfile.ZipInfo]) -> None:
+    """Refuse an archive that unpacks to more than fits, before anything of it is unpacked (ModelError)."""
+    total = sum(entry.file_size for entry in entries)
+    if total > available_bytes():
+        raise ModelError(
+            f"expected a model that fits into memory, got one of {total / 1e9:.3g} GB: use a smaller one, or a machine "
+            "with more memory"
+        )
+    code = sum(entry.file_size for entry in entries if entry.filename.endswith(CODE))
+    if code > MOST_CODE:
+        raise ModelError(
+            f"expected at most {MOST_CODE / 1e6:.0f} MB of code in a model, got {code / 1e6:.4g} MB: export it anew"
+        )
 
 
 def _check_sum(path: Path, found: str, wanted: str | None) -> None:

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, cast
 import torch
 
 from semreg.features import signature
+from semreg.io.quiet import quiet_readers
 
 PRIVATE = (
     "_jit_pass_constant_propagation",
@@ -71,7 +72,7 @@ class ScriptedModel:
 
 def load(file: BinaryIO, device: torch.device) -> ScriptedModel:
     """Read an archive of TorchScript onto ``device``, in float32. Raises RuntimeError where it is damaged."""
-    with quiet():
+    with quiet(), quiet_readers():
         return ScriptedModel(torch.jit.load(file, map_location=device).float())  # type: ignore[no-untyped-call]
 
 

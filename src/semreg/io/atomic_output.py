@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Self
 
 from semreg.errors import OutputError
+from semreg.io.staging import staging_in
 
 SMALL = str.maketrans(ascii_uppercase, ascii_lowercase)
 UNFINISHED = ".semreg-"
@@ -91,13 +92,14 @@ class OutputFolder:
         """The files in place, sorted by name, once the block has ended."""
         self._made: list[Path] = []
         self._staging: Path | None = None
+        self._lock: int | None = None
 
     def __enter__(self) -> Self:
         missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._made = missing
-            self._staging = Path(tempfile.mkdtemp(dir=self.path, prefix=UNFINISHED))
+            self._staging, self._lock = staging_in(self.path)
         except OSError as error:
             self._discard()
             raise _output_error(self.path, error) from error
@@ -140,6 +142,9 @@ class OutputFolder:
         if self._staging is not None:
             shutil.rmtree(self._staging, ignore_errors=True)
             self._staging = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
         for folder in self._made:
             try:
                 folder.rmdir()

@@ -8,8 +8,8 @@ pixels that GDCM garbles.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,20 +23,24 @@ from semreg.core.fields import Volume
 from semreg.core.geometry import Grid
 from semreg.errors import GeometryError, ImageError
 from semreg.io.bridge import check_scalar_image, grid_of_header, pixel_type_name, to_volume
+from semreg.io.dicom_files import BESIDE, DicomFile, images_in, of_one_kind
 from semreg.io.dicom_frames import (
     DOSE,
     SEGMENTATIONS,
     decoded,
     facts_of,
     is_garbled,
-    name_pattern,
     read_frames,
     scaled,
-    series_of_image,
+    undecoded,
 )
 from semreg.io.dicom_segments import read_segmentation, segmentation_grid
+from semreg.io.digests import sha256_of_open
 from semreg.io.pictures import grey, is_colour
+from semreg.io.promises import Promise
+from semreg.io.quiet import quiet_readers
 from semreg.io.stack import Place, Stack, arrange, fill
+from semreg.runtime.memory import is_out_of_memory
 
 logger = logging.getLogger("semreg")
 
@@ -55,8 +59,8 @@ class Series:
     files: tuple[Path, ...]
     size: tuple[int, ...]
     """Columns, rows and, of a multi-frame file, frames of the first file."""
-    damaged: tuple[Path, ...] = ()
-    """Files beside those of the series that hold an image, or may, but cannot be read."""
+    damaged: tuple[DicomFile, ...] = ()
+    """Files beside those of the series that hold an image of it, or may, but cannot be read."""
 
     def __str__(self) -> str:
         """One line: number, description, modality, slices, size and UID."""
@@ -67,53 +71,29 @@ class Series:
         )
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether a file can be read and begins as DICOM files do."""
-    try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
-
-
 def list_series(folder: Path) -> tuple[Series, ...]:
     """The series with pixels in a folder or, if it holds none itself, in all folders below it; ordered by number.
 
-    Files without pixels (structures, plans, reports) and files that are no DICOM are left out.
+    Files without pixels (structures, plans, reports) and files that are no DICOM are left out, and so are, with a word
+    in the log, those that cannot be read as images and say that they are of another series.
     """
-    import SimpleITK as sitk
-
-    found: dict[str, list[Path]] = {}
-    places: list[Path] = []
-    with _quiet():
-        for place in (folder, *sorted(path for path in folder.rglob("*") if path.is_dir())):
-            places.append(place)
-            for uid in sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(place)):
-                names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(place), uid)
-                found.setdefault(uid, []).extend(map(Path, names))
-            if found and place == folder:
-                break
-    damaged = _damaged(places, {path for files in found.values() for path in files})
-    series = (_series(uid, files, damaged) for uid, files in found.items())
+    found: dict[str, list[DicomFile]] = {}
+    damaged: list[DicomFile] = []
+    for place in (folder, *sorted(path for path in folder.rglob("*") if path.is_dir())):
+        images, alike = images_in(place)
+        for each in images:
+            if each.trouble:
+                damaged.append(each)
+            else:
+                found.setdefault(each.uid, []).append(each)
+        damaged += [DicomFile(path, None, "it is no DICOM file, or damaged") for path in alike]
+        if found and place == folder:
+            break
+    for each in damaged:
+        if each.uid and each.uid not in found:
+            logger.warning("%s is left out: %s", each.path, each.trouble)
+    series = (_series(of_one_kind(files, str(folder)), damaged) for files in found.values())
     return tuple(sorted(series, key=lambda each: (each.number.zfill(9), each.uid)))
-
-
-def _damaged(places: Sequence[Path], read: set[Path]) -> dict[Path, str]:
-    """Files that GDCM silently passed over although they may be slices, and their series, "" if they do not say.
-
-    They begin as DICOM and hold rows of pixels or cannot be read; or they are no DICOM but have the name of a slice.
-    """
-    slices = {(path.parent, name_pattern(path)) for path in read}
-    damaged = {}
-    for place in places:
-        for path in sorted(place.iterdir()):
-            if path in read or not path.is_file():
-                continue
-            named = "" if (place, name_pattern(path)) in slices else None
-            uid = series_of_image(path) if is_dicom(path) else named
-            if uid is not None:
-                damaged[path] = uid
-    return damaged
 
 
 def choose_series(folder: Path, wanted: str | None) -> Series:
@@ -124,7 +104,7 @@ def choose_series(folder: Path, wanted: str | None) -> Series:
     series = list_series(folder)
     if not series:
         raise ImageError(f"expected a folder with a DICOM series, got {folder}, which holds none: give the image file")
-    matching = series if wanted is None else _matching(series, wanted)
+    matching = _meant(series, folder) if wanted is None else _matching(series, wanted)
     if len(matching) == 1:
         _refuse_damaged(matching[0])
         return matching[0]
@@ -142,11 +122,23 @@ def choose_series(folder: Path, wanted: str | None) -> Series:
 
 def _refuse_damaged(series: Series) -> None:
     if series.damaged:
+        first, count = series.damaged[0], len(series.damaged)
         raise ImageError(
-            f"expected a complete DICOM series, got {len(series.damaged)} damaged "
-            f"{'file' if len(series.damaged) == 1 else 'files such as'} {series.damaged[0]}: copy the series again, or "
-            "move what does not belong to it elsewhere"
+            f"expected a complete DICOM series, got {count} {'file' if count == 1 else 'files'} that cannot be read "
+            f"such as {first.path} ({first.trouble}): copy the series again, or move what does not belong to it "
+            "elsewhere"
         )
+
+
+def _meant(series: Sequence[Series], folder: Path) -> Sequence[Series]:
+    """Without what is made of images, such as segmentations, where one other series is left; the log says it."""
+    images = [each for each in series if each.modality not in BESIDE]
+    if len(images) != 1 or len(images) == len(series):
+        return series
+    for each in series:
+        if each not in images:
+            logger.warning("%s: the series %s is left out; if it is meant, choose it by its UID", folder, each)
+    return images
 
 
 def series_grid(files: Sequence[Path], name: str) -> Grid:
@@ -165,6 +157,7 @@ def read_series(files: Sequence[Path], name: str) -> tuple[Volume, str, dict[str
     out. Raises GeometryError where slices do not form one stack, ImageError for voxels that are not real numbers.
     """
     headers = _headers(files, name)
+    _check_room(headers, name)
     if len(headers) == 1 and headers[0].is_segmentation:
         return read_segmentation(headers[0].path, headers[0].facts)
     if len(headers) == 1:
@@ -173,6 +166,12 @@ def read_series(files: Sequence[Path], name: str) -> tuple[Volume, str, dict[str
     kinds = {pixel_type_name(each.kind) for each in headers}
     volume = fill(stack, lambda number: _pixels(headers[number]).data.reshape(headers[number].size[1::-1]))
     return volume, np.result_type(*kinds).name, {}
+
+
+def _check_room(headers: Sequence[_Header], name: str) -> None:
+    """Refuse a series that does not fit into memory (ImageError): all its voxels as float32, and one file as it is."""
+    size = (*headers[0].size[:2], sum(math.prod(each.size[2:]) for each in headers))
+    Promise(size, 4).check(Path(name), math.inf)
 
 
 @dataclass(frozen=True)
@@ -187,6 +186,8 @@ class _Header:
     position: str
     cosines: str
     facts: Any
+    start: int
+    """The byte of the file at which the pixels start."""
 
     @property
     def is_segmentation(self) -> bool:
@@ -195,27 +196,43 @@ class _Header:
 
 
 def _headers(files: Sequence[Path], name: str) -> list[_Header]:
-    """The headers of all files but of identical copies."""
+    """The headers of all files but of copies: those that say to be another one and have its position and its pixels."""
     headers = [_header(path) for path in files]
-    seen: dict[str, _Header] = {}
+    same: dict[str, list[_Header]] = {}
     for number, header in enumerate(headers):
-        seen.setdefault(header.instance or str(number), header)
-    if len(seen) < len(headers):
-        logger.warning("%s: %d files are copies of others and left out", name, len(headers) - len(seen))
-    return list(seen.values())
+        same.setdefault(header.instance or str(number), []).append(header)
+    kept: list[_Header] = []
+    twice = 0
+    for alike in same.values():
+        if len(alike) > 1:
+            different = {(each.position, each.cosines, _digest_of_pixels(each)): each for each in reversed(alike)}
+            twice += len(alike) - len(different)
+            kept += different.values()
+        else:
+            kept += alike
+    if twice:
+        logger.warning("%s: %d files are copies of others and left out", name, twice)
+    return kept
+
+
+def _digest_of_pixels(header: _Header) -> str:
+    with header.path.open("rb") as file:
+        file.seek(header.start)
+        return sha256_of_open(file)
 
 
 def _header(path: Path) -> _Header:
     import SimpleITK as sitk
 
-    reader, facts = _reader(path), facts_of(path)
+    facts, start = facts_of(path)
+    reader = _reader(path)
     size, spacing = tuple(reader.GetSize()), tuple(reader.GetSpacing())
     kind = str(sitk.GetPixelIDValueAsString(reader.GetPixelIDValue()))
     components = reader.GetNumberOfComponents()
     check_scalar_image(size, 1 if is_colour(components, kind) else components, kind)
     instance, position, cosines = (_tag(reader, key) for key in ("0008|0018", "0020|0032", "0020|0037"))
     kind = "32-bit float" if facts.get("SOPClassUID") == DOSE else kind.removeprefix("vector of ")
-    return _Header(path, size, spacing, kind, instance, position, cosines, facts)
+    return _Header(path, size, spacing, kind, instance, position, cosines, facts, start)
 
 
 def _arranged(headers: Sequence[_Header], name: str) -> Stack:
@@ -282,11 +299,12 @@ def _pixels(header: _Header) -> Volume:
     if is_garbled(header.facts):
         return _pixels_of_pydicom(header)
     try:
-        image = _reader(header.path).Execute()
+        with quiet_readers():
+            image = _reader(header.path).Execute()
     except RuntimeError as error:
-        raise ImageError(
-            f"expected a DICOM file with pixels, got {header.path}: it is damaged; copy it again"
-        ) from error
+        if is_out_of_memory(error):
+            raise
+        raise undecoded(header.path, header.facts) from error
     if image.GetNumberOfComponentsPerPixel() == 1:
         return to_volume(image)
     grid = grid_of_header(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
@@ -309,10 +327,11 @@ def _reader(path: Path) -> Any:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
-        reader.ReadImageInformation()
+        with quiet_readers():
+            reader.ReadImageInformation()
     except RuntimeError as error:
         raise ImageError(
-            f"expected a DICOM file that holds an image, got {path}: it has no pixels or is damaged"
+            f"expected a DICOM file that holds an image, got {path}: it is damaged, or of a kind that cannot be read"
         ) from error
     return reader
 
@@ -329,13 +348,12 @@ def modality_of(path: Path) -> Modality | None:
     return known.get(text, "other")
 
 
-def _series(uid: str, files: list[Path], damaged: Mapping[Path, str]) -> Series:
-    reader = _reader(files[0])
-    description, number, modality = (_tag(reader, key) for key in ("0008|103e", "0020|0011", "0008|0060"))
-    size = tuple(n for axis, n in enumerate(reader.GetSize()) if axis < 2 or n > 1)
-    folders = {path.parent for path in files}
-    beside = tuple(path for path, series in damaged.items() if path.parent in folders and series in ("", uid))
-    return Series(uid, description, number, modality, tuple(files), size, beside)
+def _series(files: Sequence[DicomFile], damaged: Sequence[DicomFile]) -> Series:
+    first = files[0]
+    folders = {each.path.parent for each in files}
+    beside = tuple(each for each in damaged if each.path.parent in folders and each.uid in ("", first.uid))
+    description, number, modality = (first.text(name) for name in ("SeriesDescription", "SeriesNumber", "Modality"))
+    return Series(first.uid, description, number, modality, tuple(each.path for each in files), first.size, beside)
 
 
 def _matching(series: Sequence[Series], wanted: str) -> list[Series]:
@@ -347,16 +365,3 @@ def _matching(series: Sequence[Series], wanted: str) -> list[Series]:
         lambda each: text and text in each.description.casefold(),
     )
     return next((found for rule in rules if (found := [each for each in series if rule(each)])), [])
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the warnings ITK prints, as where there is no series."""
-    import SimpleITK as sitk
-
-    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.GlobalWarningDisplayOff()
-    try:
-        yield
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(shown)

@@ -5,7 +5,6 @@ pydicom is imported by the functions that need it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,18 @@ import torch
 from torch import Tensor
 
 from semreg.errors import GeometryError, ImageError
+from semreg.io.dicom_files import (
+    NATIVE,
+    careful,
+    failures,
+    kind_of,
+    name_of,
+    read_header,
+    syntax_of,
+    trouble_of,
+    value_of,
+)
+from semreg.runtime.memory import is_out_of_memory
 
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 """SOP classes: Segmentation, Label Map Segmentation."""
@@ -24,19 +35,13 @@ SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 """VL Whole Slide Microscopy Image Storage."""
 TIMES = (0x00181063, 0x00181065)
 """Frame increment pointers that say that frames are moments: FrameTime, FrameTimeVector."""
-NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99")
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
 RUN_LENGTH = "1.2.840.10008.1.2.5"
+JPEG = (50, 51, 57, 70, 80, 81, 90, 91, 92, 93, 201, 202, 203)
+COMPRESSED = (RUN_LENGTH, *(f"1.2.840.10008.1.2.4.{number}" for number in JPEG))
+"""Transfer syntaxes that GDCM or pydicom decode: run lengths, JPEG, JPEG-LS, JPEG 2000."""
 DECODED = ("MONOCHROME1", "MONOCHROME2", "RGB")
 """Photometric interpretations that are taken from pydicom as they are."""
-FACTS = (
-    "SOPClassUID", "ImageType", "Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation",
-    "NumberOfFrames", "TotalPixelMatrixColumns", "TotalPixelMatrixRows", "FrameIncrementPointer", "RescaleSlope",
-    "RescaleIntercept", "DoseGridScaling", "PerFrameFunctionalGroupsSequence",
-)  # fmt: skip
-
-IDENTITY = ("SOPClassUID", "SeriesInstanceUID", "Rows")
-"""Tags that say whether a file holds an image, and of which series."""
 
 
 @dataclass(frozen=True)
@@ -50,36 +55,20 @@ class Frame:
     intercept: float = 0.0
 
 
-def series_of_image(path: Path) -> str | None:
-    """The UID of the series of a file that begins as DICOM; "" if it is too damaged to say, None if it is no image."""
-    import pydicom
+@careful
+def facts_of(path: Path) -> tuple[Any, int]:
+    """What a file says of its kind and its pixels, a pydicom data set, and the byte at which they start.
 
-    try:
-        data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(IDENTITY))
-    except (pydicom.errors.InvalidDicomError, EOFError, ValueError, KeyError, OSError):
-        return ""
-    uid = str(data.get("SeriesInstanceUID") or "")
-    if data.get("Rows"):
-        return uid
-    return None if (data.get("SOPClassUID") and uid) or is_directory(data) else uid
-
-
-def is_directory(data: Any) -> bool:
-    """Whether it is a DICOMDIR, which has no series."""
-    return str(getattr(getattr(data, "file_meta", None), "MediaStorageSOPClassUID", "")) == "1.2.840.10008.1.3.10"
-
-
-def name_pattern(path: Path) -> str:
-    """The name of a file without its numbers: what files of one series have in common."""
-    return re.sub(r"\d+", "#", path.name.lower())
-
-
-def facts_of(path: Path) -> Any:
-    """What a file says of its kind and its pixels, a pydicom data set (ImageError).
-
-    Raises ImageError for kinds whose pixels are no slices: mosaics, tiles of slides, frames over time.
+    Raises ImageError for what holds no image, or a damaged one, and for kinds whose pixels are no slices: mosaics,
+    tiles of slides, frames over time.
     """
-    data = _read(path, stop_before_pixels=True, specific_tags=list(FACTS))
+    data, start = read_header(path)
+    if "Rows" not in data and value_of(data, "SOPClassUID"):
+        raise ImageError(
+            f"expected a DICOM file that holds an image, got {path}: it is of another kind ({kind_of(data)})"
+        )
+    if trouble := trouble_of(data, path.stat().st_size - start):
+        raise ImageError(f"expected a DICOM file that holds an image, got {path}: {trouble}; copy it again")
     number = int(data.get("NumberOfFrames") or 1)
     if "MOSAIC" in [str(word).upper() for word in _listed(data.get("ImageType"))]:
         raise ImageError(
@@ -95,7 +84,18 @@ def facts_of(path: Path) -> Any:
     pointers = {int(each) for each in _listed(data.get("FrameIncrementPointer"))}
     if number > 1 and pointers & set(TIMES) and not data.get("PerFrameFunctionalGroupsSequence"):
         raise ImageError(f"expected slices in {path}, got {number} frames over time: export one of them")
-    return data
+    return data, start
+
+
+def undecoded(path: Path, facts: Any) -> ImageError:
+    """The error for pixels that cannot be decoded: the file is damaged, or compressed in a way that nobody reads."""
+    syntax = syntax_of(facts)
+    if syntax in (*NATIVE, *COMPRESSED):
+        return ImageError(f"expected a DICOM file with pixels, got {path}: they are damaged; copy it again")
+    return ImageError(
+        f"expected pixels in a form that is read, got {path} with {name_of(syntax)}: decompress it with "
+        "another tool, such as gdcmconv --raw"
+    )
 
 
 def _listed(value: Any) -> list[Any]:
@@ -106,20 +106,23 @@ def _listed(value: Any) -> list[Any]:
 
 def is_garbled(facts: Any) -> bool:
     """Whether GDCM is known to read the pixels wrong: pydicom reads them."""
-    syntax = str(facts.file_meta.TransferSyntaxUID)
+    syntax = syntax_of(facts)
     bits = int(facts.get("BitsAllocated") or 0)
     if facts.get("SOPClassUID") == DOSE or facts.get("PhotometricInterpretation") not in DECODED:
         return bool(facts.get("SOPClassUID") == DOSE)
     return syntax in (BIG_ENDIAN, RUN_LENGTH) or (syntax in NATIVE and (bits == 1 or bits > 16))
 
 
+@careful
 def decoded(path: Path, facts: Any) -> Tensor:
     """The stored values of all frames by pydicom, float32, scaled: (frame, y, x), and rgb as a last axis of colours."""
-    data = _read(path)
+    data, _ = read_header(path, pixels=True)
     try:
         pixels = np.asarray(data.pixel_array)
-    except (ValueError, AttributeError, NotImplementedError, RuntimeError, EOFError, IndexError) as error:
-        raise ImageError(f"expected a DICOM file with pixels, got {path}: it is damaged; copy it again") from error
+    except failures(RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise undecoded(path, data) from error
     samples = int(facts.get("SamplesPerPixel") or 1)
     values = pixels.reshape(-1, int(data.Rows), int(data.Columns), *([samples] if samples > 1 else []))
     scale = data.get("DoseGridScaling") if facts.get("SOPClassUID") == DOSE else data.get("RescaleSlope")
@@ -129,9 +132,10 @@ def decoded(path: Path, facts: Any) -> Tensor:
     return torch.from_numpy(values.astype(np.float32))
 
 
+@careful
 def read_frames(path: Path) -> list[Frame] | None:
     """The frames of a file in the order of its pixels, None if it does not give the position of each (ImageError)."""
-    data = _read(path, stop_before_pixels=True)
+    data, _ = read_header(path)
     if data.get("SOPClassUID") == DOSE:
         return _planes_of_dose(data, path)
     shared = data.get("SharedFunctionalGroupsSequence") or [{}]
@@ -192,12 +196,3 @@ def frame_of(own: Any, shared: Any) -> Frame | None:
         1.0 if slope is None else float(slope),
         0.0 if intercept is None else float(intercept),
     )
-
-
-def _read(path: Path, **what: Any) -> Any:
-    import pydicom
-
-    try:
-        return pydicom.dcmread(path, **what)
-    except (pydicom.errors.InvalidDicomError, EOFError, ValueError, KeyError) as error:
-        raise ImageError(f"expected a DICOM file, got {path}: its header is damaged; copy it again") from error

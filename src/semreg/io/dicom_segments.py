@@ -1,7 +1,4 @@
-"""DICOM Segmentation objects as label maps: segments are labels, frames that are left out are empty.
-
-pydicom is imported by the functions that need it.
-"""
+"""DICOM Segmentation objects as label maps: segments are labels, frames that are left out are empty."""
 
 from __future__ import annotations
 
@@ -15,6 +12,7 @@ import torch
 from semreg.core.fields import Volume
 from semreg.core.geometry import Grid, nearest_rotation
 from semreg.errors import GeometryError, ImageError
+from semreg.io.dicom_files import careful, read_header
 from semreg.io.dicom_frames import Frame, decoded, frame_of, group_of
 from semreg.io.segments import described
 
@@ -22,15 +20,14 @@ UNEVEN = 0.05
 """Share of the distance of planes by which a frame may lie off its plane; in the plane, share of a pixel times two."""
 
 
+@careful
 def read_segmentation(path: Path, facts: Any) -> tuple[Volume, str, dict[str, str]]:
     """The labels, float32 (1, z, y, x), their type, and their names (``segments``).
 
     A fractional object has one segment and becomes its fraction, 0 to 1. Raises ImageError for segments that overlap,
     GeometryError where the frames are no planes of one grid.
     """
-    import pydicom
-
-    data = pydicom.dcmread(path, stop_before_pixels=True)
+    data, _ = read_header(path)
     frames, numbers = _frames(data, path)
     grid, planes = _grid(frames, (int(data.Columns), int(data.Rows)), data, path)
     pixels = decoded(path, facts).numpy()
@@ -46,11 +43,10 @@ def read_segmentation(path: Path, facts: Any) -> tuple[Volume, str, dict[str, st
     return Volume(torch.from_numpy(labels)[None], grid), "uint16", described(names)
 
 
+@careful
 def segmentation_grid(path: Path) -> Grid:
     """The grid of ``read_segmentation``."""
-    import pydicom
-
-    data = pydicom.dcmread(path, stop_before_pixels=True)
+    data, _ = read_header(path)
     return _grid(_frames(data, path)[0], (int(data.Columns), int(data.Rows)), data, path)[0]
 
 

@@ -49,6 +49,7 @@ from semreg.io.nifti import (
     write_chunks,
 )
 from semreg.io.nifti_header import HEADER_BYTES
+from semreg.io.ordinary_file import check_file
 from semreg.io.transform_files.reading import read_transforms
 from semreg.runtime.memory import give_back_memory
 
@@ -57,6 +58,7 @@ __all__ = [
     "LoadedImage",
     "OutputFolder",
     "atomic_file",
+    "check_file",
     "check_output_folder",
     "checksum",
     "in_one_unit",

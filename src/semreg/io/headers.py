@@ -13,19 +13,25 @@ from typing import Any
 
 import numpy as np
 
-from semreg.errors import GeometryError
+from semreg.errors import GeometryError, ImageError
+from semreg.io import tiff
 from semreg.io.bridge import Lattice
-from semreg.io.nifti_header import notes_on, place_of, read_header
+from semreg.io.image_files import data_files
+from semreg.io.nifti_header import check_header, notes_on, place_of, read_header
+from semreg.io.text_headers import META, NRRD, VTK, field_in, fields_of, has_text_header, lines_of
 
 SAME = 0.01
 """Voxels by which ITK's place of a NIfTI image may differ from that of the header: the digits of float32."""
-META = re.compile(
-    rb"\s*(Offset|Position|Origin|ElementSpacing|TransformMatrix|Rotation|Orientation)\s*=\s*(.*)", re.IGNORECASE
-)
-"""The lines of a MetaImage header that say a place."""
-VTK = re.compile(rb"\s*(ORIGIN|SPACING|ASPECT_RATIO)\s+(.*)", re.IGNORECASE)
-TEXT_BYTES = 1 << 16
-"""Headers in text are looked for in the beginning of a file."""
+META_PLACES = ("offset", "position", "origin", "elementspacing", "transformmatrix", "rotation", "orientation")
+PLACES = {**dict.fromkeys(META, META_PLACES), **dict.fromkeys(VTK, ("origin", "spacing", "aspect_ratio"))}
+"""The fields of a header in text that say a place, by the ending of the file."""
+SIZES = ("dimsize", "sizes", "dimensions")
+LONGEST = 500
+"""Letters of a line of NRRD from which its reader overruns its own memory where it does not know what it says."""
+FREE = ("content", "labels", "axis labels", "units", "axis units", "space units", "sample units")
+"""Fields of NRRD that are free text, which its reader takes however long they are."""
+MOST_AXES = 10
+"""Of a MetaImage: ITK's reader does not survive more."""
 
 
 def lattice_of(reader: Any, path: Path, *, minc: bool) -> tuple[Lattice, list[str]]:
@@ -35,7 +41,6 @@ def lattice_of(reader: Any, path: Path, *, minc: bool) -> tuple[Lattice, list[st
     axes. ``minc``: it is of that format, which is RAS and which ITK does not turn. Raises GeometryError for numbers
     that are not finite.
     """
-    _check_text(path)
     size = reader.GetSize()
     dimension = min(len(size), 3)
     spacing = np.array(reader.GetSpacing()[:dimension])
@@ -63,21 +68,59 @@ def lattice_of(reader: Any, path: Path, *, minc: bool) -> tuple[Lattice, list[st
     return found, notes
 
 
+def check_before(path: Path) -> None:
+    """Refuse what readers of images do not survive, or read as something else, from the beginning of a file.
+
+    Raises GeometryError for numbers that are not finite, ImageError for others that are none.
+    """
+    if has_text_header(path):
+        _check_text(path)
+    elif path.name.lower().endswith(tiff.ENDINGS):
+        tiff.check_page(tiff.first_page(path), path, path.stat().st_size)
+    elif (header := read_header(path)) is not None:
+        check_header(header, path)
+
+
 def _check_text(path: Path) -> None:
-    """Refuse a place in a MetaImage or VTK header that is not made of finite numbers, which ITK takes for zeros."""
-    name = path.name.lower()
-    pattern = META if name.endswith((".mhd", ".mha")) else VTK if name.endswith(".vtk") else None
-    if pattern is None:
-        return
-    with path.open("rb") as file:
-        for line in file.read(TEXT_BYTES).splitlines():
-            if re.match(rb"\s*(ElementDataFile|LOOKUP_TABLE)", line, re.IGNORECASE):
-                return
-            if (found := pattern.match(line)) is not None and not _finite(found[2]):
-                text = line.decode("ascii", "replace").strip()
-                raise GeometryError(
-                    f"expected finite numbers in the header of {path}, got {text!r}: correct the header"
+    """Refuse numbers in a MetaImage, NRRD or VTK header that are none, which ITK takes for zeros."""
+    if path.name.lower().endswith(NRRD):
+        for line in lines_of(path):
+            if len(line) > LONGEST and field_in(line, path)[0] not in FREE and not re.match(rb"#|[^:]*:=", line):
+                raise ImageError(
+                    f"expected lines of at most {LONGEST} letters in the header of {path}, got one of {len(line)}, "
+                    f"{_shown(line)!r}: correct the header"
                 )
+    fields, _ = fields_of(path)
+    for key in PLACES.get(path.suffix.lower(), ()):
+        if not _finite(fields.get(key, b"")):
+            text = f"{key} {_shown(fields[key])}"
+            raise GeometryError(f"expected finite numbers in the header of {path}, got {text!r}: correct the header")
+    for key in SIZES:
+        if key in fields and not all(_whole(word) > 0 for word in fields[key].split()):
+            raise ImageError(
+                f"expected whole positive numbers of voxels in the header of {path}, got {_shown(fields[key])!r}: "
+                "correct the header"
+            )
+    axes = fields.get("ndims", b"3")
+    if not 0 < _whole(axes) <= MOST_AXES:
+        raise ImageError(
+            f"expected NDims from 1 to {MOST_AXES} in the header of {path}, got {_shown(axes)!r}: correct the header"
+        )
+    packed = fields.get("compresseddatasize", b"0")
+    if not 0 <= _whole(packed) <= sum(file.stat().st_size for file in data_files(path)):
+        raise ImageError(
+            f"expected {_shown(packed)} bytes of compressed voxels in {path}, got fewer: the file is cut short or "
+            "damaged; copy it again"
+        )
+
+
+def _shown(text: bytes) -> str:
+    return text.decode("ascii", "replace")[:80]
+
+
+def _whole(word: bytes) -> int:
+    """A whole number, -1 for anything else."""
+    return int(word) if word.isdigit() and len(word) < 19 else -1
 
 
 def _finite(text: bytes) -> bool:

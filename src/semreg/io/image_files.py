@@ -13,12 +13,11 @@ from pathlib import Path
 from semreg.errors import ImageError
 from semreg.io.digests import sha256_of
 from semreg.io.nifti_header import PAIRED, beside, is_nifti_name
+from semreg.io.ordinary_file import check_file
+from semreg.io.text_headers import META, NRRD, VOXELS_AT, field_in, lines_of
 
 STIMULATE = (".spr", ".sdt")
 """Endings of files that belong together, the header first; those of NIfTI and Analyze: ``nifti_header``."""
-NRRD = (".nhdr", ".nrrd")
-VOXELS_AT = re.compile(rb"\s*(?:ElementDataFile\s*[=:]|data ?file:(?!=))\s*(.*?)\s*", re.IGNORECASE)
-"""The line of a MetaImage or NRRD header that says where the voxels are."""
 COUNTER = re.compile(r"%0?\d*[diu]")
 """What stands for the number of a file in a pattern."""
 
@@ -46,7 +45,7 @@ def data_files(path: str | Path) -> tuple[Path, ...]:
     if name.endswith(STIMULATE):
         both = [path.with_name(path.name[: -len(ending)] + ending) for ending in STIMULATE]
         return tuple(path if name.endswith(file.suffix) else file for file in both if file.is_file())
-    if name.endswith((".mhd", ".mha", *NRRD)):
+    if name.endswith((*META, *NRRD)):
         return (path, *_named_in(path))
     return (path,)
 
@@ -56,19 +55,24 @@ def _named_in(header: Path) -> list[Path]:
     try:
         texts = _names_in(header)
         places = [place for text in texts if text.upper() != "LOCAL" for place in _places(header.parent, text)]
-        return [place for place in places if place.is_file() or not place.exists()]  # no device, which has no end
-    except OSError as error:
-        raise ImageError(f"expected an image file that can be read, got {header}: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        raise ImageError(f"expected an image file that can be read, got {header}: {error}") from error
+    for place in places:
+        check_file(place, f"the voxels that {header} names")
+        if header.parent.absolute() not in Path(os.path.normpath(place.absolute())).parents:
+            raise ImageError(
+                f"expected the voxels of {header} in its folder or below it, got {place}: put them beside the header"
+            )
+    return places
 
 
 def _names_in(header: Path) -> list[str]:
-    with header.open("rb") as file:
-        for line in file:
-            if not line.strip() and header.name.lower().endswith(NRRD):
-                break  # voxels follow
-            if (found := VOXELS_AT.fullmatch(line)) is not None:
-                names = [each.strip() for each in file] if found[1].split()[:1] == [b"LIST"] else [found[1]]
-                return [os.fsdecode(name) for name in names if name and b"\0" not in name]
+    lines = lines_of(header)
+    for line in lines:
+        key, value = field_in(line, header)
+        if key in VOXELS_AT:
+            names = [each.strip() for each in lines] if value.split()[:1] == [b"LIST"] else [value]
+            return [os.fsdecode(name) for name in names if name]
     return []
 
 
@@ -88,10 +92,8 @@ def files_of(path: Path, series: str | None) -> list[Path]:
         if series is not None:
             raise ImageError(f"expected a DICOM folder to choose the series {series!r} from, got the file {path}")
         return [path]
-    if not path.exists():
-        raise ImageError(f"expected an image file or a DICOM folder, got {path}: there is no such file")
     if not path.is_dir():
-        raise ImageError(f"expected an image file or a DICOM folder, got {path}: it is neither")
+        check_file(path, "an image file or a DICOM folder")
     from semreg.io.dicom import choose_series  # loads torch, which no file needs
 
     return list(choose_series(path, series).files)

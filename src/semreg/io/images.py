@@ -21,17 +21,25 @@ import numpy.typing as npt
 from semreg.core.fields import Volume
 from semreg.core.geometry import Grid
 from semreg.errors import GeometryError, ImageError
-from semreg.io.bridge import LabelMap, Lattice, LoadedImage, check_scalar_image, pixel_type_name
-from semreg.io.dicom import is_dicom, modality_of, read_series, series_grid
-from semreg.io.headers import lattice_of
-from semreg.io.image_files import digest_of, files_of
+from semreg.io import tiff
+from semreg.io.bridge import PIXEL_TYPES, LabelMap, Lattice, LoadedImage, check_scalar_image, pixel_type_name
+from semreg.io.dicom import modality_of, read_series, series_grid
+from semreg.io.dicom_files import is_dicom
+from semreg.io.headers import check_before, lattice_of
+from semreg.io.image_files import data_files, digest_of, files_of
 from semreg.io.nifti import float_voxels, is_cut_short, plain_copy
-from semreg.io.nifti_header import is_nifti_name
+from semreg.io.nifti_header import is_nifti_name, is_packed
+from semreg.io.pictures import ENDINGS as PICTURES
 from semreg.io.pictures import counts_in_pixels, in_pixels, is_colour, is_picture, pixel_size_note
+from semreg.io.promises import Promise, most_held
+from semreg.io.quiet import quiet_readers
 from semreg.io.segments import names_of
 from semreg.io.stored import Stored
 
 logger = logging.getLogger("semreg")
+
+IN_SMALL_LETTERS = {".mha": "MetaImageIO", ".mhd": "MetaImageIO", ".gipl": "GiplImageIO"}
+"""Readers of ITK that take an ending in small letters only, unless they are named."""
 
 T = TypeVar("T")
 
@@ -143,11 +151,11 @@ def read_grid(path: str | Path, series: str | None = None) -> Grid:
 def _stored(path: Path, series: str | None, *, scalar: bool) -> tuple[Stored, str]:
     """What is in the files of an image, and their checksum; ``scalar``: one value a voxel, or colours, made grey."""
     names = files_of(path, series)
-    digest = digest_of(path, names)
     if path.is_dir() or is_dicom(path):
         volume, kind, segments = _reading(path, lambda: read_series(names, str(path)))
         modality = modality_of(names[0])
-        return Stored(volume.data[0].numpy(), volume.grid, None, kind, segments=segments, modality=modality), digest
+        stored = Stored(volume.data[0].numpy(), volume.grid, None, kind, segments=segments, modality=modality)
+        return stored, digest_of(path, names)
     with tempfile.TemporaryDirectory(prefix="semreg-") as folder:
         reader = _reader(path, Path(folder))
         if scalar:
@@ -155,7 +163,13 @@ def _stored(path: Path, series: str | None, *, scalar: bool) -> tuple[Stored, st
         lattice, notes = _reading(path, lambda: lattice_of(reader, path, minc=_is_minc(path)))
         for note in notes:
             logger.warning("%s: %s", path, note)
+        digest = digest_of(path, names)
         stored = _load(path, reader, lattice)
+    if path.name.lower().endswith(PICTURES) and (turn := tiff.turned(path)) not in (0, 1):
+        logger.warning(
+            "%s is to be turned before it is shown (Exif orientation %d): its pixels stay as they are stored",
+            path, turn,
+        )  # fmt: skip
     if note := pixel_size_note(path.name, stored.grid):
         logger.info("%s: %s", path, note)
     if scalar and stored.components > 1:
@@ -176,7 +190,8 @@ def _load(path: Path, reader: Any, lattice: Lattice) -> Stored:
         array = voxels.reshape(size[::-1])
         segments: dict[str, str] = {}
     else:
-        image = _reading(path, reader.Execute)
+        with quiet_readers():
+            image = _reading(path, reader.Execute)
         array = sitk.GetArrayFromImage(image)
         segments = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys() if key.startswith("Segment")}
         if voxels is not None and voxels.size == array.size:  # the components of NIfTI are its last axis
@@ -219,7 +234,8 @@ def _kind_of(reader: Any) -> str:
 def _is_minc(path: Path) -> bool:
     import SimpleITK as sitk
 
-    return str(sitk.ImageFileReader.GetImageIOFromFileName(str(path))) == "MINCImageIO"
+    with quiet_readers():
+        return str(sitk.ImageFileReader.GetImageIOFromFileName(str(path))) == "MINCImageIO"
 
 
 def _check_scalar(path: Path, reader: Any) -> None:
@@ -237,22 +253,46 @@ class _RefusedAxesError(GeometryError):
 
 
 def _reader(path: Path, folder: Path) -> Any:
-    """A SimpleITK reader that has read the header; of a copy in ``folder`` where ITK refuses the axes of NIfTI."""
+    """A SimpleITK reader that has read the header, and whose voxels are there and fit into memory.
+
+    It reads a copy in ``folder`` where ITK refuses the axes of NIfTI, or that it is packed and its name does not say
+    so.
+    """
     try:
-        return _opened(path, path)
+        held = _reading(path, lambda: _held(path))
+        if is_nifti_name(path, (".nii",)) and is_packed(path):
+            logger.info("%s: it is compressed, although its name does not end in .gz", path)
+            return _opened(path, plain_copy(path, folder, placeless=False), held)
+        return _opened(path, path, held)
     except _RefusedAxesError:
         if not is_nifti_name(path):
             raise
-        return _opened(path, _reading(path, lambda: plain_copy(path, folder)))
+        return _opened(path, _reading(path, lambda: plain_copy(path, folder, placeless=True)), held)
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError(f"expected an image file that can be read, got {path}: {reason}") from error
 
 
-def _opened(path: Path, name: Path) -> Any:
-    """A reader of the file ``name``; messages speak of ``path``."""
+def _held(path: Path) -> float:
+    """The most bytes of voxels that an image can hold, after a look at its header."""
+    check_before(path)
+    return most_held(path, data_files(path))
+
+
+def _opened(path: Path, name: Path, held: float) -> Any:
+    """A reader of the file ``name``, which can hold so many bytes of voxels; messages speak of ``path``."""
     import SimpleITK as sitk
 
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(name))
-    _reading(path, reader.ReadImageInformation)
+    if name.suffix != name.suffix.lower():
+        reader.SetImageIO(IN_SMALL_LETTERS.get(name.suffix.lower(), ""))
+    with quiet_readers():
+        _reading(path, reader.ReadImageInformation)
+    components = reader.GetNumberOfComponents()
+    kind = pixel_type_name(_kind_of(reader))
+    voxel_bytes = components * np.dtype(kind).itemsize if kind in PIXEL_TYPES else components
+    Promise(tuple(reader.GetSize()), voxel_bytes, components).check(path, held)
     return reader
 
 

@@ -8,7 +8,6 @@ the samples are streamed behind it. The bytes depend on nothing but the image: n
 from __future__ import annotations
 
 import math
-import shutil
 import struct
 import zlib
 from collections.abc import Iterable
@@ -19,10 +18,21 @@ import numpy as np
 import numpy.typing as npt
 
 from semreg.errors import OutputError
-from semreg.io.nifti_header import HEADER_BYTES, SINGLE, NiftiHeader, beside, is_nifti_name, opened, read_header
+from semreg.io.nifti_header import (
+    HEADER_BYTES,
+    SINGLE,
+    NiftiHeader,
+    beside,
+    is_nifti_name,
+    is_packed,
+    opened,
+    read_header,
+)
 
 INTENT_DISPLACEMENT = 1006
 """NIFTI_INTENT_DISPVECT. The vectors of such a file are RAS; readers built on ITK 5.4 or later return them as LPS."""
+BLOCK = 1 << 20
+"""Bytes read at once."""
 LARGEST_SIZE = 32767
 """Most voxels an axis can have in NIfTI-1."""
 
@@ -58,16 +68,24 @@ def write_chunks(path: Path, header: bytes, chunks: Iterable[npt.NDArray[Any]], 
             _write_all(file, compressor.flush())
 
 
-def plain_copy(source: Path, folder: Path) -> Path:
-    """Copy a NIfTI-1 file or pair into ``folder`` without its place, for readers that refuse its axes; the copy."""
+def plain_copy(source: Path, folder: Path, *, placeless: bool) -> Path:
+    """Copy a NIfTI-1 file or pair into ``folder``, unpacked and no more of it than its header promises; the copy.
+
+    ``placeless``: without its place, for readers that refuse its axes.
+    """
+    promised = read_header(source)
     for file in (source, *beside(source)):
         target = folder / file.name.lower().removesuffix(".gz")
+        left = HEADER_BYTES if promised is None else max(promised.starts, HEADER_BYTES) + _voxel_bytes(promised)
         with opened(file) as data, target.open("wb") as copy:
-            if ".img" not in target.name:
+            if ".img" not in target.name and placeless:
                 header = bytearray(data.read(HEADER_BYTES))
                 header[252:256] = bytes(4)  # the codes of qform and sform
                 copy.write(header)
-            shutil.copyfileobj(data, copy)
+                left -= len(header)
+            while left > 0 and (block := data.read(min(left, BLOCK))):
+                copy.write(block)
+                left -= len(block)
     return folder / source.name.lower().removesuffix(".gz")
 
 
@@ -78,8 +96,8 @@ def is_cut_short(path: Path) -> bool:
     """
     if not is_nifti_name(path, SINGLE):
         return False
-    compressed = path.name.lower().endswith(".gz")
     try:
+        compressed = is_packed(path)
         promised = read_header(path)
         with opened(path) as file:
             header = file.read(HEADER_BYTES)
@@ -91,7 +109,7 @@ def is_cut_short(path: Path) -> bool:
                 if struct.unpack("<I", raw.read(4))[0] == size % 2**32:
                     return False
             count = len(header)
-            while block := file.read(1 << 20):
+            while count < size and (block := file.read(BLOCK)):
                 count += len(block)
     except (EOFError, OSError, zlib.error):
         return True

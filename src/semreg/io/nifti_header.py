@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import math
 import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from semreg.core.geometry import Matrix
-from semreg.errors import GeometryError
+from semreg.errors import GeometryError, ImageError
 
 HEADER_BYTES = 352
 """The header and the four bytes that say that no extension follows."""
 UNITS_MM = {1: ("metres", 1000.0), 3: ("micrometres", 0.001)}
 """Code of the unit of length in ``xyzt_units`` → its name and its length in mm; 2 is mm, 0 says nothing."""
+BITS = {2: 8, 4: 16, 8: 32, 16: 32, 32: 64, 64: 64, 128: 24, 256: 8, 512: 16, 768: 32, 1024: 64, 1280: 64, 2304: 32}
+"""Bits of a voxel by its type: readers go by the type, whatever the header says of the bits."""
 SCANNER = 1
 """NIFTI_XFORM_SCANNER_ANAT."""
 DIFFERENT = 0.1
@@ -47,7 +50,11 @@ class NiftiHeader:
     datatype: int = 0
     bits: int = 0
     starts: int = 0
-    """The byte of the file of voxels at which they start."""
+    """The byte of the file of voxels at which they start, -1 where it is no number."""
+    single: bool = False
+    """Whether header and voxels are one file."""
+    axes: int = 3
+    """The number of axes, whatever it is; ``sizes`` is empty where there cannot be so many."""
     scaling: tuple[float, float] = (0.0, 0.0)
     order: str = "<"
 
@@ -78,7 +85,7 @@ def read_header(path: Path) -> NiftiHeader | None:
     try:
         with opened(header) as file:
             data = file.read(HEADER_BYTES)
-    except (OSError, EOFError):
+    except (OSError, EOFError, zlib.error):
         return None
     return parse_header(data, analyze=is_nifti_name(header, PAIRED))
 
@@ -97,9 +104,14 @@ def beside(path: Path) -> tuple[Path, ...]:
 
 
 def opened(path: Path) -> gzip.GzipFile:
-    """The file, unpacked where its name says that it is packed."""
-    packed = path.name.lower().endswith(".gz")
-    return gzip.open(path) if packed else path.open("rb")  # type: ignore[return-value]
+    """The file, unpacked where it is packed."""
+    return gzip.open(path) if is_packed(path) else path.open("rb")  # type: ignore[return-value]
+
+
+def is_packed(path: Path) -> bool:
+    """Whether a file is one of gzip, by its first bytes: names may say something else. Raises OSError."""
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
 
 
 def parse_header(data: bytes, *, analyze: bool = False) -> NiftiHeader | None:
@@ -116,19 +128,22 @@ def parse_header(data: bytes, *, analyze: bool = False) -> NiftiHeader | None:
     starts, slope, intercept = struct.unpack_from(f"{order}3f", data, 108)
     quaternion = struct.unpack_from(f"{order}6f", data, 256)
     codes = struct.unpack_from(f"{order}2h", data, 252)
-    axes = min(max(axes, 0), 7)
+    datatype, bits = struct.unpack_from(f"{order}2h", data, 70)
+    known = axes if 0 < axes <= len(sizes) else 0
     return NiftiHeader(
-        sizes=tuple(sizes[:axes]),
-        pixdim=tuple(pixdim[: min(3, axes)]),
+        sizes=tuple(n if axis < 3 else max(1, n) for axis, n in enumerate(sizes[:known])),
+        pixdim=tuple(pixdim[: min(3, known)]),
+        axes=axes,
         unit=data[123] & 7 if named else 0,
         codes=(max(0, codes[0]), max(0, codes[1])) if named else (0, 0),
         quaternion=quaternion[:3],
         offset=quaternion[3:],
         qfac=-1.0 if qfac < 0 else 1.0,
         rows=struct.unpack_from(f"{order}12f", data, 280),
-        datatype=struct.unpack_from(f"{order}h", data, 70)[0],
-        bits=struct.unpack_from(f"{order}h", data, 72)[0],
-        starts=int(starts) if math.isfinite(starts) else 0,
+        datatype=datatype,
+        bits=BITS.get(datatype, bits),
+        starts=int(starts) if math.isfinite(starts) else -1,
+        single=magic == b"n+1\0",
         scaling=(slope, intercept) if named else (0.0, 0.0),
         order=order,
     )
@@ -179,6 +194,26 @@ def qform_of(header: NiftiHeader) -> Matrix:
     sizes = [s if np.isfinite(s) and s != 0 else 1.0 for s in header.pixdim]  # negative: the axis runs the other way
     scales = np.array(sizes) * np.array([1.0, 1.0, header.qfac])
     return np.column_stack([rotation * scales, header.offset])
+
+
+def check_header(header: NiftiHeader, path: Path) -> None:
+    """Refuse what libraries read as something else or not at all: sizes, and where the voxels start.
+
+    Raises ImageError.
+    """
+    if not header.sizes:
+        raise ImageError(f"expected 1 to 7 axes in the header of {path}, got {header.axes}: correct the header")
+    if min(header.sizes) < 1:
+        raise ImageError(
+            f"expected a positive number of voxels along each axis in the header of {path}, got "
+            f"{' × '.join(map(str, header.sizes))}: correct the header"
+        )
+    least = HEADER_BYTES if header.single else 0
+    if header.starts < least:
+        raise ImageError(
+            f"expected the header of {path} to say where its voxels start, at byte {least} or later, got another "
+            "vox_offset: correct the header"
+        )
 
 
 def notes_on(header: NiftiHeader) -> list[str]:

@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from semreg.core.geometry import Grid
+from semreg.io import tiff
 
 LUMINANCE = (0.299, 0.587, 0.114)
 """Weights of red, green and blue (ITU-R BT.601)."""
-ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", *tiff.ENDINGS)
 """Formats that are pictures and not measurements in mm."""
 
 

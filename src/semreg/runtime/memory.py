@@ -24,6 +24,11 @@ SHARE = 0.8
 MAPPED_FROM = 1 << 22
 """Bytes of the blocks that ``return_freed_memory`` has mapped by themselves."""
 
+NO_MEMORY = (
+    "out of memory", "allocate memory", "failed to allocate", "unable to allocate", "not enough memory", "bad_alloc",
+    "defaultcpuallocator", "failed to map segment", "start new thread",
+)  # fmt: skip
+"""How libraries say that there is none."""
 CONTROL_GROUP = Path("/sys/fs/cgroup")
 """Where a container's limits are."""
 _STATUS = Path("/proc/self/status")
@@ -94,19 +99,24 @@ def return_freed_memory() -> None:
 
 
 def available_bytes() -> int:
-    """What the machine (or the container, by its control group) can still give to this process."""
+    """What the machine, the container by its control group, and the limits of the process still let it have."""
     import psutil  # as above
 
     free = int(psutil.virtual_memory().available)
     limit, used = (_number(CONTROL_GROUP / f"memory.{name}") for name in ("max", "current"))
-    return free if limit is None or used is None else max(0, min(free, limit - used))
+    if limit is not None and used is not None:
+        free = min(free, limit - used)
+    addresses = resource.getrlimit(resource.RLIMIT_AS)[0]  # ulimit -v
+    if addresses != resource.RLIM_INFINITY:
+        free = min(free, addresses - int(_process(os.getpid()).memory_info().vms))
+    return max(0, free)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory ran out, on whichever device."""
     text = str(error).lower()
-    named = type(error).__name__ in ("MemoryError", "OutOfMemoryError")
-    return named or "out of memory" in text or "allocate memory" in text or "failed to allocate" in text
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or any(words in text for words in NO_MEMORY)
 
 
 def give_back_memory() -> None:

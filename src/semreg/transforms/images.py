@@ -6,7 +6,7 @@ SimpleITK images: any number of components, 2-D or 3-D, or a series of them alon
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from semreg.io.stored import Stored
 from semreg.preprocess.modality import are_hounsfield
 from semreg.transforms.chain import Chain
 from semreg.transforms.domain import Outside
+from semreg.transforms.labels import at_points, largest_share
 
 MOST_LABELS = 4096
 """Images with more different values are no label maps."""
@@ -38,14 +39,18 @@ class Interpolation(StrEnum):
     NEAREST = "nearest"
     LABEL = "label"
     """The label with the largest share after linear interpolation of each: smooth edges, no new labels."""
+    POINTS = "points"
+    """Each label at the voxel where its centre comes to lie: for labels that mark points, which would vanish."""
 
     @property
     def keeps_labels(self) -> bool:
         """Whether the result has no values but those of the image."""
-        return self in (Interpolation.NEAREST, Interpolation.LABEL)
+        return self in (Interpolation.NEAREST, Interpolation.LABEL, Interpolation.POINTS)
 
 
-def read_any_image(path: str | Path, *, nearest: bool = False, beside: Grid | None = None) -> Any:
+def read_any_image(
+    path: str | Path, *, nearest: bool = False, beside: Grid | None = None, series: str | None = None
+) -> Any:
     """Read an image with the voxel type and the components it has; a DICOM folder or a series over time too.
 
     What 3D Slicer stores of segments becomes metadata of the image.
@@ -54,6 +59,7 @@ def read_any_image(path: str | Path, *, nearest: bool = False, beside: Grid | No
         path: the file or the folder.
         nearest: resample sheared axes by the nearest voxel, so that labels stay labels.
         beside: the grid of the image it belongs to, in whose unit a picture is read. None: in its own.
+        series: which one of a folder, as ``read_image`` chooses it.
 
     Returns:
         A ``SimpleITK.Image``.
@@ -62,7 +68,7 @@ def read_any_image(path: str | Path, *, nearest: bool = False, beside: Grid | No
         ImageError: for a file that is no image.
         GeometryError: for a header that cannot be used.
     """
-    stored = files.read_stored(path)
+    stored = files.read_stored(path, series=series)
     if beside is not None:
         stored = replace(stored, grid=files.in_unit_of(stored.grid, path, beside))
     return _sitk_of(stored, nearest=nearest)
@@ -117,29 +123,54 @@ def resample(
         ImageError: for voxels that are not real numbers.
         ConfigError: for an interpolation that the image cannot have.
     """
-    import SimpleITK as sitk
-
-    if image.GetDimension() == chain.dimension + 1:
-        return _each_frame(image, lambda each: resample(each, chain, grid, interpolation, background, outside=outside))
-    if not image.GetDimension() == chain.dimension == grid.dimension:
+    frames = image.GetDimension() == chain.dimension + 1
+    if not frames and not image.GetDimension() == chain.dimension == grid.dimension:
         raise GeometryError(
             f"expected an image and a reference in {chain.dimension}-D as the transform, got one in "
             f"{image.GetDimension()}-D and one in {grid.dimension}-D: give images of that dimension"
         )
-    plain = chain.is_forward and outside is not Outside.CONTINUE
-    transform = chain.sitk() if plain else sitk_transform(chain.field_on(grid, outside))
-    beyond = chain.coverage(grid).beyond if outside is Outside.BACKGROUND else None
-    value = background_of(image, interpolation) if background is None else background
-    reference = with_sitk_header(sitk.Image(list(grid.size_xyz), sitk.sitkUInt8), grid)
-    components = image.GetNumberOfComponentsPerPixel()
+    way = _Way.of(chain, grid, interpolation, outside)
+    return _each_frame(image, lambda each: way.all_of(each, background)) if frames else way.all_of(image, background)
 
-    def read(component: Any) -> Any:
-        result = _resample_one(component, reference, transform, interpolation, value)
-        return result if beyond is None else _without(result, beyond, value)
 
-    if components == 1:
-        return read(image)
-    return sitk.Compose([read(sitk.VectorIndexSelectionCast(image, c)) for c in range(components)])
+@dataclass(frozen=True)
+class _Way:
+    """How images come onto a grid: the same for all components and frames, and found once."""
+
+    chain: Chain
+    grid: Grid
+    interpolation: Interpolation
+    transform: Any
+    """SimpleITK's, grid → image; None for points, which go the other way."""
+    beyond: Tensor | None
+    """Where the background is besides what the image does not show, (*S)."""
+
+    @classmethod
+    def of(cls, chain: Chain, grid: Grid, interpolation: Interpolation, outside: Outside) -> _Way:
+        plain = chain.is_forward and outside is not Outside.CONTINUE
+        transform = None
+        if interpolation is not Interpolation.POINTS:
+            transform = chain.sitk() if plain else sitk_transform(chain.field_on(grid, outside))
+        beyond = chain.coverage(grid).beyond if outside is Outside.BACKGROUND else None
+        return cls(chain, grid, interpolation, transform, beyond)
+
+    def all_of(self, image: Any, background: float | None) -> Any:
+        """All components of an image."""
+        import SimpleITK as sitk
+
+        value = background_of(image, self.interpolation) if background is None else background
+        components = image.GetNumberOfComponentsPerPixel()
+        if components == 1:
+            return self._one(image, value)
+        return sitk.Compose([self._one(sitk.VectorIndexSelectionCast(image, c), value) for c in range(components)])
+
+    def _one(self, image: Any, value: float) -> Any:
+        if self.transform is None:
+            _check_real(image, Interpolation.POINTS)
+            result = at_points(image, self.grid, self.chain)
+        else:
+            result = _resample_one(image, self.grid, self.transform, self.interpolation, value)
+        return result if self.beyond is None else _without(result, self.beyond, value)
 
 
 def _without(image: Any, beyond: Tensor, value: float) -> Any:
@@ -151,24 +182,22 @@ def _without(image: Any, beyond: Tensor, value: float) -> Any:
     return sitk.Mask(image, kept, value)
 
 
-def _resample_one(image: Any, reference: Any, transform: Any, interpolation: Interpolation, outside: float) -> Any:
-    """One component onto the grid of ``reference``; ITK cuts decimals off integers, so those are rounded here."""
+def _resample_one(image: Any, grid: Grid, transform: Any, interpolation: Interpolation, outside: float) -> Any:
+    """One component onto ``grid``; ITK cuts decimals off integers, so those are rounded here."""
     import SimpleITK as sitk
 
+    whole = _check_real(image, interpolation)
+    if interpolation is Interpolation.LABEL:
+        return largest_share(image, grid, transform, outside)
     kind, name = image.GetPixelID(), image.GetPixelIDTypeAsString()
-    whole = "integer" in name
-    if "complex" in name or "label" in name:
-        raise ImageError(f"expected voxels that are real numbers, got {name}: convert the image first")
-    if interpolation is Interpolation.LABEL and not whole:
-        raise ConfigError("expected labels stored as integers, got an image of floats: use --interpolation nearest")
     method = {
         Interpolation.LINEAR: sitk.sitkLinear,
         Interpolation.BSPLINE: sitk.sitkBSpline,
         Interpolation.NEAREST: sitk.sitkNearestNeighbor,
-        Interpolation.LABEL: sitk.sitkLabelLinear,
     }[interpolation]
+    reference = with_sitk_header(sitk.Image(list(grid.size_xyz), sitk.sitkUInt8), grid)
     if whole and "64-bit" in name and interpolation.keeps_labels:
-        return _through_table(image, reference, transform, method, outside)
+        return _through_table(image, reference, transform, outside)
     if interpolation.keeps_labels or not whole:
         return sitk.Resample(image, reference, transform, method, outside, kind)
     result = sitk.Resample(image, reference, transform, method, outside, sitk.sitkFloat64)
@@ -180,15 +209,27 @@ def _resample_one(image: Any, reference: Any, transform: Any, interpolation: Int
     return rounded
 
 
-def _through_table(image: Any, reference: Any, transform: Any, method: int, outside: float) -> Any:
-    """Labels of 64 bits, which ITK reads as float64, by their places in a table."""
+def _check_real(image: Any, interpolation: Interpolation) -> bool:
+    """Whether the voxels are whole numbers. Refuses what the interpolation cannot read (ImageError, ConfigError)."""
+    name = image.GetPixelIDTypeAsString()
+    if "complex" in name or "label" in name:
+        raise ImageError(f"expected voxels that are real numbers, got {name}: convert the image first")
+    whole = "integer" in name
+    if interpolation in (Interpolation.LABEL, Interpolation.POINTS) and not whole:
+        raise ConfigError("expected labels stored as integers, got an image of floats: use --interpolation nearest")
+    return whole
+
+
+def _through_table(image: Any, reference: Any, transform: Any, outside: float) -> Any:
+    """Nearest labels of 64 bits, which ITK reads as float64, by their places in a table."""
     import SimpleITK as sitk
 
     array = sitk.GetArrayViewFromImage(image)
     labels, place = np.unique(array, return_inverse=True)
     numbers = sitk.GetImageFromArray((place.reshape(array.shape) + 1).astype(np.uint32))
     numbers.CopyInformation(image)
-    moved = sitk.GetArrayFromImage(sitk.Resample(numbers, reference, transform, method, 0.0, sitk.sitkUInt32))
+    nearest = sitk.Resample(numbers, reference, transform, sitk.sitkNearestNeighbor, 0.0, sitk.sitkUInt32)
+    moved = sitk.GetArrayFromImage(nearest)
     table = np.concatenate([np.array([int(outside)], array.dtype), labels])
     result = sitk.GetImageFromArray(table[moved])
     result.CopyInformation(reference)
@@ -258,7 +299,7 @@ def background_of(image: Any, interpolation: Interpolation) -> float:
     """
     import SimpleITK as sitk
 
-    if interpolation is Interpolation.LABEL or image.GetNumberOfComponentsPerPixel() > 1:
+    if interpolation in (Interpolation.LABEL, Interpolation.POINTS) or image.GetNumberOfComponentsPerPixel() > 1:
         return 0.0
     values = sitk.GetArrayViewFromImage(image)
     finite = values[np.isfinite(values)]

@@ -18,6 +18,8 @@ from semreg.errors import GeometryError
 logger = logging.getLogger("semreg")
 SHIFTED = 0.1
 """Voxels by which the nearest orthonormal axes may move a corner of an image; beyond, it is resampled."""
+SMALLEST, LARGEST = 1e-9, 1e9
+"""Millimetres of a step and of an origin: what is beyond is no image, and its squares overflow float32."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,13 @@ class Lattice:
         n = len(size_xyz)
         steps, start = np.asarray(spacing, dtype=np.float64), np.asarray(origin, dtype=np.float64)
         rows = np.asarray(direction, dtype=np.float64).reshape(n, n) * np.where(steps < 0, -1.0, 1.0)
-        steps, length = np.abs(steps), np.linalg.norm(rows, axis=0)
-        if not (np.isfinite(rows).all() and np.isfinite(start).all() and np.isfinite(steps).all()):
-            raise _unusable(rows * steps, start)
-        if length.min() == 0 or steps.min() == 0:
-            raise _unusable(rows * steps, start)
+        with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is refused
+            steps, length = np.abs(steps), np.linalg.norm(rows, axis=0)
+            linear, along = rows * steps, steps * length
+        if not (np.isfinite(linear).all() and along.min() >= SMALLEST and along.max() <= LARGEST):
+            raise _unusable(linear, start)
+        if not np.abs(start).max() <= LARGEST:
+            raise _unusable(linear, start)
         if np.abs(length - 1).max() > ORTHONORMAL_TOLERANCE:
             steps, rows = steps * length, rows / length
         return cls(tuple(size_xyz), steps, start, rows)
@@ -53,7 +57,8 @@ class Lattice:
     @classmethod
     def of_matrix(cls, size_xyz: tuple[int, ...], linear: Matrix, origin: Matrix) -> Lattice:
         """``linear`` (D, D) has the step along x, y(, z) in mm (LPS) as its columns. Raises as ``of_header``."""
-        spacing = np.linalg.norm(linear, axis=0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            spacing = np.linalg.norm(linear, axis=0)
         if not (np.isfinite(spacing).all() and spacing.min() > 0):
             raise _unusable(linear, origin)
         return cls.of_header(size_xyz, spacing, origin, linear / spacing)
@@ -116,7 +121,7 @@ class Lattice:
 
 def _unusable(linear: Matrix, origin: Matrix) -> GeometryError:
     return GeometryError(
-        "expected an invertible direction matrix, a positive spacing and a finite origin, got "
+        f"expected an invertible direction matrix, a spacing and an origin within {SMALLEST:g} and {LARGEST:g} mm, got "
         f"{linear.tolist()} and {origin.tolist()} (LPS): correct the header"
     )
 

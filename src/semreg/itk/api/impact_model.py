@@ -22,6 +22,7 @@ from semreg.features.descriptors import DESCRIPTORS
 from semreg.features.extract import Extractor
 from semreg.features.loaded import LoadedNetwork
 from semreg.features.models import is_file_name
+from semreg.io.ordinary_file import check_file
 from semreg.itk.api import checks
 from semreg.itk.api.objects import ITKObject, Option
 from semreg.registration.matching import Model, resolve_models
@@ -44,8 +45,8 @@ def _model_path(name: str, value: Any) -> str:
         return path
     if not is_file_name(path):
         find(path)
-    elif not Path(path).is_file():
-        raise ModelNotFoundError(f"expected the file of a model for {name}, got {path}, which does not exist: check it")
+    else:
+        check_file(path, f"the file of a model for {name}", ModelNotFoundError)
     return path
 
 

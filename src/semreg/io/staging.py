@@ -1,0 +1,64 @@
+"""Folders for unfinished results, each locked by the run that fills it, and what dead runs have left. Knows no files.
+
+A run that is killed, or whose machine stops, removes nothing. The lock of its folder ends with it: the next run in the
+same place sees that, and removes the folder.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+logger = logging.getLogger("semreg")
+
+PREFIX = ".semreg-run-"
+"""What the names of these folders start with."""
+
+
+def staging_in(place: Path) -> tuple[Path, int]:
+    """A new folder in ``place`` and the descriptor that locks it until it is closed; those of dead runs are removed.
+
+    Raises OSError.
+    """
+    with _alone(place):  # so that none is taken for dead between its making and its lock
+        for left in sorted(place.glob(f"{PREFIX}*")):
+            _sweep(left)
+        folder = Path(tempfile.mkdtemp(dir=place, prefix=PREFIX))
+        lock = os.open(folder, os.O_RDONLY)
+        with suppress(OSError):  # a file system without locks: nothing is swept there
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return folder, lock
+
+
+def _sweep(folder: Path) -> None:
+    """Remove a folder that no process has locked, if it is one and ours."""
+    try:
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # its run is alive, or there are no locks
+        return
+    finally:
+        os.close(lock)
+    logger.info("%s, which a run that was killed has left, is removed", folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _alone(place: Path) -> Iterator[None]:
+    """Hold the lock of a folder, waiting for it; without one where the file system has none."""
+    number = os.open(place, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(number, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(number)
