@@ -13,7 +13,7 @@ TOML = b"""description = "mine"
 [refine]
 iterations = 40
 levels = 2
-[gates]
+[checks]
 enabled = true
 missing = [40, 90]
 [align]
@@ -23,7 +23,7 @@ model = "mind"
 weight = 1.0
 spec = ["radius=1"]
 """
-ASSIGNMENTS = ("refine.iterations=40", "gates.missing=40,90", "models.0.weight=2", "align.transform=none", "seed=1")
+ASSIGNMENTS = ("refine.iterations=40", "checks.missing=40,90", "models.0.weight=2", "align.transform=none", "seed=1")
 MEASURE = (
     "evaluate", "../shared/affine.tfm", "--fixed-landmarks", "../shared/points.csv",
     "--moving-landmarks", "../shared/points.csv",
@@ -47,7 +47,7 @@ def known() -> list[Case]:
     words = {
         "digits": f"refine.iterations={digits}", "digits of a float": f"refine.step_mm={digits}",
         "nothing": "=", "name": "a",
-        "deep": "gates.missing=" + "[" * 500 + "]" * 500, "very deep": "gates.missing=" + "[" * 50_000,
+        "deep": "checks.missing=" + "[" * 500 + "]" * 500, "very deep": "checks.missing=" + "[" * 50_000,
         "number": f"models.{digits}.weight=1", "long": "a" * 100_000 + "=1", "numbers": "refine.iterations=nan",
         "lines": "refine.iterations=1\n[[a]]", "none": "seed=none",
     }  # fmt: skip

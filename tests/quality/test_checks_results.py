@@ -23,6 +23,7 @@ from semreg.preprocess.image_pair import prepare_pair
 from semreg.quality import collect_evidence, collect_pair, judge
 from semreg.quality.coarse_view import field_of_matrix
 from semreg.registration.pipeline import register
+from semreg.settings import override
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 FIXED = DATA / "hippocampus" / "images" / "hippocampus_006.nii.gz"
@@ -216,7 +217,8 @@ def test_a_mirrored_image_that_was_registered_is_noticed(axis):
 def test_a_registration_that_went_wrong_is_noticed():
     """A registration after which landmarks are further off than before is noticed without the landmarks."""
     pair = make_pair(size=128, seed=35, dimension=2)
-    field = register(pair.fixed, pair.moving).field
+    alone = override(RegistrationConfig(), "refine.local_correlation=0")  # beside which it goes well
+    field = register(pair.fixed, pair.moving, config=alone).field
     found = field.point_map()(pair.fixed_points.T).T
     before, after = (float((p - pair.moving_points).norm(dim=1).mean()) for p in (pair.fixed_points, found))
     assert after > before

@@ -10,6 +10,7 @@ import numpy as np
 from semreg.errors import GeometryError, ImageError
 from semreg.io.bridge import with_sitk_header
 from semreg.io.images import read_stored
+from semreg.io.ordinary_file import check_file
 from semreg.io.transform_files import hdf5, matlab, text
 from semreg.io.transform_files.building import build, field_transform
 from semreg.io.transform_files.others import refuse_others
@@ -24,10 +25,7 @@ def read_transforms(path: str | Path) -> list[Any]:
 
     Raises GeometryError for what is no transform, and for numbers that cannot be those of its kind.
     """
-    path = Path(path)
-    if not path.is_file():
-        reason = "it is no regular file" if path.exists() else "there is no such file"
-        raise GeometryError(f"expected a transform file, got {path}: {reason}")
+    path = check_file(path, "a transform file", GeometryError)
     try:
         with path.open("rb") as file:
             start = file.read(START_BYTES)
