@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import math
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -207,7 +208,8 @@ def figure_of(row: Mapping[str, Any]) -> str:
 def worse_by(row: Mapping[str, Any], other: Mapping[str, Any]) -> float:
     """How much worse the figure is than the other one's, in percent of that; negative if better."""
     figure = figure_of(row)
-    change = 100 * (float(row[figure]) / float(other[figure]) - 1)
+    before = float(other[figure])
+    change = 100 * (float(row[figure]) / before - 1) if before else math.inf  # a Dice of 0 can only be better
     return change if figure == "TRE" else -change
 
 
