@@ -26,13 +26,13 @@ verb, *rest = sys.argv[1:]
 def sha(path): return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
 if verb == "register":
     fixed, moving, out = rest[0], rest[1], pathlib.Path(rest[rest.index("--output") + 1])
-    said = pathlib.Path(moving).read_text()
+    said = pathlib.Path(moving).read_text(encoding="utf-8")
     if "refuse" in said:
         print("some progress"); print("error: expected better images, got these: take others"); sys.exit(2)
     if "crash" in said:
         (out / ".semreg-half").mkdir(); (out / ".semreg-half" / "field.nii.gz").write_text("half")
         os.kill(os.getpid(), signal.SIGSEGV)
-    while "wait" in pathlib.Path(moving).read_text() or os.path.exists(moving + ".hold"):
+    while "wait" in pathlib.Path(moving).read_text(encoding="utf-8") or os.path.exists(moving + ".hold"):
         time.sleep(0.02)
     (out / "transform.h5").write_text(sha(fixed) + sha(moving))
     if "--inverse" in rest:
@@ -42,7 +42,7 @@ if verb == "register":
 else:
     out = pathlib.Path(rest[0])
     points = rest[rest.index("--fixed-landmarks") + 1] if "--fixed-landmarks" in rest else None
-    error = float(pathlib.Path(points).read_text()) if points else None
+    error = float(pathlib.Path(points).read_text(encoding="utf-8")) if points else None
     inputs = {} if points is None else {"fixed_landmarks": [{"path": points, "sha256": sha(points)}]}
     words = ("mean", "sd", "minimum", "median", "p75", "p90", "p95", "maximum")
     errors = {"count": 1, "worse": 0, "points": [], "before": dict.fromkeys(words, 9.0)}

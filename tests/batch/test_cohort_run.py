@@ -150,7 +150,9 @@ def test_other_landmarks_cost_an_evaluation_only(three, tmp_path):
     assert run(jobs_of(marked), output).finished == ("a",)
     assert log_of(output)[-2]["steps"] == ["evaluate"]
     assert (output / "a" / "record.json").read_bytes() == record
-    assert json.loads((output / "a" / "evaluation.json").read_text())["landmarks"]["after"]["mean"] == 1.25
+    assert (
+        json.loads((output / "a" / "evaluation.json").read_text(encoding="utf-8"))["landmarks"]["after"]["mean"] == 1.25
+    )
 
 
 def test_moved_files_are_known_by_their_bytes(three):
@@ -408,7 +410,7 @@ def test_jobs_run_at_once_and_no_more(tmp_path):
     thread.join()
     *_, last = [line for line in log_of(output) if line["event"] == "started"]
     others = set("abcd") - {last["pair"]}
-    ended = min(json.loads((output / name / "record.json").read_text())["time"] for name in others)
+    ended = min(json.loads((output / name / "record.json").read_text(encoding="utf-8"))["time"] for name in others)
     assert len(names_of(output, "started")) == 4
     assert datetime.fromisoformat(last["time"]).timestamp() > ended - 0.001  # the log has whole milliseconds
 
@@ -432,7 +434,10 @@ def test_an_interruption_stops_what_runs_and_keeps_what_is_done(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         run(jobs_of(pairs), output, 1, on_event=interrupt)
-    state = {entry["name"]: entry["state"] for entry in json.loads((output / "batch.json").read_text())["pairs"]}
+    state = {
+        entry["name"]: entry["state"]
+        for entry in json.loads((output / "batch.json").read_text(encoding="utf-8"))["pairs"]
+    }
     assert state == {"a": "finished", "b": "waiting", "c": "waiting"}
     assert sorted(path.name for path in output.iterdir()) == ["a", "batch.json", "batch.lock", "batch.log"]
     pairs[1].moving.write_text("go", encoding="utf-8")
@@ -493,7 +498,7 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("filelock.FileLock.acquire", refuse)
     with batch_lock(tmp_path):
-        assert f'"process": {os.getpid()}' in (tmp_path / LOCK_FILE).read_text()
+        assert f'"process": {os.getpid()}' in (tmp_path / LOCK_FILE).read_text(encoding="utf-8")
     assert f"the file system of {tmp_path} has no locks: let no other batch write there" in caplog.text
 
 
@@ -547,5 +552,8 @@ def test_pairs_that_are_left_alone_keep_their_state(three):
     """A batch of some pairs does not forget how the others stood."""
     pairs, output = three
     run(jobs_of(pairs[:1]), output, beside=("b", "new"))
-    state = {entry["name"]: entry["state"] for entry in json.loads((output / "batch.json").read_text())["pairs"]}
+    state = {
+        entry["name"]: entry["state"]
+        for entry in json.loads((output / "batch.json").read_text(encoding="utf-8"))["pairs"]
+    }
     assert state == {"a": "skipped", "b": "finished", "new": "waiting"}

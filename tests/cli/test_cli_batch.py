@@ -94,7 +94,7 @@ def test_every_pair_is_registered_and_evaluated(done):
         files = {path.name for path in (output / name).iterdir()}
         assert {"transform.h5", "field.nii.gz", "warped.nii.gz", "evaluation.json", "report.html", "log.txt"} <= files
     steps = [
-        json.loads((output / name / "record.json").read_text())["settings"]["refine"]["iterations"]
+        json.loads((output / name / "record.json").read_text(encoding="utf-8"))["settings"]["refine"]["iterations"]
         for name in ("one", "two")
     ]
     assert steps == [2, 3]

@@ -113,7 +113,7 @@ def test_folder_of_a_registration(run, folder):
         "--labels", data / "fixed_labels.nii.gz", data / "moving_labels.nii.gz", "--tolerance", "1.5", "--all",
     )  # fmt: skip
     assert (code, error) == (0, "")
-    written = json.loads((out / "evaluation.json").read_text())
+    written = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
     wanted = evaluate(
         out / "transform.h5", fixed=data / "fixed.nrrd", moving=data / "moving.nrrd",
         fixed_mask=data / "mask.nii.gz", inverse=out / "inverse.h5", landmarks=(points(), moved()), labels=labels(),
@@ -129,7 +129,11 @@ def test_folder_of_a_registration(run, folder):
     lines = dict(line.split("\t", 1) for line in text.splitlines() if "\t" in line)
     assert lines["landmark error, mean of 18"].endswith("\t0.50 mm")
     assert lines["5, surface Dice at 1.5 mm"].endswith(f"\t{written['labels']['each'][1]['after']['surface_dice']:.3f}")
-    assert (out / "evaluation.csv").read_text().startswith("group,name,measure,unit,before,after\nlandmarks,,mean,mm,")
+    assert (
+        (out / "evaluation.csv")
+        .read_text(encoding="utf-8")
+        .startswith("group,name,measure,unit,before,after\nlandmarks,,mean,mm,")
+    )
     assert sorted(path.name for path in out.iterdir()) == [
         "evaluation.csv", "evaluation.json", "inverse.h5", "record.json", "report.html", "transform.h5",
     ]  # fmt: skip
@@ -140,7 +144,7 @@ def test_folder_of_a_registration(run, folder):
 def test_record_with_relative_paths(run, folder, monkeypatch):
     """A record made with relative paths is understood from where it was made, and from elsewhere."""
     out = folder / "out"
-    record = json.loads((out / "record.json").read_text())
+    record = json.loads((out / "record.json").read_text(encoding="utf-8"))
     for name, file in (("fixed", "fixed.nrrd"), ("moving", "moving.nrrd"), ("fixed_mask", "mask.nii.gz")):
         record["inputs"][name]["path"] = f"data/{file}"
     (out / "record.json").write_text(json.dumps(record))
@@ -185,7 +189,7 @@ def test_csv_and_output_folder(run, folder):
     """--csv prints the rows that -o writes; a folder is made where it is missing."""
     code, text, _ = run(folder / "out" / "transform.h5", "--csv", "-o", folder / "new" / "place")
     assert code == 0
-    assert (folder / "new" / "place" / "evaluation.csv").read_text() == text
+    assert (folder / "new" / "place" / "evaluation.csv").read_text(encoding="utf-8") == text
     rows = list(csv.DictReader(io.StringIO(text)))
     assert {row["group"] for row in rows} == {"jacobian", "displacement"}
 
@@ -406,7 +410,7 @@ def test_the_mask_of_the_moving_image_counts_for_the_verdict(run, folder):
         return next(check["value"] for check in json.loads(text)["verdict"]["checks"] if check["name"] == "match")
 
     without, given = overlap(), overlap("--moving-mask", path)
-    record = json.loads((folder / "out" / "record.json").read_text())
+    record = json.loads((folder / "out" / "record.json").read_text(encoding="utf-8"))
     record["inputs"]["moving_mask"] = {"path": str(path), "sha256": checksum(path)}
     (folder / "out" / "record.json").write_text(json.dumps(record))
     assert overlap() == given != without

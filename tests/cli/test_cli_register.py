@@ -337,5 +337,5 @@ def test_the_series_of_a_folder_is_found_again(run, pair):
     assert "with one DICOM series" in run(*moved, "-o", out / "moved.nii")[2]
     series = ("--series", "first", "-r", folder, "--reference-series", "1.2.3.2")
     assert run(*moved, "-o", out / "moved.nii", *series)[0] == 0
-    written = json.loads((out / "evaluation.json").read_text())
+    written = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
     assert written["inputs"]["fixed"][0]["sha256"] == record_of(out)["inputs"]["fixed"]["sha256"]

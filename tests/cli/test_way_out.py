@@ -44,7 +44,7 @@ def test_what_nobody_foresaw_is_one_sentence_and_a_file(capfd, tmp_path, monkeyp
     assert said.err.count("\n") == 1
     assert said.err.startswith("error: expected no LookupError, got one (deep)")
     assert str(log) in said.err
-    text = log.read_text()
+    text = log.read_text(encoding="utf-8")
     for part in ("test_way_out.py", "LookupError: deep", "['apply', 'a.h5']", "HDF5-DIAG"):
         assert part in text
     with monkeypatch.context() as there:

@@ -122,13 +122,13 @@ def test_changed_file_is_refused(hub, tmp_path):
 def test_other_content_under_the_same_revision_is_refused(hub, tmp_path, large):
     """What the lock knows must come again; another content leaves no file and the lock as it was."""
     fetch(NAME, tmp_path, mirror=hub.address).path.unlink()
-    lock = (tmp_path / LOCK_FILE).read_text()
+    lock = (tmp_path / LOCK_FILE).read_text(encoding="utf-8")
     hub.files[PINNED, PATH], hub.large = OTHER, large
     with pytest.raises(ModelError, match=sha256(CONTENT)) as caught:
         fetch(NAME, tmp_path, mirror=hub.address)
     assert sha256(OTHER) in str(caught.value)
     assert files_in(tmp_path) == {LOCK_FILE}
-    assert (tmp_path / LOCK_FILE).read_text() == lock
+    assert (tmp_path / LOCK_FILE).read_text(encoding="utf-8") == lock
     assert hub.transfers() == (1 if large else 2)  # a promised checksum that is wrong spares the transfer
 
 

@@ -126,7 +126,7 @@ def main(folder: Path, seconds: float, modules: Sequence[str]) -> None:
         if not here:
             _child(folder, cases, range(start, end), seconds)
         _, status = os.waitpid(here, 0)
-        reached = int((folder / "reached").read_text())
+        reached = int((folder / "reached").read_text(encoding="utf-8"))
         if reached == end:
             start, alone = end, -1
         elif reached != start:
@@ -146,7 +146,7 @@ def _death(status: int) -> str:
 def _child(folder: Path, cases: Sequence[Case], numbers: range, seconds: float) -> None:
     """Run the cases of these numbers, and never come back."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0])
     limit = pages * resource.getpagesize() + MEMORY_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     nothing = os.open(os.devnull, os.O_RDONLY)

@@ -21,7 +21,7 @@ def test_interrupted_file_leaves_the_old_one(error, tmp_path):
     with pytest.raises(error), atomic_file(path) as partial:  # noqa: PT012 - the block is what is interrupted
         partial.write_text("half")
         raise error
-    assert path.read_text() == "before"
+    assert path.read_text(encoding="utf-8") == "before"
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -35,8 +35,8 @@ def test_no_link_is_followed_and_no_name_becomes_too_long(tmp_path):
         with atomic_file(name) as partial:
             assert partial.name == name.name
             partial.write_text("mine")
-        assert name.read_text() == "mine"
-    assert victim.read_text() == "theirs"
+        assert name.read_text(encoding="utf-8") == "mine"
+    assert victim.read_text(encoding="utf-8") == "theirs"
     with pytest.raises(OutputError, match="No such file"), atomic_file(tmp_path / "gone" / "a.txt"):
         pass
 
@@ -50,8 +50,10 @@ def test_folders_inside_an_output_folder_are_merged(tmp_path):
     with OutputFolder(out) as folder:
         folder.stage("figures").mkdir()
         (folder.stage("figures") / "a.png").write_text("new")
-        assert (out / "figures" / "a.png").read_text() == "old"
-    found = {path.relative_to(out).as_posix(): path.read_text() for path in out.rglob("*") if path.is_file()}
+        assert (out / "figures" / "a.png").read_text(encoding="utf-8") == "old"
+    found = {
+        path.relative_to(out).as_posix(): path.read_text(encoding="utf-8") for path in out.rglob("*") if path.is_file()
+    }
     assert found == {"figures/a.png": "new", "figures/mine.png": "mine"}
     assert folder.files == [out / "figures" / "a.png"]
 
@@ -67,7 +69,7 @@ def test_output_folder_holds_all_files_or_none(tmp_path):
     with OutputFolder(out) as folder:
         folder.stage("b.txt").write_text("new")
     assert sorted(item.name for item in out.iterdir()) == ["a.txt", "b.txt"]
-    assert (out / "b.txt").read_text() == "new"
+    assert (out / "b.txt").read_text(encoding="utf-8") == "new"
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ImageError])

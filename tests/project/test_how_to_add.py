@@ -170,7 +170,7 @@ NUMBERS = """
         return [path]
 
     def read(path):
-        values = [float(text) for text in path.read_text().split()[1:]]
+        values = [float(text) for text in path.read_text(encoding="utf-8").split()[1:]]
         transform = sitk.AffineTransform(2 if len(values) == 6 else 3)
         n = transform.GetDimension()
         transform.SetMatrix(values[: n * n])
@@ -229,7 +229,7 @@ def test_a_format_of_points(run, scratch, monkeypatch, tmp_path):
     (tmp_path / "a.pts").write_text("apex 1.0 2.0 3.0\ncarina -4.0 0.0 9.0\n")
     code, _, error = run("apply", tmp_path / "t.tfm", "-i", tmp_path / "a.pts", "-o", tmp_path / "b.pts", "-q")
     assert code == 0, error
-    assert (tmp_path / "b.pts").read_text() == "apex 2.0 0.0 3.5\ncarina -3.0 -2.0 9.5\n"
+    assert (tmp_path / "b.pts").read_text(encoding="utf-8") == "apex 2.0 0.0 3.5\ncarina -3.0 -2.0 9.5\n"
     landmarks = importlib.import_module("semreg.quality").read_landmarks([tmp_path / "a.pts"], [tmp_path / "b.pts"])
     assert landmarks.names == ("apex", "carina")
     np.testing.assert_allclose(landmarks.moving - landmarks.fixed, [[1.0, -2.0, 0.5]] * 2)

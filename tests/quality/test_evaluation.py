@@ -477,10 +477,10 @@ def test_files_of_an_evaluation(tmp_path):
     )  # fmt: skip
     files = write_evaluation(result, tmp_path)
     assert [path.name for path in files] == ["evaluation.csv", "evaluation.json"]
-    written = json.loads((tmp_path / "evaluation.json").read_text())
+    written = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))
     assert written == json.loads(json.dumps(result.to_dict()))
     assert record_of(Evaluation, written, tmp_path) == result
-    rows = list(csv.DictReader(io.StringIO((tmp_path / "evaluation.csv").read_text())))
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "evaluation.csv").read_text(encoding="utf-8"))))
     assert list(rows[0]) == ["group", "name", "measure", "unit", "before", "after"]
     found = {(row["group"], row["name"], row["measure"]): row for row in rows}
     assert len(found) == len(rows)

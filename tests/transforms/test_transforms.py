@@ -527,7 +527,7 @@ def test_a_matlab_transform_that_is_cut_short_is_refused(missing, tmp_path):
 def test_a_text_transform_without_its_end_is_refused(tmp_path):
     """ITK takes a text file without the fixed parameters for the identity; here it is refused."""
     sitk.WriteTransform(sitk.TranslationTransform(3, (1.0, 2.0, 3.0)), str(tmp_path / "a.tfm"))
-    text = (tmp_path / "a.tfm").read_text()
+    text = (tmp_path / "a.tfm").read_text(encoding="utf-8")
     (tmp_path / "b.tfm").write_text(text[: text.index("FixedParameters")])
     with pytest.raises(GeometryError, match=r"expected parameters and fixed parameters of the Trans.*b\.tfm"):
         read_any(tmp_path / "b.tfm")

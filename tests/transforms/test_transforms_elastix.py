@@ -122,7 +122,7 @@ def test_what_is_written_says_all_that_transformix_needs(dimension, tmp_path):
     """The grid of the result is in the file, its direction by columns, and each parameter in one pair of brackets."""
     grid = oblique_grid(dimension)
     write_chain(Chain.of(smooth_field(grid)), tmp_path / "TransformParameters.0.txt")
-    text = (tmp_path / "TransformParameters.0.txt").read_text()
+    text = (tmp_path / "TransformParameters.0.txt").read_text(encoding="utf-8")
     assert all(re.fullmatch(r"\(\w+ [^()]+\)", line) for line in text.splitlines())
     said = {line[1:-1].partition(" ")[0]: line[1:-1].partition(" ")[2] for line in text.splitlines()}
     assert said["Size"] == " ".join(map(str, grid.size_xyz))
@@ -150,7 +150,7 @@ def test_transformix_moves_the_points(tmp_path, monkeypatch):
     transformix.SetFixedPointSetFileName("points.txt")
     transformix.SetOutputDirectory(str(tmp_path))
     transformix.Update()
-    found = re.findall(r"OutputPoint = \[ ([^\]]*) \]", (tmp_path / "outputpoints.txt").read_text())
+    found = re.findall(r"OutputPoint = \[ ([^\]]*) \]", (tmp_path / "outputpoints.txt").read_text(encoding="utf-8"))
     np.testing.assert_allclose([[float(v) for v in line.split()] for line in found], chain.map(points)[0].T, atol=1e-3)
 
 

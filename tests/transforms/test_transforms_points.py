@@ -42,7 +42,7 @@ def test_csv(chain, tmp_path):
     rows = [f'"a, {n}",{z},{x},7.50,{y}' for n, (x, y, z) in enumerate(LPS.tolist())]
     (tmp_path / "a.csv").write_text("label,Z,X,weight,Y\n" + "\n".join(rows) + "\n")
     assert move_points(tmp_path / "a.csv", tmp_path / "b.csv", chain).points.shape == (3, 3)
-    lines = (tmp_path / "b.csv").read_text().splitlines()
+    lines = (tmp_path / "b.csv").read_text(encoding="utf-8").splitlines()
     assert lines[0] == "label,Z,X,weight,Y"
     for n, (line, (x, y, z)) in enumerate(zip(lines[1:], expected(chain), strict=True)):
         *_, got_z, got_x, weight, got_y = line.split(",")
@@ -76,7 +76,7 @@ def test_points_in_2d(tmp_path):
     turn = sitk.Euler2DTransform((1.0, 2.0), 0.5, (3.0, 4.0))
     (tmp_path / "a.csv").write_text("x,y,name\n5,-6,p\n")
     move_points(tmp_path / "a.csv", tmp_path / "b.csv", Chain.of(turn))
-    x, y, name = (tmp_path / "b.csv").read_text().splitlines()[1].split(",")
+    x, y, name = (tmp_path / "b.csv").read_text(encoding="utf-8").splitlines()[1].split(",")
     assert name == "p"
     assert (float(x), float(y)) == pytest.approx(turn.TransformPoint((5.0, -6.0)), abs=1e-5)
     (tmp_path / "a.csv").write_text("x,y,z\n5,-6,7\n")
@@ -98,7 +98,7 @@ def test_fcsv(version, system, lps, chain, tmp_path):
     body = "".join(f'v{n},{x},{y},{z},0,0,0,1,1,1,0,"F, {n}",,\n' for n, (x, y, z) in enumerate(stored.tolist()))
     (tmp_path / "a.fcsv").write_text(FCSV.format(version=version, system=system, columns=COLUMNS) + body)
     move_points(tmp_path / "a.fcsv", tmp_path / "b.fcsv", chain)
-    before, after = ((tmp_path / name).read_text().splitlines() for name in ("a.fcsv", "b.fcsv"))
+    before, after = ((tmp_path / name).read_text(encoding="utf-8").splitlines() for name in ("a.fcsv", "b.fcsv"))
     assert after[:3] == before[:3]
     got = np.array([[float(v) for v in line.split(",")[1:4]] for line in after[3:]])
     np.testing.assert_allclose(got * ([1, 1, 1] if lps else [-1, -1, 1]), expected(chain), atol=1e-5)
@@ -110,7 +110,7 @@ def test_fcsv_of_slicer_3(chain, tmp_path):
     body = "".join(f"L{n},{x},{y},{z},1,1\n" for n, (x, y, z) in enumerate(RAS.tolist()))
     (tmp_path / "a.fcsv").write_text(f"# Fiducial List file a.fcsv\n# columns = label,x,y,z,sel,vis\n{body}")
     move_points(tmp_path / "a.fcsv", tmp_path / "b.fcsv", chain)
-    lines = (tmp_path / "b.fcsv").read_text().splitlines()[2:]
+    lines = (tmp_path / "b.fcsv").read_text(encoding="utf-8").splitlines()[2:]
     got = np.array([[float(v) for v in line.split(",")[1:4]] for line in lines]) * [-1, -1, 1]
     np.testing.assert_allclose(got, expected(chain), atol=1e-5)
 
