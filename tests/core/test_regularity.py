@@ -10,7 +10,7 @@ from conftest import grid_at, make_grid, noise, rotation
 from semreg.config import RefineConfig
 from semreg.core.fields import Layer, Volume
 from semreg.core.kernels import spline_product
-from semreg.core.regularity import determinant, diffusion, folding
+from semreg.core.regularity import cofactors, determinant, diffusion, folding
 from semreg.registration.dense.refine import Problem
 from semreg.registration.dense.terms import Term
 from semreg.transforms.bspline import SplineLattice
@@ -47,6 +47,14 @@ LATTICES = [
     SplineLattice(grid_at((5, -9), (17, 11), (0.7, 1.9), rotation(2)), (2.0, 3.0)),
     SplineLattice(grid_at((5, -9), (8, 23), (1.5, 0.9), rotation(2, 60.0)), (1.5, 6.3)),
 ]
+
+
+@pytest.mark.parametrize("dimension", [2, 3])
+def test_cofactors_are_the_derivative_of_the_determinant(dimension):
+    """In every element, as autograd has it."""
+    gradient = noise(dimension, dimension, 7, 5).requires_grad_()
+    (wanted,) = torch.autograd.grad(determinant(gradient).sum(), gradient)
+    torch.testing.assert_close(cofactors(gradient.detach()), wanted)
 
 
 @pytest.mark.parametrize("lattice", LATTICES)

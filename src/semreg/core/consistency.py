@@ -10,6 +10,7 @@ from torch import Tensor
 
 from semreg.core.fields import Field, apply_linear
 from semreg.core.geometry import Grid, Matrix, index_map
+from semreg.core.pullback import pullback
 from semreg.core.sampling import SLAB_POINTS, base_index, inside, sample, slabs, transform_index
 from semreg.errors import DivergedError
 
@@ -116,7 +117,7 @@ def _spread(values: Tensor, index: Tensor, shape: tuple[int, ...]) -> Tensor:
     with torch.enable_grad():
         image = values.new_zeros((1, *shape), requires_grad=True)
         read = sample(image, index)  # linear in the image: its gradient is the transposed map
-    return torch.autograd.grad(read, image, values[None])[0][0]
+    return pullback([read], [values[None]], [image])[0][0]
 
 
 def errors_of(distances: Tensor) -> Errors:

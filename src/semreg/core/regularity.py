@@ -27,12 +27,33 @@ def weighted_diffusion(gradient: Tensor, stiffness: Tensor) -> Tensor:
 
 def determinant(gradient: Tensor) -> Tensor:
     """Jacobian determinant of x + u from ∂u_i/∂x_j (D, D, *S) → (*S); 1 without deformation, negative where folded."""
-    rows = [[gradient[i, j] + (1.0 if i == j else 0.0) for j in range(len(gradient))] for i in range(len(gradient))]
+    rows = _jacobian(gradient)
     if len(rows) == 2:
         (a, b), (c, d) = rows
         return a * d - b * c
     (a, b, c), (d, e, f), (g, h, i_) = rows
     return a * (e * i_ - f * h) - b * (d * i_ - f * g) + c * (d * h - e * g)
+
+
+def cofactors(gradient: Tensor) -> Tensor:
+    """The derivative of ``determinant`` in ``gradient``, (D, D, *S): the cofactor of each element of the Jacobian."""
+    rows = _jacobian(gradient)
+    if len(rows) == 2:
+        (a, b), (c, d) = rows
+        return torch.stack([d, -c, -b, a]).reshape(gradient.shape)
+
+    def cofactor(i: int, j: int) -> Tensor:
+        # of the two other rows and columns, each counted on from its own: in this order its sign is always +
+        (a, b), (c, d) = [[rows[(i + m) % 3][(j + n) % 3] for n in (1, 2)] for m in (1, 2)]
+        return a * d - b * c
+
+    return torch.stack([cofactor(i, j) for i in range(3) for j in range(3)]).reshape(gradient.shape)
+
+
+def _jacobian(gradient: Tensor) -> list[list[Tensor]]:
+    """Rows of 1 + ∂u_i/∂x_j."""
+    size = len(gradient)
+    return [[gradient[i, j] + (1.0 if i == j else 0.0) for j in range(size)] for i in range(size)]
 
 
 def folding(gradient: Tensor, minimum: float) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from semreg.core.pullback import pullback
 from semreg.errors import ConfigError, ModelContractError
 from semreg.features.collect import Collector, Piece
 from semreg.features.contract import IntensityStats, Network
@@ -305,7 +306,7 @@ class Engine:
                     f"expected {self.name} to be differentiable in the mode jacobian, it has no gradient: use the mode "
                     "static"
                 )
-            (gradient,) = torch.autograd.grad([values for values, _ in kept], x, [pull for _, pull in kept])
+            (gradient,) = pullback([values for values, _ in kept], [pull for _, pull in kept], [x])
             result[part] += gradient.to(result.device)
         return result
 

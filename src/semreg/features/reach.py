@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from semreg.core.pullback import pullback
 from semreg.errors import ModelContractError
 from semreg.features.contract import Network
 from semreg.features.probe import STANDARD, OutputTraits, generator, noise, run, up
@@ -141,7 +142,7 @@ def _gradients(
                 middle += (phases - 1 if phase[1] else 0) - middle % phases
             line = y.select(axis + 2, middle)
             weights = torch.randn(line.shape, generator=generator()).to(line)
-            (gradient,) = torch.autograd.grad(line, x, weights, retain_graph=number + 1 < len(outputs))
+            (gradient,) = pullback([line], [weights], [x], keep=number + 1 < len(outputs))
             lines.append((gradient.abs().amax([a for a in range(x.ndim) if a != axis + 2]), middle * stride))
     if not all(line.any() for line, _ in lines):
         number = next(number for number, (line, _) in enumerate(lines) if not line.any())

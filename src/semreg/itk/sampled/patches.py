@@ -17,6 +17,7 @@ from torch import Tensor
 
 from semreg.core.fields import Volume
 from semreg.core.geometry import Grid, index_map, per_axis
+from semreg.core.pullback import pullback
 from semreg.core.sampling import base_index, pool, transform_index
 from semreg.core.scattered import read_blocks, read_image
 from semreg.errors import ModelContractError
@@ -102,7 +103,7 @@ class PatchReading:
                 "expected models that are differentiable in the mode jacobian, got none with a gradient: use the mode "
                 "static"
             )
-        pulled = torch.autograd.grad([v for v, _ in pairs], self._inputs, [g for _, g in pairs])
+        pulled = pullback([v for v, _ in pairs], [g for _, g in pairs], self._inputs)
         parts = [
             view.pull(slopes, gradient)
             for view, slopes, gradient in zip(self._views, self._slopes, pulled, strict=True)
@@ -222,7 +223,7 @@ class _Formula(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         x = ctx.patches.clone().requires_grad_()
         with torch.enable_grad(), torch.autograd.graph.allow_mutation_on_saved_tensors():
-            return torch.autograd.grad(ctx.centres(x), x, gradients[0])[0], None
+            return pullback([ctx.centres(x)], gradients, [x])[0], None
 
 
 def _resolved(volume: Volume, grid: Grid) -> Volume:

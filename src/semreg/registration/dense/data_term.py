@@ -49,8 +49,8 @@ class Renewal(Protocol):
 class Match(Protocol):
     """Part of the data term."""
 
-    def index(self, coefficients: Tensor) -> Tensor:
-        """Where the samples are read in the moving image, (D, P), differentiable in ``coefficients``."""
+    index: SplineIndex
+    """Where the samples are read in the moving image."""
 
     def data(self, index: Tensor) -> tuple[float, Tensor]:
         """The distance at ``index`` (D, P) and its gradient (D, P)."""
@@ -82,6 +82,11 @@ class SplineIndex:
     def __call__(self, coefficients: Tensor) -> Tensor:
         """The index (D, P)."""
         return self.base + spline_product(coefficients, self.bases).flatten(1) * self.unit
+
+    def adjoint(self, pull: Tensor) -> Tensor:
+        """The gradient in the coefficients of what has the gradient ``pull`` (D, P) in the index."""
+        shape = [len(basis) for basis in self.bases]
+        return spline_adjoint((pull * self.unit).reshape(len(pull), *shape), self.bases)
 
 
 class TermMatch:
@@ -134,9 +139,8 @@ class TermMatch:
         values = read(self.table, index)
         values = (values if self.change is None else values.add_(self.change)).requires_grad_()
         distance = self.distance(self.fixed, values, weight, self.grid.shape)
-        distance.backward()  # type: ignore[no-untyped-call]
-        assert values.grad is not None  # noqa: S101  (for the type checker: backward has just filled it)
-        return float(distance.detach()), pull(self.table, index, values.grad)
+        (gradient,) = torch.autograd.grad(distance, values)
+        return float(distance.detach()), pull(self.table, index, gradient)
 
     def weight(self, index: Tensor) -> Tensor:
         """How much each sample counts, (P,): inside the moving image and both masks."""

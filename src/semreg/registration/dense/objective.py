@@ -15,6 +15,7 @@ from torch import Tensor
 
 from semreg.config import RefineConfig
 from semreg.core.fields import Volume
+from semreg.core.pullback import pullback
 from semreg.core.sampling import smooth
 from semreg.errors import ConfigError, DivergedError
 from semreg.registration.dense.data_term import ImageMatch, Match, Renewal, TermMatch
@@ -80,6 +81,13 @@ class Problem:
         """The coefficients of the displacement itself, smoothed where the settings ask for it."""
         return smooth(coefficients, passes=self.config.smoothing) if self.config.smoothing else coefficients
 
+    def _unshaped(self, pulls: Tensor) -> Tensor:
+        """The gradient in the coefficients of what has the gradient ``pulls`` in ``shaped``, which is linear."""
+        if not self.config.smoothing:
+            return pulls
+        variable = torch.zeros_like(pulls).requires_grad_()
+        return pullback([self.shaped(variable)], [pulls], [variable])[0]
+
     def unit(self, distance: float) -> float:
         """What the regularity is relative to if ``distance`` is the one at the start."""
         if self.config.balance == "raw":
@@ -88,27 +96,24 @@ class Problem:
 
     def evaluate(self, coefficients: Tensor, unit: float | None) -> Evaluation:
         """The objective and its gradient; ``unit`` is what the regularity is relative to (None: by this distance)."""
-        variable = coefficients.detach().requires_grad_()
-        shaped = self.shaped(variable)
-        distance = 0.0
-        places, pulls = [], []
+        coefficients = coefficients.detach()
+        shaped = self.shaped(coefficients)
+        distance, pulls = 0.0, torch.zeros_like(shaped)
         for match in self.matches:
-            index = match.index(shaped)
-            value, pull = match.data(index.detach())
+            value, pull = match.data(match.index(shaped))
             distance += value
-            places.append(index)
-            pulls.append(pull)
+            pulls += match.index.adjoint(pull)
         if unit is None:
             unit = self.unit(distance)
-        regularity, stiff = self.smoothness.pull(shaped.detach(), unit)
-        torch.autograd.backward([*places, shaped], [*pulls, stiff])
-        value, gradient = distance + unit * regularity, variable.grad
-        if gradient is None or not (math.isfinite(value) and _finite(gradient)):
+        regularity, stiff = self.smoothness.pull(shaped, unit)
+        gradient = self._unshaped(pulls.add_(stiff))
+        value = distance + unit * regularity
+        if not (math.isfinite(value) and _finite(gradient)):
             raise DivergedError(
                 f"expected finite values in the refinement, got a distance of {distance}: "
                 "lower refine.step_mm, or check the images for extreme values"
             )
-        return Evaluation(coefficients.detach(), distance, value, gradient)
+        return Evaluation(coefficients, distance, value, gradient)
 
     def renew(self, coefficients: Tensor) -> None:
         """Extract the moving features again from the image warped by the smooth part of ``coefficients``.

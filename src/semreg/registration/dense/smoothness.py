@@ -17,7 +17,7 @@ from semreg.config import RefineConfig
 from semreg.core.fields import Volume
 from semreg.core.kernels import spline_adjoint, spline_product
 from semreg.core.kernels.bands import blocks
-from semreg.core.regularity import determinant, diffusion, weighted_diffusion
+from semreg.core.regularity import cofactors, determinant, diffusion, weighted_diffusion
 from semreg.registration.dense.held_out import DIFFUSION
 from semreg.transforms.bspline import SplineLattice
 
@@ -97,14 +97,13 @@ class Smoothness:
         """The value, and ``unit`` times its gradient in the coefficients."""
         total, pull = coefficients.new_zeros(()), torch.zeros_like(coefficients)
         for slab in self.slabs:
-            part = coefficients[:, slab.seen].detach().requires_grad_()
-            columns = [spline_product(part, bases) for bases in slab.bases]
-            gradient = torch.stack([c.detach() for c in columns], 1).mul_(self.unit)
+            part = coefficients[:, slab.seen]
+            gradient = torch.stack([spline_product(part, bases) for bases in slab.bases], 1).mul_(self.unit)
             shortfall = self._shortfall(gradient)
             total = total + self._value(gradient, shortfall, slab.stiffness)
             slope = self._slope(gradient, shortfall, unit, slab.stiffness).mul_(self.unit)
-            (found,) = torch.autograd.grad(columns, part, list(slope.unbind(1)))
-            pull[:, slab.seen] += found
+            for axis, bases in enumerate(slab.bases):
+                pull[:, slab.seen] += spline_adjoint(slope[:, axis], bases)
         return float(total), pull
 
     def _shortfall(self, gradient: Tensor) -> Tensor | None:
@@ -128,9 +127,8 @@ class Smoothness:
         if shortfall is None:
             return _weigh(slope, stiffness).mul_(twice)
         rows = shortfall.flatten().nonzero()[:, 0]
-        folded = gradient.flatten(2)[..., rows].requires_grad_()
-        squares = torch.clamp(self.config.minimum_jacobian - determinant(folded), min=0).square().sum()
-        (found,) = torch.autograd.grad(squares, folded, scale * self.config.folding / self.places)
+        pressed = (-2 * self.config.folding / self.places) * scale * shortfall.flatten()[rows]
+        found = cofactors(gradient.flatten(2)[..., rows]) * pressed
         _weigh(slope, stiffness).mul_(twice).flatten(2).index_add_(2, rows, found)
         return slope
 
