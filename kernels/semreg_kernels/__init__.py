@@ -7,7 +7,7 @@ import sys
 from ctypes import POINTER, c_char_p, c_double, c_int32, c_int64, c_void_p
 from pathlib import Path
 
-INTERFACE = 1
+INTERFACE = 2
 """The version of the interface that this package speaks."""
 ENDINGS = {"win32": "dll", "darwin": "dylib"}
 
@@ -20,6 +20,15 @@ class Places(ctypes.Structure):
     _fields_ = [
         ("dimension", c_int32), ("table_type", c_int32), ("index_type", c_int32), ("threads", c_int32),
         ("shape", _Shape), ("channels", c_int64), ("places", c_int64), ("rows", c_void_p), ("index", c_void_p),
+    ]  # fmt: skip
+
+
+class Images(ctypes.Structure):
+    """``semreg_images``."""
+
+    _fields_ = [
+        ("dimension", c_int32), ("type", c_int32), ("threads", c_int32), ("radius", c_int32),
+        ("shape", _Shape), ("channels", c_int64),
     ]  # fmt: skip
 
 
@@ -39,6 +48,7 @@ SIGNATURES = {
     "semreg_read": [POINTER(Places), c_void_p],
     "semreg_pull": [POINTER(Places), c_void_p, c_void_p],
     "semreg_compare": [POINTER(Places), c_int32, c_void_p, c_void_p, c_void_p, POINTER(c_double), c_void_p],
+    "semreg_correlate": [POINTER(Images), c_int32, c_void_p, c_void_p, c_void_p, POINTER(c_double), c_void_p],
     "semreg_cost_volume": [POINTER(Costs), c_void_p, c_int64, c_int64],
     "semreg_choice": [
         c_int32, c_int32, c_int32, c_int64, c_int64, c_void_p, c_void_p, c_void_p, c_double, c_void_p,

@@ -57,6 +57,11 @@ int32_t semreg_compare(const semreg_places* at, int32_t formula, const void* fix
   return guarded([&] { return chosen().compare(*at, formula, fixed, change, share, value, slope); });
 }
 
+int32_t semreg_correlate(const semreg_images* of, int32_t formula, const void* fixed, const void* moving,
+                         const void* weight, double* value, void* slope) {
+  return guarded([&] { return chosen().correlate(*of, formula, fixed, moving, weight, value, slope); });
+}
+
 int32_t semreg_cost_volume(const semreg_costs* how, void* total, int64_t row, int64_t column) {
   return guarded([&] { return chosen().cost_volume(*how, total, row, column); });
 }

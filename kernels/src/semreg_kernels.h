@@ -8,7 +8,7 @@
 
 #include <stdint.h>
 
-#define SEMREG_KERNELS_INTERFACE 1
+#define SEMREG_KERNELS_INTERFACE 2
 
 #if defined(_WIN32)
 #define SEMREG_EXPORT __declspec(dllexport)
@@ -32,6 +32,9 @@ typedef enum {
   SEMREG_DOTPRODUCT = 4,
   SEMREG_DICE = 5
 } semreg_formula;
+
+// How two images are correlated; see semreg.distances.correlation.
+typedef enum { SEMREG_NCC = 0, SEMREG_LNCC = 1, SEMREG_LNCC_SQUARED = 2 } semreg_correlation;
 
 // A table of features, one row of `channels` numbers a voxel, and places between its voxels.
 typedef struct {
@@ -60,6 +63,21 @@ SEMREG_EXPORT int32_t semreg_pull(const semreg_places* at, const void* gradient,
 // fixed, change (places, channels), change may be null; share (places).
 SEMREG_EXPORT int32_t semreg_compare(const semreg_places* at, int32_t formula, const void* fixed, const void* change,
                                      const void* share, double* value, void* slope);
+
+// Two images of one shape, sample by sample.
+typedef struct {
+  int32_t dimension;
+  int32_t type;
+  int32_t threads;
+  int32_t radius;    // half the width of a window in samples
+  int64_t shape[3];  // samples an axis; the first `dimension` count
+  int64_t channels;
+} semreg_images;
+
+// *value: 1 − correlation (or its square), the mean over the channels; slope (samples, channels): its derivative in `moving`.
+// fixed, moving (samples, channels), weight (samples) or null.
+SEMREG_EXPORT int32_t semreg_correlate(const semreg_images* of, int32_t formula, const void* fixed, const void* moving,
+                                       const void* weight, double* value, void* slope);
 
 // Squared differences of features at nodes and, `offset` samples away, at others: the costs of candidates.
 typedef struct {

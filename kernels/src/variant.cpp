@@ -2,6 +2,7 @@
 #include "variant.h"
 
 #include "compare.h"
+#include "correlate.h"
 #include "search.h"
 
 namespace semreg {
@@ -32,6 +33,13 @@ int compare(const semreg_places& at, int formula, const void* fixed, const void*
   SEMREG_FOR_TYPES(compare_as, at, at, formula, fixed, change, share, value, slope);
 }
 
+int correlate(const semreg_images& of, int formula, const void* fixed, const void* moving, const void* weight,
+              double* value, void* slope) {
+  if (of.type == SEMREG_F32) return correlate_as<float>(of, formula, fixed, moving, weight, value, slope);
+  if (of.type == SEMREG_F64) return correlate_as<double>(of, formula, fixed, moving, weight, value, slope);
+  return SEMREG_UNKNOWN;
+}
+
 int cost_volume(const semreg_costs& how, void* total, int64_t row, int64_t column) {
   if (how.type == SEMREG_F32) return cost_volume_as<float>(how, total, row, column);
   if (how.type == SEMREG_F64) return cost_volume_as<double>(how, total, row, column);
@@ -47,7 +55,7 @@ int choice(int dimension, int type, int threads, int64_t nodes, int64_t candidat
 
 }  // namespace
 
-const Functions FUNCTIONS = {SEMREG_NAME(SEMREG_VARIANT), read, pull, compare, cost_volume, choice};
+const Functions FUNCTIONS = {SEMREG_NAME(SEMREG_VARIANT), read, pull, compare, correlate, cost_volume, choice};
 
 }  // namespace SEMREG_VARIANT
 }  // namespace semreg

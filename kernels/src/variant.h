@@ -12,6 +12,7 @@ struct Functions {
   int (*read)(const semreg_places&, void*);
   int (*pull)(const semreg_places&, const void*, void*);
   int (*compare)(const semreg_places&, int, const void*, const void*, const void*, double*, void*);
+  int (*correlate)(const semreg_images&, int, const void*, const void*, const void*, double*, void*);
   int (*cost_volume)(const semreg_costs&, void*, int64_t, int64_t);
   int (*choice)(int, int, int, int64_t, int64_t, const void*, const void*, const void*, double, int64_t*);
 };

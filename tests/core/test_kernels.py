@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import noise
-from semreg.core.kernels import BACKENDS, Comparison, Costs, Extended, kernels_for
+from semreg.core.kernels import BACKENDS, Comparison, Costs, Extended, JointComparison, kernels_for
 from semreg.core.kernels.contract import UNSEEN
 from semreg.core.kernels.reference import sizes
 from semreg.core.kernels.table import backend_for
@@ -282,6 +283,42 @@ def test_native_comparisons_are_those_of_torch(distance, shape, channels, change
         assert found == pytest.approx(expected, rel=tolerance, abs=tolerance, nan_ok=True)
 
 
+@needs_native
+@pytest.mark.parametrize("distance", ["ncc", "lncc", "lncc_squared"])
+@given(
+    shape=st.one_of(st.tuples(*[st.integers(1, 9)] * 2), st.tuples(st.integers(1, 70), *[st.integers(1, 5)] * 2)),
+    channels=st.sampled_from([1, 2]), radius=st.sampled_from([1, 2, 3]), masked=st.booleans(), seed=seeds,
+)  # fmt: skip
+@few
+def test_native_correlations_are_those_of_torch(distance, shape, channels, radius, masked, seed):
+    """Over all samples and in windows, with parts that are constant or do not count: value and derivative."""
+    count = math.prod(shape)
+    fixed, moving = noise(count, channels, seed=seed) + 3, noise(count, channels, seed=seed + 1) - 7
+    moving += 0.7 * fixed
+    moving[: count // 5] = 1.5  # flat windows
+    weight = weight_of(shape, seed + 2).flatten() if masked else None
+    measure = DISTANCES[distance] if distance == "ncc" else DISTANCES[distance].windows(radius)
+    how = JointComparison(value=measure, shape=shape, formula=measure.formula, radius=radius)
+    found, slope = BACKENDS["native"].compare_jointly(fixed, moving, weight, how)
+    expected, gradient = BACKENDS["reference"].compare_jointly(fixed, moving, weight, how)
+    assert found == pytest.approx(expected, rel=1e-8, abs=1e-8)
+    torch.testing.assert_close(slope, gradient, rtol=1e-6, atol=1e-9 * max(1, float(gradient.abs().max())))
+
+
+@needs_native
+@pytest.mark.parametrize("distance", ["ncc", "lncc", "lncc_squared"])
+def test_native_correlations_in_single_precision(distance):
+    """Away from windows that are all rounding they are those of torch in double precision."""
+    shape = (40, 12, 13)
+    fixed, weight = noise(math.prod(shape), 1, seed=1), weight_of(shape, 2).flatten()
+    moving = noise(len(fixed), 1, seed=3) + fixed
+    how = JointComparison(value=DISTANCES[distance], shape=shape, formula=distance, radius=2)
+    found, slope = BACKENDS["native"].compare_jointly(fixed.float(), moving.float(), weight.float(), how)
+    expected, gradient = BACKENDS["reference"].compare_jointly(fixed, moving, weight, how)
+    assert found == pytest.approx(expected, rel=1e-5)
+    torch.testing.assert_close(slope.double(), gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().max()))
+
+
 def _rest(how):
     """Without the first sample."""
     return replace(how, change=None if how.change is None else how.change[1:])
@@ -315,7 +352,16 @@ def test_threads_change_no_bit():
         value, slope = native.compare(table, fixed, index, share, Comparison(slope=l2_slope, formula="l2"))
         cost = torch.empty(990, 125)
         native.cost_volume(near, far, candidates, Costs(compare=l2_cost, formula="l2", smoothing=2), cost, add=False)
-        return [torch.tensor(value), slope, cost, native.coupled_choice(cost, candidates, (9, 10, 11), (0.1, 1.0))[0]]
+        joint = JointComparison(value=DISTANCES["lncc"], shape=(99, 101, 2), formula="lncc", radius=2)
+        correlation = native.compare_jointly(fixed[:19998, :1], fixed[:19998, 1:2], share[:19998], joint)
+        return [
+            torch.tensor(value),
+            slope,
+            cost,
+            torch.tensor(correlation[0]),
+            correlation[1],
+            native.coupled_choice(cost, candidates, (9, 10, 11), (0.1, 1.0))[0],
+        ]
 
     before = torch.get_num_threads()
     try:

@@ -53,7 +53,7 @@ class Distance:
     ``in_cells(fixed, moving, cell)``: the same at scattered points (P, C), ``cell`` (P,) the number of each point's
     window, where it has windows.
     ``leads``: whether a search can go by it; if not, it is left to the other terms where there are any.
-    ``formula``: what kernels that compute ``slope`` and ``cost`` themselves call it; empty: none does.
+    ``formula``: what kernels that compute it themselves call it; empty: none does.
     """
 
     value: Value

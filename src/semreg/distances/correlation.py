@@ -192,6 +192,7 @@ def lncc_of(radius: int) -> Distance:
         cost=correlation_cost,
         windows=lncc_of,
         in_cells=scattered_lncc,
+        formula="lncc",
     )
 
 
@@ -204,11 +205,17 @@ def lncc_squared_of(radius: int) -> Distance:
         windows=lncc_squared_of,
         in_cells=partial(scattered_lncc, power=2),
         leads=False,
+        formula="lncc_squared",
     )
 
 
 NCC = Distance.of(
-    pointwise(ncc), scale=no_correlation, curvature=flat(ncc_curvature), embed=standardised, cost=correlation_cost
+    pointwise(ncc),
+    scale=no_correlation,
+    curvature=flat(ncc_curvature),
+    embed=standardised,
+    cost=correlation_cost,
+    formula="ncc",
 )
 
 LNCC = lncc_of(RADIUS)

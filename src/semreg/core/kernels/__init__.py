@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from semreg.core.kernels.contract import Comparison, Costs, Extended, Matrix
+from semreg.core.kernels.contract import Comparison, Costs, Extended, JointComparison, Matrix
 from semreg.core.kernels.table import BACKENDS, kernels_for
 from semreg.core.scattered import Table
 
@@ -18,7 +18,9 @@ __all__ = [
     "Comparison",
     "Costs",
     "Extended",
+    "JointComparison",
     "compare",
+    "compare_jointly",
     "compose",
     "cost_volume",
     "coupled_choice",
@@ -52,6 +54,11 @@ def coupled_choice(
 def compare(moving: Table, fixed: Tensor, index: Tensor, share: Tensor, how: Comparison) -> tuple[float, Tensor]:
     """``Kernels.compare``."""
     return kernels_for(index.device).compare(moving, fixed, index, share, how)
+
+
+def compare_jointly(fixed: Tensor, moving: Tensor, weight: Tensor | None, how: JointComparison) -> tuple[float, Tensor]:
+    """``Kernels.compare_jointly``."""
+    return kernels_for(fixed.device).compare_jointly(fixed, moving, weight, how)
 
 
 def read(table: Table, index: Tensor) -> Tensor:

@@ -82,6 +82,20 @@ class Comparison:
     """What is added to what is read, (P, C)."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class JointComparison:
+    """How samples are compared whose distance is no sum over them: all at once."""
+
+    value: Callable[[Tensor, Tensor, Tensor | None, tuple[int, ...]], Tensor]
+    """Features (P, C) of both, weight (P,), shape → the distance, differentiable in the second."""
+    shape: tuple[int, ...]
+    """The samples an axis, *S."""
+    formula: str = ""
+    """The name of what ``value`` computes, for a backend that knows it itself; empty: none does."""
+    radius: int = 0
+    """Of distances in windows: their half width in samples."""
+
+
 class Kernels(Protocol):
     """A backend."""
 
@@ -112,6 +126,11 @@ class Kernels(Protocol):
 
         ``share`` (P,) of the samples; the derivative of the interpolation is that of ``core.scattered``.
         """
+
+    def compare_jointly(
+        self, fixed: Tensor, moving: Tensor, weight: Tensor | None, how: JointComparison
+    ) -> tuple[float, Tensor]:
+        """A distance of features (P, C) that sees all samples, ``weight`` (P,), and its derivative in ``moving``."""
 
     def read(self, table: Table, index: Tensor) -> Tensor:
         """What ``table`` holds at ``index`` (D, P), interpolated linearly, (P, C); border values hold beyond."""

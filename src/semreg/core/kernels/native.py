@@ -12,13 +12,14 @@ import semreg_kernels
 import torch
 from torch import Tensor
 
-from semreg.core.kernels.contract import UNSEEN, Comparison, Costs, Extended, Kernels
+from semreg.core.kernels.contract import UNSEEN, Comparison, Costs, Extended, JointComparison, Kernels
 from semreg.core.kernels.reference.backend import Reference
 from semreg.core.sampling import smooth
 from semreg.core.scattered import Table
 
 TYPES = {torch.float32: 0, torch.float64: 1}
 FORMULAS = {"l2": 0, "l1": 1, "cosine": 2, "l1cosine": 3, "dotproduct": 4, "dice": 5}
+CORRELATIONS = {"ncc": 0, "lncc": 1, "lncc_squared": 2}
 OUT_OF_MEMORY = 2
 
 
@@ -84,6 +85,28 @@ class Native(Reference):
         value, slope = ctypes.c_double(), torch.empty_like(index)
         status = self._library.semreg_compare(
             _places(moving, index), FORMULAS[how.formula], fixed.data_ptr(), _pointer(change), share.data_ptr(),
+            ctypes.byref(value), slope.data_ptr(),
+        )  # fmt: skip
+        _check(status)
+        return value.value, slope
+
+    def compare_jointly(
+        self, fixed: Tensor, moving: Tensor, weight: Tensor | None, how: JointComparison
+    ) -> tuple[float, Tensor]:
+        """Plane by plane, so that sums over windows stay near the processor."""
+        given = [x for x in (fixed, moving, weight) if x is not None]
+        known = how.formula in CORRELATIONS and len({x.dtype for x in given}) == 1 and fixed.dtype in TYPES
+        if not known:
+            return super().compare_jointly(fixed, moving, weight, how)
+        fixed, moving = fixed.contiguous(), moving.contiguous()
+        weight = None if weight is None else weight.contiguous()
+        images = semreg_kernels.Images(
+            dimension=len(how.shape), type=TYPES[fixed.dtype], threads=torch.get_num_threads(), radius=how.radius,
+            shape=_three(how.shape), channels=fixed.shape[1],
+        )  # fmt: skip
+        value, slope = ctypes.c_double(), torch.empty_like(moving)
+        status = self._library.semreg_correlate(
+            images, CORRELATIONS[how.formula], fixed.data_ptr(), moving.data_ptr(), _pointer(weight),
             ctypes.byref(value), slope.data_ptr(),
         )  # fmt: skip
         _check(status)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from semreg.core.kernels.contract import Comparison, Costs, Extended, Kernels, Matrix
+from semreg.core.kernels.contract import Comparison, Costs, Extended, JointComparison, Kernels, Matrix
 from semreg.core.kernels.reference import fields, mind, search, spline
 from semreg.core.scattered import Table
 
@@ -31,6 +31,12 @@ class Reference:
     ) -> tuple[float, Tensor]:
         """Some samples at once."""
         return fields.compare(moving, fixed, index, share, how)
+
+    def compare_jointly(
+        self, fixed: Tensor, moving: Tensor, weight: Tensor | None, how: JointComparison
+    ) -> tuple[float, Tensor]:
+        """Through autograd."""
+        return fields.compare_jointly(fixed, moving, weight, how)
 
     def read(self, table: Table, index: Tensor) -> Tensor:
         """Some samples at once."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from semreg.core.kernels.contract import Comparison, Matrix
+from semreg.core.kernels.contract import Comparison, JointComparison, Matrix
 from semreg.core.kernels.reference.sizes import sizes_of
 from semreg.core.sampling import SLAB_POINTS, base_index, sample, slabs, transform_index
 from semreg.core.scattered import Table
@@ -24,6 +24,15 @@ def compare(moving: Table, fixed: Tensor, index: Tensor, share: Tensor, how: Com
         total += value
         gradient[:, part] = reading.pull(slope)
     return total, gradient
+
+
+def compare_jointly(fixed: Tensor, moving: Tensor, weight: Tensor | None, how: JointComparison) -> tuple[float, Tensor]:
+    """See ``Kernels.compare_jointly``."""
+    with torch.enable_grad():
+        variable = moving.detach().requires_grad_()
+        distance = how.value(fixed, variable, weight, how.shape)
+        (gradient,) = torch.autograd.grad(distance, variable)
+    return float(distance.detach()), gradient
 
 
 def read(table: Table, index: Tensor) -> Tensor:
