@@ -88,6 +88,23 @@ def error_mm(refined, truth):
 CONFIG = RefineConfig(iterations=30, diffusion=0.02)
 
 
+def test_threads_change_no_bit():
+    """A descent is the same with one thread and with three, where sums are long enough to be dealt to threads."""
+    fixed, moving, truth = pair_of((44, 40, 36))
+    terms = [Term(fixed, moving), Term(fixed, moving, "lncc_squared", share=0.2)]
+    config = RefineConfig(iterations=4, diffusion=0.02, levels=1, control_mm=2.0)
+    found = []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found.append(stage.refine(terms, fixed.grid, Field.zeros(truth.grid), config).coefficients)
+    finally:
+        torch.set_num_threads(before)
+    assert found[0].numel() > 1 << 17
+    assert torch.equal(*found)
+
+
 @pytest.mark.parametrize("distance", ["l2", "ncc"])
 @pytest.mark.parametrize("size", [(26, 22, 18), (34, 30), (34, 30, 1)])
 def test_small_deformation_is_recovered(size, distance):
@@ -410,7 +427,9 @@ def test_regularity_slab_by_slab(size, weight, most, monkeypatch):
     coefficients = (4 * noise(n, *shape, dtype=torch.float32)).requires_grad_()
     # the oracle: autograd through all derivatives
     gradient = torch.stack([spline_product(coefficients, bases) for bases in regularity.bases], 1) * regularity.unit
-    expected = 0.7 * diffusion(gradient) + weight * folding(gradient, 0.4)
+    squares = gradient.square().sum((0, 1)).mean()
+    expected = 0.7 * squares + weight * folding(gradient, 0.4)
+    assert float(squares.detach()) == pytest.approx(float(diffusion(gradient.detach())))
     share = float((determinant(gradient.detach()) < 0.4).float().mean())
     assert 0.1 < share < 0.9
     (slope,) = torch.autograd.grad(5.0 * expected, coefficients)

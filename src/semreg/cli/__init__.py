@@ -32,6 +32,7 @@ from semreg.cli.transforms import (
     jacobian_command,
 )
 from semreg.cli.way_out import guarded
+from semreg.runtime.threads import sleep_when_idle
 
 app = typer.Typer(
     name="semreg",
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup wants it
             signal.signal(number, _terminate)
     given = sys.argv[1:] if arguments is None else list(arguments)
+    sleep_when_idle()
     with guarded(given):
         app(args=given, prog_name="semreg", obj=["semreg", *given])
 

@@ -6,23 +6,22 @@ import torch
 from torch import Tensor
 
 
-def diffusion(gradient: Tensor) -> Tensor:
-    """Mean squared gradient of the displacement, mm per mm: the same number on any grid.
+def energies(gradient: Tensor, stiffness: Tensor | None = None) -> Tensor:
+    """Squared gradient of the displacement at each sample, (*S), mm per mm: the same numbers on any grid.
 
-    ``gradient`` (D, D, *S) holds ∂u_i/∂x_j. Sum over the components, mean over the samples.
+    ``gradient`` (D, D, *S) holds ∂u_i/∂x_j. Where ``stiffness`` (*S) is below 1 the square is multiplied by it. Above 1
+    the excess w − 1 weighs the squared strain alone, |∇u + ∇uᵀ|²/4, which small rotations leave at 0.
     """
-    return gradient.square().flatten(2).sum((0, 1)).mean()
-
-
-def weighted_diffusion(gradient: Tensor, stiffness: Tensor) -> Tensor:
-    """``diffusion`` with a weight (*S) for each sample: 1 as usual, below 1 freer.
-
-    Above 1 the excess w − 1 weighs the squared strain alone, |∇u + ∇uᵀ|²/4, which small rotations leave at 0. Mean over
-    the samples.
-    """
+    squares = gradient.square().flatten(0, 1).sum(0)
+    if stiffness is None:
+        return squares
     strain = 0.5 * (gradient + gradient.transpose(0, 1))
-    squares = gradient.square().sum((0, 1)) * stiffness.clamp(max=1)
-    return (squares + strain.square().sum((0, 1)) * (stiffness - 1).clamp(min=0)).mean()
+    return squares * stiffness.clamp(max=1) + strain.square().sum((0, 1)) * (stiffness - 1).clamp(min=0)
+
+
+def diffusion(gradient: Tensor, stiffness: Tensor | None = None) -> Tensor:
+    """Mean of the ``energies`` over the samples."""
+    return energies(gradient, stiffness).mean()
 
 
 def determinant(gradient: Tensor) -> Tensor:

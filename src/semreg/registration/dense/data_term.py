@@ -16,9 +16,19 @@ from torch import Tensor
 
 from semreg.core.fields import Field, Layer, Volume
 from semreg.core.geometry import Grid, index_map
-from semreg.core.kernels import Comparison, compare, pull, read, spline_adjoint, spline_product
+from semreg.core.kernels import (
+    Comparison,
+    JointComparison,
+    compare,
+    compare_jointly,
+    pull,
+    read,
+    spline_adjoint,
+    spline_product,
+)
 from semreg.core.sampling import base_index, inside, sample, transform_index
 from semreg.core.scattered import Table
+from semreg.core.sums import total
 from semreg.distances.samples import SMALL
 from semreg.registration.dense.terms import Term
 from semreg.transforms.bspline import SplineLattice
@@ -127,20 +137,19 @@ class TermMatch:
         weight = self.weight(index)
         slope = self.distance.slope
         if slope is None:
-            value, gradient = self._joint(index, weight)
+            value, gradient = self._jointly(index, weight)
         else:
-            share = weight / weight.sum().clamp(min=SMALL)
+            share = weight / max(total(weight), SMALL)
             how = Comparison(slope=slope, formula=self.distance.formula, change=self.change)
             value, gradient = compare(self.table, self.fixed, index, share, how)
         return self.factor * value, gradient if self.factor == 1 else gradient.mul_(self.factor)
 
-    def _joint(self, index: Tensor, weight: Tensor) -> tuple[float, Tensor]:
+    def _jointly(self, index: Tensor, weight: Tensor) -> tuple[float, Tensor]:
         """For a distance that sees all samples at once."""
         values = read(self.table, index)
-        values = (values if self.change is None else values.add_(self.change)).requires_grad_()
-        distance = self.distance(self.fixed, values, weight, self.grid.shape)
-        (gradient,) = torch.autograd.grad(distance, values)
-        return float(distance.detach()), pull(self.table, index, gradient)
+        values = values if self.change is None else values.add_(self.change)
+        value, gradient = compare_jointly(self.fixed, values, weight, _joint(self._term))
+        return value, pull(self.table, index, gradient)
 
     def weight(self, index: Tensor) -> Tensor:
         """How much each sample counts, (P,): inside the moving image and both masks."""
@@ -149,6 +158,7 @@ class TermMatch:
     def curvature(self) -> Tensor:
         """From the fixed features' gradients."""
         curvature = self.distance.curvature(self.fixed, self.fixed_weight, self.grid.shape)
+        curvature = float(f"{curvature:.3g}")  # a guess, whose last digits may come from the order of a sum
         share = self.factor * curvature * len(self.fixed) / self.grid.voxels
         energy = _energy(self._term.fixed)
         return share * spline_adjoint(energy * self.index.voxels**2, self.index.bases)
@@ -179,14 +189,14 @@ class ImageMatch:
         """The sum of all distances with the image read at ``index`` (D, P), and its gradient (D, P)."""
         warped = read(self.table, index).requires_grad_()
         image = warped.T.reshape(1, *self._renewal.grid.shape)
-        total = index.new_zeros(())
+        whole = index.new_zeros(())
         for term, moving in zip(self._terms, self._renewal.features(image), strict=True):
             fixed = term.fixed.features.data.flatten(1).T
             weight = self._sample_weight(term, index)
             distance = term.measure(fixed, moving.flatten(1).T.to(fixed), weight, term.fixed.grid.shape)
-            total = total + term.factor * distance
-        (gradient,) = torch.autograd.grad(total, warped)
-        return float(total.detach()), pull(self.table, index, gradient)
+            whole = whole + term.factor * distance
+        (gradient,) = torch.autograd.grad(whole, warped)
+        return float(whole.detach()), pull(self.table, index, gradient)
 
     def _sample_weight(self, term: Term, index: Tensor) -> Tensor:
         """How much each sample of a layer counts: where its place in the image is read inside of the moving image."""
@@ -221,7 +231,7 @@ def sample_weight(term: Term, index: Tensor, fixed_weight: Tensor | None) -> Ten
 
 def distance_at(terms: Sequence[Term], field: Field) -> float:
     """The sum of the terms' distances with the moving features read through ``field``; NaN without overlap."""
-    total = 0.0
+    result = 0.0
     for term in terms:
         fixed, moving = term.fixed, term.moving
         index = transform_index(index_map(fixed.grid, moving.grid), field.on(fixed.grid).index()).flatten(1)
@@ -232,10 +242,24 @@ def distance_at(terms: Sequence[Term], field: Field) -> float:
                 weight = weight * (data.flatten() if where is None else sample(data, where, outside=0.0)[0])
         if not bool((weight > 0).any()):
             return math.nan
-        values = read(Table(moving.features.data), index)
-        rows = fixed.features.data.flatten(1).T
-        total += term.factor * float(term.measure(rows, values, weight, fixed.grid.shape))
-    return total
+        result += term.factor * _value(term, index, weight)
+    return result
+
+
+def _value(term: Term, index: Tensor, weight: Tensor) -> float:
+    """The distance of a term whose moving features are read at ``index`` (D, P), with a weight (P,) for each sample."""
+    measure, table = term.measure, Table(term.moving.features.data)
+    rows = term.fixed.features.data.flatten(1).T.contiguous()
+    if measure.slope is not None:
+        share = weight / max(total(weight), SMALL)
+        return compare(table, rows, index, share, Comparison(slope=measure.slope, formula=measure.formula))[0]
+    return compare_jointly(rows, read(table, index), weight, _joint(term))[0]
+
+
+def _joint(term: Term) -> JointComparison:
+    """How the samples of a term are compared whose distance sees all of them."""
+    measure = term.measure
+    return JointComparison(value=measure, shape=term.fixed.grid.shape, formula=measure.formula, radius=term.radius)
 
 
 def _energy(layer: Layer) -> Tensor:

@@ -17,6 +17,7 @@ from semreg.config import RefineConfig
 from semreg.core.fields import Volume
 from semreg.core.pullback import pullback
 from semreg.core.sampling import smooth
+from semreg.core.sums import total
 from semreg.errors import ConfigError, DivergedError
 from semreg.registration.dense.data_term import ImageMatch, Match, Renewal, TermMatch
 from semreg.registration.dense.smoothness import Smoothness
@@ -146,7 +147,7 @@ class Problem:
         """An upper bound of the objective's curvature for each coefficient, from the fixed features' gradients."""
         bound = torch.stack([match.curvature() for match in self.bounds]).sum(0)
         bound = self.smoothness.curved(bound, unit)
-        return bound.clamp(min=1e-3 * float(bound.mean()) + 1e-30)
+        return bound.clamp(min=1e-3 * total(bound) / bound.numel() + 1e-30)
 
     def longest_step(self, config: RefineConfig) -> Tensor:
         """The longest step of a coefficient per axis, in voxels of the lattice's grid, (D, 1, …)."""
@@ -156,7 +157,7 @@ class Problem:
         lengths = [step / s for s in self.lattice.grid.spacing]
         return torch.tensor(lengths, device=self.device).reshape(-1, *[1] * self.lattice.grid.dimension)
 
-    def regularity(self, coefficients: Tensor) -> Tensor:
+    def regularity(self, coefficients: Tensor) -> float:
         """Weighted diffusion and folding penalty, relative to a distance of 1."""
         return self.smoothness.value(coefficients)
 

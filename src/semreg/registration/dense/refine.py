@@ -16,6 +16,7 @@ from torch import Tensor
 from semreg.config import RefineConfig
 from semreg.core.fields import Field, Volume
 from semreg.core.geometry import Grid
+from semreg.core.sums import product
 from semreg.errors import GeometryError
 from semreg.registration.dense.adam import adam
 from semreg.registration.dense.data_term import Renewal, distance_at
@@ -247,7 +248,7 @@ def _limited(step: Tensor, longest: Tensor) -> Tensor:
 def _remembered(memory: list[tuple[Tensor, Tensor]], new: Evaluation, old: Evaluation) -> list[tuple[Tensor, Tensor]]:
     """The last steps and what they changed in the gradient; only those along which the objective curves upwards."""
     step, change = new.coefficients - old.coefficients, new.gradient - old.gradient
-    if float((step * change).sum()) <= 0:
+    if product(step, change) <= 0:
         return memory
     return [*memory, (step, change)][-MEMORY:]
 
@@ -256,15 +257,15 @@ def _quasi_newton(gradient: Tensor, memory: list[tuple[Tensor, Tensor]], inverse
     """The two-loop recursion of L-BFGS with the diagonal ``inverse`` as the first guess of the inverse Hessian."""
     vector, shares = gradient, []
     for step, change in reversed(memory):
-        share = (step * vector).sum() / (step * change).sum()
+        share = product(step, vector) / product(step, change)
         shares.append(share)
         vector = vector - share * change
     vector = vector * inverse
     if memory:
         step, change = memory[-1]
-        vector = vector * ((step * change).sum() / (change * inverse * change).sum())
+        vector = vector * (product(step, change) / product(change * inverse, change))
     for (step, change), share in zip(memory, reversed(shares), strict=True):
-        vector = vector + step * (share - (change * vector).sum() / (step * change).sum())
+        vector = vector + step * (share - product(change, vector) / product(step, change))
     return -vector
 
 

@@ -17,7 +17,8 @@ from semreg.config import RefineConfig
 from semreg.core.fields import Volume
 from semreg.core.kernels import spline_adjoint, spline_product
 from semreg.core.kernels.bands import blocks
-from semreg.core.regularity import cofactors, determinant, diffusion, weighted_diffusion
+from semreg.core.regularity import cofactors, determinant, energies
+from semreg.core.sums import total
 from semreg.registration.dense.held_out import DIFFUSION
 from semreg.transforms.bspline import SplineLattice
 
@@ -84,27 +85,27 @@ class Smoothness:
             slabs.append(Slab(seen, cut, None if self.stiffness is None else self.stiffness[rows]))
         return slabs
 
-    def value(self, coefficients: Tensor) -> Tensor:
+    def value(self, coefficients: Tensor) -> float:
         """The sum of both at ``coefficients`` (D, *control points): a mean over the places, without unit."""
-        total = coefficients.new_zeros(())
+        result = 0.0
         for slab in self.slabs:
             part = coefficients[:, slab.seen]
             gradient = torch.stack([spline_product(part, bases) for bases in slab.bases], 1).mul_(self.unit)
-            total = total + self._value(gradient, self._shortfall(gradient), slab.stiffness)
-        return total
+            result += self._value(gradient, self._shortfall(gradient), slab.stiffness)
+        return result
 
     def pull(self, coefficients: Tensor, unit: float) -> tuple[float, Tensor]:
         """The value, and ``unit`` times its gradient in the coefficients."""
-        total, pull = coefficients.new_zeros(()), torch.zeros_like(coefficients)
+        value, pull = 0.0, torch.zeros_like(coefficients)
         for slab in self.slabs:
             part = coefficients[:, slab.seen]
             gradient = torch.stack([spline_product(part, bases) for bases in slab.bases], 1).mul_(self.unit)
             shortfall = self._shortfall(gradient)
-            total = total + self._value(gradient, shortfall, slab.stiffness)
+            value += self._value(gradient, shortfall, slab.stiffness)
             slope = self._slope(gradient, shortfall, unit, slab.stiffness).mul_(self.unit)
             for axis, bases in enumerate(slab.bases):
                 pull[:, slab.seen] += spline_adjoint(slope[:, axis], bases)
-        return float(total), pull
+        return value, pull
 
     def _shortfall(self, gradient: Tensor) -> Tensor | None:
         """How far the determinant is below the limit, (*S); None if that costs nothing."""
@@ -112,13 +113,12 @@ class Smoothness:
             return None
         return torch.clamp(self.config.minimum_jacobian - determinant(gradient), min=0)
 
-    def _value(self, gradient: Tensor, shortfall: Tensor | None, stiffness: Tensor | None) -> Tensor:
+    def _value(self, gradient: Tensor, shortfall: Tensor | None, stiffness: Tensor | None) -> float:
         """The part of a slab with derivatives ``gradient`` (D, D, *S)."""
-        energy = diffusion(gradient) if stiffness is None else weighted_diffusion(gradient, stiffness)
-        result = self._diffusion * energy
+        result = self._diffusion * total(energies(gradient, stiffness))
         if shortfall is not None:
-            result = result + self.config.folding * shortfall.square().mean()
-        return result * (gradient[0, 0].numel() / self.places)
+            result += self.config.folding * total(shortfall.square())
+        return result / self.places
 
     def _slope(self, gradient: Tensor, shortfall: Tensor | None, unit: float, stiffness: Tensor | None) -> Tensor:
         """``unit`` times the derivative of the value in ``gradient``, which it overwrites: (D, D, *S)."""
