@@ -44,6 +44,15 @@ class Costs(ctypes.Structure):
     ]  # fmt: skip
 
 
+class Matrix(ctypes.Structure):
+    """``semreg_matrix``."""
+
+    _fields_ = [
+        ("type", c_int32), ("threads", c_int32), ("before", c_int64), ("inputs", c_int64), ("outputs", c_int64),
+        ("after", c_int64), ("row", c_int64), ("column", c_int64), ("values", c_void_p),
+    ]  # fmt: skip
+
+
 SIGNATURES = {
     "semreg_read": [POINTER(Places), c_void_p],
     "semreg_pull": [POINTER(Places), c_void_p, c_void_p],
@@ -52,6 +61,13 @@ SIGNATURES = {
     "semreg_cost_volume": [POINTER(Costs), c_void_p, c_int64, c_int64],
     "semreg_choice": [
         c_int32, c_int32, c_int32, c_int64, c_int64, c_void_p, c_void_p, c_void_p, c_double, c_void_p,
+    ],
+    "semreg_patches": [POINTER(Images), c_int64, c_void_p, c_void_p, c_void_p, c_void_p],
+    "semreg_product": [POINTER(Matrix), c_void_p, c_void_p],
+    "semreg_jacobian": [POINTER(Images), c_void_p, c_void_p],
+    "semreg_corners": [POINTER(Images), c_void_p, c_void_p],
+    "semreg_compose": [
+        POINTER(Images), POINTER(c_int64), POINTER(c_double), POINTER(c_double), c_void_p, c_void_p, c_void_p,
     ],
 }  # fmt: skip
 """The arguments of each function that returns a status."""

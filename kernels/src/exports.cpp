@@ -73,4 +73,26 @@ int32_t semreg_choice(int32_t dimension, int32_t type, int32_t threads, int64_t 
   });
 }
 
+int32_t semreg_patches(const semreg_images* of, int64_t dilation, const void* image, const void* mask, void* distances,
+                       void* known) {
+  return guarded([&] { return chosen().patches(*of, dilation, image, mask, distances, known); });
+}
+
+int32_t semreg_product(const semreg_matrix* of, const void* from, void* to) {
+  return guarded([&] { return chosen().product(*of, from, to); });
+}
+
+int32_t semreg_jacobian(const semreg_images* of, const void* vox, void* to) {
+  return guarded([&] { return chosen().jacobian(*of, vox, to); });
+}
+
+int32_t semreg_corners(const semreg_images* of, const void* vox, void* to) {
+  return guarded([&] { return chosen().corners(*of, vox, to); });
+}
+
+int32_t semreg_compose(const semreg_images* of, const int64_t* wide, const double* forth, const double* back,
+                       const void* first, const void* second, void* to) {
+  return guarded([&] { return chosen().compose(*of, wide, forth, back, first, second, to); });
+}
+
 }  // extern "C"

@@ -111,6 +111,39 @@ SEMREG_EXPORT int32_t semreg_choice(int32_t dimension, int32_t type, int32_t thr
                                     const void* cost, const void* offsets, const void* soft, double weight,
                                     int64_t* best);
 
+// distances (channels, *inner): mean squared differences of the pairs of patches of MIND-SSC; inner is radius + dilation
+// less on every side. known (*inner): 1 where every pair has a sample that counts. image, mask (*S); mask and known may be
+// null together.
+SEMREG_EXPORT int32_t semreg_patches(const semreg_images* of, int64_t dilation, const void* image, const void* mask,
+                                     void* distances, void* known);
+
+// A matrix (outputs, inputs) along one axis of dense numbers (before, inputs, after).
+typedef struct {
+  int32_t type;
+  int32_t threads;
+  int64_t before;
+  int64_t inputs;
+  int64_t outputs;
+  int64_t after;
+  int64_t row;     // numbers from one row of the matrix to the next
+  int64_t column;  // and from one column to the next
+  const void* values;
+} semreg_matrix;
+
+// to (before, outputs, after): the product. What lies beyond the first and last number of a row that is not 0 is not read.
+SEMREG_EXPORT int32_t semreg_product(const semreg_matrix* of, const void* from, void* to);
+
+// to (*S): the determinant of ∂(index + vox)/∂index, vox (dimension, *S) in voxels, by central differences; one-sided
+// and halved at the border.
+SEMREG_EXPORT int32_t semreg_jacobian(const semreg_images* of, const void* vox, void* to);
+
+// to (*S − 1): the least determinant of the tetrahedra (triangles) of each cell, relative to their size.
+SEMREG_EXPORT int32_t semreg_corners(const semreg_images* of, const void* vox, void* to);
+
+// to (dimension, *S): first + back · second at forth · (index + first). `wide`: the shape of the second; forth, back: homogeneous.
+SEMREG_EXPORT int32_t semreg_compose(const semreg_images* of, const int64_t* wide, const double* forth,
+                                     const double* back, const void* first, const void* second, void* to);
+
 #ifdef __cplusplus
 }
 #endif

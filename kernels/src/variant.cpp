@@ -3,6 +3,8 @@
 
 #include "compare.h"
 #include "correlate.h"
+#include "fields.h"
+#include "patches.h"
 #include "search.h"
 
 namespace semreg {
@@ -53,9 +55,43 @@ int choice(int dimension, int type, int threads, int64_t nodes, int64_t candidat
   return SEMREG_UNKNOWN;
 }
 
+int patches(const semreg_images& of, int64_t dilation, const void* image, const void* mask, void* distances, void* known) {
+  if (of.type == SEMREG_F32) return patches_as<float>(of, dilation, image, mask, distances, known);
+  if (of.type == SEMREG_F64) return patches_as<double>(of, dilation, image, mask, distances, known);
+  return SEMREG_UNKNOWN;
+}
+
+int product(const semreg_matrix& of, const void* from, void* to) {
+  if (of.type == SEMREG_F32) return product_as<float>(of, from, to);
+  if (of.type == SEMREG_F64) return product_as<double>(of, from, to);
+  return SEMREG_UNKNOWN;
+}
+
+// Calls `Call<T, D>` for the type and the dimension of images.
+#define SEMREG_FOR_IMAGES(call, of, ...)                           \
+  do {                                                             \
+    switch ((of).dimension * 2 + (of).type) {                      \
+      case 4: return call<float, 2>(of, __VA_ARGS__);              \
+      case 5: return call<double, 2>(of, __VA_ARGS__);             \
+      case 6: return call<float, 3>(of, __VA_ARGS__);              \
+      case 7: return call<double, 3>(of, __VA_ARGS__);             \
+      default: return static_cast<int>(SEMREG_UNKNOWN);            \
+    }                                                              \
+  } while (0)
+
+int jacobian(const semreg_images& of, const void* vox, void* to) { SEMREG_FOR_IMAGES(jacobian_as, of, vox, to); }
+
+int corners(const semreg_images& of, const void* vox, void* to) { SEMREG_FOR_IMAGES(corners_as, of, vox, to); }
+
+int compose(const semreg_images& of, const int64_t* wide, const double* forth, const double* back, const void* first,
+            const void* second, void* to) {
+  SEMREG_FOR_IMAGES(compose_as, of, wide, forth, back, first, second, to);
+}
+
 }  // namespace
 
-const Functions FUNCTIONS = {SEMREG_NAME(SEMREG_VARIANT), read, pull, compare, correlate, cost_volume, choice};
+const Functions FUNCTIONS = {SEMREG_NAME(SEMREG_VARIANT), read, pull, compare, correlate,
+                             cost_volume, choice, patches, product, jacobian, corners, compose};
 
 }  // namespace SEMREG_VARIANT
 }  // namespace semreg

@@ -15,6 +15,11 @@ struct Functions {
   int (*correlate)(const semreg_images&, int, const void*, const void*, const void*, double*, void*);
   int (*cost_volume)(const semreg_costs&, void*, int64_t, int64_t);
   int (*choice)(int, int, int, int64_t, int64_t, const void*, const void*, const void*, double, int64_t*);
+  int (*patches)(const semreg_images&, int64_t, const void*, const void*, void*, void*);
+  int (*product)(const semreg_matrix&, const void*, void*);
+  int (*jacobian)(const semreg_images&, const void*, void*);
+  int (*corners)(const semreg_images&, const void*, void*);
+  int (*compose)(const semreg_images&, const int64_t*, const double*, const double*, const void*, const void*, void*);
 };
 
 namespace plain {

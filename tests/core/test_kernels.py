@@ -205,6 +205,35 @@ def test_jacobian_determinant_is_the_loop(name, shape, seed):
         assert float(found[node]) == pytest.approx(np.linalg.det(matrix), rel=1e-9, abs=1e-12)
 
 
+@backends
+@pytest.mark.parametrize("shape", [(4, 5, 6), (4, 5), (1, 5, 6), (4, 1)])
+def test_least_corner_is_that_of_the_cells(name, shape):
+    """Per cell the least of the oriented volumes of its tetrahedra or triangles, corner by corner, written out."""
+    n = len(shape)
+    vox = 0.4 * noise(n, *shape)
+    found = BACKENDS[name].least_corner(vox).numpy()
+    free = [axis for axis in range(n) if shape[axis] > 1]
+
+    def place(index):
+        return np.asarray(index + vox[(slice(None), *index.tolist())].numpy())
+
+    for cell in itertools.product(*[range(max(1, k - 1)) for k in shape]):
+        corners = [np.add(cell, c) for c in itertools.product(*[(0, 1) if a in free else (0,) for a in range(n)])]
+        volumes = [1.0]
+        for corner in corners:
+            edges = np.eye(n)
+            for axis in free:
+                sign = 1 if corner[axis] == cell[axis] else -1
+                edges[axis] = sign * (place(corner + sign * np.eye(n, dtype=int)[axis]) - place(corner))
+            volumes.append(np.linalg.det(edges))
+        if len(free) == 3:
+            for odd in (0, 1):
+                first, *others = [c for c in corners if (c - cell).sum() % 2 == odd]
+                ratio = [np.linalg.det([at(c) - at(first) for c in others]) for at in (place, np.asarray)]
+                volumes.append(ratio[0] / ratio[1])
+        assert found[cell] == pytest.approx(min(volumes), abs=1e-9)
+
+
 @pytest.mark.parametrize("sides", [sizes.Sizes(1, 1, 1), sizes.Sizes(40, 40, 3), sizes.OTHER])
 def test_how_much_is_done_at_once_changes_nothing(sides, monkeypatch):
     """Costs, choices and comparisons are the same in blocks of any size, also where voxels are left out."""

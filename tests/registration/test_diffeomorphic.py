@@ -12,8 +12,9 @@ import torch
 from conftest import grid_at, noise, rotation
 from semreg.core.fields import Field, jacobian_determinant
 from semreg.core.geometry import Grid
+from semreg.core.kernels import least_corner
 from semreg.registration.dense import unfold as stage
-from semreg.registration.dense.unfold import SAFE_CORNER, SAFE_JACOBIAN, least_corner, unfold
+from semreg.registration.dense.unfold import SAFE_CORNER, SAFE_JACOBIAN, unfold
 from semreg.transforms.bspline import SplineLattice
 
 GRIDS = [
@@ -125,31 +126,3 @@ def test_quiet_blocks_are_passed_over() -> None:
     field, _ = unfold(lattice, coefficients, grid, one_to_one=True)
     assert not field.vox[:, -30:].any()
     assert itk_determinant(field).min() > 0
-
-
-@pytest.mark.parametrize("shape", [(4, 5, 6), (4, 5), (1, 5, 6), (4, 1)])
-def test_least_corner_is_that_of_the_cells(shape: tuple[int, ...]) -> None:
-    """Per cell the least of the oriented volumes of its tetrahedra or triangles, corner by corner, written out."""
-    n = len(shape)
-    vox = 0.4 * noise(n, *shape)
-    found = least_corner(vox).numpy()
-    free = [axis for axis in range(n) if shape[axis] > 1]
-
-    def place(index: np.ndarray) -> np.ndarray:
-        return np.asarray(index + vox[(slice(None), *index.tolist())].numpy())
-
-    for cell in itertools.product(*[range(max(1, k - 1)) for k in shape]):
-        corners = [np.add(cell, c) for c in itertools.product(*[(0, 1) if a in free else (0,) for a in range(n)])]
-        volumes = [1.0]
-        for corner in corners:
-            edges = np.eye(n)
-            for axis in free:
-                sign = 1 if corner[axis] == cell[axis] else -1
-                edges[axis] = sign * (place(corner + sign * np.eye(n, dtype=int)[axis]) - place(corner))
-            volumes.append(np.linalg.det(edges))
-        if len(free) == 3:
-            for odd in (0, 1):
-                first, *others = [c for c in corners if (c - cell).sum() % 2 == odd]
-                ratio = [np.linalg.det([at(c) - at(first) for c in others]) for at in (place, np.asarray)]
-                volumes.append(ratio[0] / ratio[1])
-        assert found[cell] == pytest.approx(min(volumes), abs=1e-9)

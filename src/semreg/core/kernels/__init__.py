@@ -26,6 +26,7 @@ __all__ = [
     "coupled_choice",
     "jacobian_determinant",
     "kernels_for",
+    "least_corner",
     "patch_differences",
     "pull",
     "read",
@@ -94,3 +95,8 @@ def compose(first: Tensor, second: Tensor, forth: Matrix, back: Matrix) -> Tenso
 def jacobian_determinant(vox: Tensor) -> Tensor:
     """``Kernels.jacobian_determinant``."""
     return kernels_for(vox.device).jacobian_determinant(vox)
+
+
+def least_corner(vox: Tensor) -> Tensor:
+    """``Kernels.least_corner``."""
+    return kernels_for(vox.device).least_corner(vox)

@@ -170,3 +170,10 @@ class Kernels(Protocol):
 
         ``vox`` (D, *S) in voxels → (*S). An axis of one voxel counts as unchanging.
         """
+
+    def least_corner(self, vox: Tensor) -> Tensor:
+        """The least determinant of the tetrahedra (triangles) of each cell, relative to their size: (D, *S) → (*S − 1).
+
+        Those at its corners, that is by differences within the cell, and in 3-D the two between them. ``vox`` in
+        voxels. An axis of one sample counts as unchanging and as one cell. At most 1, as without deformation.
+        """

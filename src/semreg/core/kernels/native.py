@@ -6,13 +6,15 @@ What it does not know, another formula or another type of numbers, the reference
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
 
+import numpy as np
 import semreg_kernels
 import torch
 from torch import Tensor
 
-from semreg.core.kernels.contract import UNSEEN, Comparison, Costs, Extended, JointComparison, Kernels
+from semreg.core.kernels.contract import UNSEEN, Comparison, Costs, Extended, JointComparison, Kernels, Matrix
 from semreg.core.kernels.reference.backend import Reference
 from semreg.core.sampling import smooth
 from semreg.core.scattered import Table
@@ -129,6 +131,80 @@ class Native(Reference):
         slope = torch.empty_like(index)
         _check(self._library.semreg_pull(_places(table, index), gradient.data_ptr(), slope.data_ptr()))
         return slope
+
+    def patch_differences(
+        self, image: Tensor, mask: Tensor | None, radius: int, dilation: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """Plane by plane."""
+        if image.dtype not in TYPES or (image.requires_grad and torch.is_grad_enabled()):
+            return super().patch_differences(image, mask, radius, dilation)
+        image, dimension = image.contiguous(), image.ndim
+        mask = None if mask is None else mask.to(image).contiguous()
+        inner = [n - 2 * (radius + dilation) for n in image.shape]
+        distances = image.new_empty((2 * dimension * (dimension - 1), *inner))
+        known = None if mask is None else image.new_empty(inner)
+        of = _images(image[None], radius)
+        pointers = [_pointer(x) for x in (image, mask, distances, known)]
+        _check(self._library.semreg_patches(of, dilation, *pointers))
+        return distances, known
+
+    def spline_product(self, coefficients: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+        """As bands, from the last axis to the first: so the long products come last, along whole planes."""
+        if coefficients.requires_grad and torch.is_grad_enabled():
+            return super().spline_product(coefficients, matrices)
+        return self._products(coefficients, list(enumerate(matrices, 1))[::-1])
+
+    def spline_adjoint(self, values: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+        """As bands, from the first axis to the last: the same order backwards."""
+        if values.requires_grad and torch.is_grad_enabled():
+            return super().spline_adjoint(values, matrices)
+        return self._products(values, [(axis, matrix.T) for axis, matrix in enumerate(matrices, 1)])
+
+    def _products(self, x: Tensor, along: Sequence[tuple[int, Tensor]]) -> Tensor:
+        x = x.contiguous()
+        for axis, matrix in along:
+            given = matrix.to(x)
+            result = x.new_empty((*x.shape[:axis], len(given), *x.shape[axis + 1 :]))
+            of = semreg_kernels.Matrix(
+                type=TYPES[x.dtype], threads=torch.get_num_threads(), before=math.prod(x.shape[:axis]),
+                inputs=x.shape[axis], outputs=len(given), after=math.prod(x.shape[axis + 1 :]),
+                row=given.stride(0), column=given.stride(1), values=given.data_ptr(),
+            )  # fmt: skip
+            _check(self._library.semreg_product(of, x.data_ptr(), result.data_ptr()))
+            x = result
+        return x
+
+    def jacobian_determinant(self, vox: Tensor) -> Tensor:
+        """In one pass."""
+        vox = vox.detach().contiguous()
+        result = torch.empty_like(vox[0])
+        _check(self._library.semreg_jacobian(_images(vox), vox.data_ptr(), result.data_ptr()))
+        return result
+
+    def least_corner(self, vox: Tensor) -> Tensor:
+        """In one pass."""
+        vox = vox.detach().contiguous()
+        result = vox.new_empty([max(1, n - 1) for n in vox.shape[1:]])
+        _check(self._library.semreg_corners(_images(vox), vox.data_ptr(), result.data_ptr()))
+        return result
+
+    def compose(self, first: Tensor, second: Tensor, forth: Matrix, back: Matrix) -> Tensor:
+        """In one pass."""
+        first, second = first.detach().contiguous(), second.detach().to(first.dtype).contiguous()
+        result = torch.empty_like(first)
+        maps = [np.ascontiguousarray(m).ctypes.data_as(ctypes.POINTER(ctypes.c_double)) for m in (forth, back)]
+        wide = (ctypes.c_int64 * 3)(*_three(second.shape[1:]))
+        pointers = [x.data_ptr() for x in (first, second, result)]
+        _check(self._library.semreg_compose(_images(first), wide, *maps, *pointers))
+        return result
+
+
+def _images(x: Tensor, radius: int = 0) -> semreg_kernels.Images:
+    """Values (C, *S)."""
+    return semreg_kernels.Images(
+        dimension=x.ndim - 1, type=TYPES[x.dtype], threads=torch.get_num_threads(), radius=radius,
+        shape=_three(x.shape[1:]), channels=len(x),
+    )  # fmt: skip
 
 
 def _readable(table: Table, index: Tensor) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from semreg.core.kernels.contract import Comparison, Costs, Extended, JointComparison, Kernels, Matrix
-from semreg.core.kernels.reference import fields, mind, search, spline
+from semreg.core.kernels.reference import corners, fields, mind, search, spline
 from semreg.core.scattered import Table
 
 
@@ -63,6 +63,10 @@ class Reference:
     def compose(self, first: Tensor, second: Tensor, forth: Matrix, back: Matrix) -> Tensor:
         """Slab by slab."""
         return fields.compose(first, second, forth, back)
+
+    def least_corner(self, vox: Tensor) -> Tensor:
+        """Corner by corner."""
+        return corners.least_corner(vox)
 
     def jacobian_determinant(self, vox: Tensor) -> Tensor:
         """Slab by slab."""
