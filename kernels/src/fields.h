@@ -33,6 +33,32 @@ std::vector<Band> bands_of(const semreg_matrix& of) {
   return bands;
 }
 
+constexpr int64_t ROW = 1024;
+
+// out (count): the sum of `terms` rows, `after` numbers apart, each times its weight.
+template <class T>
+void add_rows(const T* w, int64_t column, const T* in, int64_t after, int64_t terms, int64_t count, T* out) {
+  int64_t k = terms % 4;
+  if (k == 0 && terms > 0) {  // a cubic spline sees four
+    const T a = w[0], b = w[column], c = w[2 * column], d = w[3 * column];
+    const T *const p = in, *const q = p + after, *const r = q + after, *const s = r + after;
+    for (int64_t i = 0; i < count; ++i) out[i] = (a * p[i] + b * q[i]) + (c * r[i] + d * s[i]);
+    k = 4;
+  } else {
+    std::fill(out, out + count, T(0));
+    for (int64_t j = 0; j < k; ++j) {
+      const T a = w[j * column];
+      const T* const p = in + j * after;
+      for (int64_t i = 0; i < count; ++i) out[i] += a * p[i];
+    }
+  }
+  for (; k < terms; k += 4) {
+    const T a = w[k * column], b = w[(k + 1) * column], c = w[(k + 2) * column], d = w[(k + 3) * column];
+    const T *const p = in + k * after, *const q = p + after, *const r = q + after, *const s = r + after;
+    for (int64_t i = 0; i < count; ++i) out[i] += (a * p[i] + b * q[i]) + (c * r[i] + d * s[i]);
+  }
+}
+
 // y (before, outputs, after) from x (before, inputs, after).
 template <class T>
 int product_as(const semreg_matrix& of, const void* from, void* to) {
@@ -52,17 +78,8 @@ int product_as(const semreg_matrix& of, const void* from, void* to) {
         *out = sum;
         continue;
       }
-      std::fill(out, out + of.after, T(0));
-      int64_t k = 0;
-      for (; k + 4 <= band.count; k += 4) {  // a cubic spline sees four
-        const T a = w[k * of.column], c = w[(k + 1) * of.column], d = w[(k + 2) * of.column], e = w[(k + 3) * of.column];
-        const T *const p = in + k * of.after, *const q = p + of.after, *const r = q + of.after, *const s = r + of.after;
-        for (int64_t i = 0; i < of.after; ++i) out[i] += (a * p[i] + c * q[i]) + (d * r[i] + e * s[i]);
-      }
-      for (; k < band.count; ++k) {
-        const T a = w[k * of.column];
-        const T* const p = in + k * of.after;
-        for (int64_t i = 0; i < of.after; ++i) out[i] += a * p[i];
+      for (int64_t begin = 0; begin < of.after; begin += ROW) {  // so that the sums stay in the cache
+        add_rows(w, of.column, in + begin, of.after, band.count, std::min(ROW, of.after - begin), out + begin);
       }
     }
   });
