@@ -146,7 +146,8 @@ int jacobian_as(const semreg_images& of, const void* vox, void* to) {
         out[x] = determinant(m);
       };
       at(0, 0, columns > 1 ? 1 : 0);
-      for (int64_t x = 1; x + 1 < columns; ++x) at(x, -1, 1);
+#pragma omp simd
+      for (int64_t x = 1; x < columns - 1; ++x) at(x, -1, 1);
       if (columns > 1) at(columns - 1, -1, 0);
     }
   });
@@ -174,40 +175,58 @@ int corners_as(const semreg_images& of, const void* vox, void* to) {
         rest /= cells[a];
       }
       T* const out = static_cast<T*>(to) + row * cells[D - 1];
-      for (int64_t x = 0; x < cells[D - 1]; ++x) {
-        T corner[1 << D][D];  // bit a of a corner's number: its side on axis a
+      for (int64_t begin = 0; begin < cells[D - 1]; begin += SOME) {
+        const int count = static_cast<int>(std::min<int64_t>(SOME, cells[D - 1] - begin));
+        const T* corner[1 << D][D];  // bit a of a corner's number: its side on axis a
         for (int c = 0; c < 1 << D; ++c) {
-          int64_t at = start + x;
+          int64_t at = start + begin;
           for (int a = 0; a < D; ++a) at += (c >> a & 1) * step[a];
-          for (int i = 0; i < D; ++i) corner[c][i] = v.component[i][at];
+          for (int i = 0; i < D; ++i) corner[c][i] = v.component[i] + at;
         }
-        T least = 1;  // without deformation
+        T least[SOME];
+        std::fill(least, least + count, T(1));  // without deformation
         for (int c = 0; c < 1 << D; ++c) {
-          T m[D][D];
+          const T *low[D][D], *high[D][D];
           for (int a = 0; a < D; ++a) {
-            const int low = c & ~(1 << a), high = c | (1 << a);
-            for (int i = 0; i < D; ++i) m[i][a] = corner[high][i] - corner[low][i] + T(i == a);
+            for (int i = 0; i < D; ++i) {
+              low[i][a] = corner[c & ~(1 << a)][i];
+              high[i][a] = corner[c | (1 << a)][i];
+            }
           }
-          const T found = determinant(m);
-          least = found < least ? found : least;
+#pragma omp simd
+          for (int k = 0; k < count; ++k) {
+            T m[D][D];
+            for (int a = 0; a < D; ++a)
+              for (int i = 0; i < D; ++i) m[i][a] = high[i][a][k] - low[i][a][k] + T(i == a);
+            const T found = determinant(m);
+            least[k] = found < least[k] ? found : least[k];
+          }
         }
         if constexpr (D == 3) {
           // the two between: of the corners whose sides add up to an even number, and to an odd one
           constexpr int OTHERS[2][4] = {{0, 3, 5, 6}, {7, 4, 2, 1}};
-          for (int odd = 0; odd < 2; ++odd) {
-            T m[3][3];
-            const int from = OTHERS[odd][0];
-            for (int k = 0; k < 3; ++k) {
-              const int other = OTHERS[odd][k + 1];
-              for (int i = 0; i < 3; ++i) {
-                m[i][k] = corner[other][i] - corner[from][i] + T((other >> i & 1) - (from >> i & 1));
+          for (int odd = 0; odd < (whole ? 2 : 0); ++odd) {
+            const T *from[3], *other[3][3];
+            T apart[3][3];
+            for (int i = 0; i < 3; ++i) {
+              from[i] = corner[OTHERS[odd][0]][i];
+              for (int e = 0; e < 3; ++e) {
+                other[i][e] = corner[OTHERS[odd][e + 1]][i];
+                apart[i][e] = static_cast<T>((OTHERS[odd][e + 1] >> i & 1) - (OTHERS[odd][0] >> i & 1));
               }
             }
-            const T found = determinant(m) / (odd ? T(2) : T(-2));
-            least = whole && found < least ? found : least;
+            const T size = odd ? T(0.5) : T(-0.5);
+#pragma omp simd
+            for (int k = 0; k < count; ++k) {
+              T m[3][3];
+              for (int i = 0; i < 3; ++i)
+                for (int e = 0; e < 3; ++e) m[i][e] = other[i][e][k] - from[i][k] + apart[i][e];
+              const T found = determinant(m) * size;
+              least[k] = found < least[k] ? found : least[k];
+            }
           }
         }
-        out[x] = least;
+        std::copy(least, least + count, out + begin);
       }
     }
   });
