@@ -141,7 +141,7 @@ double compare_block(const semreg_places& at, const T* fixed, const T* change, c
       if constexpr (Formula::each) {
         if (!cells.near[i] && !change) {
           T o0 = 0, o1 = 0, o2 = 0;
-#pragma omp simd reduction(+ : value, o0, o1, o2)
+#pragma omp simd simdlen(4) reduction(+ : value, o0, o1, o2)
           for (int64_t c = 0; c < channels; ++c) {
             T d0, d1, d2;
             const T m = corner.at(r + c, d0, d1, d2);
