@@ -164,31 +164,32 @@ template <class T, bool SQUARED>
 struct LocalCorrelation {
   enum { W, F, M, FF, MM, FM, SEEN };
   enum { A, AF, B, BM, PULLED };
+  // In double precision: where a window is constant, as most are beside a body, its variance is what rounding leaves of
+  // a difference, and in single precision that is no longer small against what counts as flat.
+  using S = double;
   const semreg_images& of;
   const T *fixed, *moving, *weight;
-  const T mean_fixed, mean_moving, flat_fixed, flat_moving, flat;
-  Windows<T> windows;
-  Ring<T, SEEN> seen;
-  Ring<T, PULLED> pulled;
-  std::vector<T> plane, sums;
+  const S mean_fixed, mean_moving, flat_fixed, flat_moving, flat;
+  Windows<S> windows;
+  Ring<S, SEEN> seen;
+  Ring<S, PULLED> pulled;
+  std::vector<S> plane, sums;
   double value = 0, to_flat = 0;  // of the planes that are finished: Σ w (1 − c), Σ g ∂c/∂flat_moving
 
   LocalCorrelation(const semreg_images& images, const T* f, const T* m, const T* w, const Moments& all, int64_t nz,
                    int64_t ny, int64_t nx)
-      : of(images), fixed(f), moving(m), weight(w), mean_fixed(static_cast<T>(all.fixed)),
-        mean_moving(static_cast<T>(all.moving)),
-        flat_fixed(static_cast<T>(FLAT * all.fixed_square + SMALL * SMALL)),
-        flat_moving(static_cast<T>(FLAT * all.moving_square + SMALL * SMALL)),
+      : of(images), fixed(f), moving(m), weight(w), mean_fixed(all.fixed), mean_moving(all.moving),
+        flat_fixed(FLAT * all.fixed_square + SMALL * SMALL), flat_moving(FLAT * all.moving_square + SMALL * SMALL),
         flat(std::sqrt(flat_fixed) * std::sqrt(flat_moving)), windows(nz, ny, nx, images.radius),
         seen(2 * images.radius + 1, ny * nx), pulled(2 * images.radius + 1, ny * nx), plane(PULLED * ny * nx),
         sums(SEEN * ny * nx) {}
 
   void load(int64_t z) {
     const int64_t size = windows.size, from = z * size;
-    T* const p = sums.data();
+    S* const p = sums.data();
     for (int64_t i = 0; i < size; ++i) {
-      const T f = fixed[(from + i) * of.channels] - mean_fixed, m = moving[(from + i) * of.channels] - mean_moving;
-      const T share = weight ? weight[from + i] : T(1);
+      const S f = fixed[(from + i) * of.channels] - mean_fixed, m = moving[(from + i) * of.channels] - mean_moving;
+      const S share = weight ? weight[from + i] : S(1);
       p[W * size + i] = share;
       p[F * size + i] = share * f;
       p[M * size + i] = share * m;
@@ -202,24 +203,24 @@ struct LocalCorrelation {
   // The windows around plane z; `counted`: whether it is one of those that this thread counts.
   void compare(int64_t z, bool counted, double scale) {
     const int64_t size = windows.size, from = z * size;
-    const T high = static_cast<T>(windows.count(z, windows.planes));
+    const S high = static_cast<S>(windows.count(z, windows.planes));
     for (int field = weight ? W : F; field < SEEN; ++field) windows.across(seen, field, z, sums.data() + field * size);
-    const T* const s = sums.data();
-    T* const p = plane.data();
-    T total = 0, into_flat = 0;
+    const S* const s = sums.data();
+    S* const p = plane.data();
+    S total = 0, into_flat = 0;
     for (int64_t i = 0; i < size; ++i) {
-      const T voxels = windows.inside[i] * high, least = T(SMALL) * voxels;
-      const T held = weight ? (s[W * size + i] > least ? s[W * size + i] : least) : voxels;
-      const T n = 1 / held;
-      const T f = s[F * size + i] * n, m = s[M * size + i] * n;
-      const T vf = s[FF * size + i] * n - f * f, vm = s[MM * size + i] * n - m * m;
-      const T known_f = (vf > 0 ? vf : T(0)) + flat_fixed, known_m = (vm > 0 ? vm : T(0)) + flat_moving;
-      const T size_inverse = 1 / (std::sqrt(known_f) * std::sqrt(known_m));
-      const T c = (s[FM * size + i] * n - f * m + flat) * size_inverse;
-      const T share = weight ? weight[from + i] : T(1);
-      const T g = -share * static_cast<T>(scale) * (SQUARED ? 2 * c : T(1));
-      const T a = g * size_inverse, b = g * c / known_m;
-      const T an = a * n, bn = vm > 0 ? b * n : T(0);
+      const S voxels = windows.inside[i] * high, least = S(SMALL) * voxels;
+      const S held = weight ? (s[W * size + i] > least ? s[W * size + i] : least) : voxels;
+      const S n = 1 / held;
+      const S f = s[F * size + i] * n, m = s[M * size + i] * n;
+      const S vf = s[FF * size + i] * n - f * f, vm = s[MM * size + i] * n - m * m;
+      const S known_f = (vf > 0 ? vf : S(0)) + flat_fixed, known_m = (vm > 0 ? vm : S(0)) + flat_moving;
+      const S size_inverse = 1 / (std::sqrt(known_f) * std::sqrt(known_m));
+      const S c = (s[FM * size + i] * n - f * m + flat) * size_inverse;
+      const S share = weight ? weight[from + i] : S(1);
+      const S g = -share * scale * (SQUARED ? 2 * c : S(1));
+      const S a = g * size_inverse, b = g * c / known_m;
+      const S an = a * n, bn = vm > 0 ? b * n : S(0);
       p[A * size + i] = an;
       p[AF * size + i] = an * f;
       p[B * size + i] = bn;
@@ -229,20 +230,20 @@ struct LocalCorrelation {
     }
     if (counted) {
       value += total;
-      to_flat += into_flat / (2 * static_cast<double>(flat_moving));
+      to_flat += into_flat / (2 * flat_moving);
     }
     for (int field = 0; field < PULLED; ++field) windows.within(p + field * size, pulled.at(z, field));
   }
 
   void finish(int64_t z, T* slope) {
     const int64_t size = windows.size, from = z * size;
-    T* const s = sums.data();
+    S* const s = sums.data();
     for (int field = 0; field < PULLED; ++field) windows.across(pulled, field, z, s + field * size);
     for (int64_t i = 0; i < size; ++i) {
       const int64_t at = (from + i) * of.channels;
-      const T f = fixed[at] - mean_fixed, m = moving[at] - mean_moving;
-      const T pull = f * s[A * size + i] - s[AF * size + i] - m * s[B * size + i] + s[BM * size + i];
-      slope[at] = weight ? weight[from + i] * pull : pull;
+      const S f = fixed[at] - mean_fixed, m = moving[at] - mean_moving;
+      const S pull = f * s[A * size + i] - s[AF * size + i] - m * s[B * size + i] + s[BM * size + i];
+      slope[at] = static_cast<T>(weight ? weight[from + i] * pull : pull);
     }
   }
 

@@ -66,15 +66,20 @@ def lncc_squared(
 
 
 def local_correlation(fixed: Tensor, moving: Tensor, weight: Tensor | None, shape: Shape | None, radius: int) -> Tensor:
-    """The correlation in the window around each sample, (C, *S), in [−1, 1]; see ``lncc``."""
-    mask = None if weight is None else on_grid(weight[:, None], shape)
-    f, m = without_mean(on_grid(fixed, shape), mask), without_mean(on_grid(moving, shape), mask)
+    """The correlation in the window around each sample, (C, *S), in [−1, 1]; see ``lncc``.
+
+    In double precision: where a window is constant, as most are beside a body, its variance is what rounding leaves of
+    a difference, and in single precision that is no longer small against what counts as flat.
+    """
+    exact = torch.float32 if fixed.device.type == "mps" else torch.float64
+    mask = None if weight is None else on_grid(weight[:, None].to(exact), shape)
+    f, m = (without_mean(on_grid(x.to(exact), shape), mask) for x in (fixed, moving))
     flat_fixed, flat_moving = _flat(f, mask), _flat(m, mask)
     mean_fixed, mean_moving = local_mean(f, mask, radius), local_mean(m, mask, radius)
     covariance = local_mean(f * m, mask, radius) - mean_fixed * mean_moving + (flat_fixed * flat_moving).sqrt()
     variance_fixed = (local_mean(f.square(), mask, radius) - mean_fixed.square()).clamp(min=0) + flat_fixed
     variance_moving = (local_mean(m.square(), mask, radius) - mean_moving.square()).clamp(min=0) + flat_moving
-    return covariance / (variance_fixed.sqrt() * variance_moving.sqrt())
+    return (covariance / (variance_fixed.sqrt() * variance_moving.sqrt())).to(moving.dtype)
 
 
 def on_grid(x: Tensor, shape: Shape | None) -> Tensor:

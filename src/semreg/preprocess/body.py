@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy import ndimage
-from scipy.spatial import ConvexHull
 
 from semreg.core.fields import Volume, reorder_tensor
 from semreg.core.geometry import AxisOrder, Grid, canonical_order, reorder
@@ -144,6 +143,8 @@ def _outlined(mask: Mask) -> Mask:
         first, last = plane[there].argmax(1), columns - 1 - plane[there, ::-1].argmax(1)
         ends = np.concatenate([np.stack([there, first], 1), np.stack([there, last], 1)])
         corners = np.concatenate([ends + half for half in ((-0.5, -0.5), (-0.5, 0.5), (0.5, -0.5), (0.5, 0.5))])
+        from scipy.spatial import ConvexHull  # a tenth of a second that only the body mask is worth
+
         sides = ConvexHull(corners).equations
         planes[number] |= (centres @ sides[:, :2].T + sides[:, 2] < SMALL).all(1).reshape(rows, columns)
     return np.asarray(result)

@@ -30,6 +30,7 @@ from semreg.core.sampling import base_index, inside, sample, transform_index
 from semreg.core.scattered import Table
 from semreg.core.sums import total
 from semreg.distances.samples import SMALL
+from semreg.registration.dense.layouts import Layouts, Readable
 from semreg.registration.dense.terms import Term
 from semreg.transforms.bspline import SplineLattice
 
@@ -102,18 +103,19 @@ class SplineIndex:
 class TermMatch:
     """The match of one term with features that are interpolated."""
 
-    def __init__(self, term: Term, lattice: SplineLattice) -> None:
-        """Lay out the features and the matrices of the spline."""
-        fixed, moving = term.fixed, term.moving
+    def __init__(self, term: Term, lattice: SplineLattice, moving: Readable | None = None) -> None:
+        """Lay out the matrices of the spline and the features; the ``moving`` ones may be laid out already."""
+        fixed = term.fixed
         self.grid, device = fixed.grid, fixed.features.data.device
         self.distance, self.factor, self._term = term.measure, term.factor, term
         self.fixed = fixed.features.data.flatten(1).T.contiguous()
         self.fixed_weight = None if fixed.weight is None else fixed.weight.data.flatten()
-        self.table = Table(moving.features.data)
+        self.moving = Readable(term.moving) if moving is None else moving
+        self.table = self.moving.features
         self.change: Tensor | None = None
         """What is added to the moving features at each sample, (P, C)."""
         self._changes: Tensor | None = None  # of all channels
-        self.index = SplineIndex(lattice, self.grid, moving.grid, device)
+        self.index = SplineIndex(lattice, self.grid, term.moving.grid, device)
 
     def renewed(self, warped: Layer, displacement: Field) -> TermMatch:
         """The same match with the moving features changed as those of the image, ``warped`` by ``displacement``, are.
@@ -153,7 +155,8 @@ class TermMatch:
 
     def weight(self, index: Tensor) -> Tensor:
         """How much each sample counts, (P,): inside the moving image and both masks."""
-        return sample_weight(self._term, index, self.fixed_weight)
+        weight = self.moving.weight(index)
+        return weight if self.fixed_weight is None else weight * self.fixed_weight
 
     def curvature(self) -> Tensor:
         """From the fixed features' gradients."""
@@ -218,18 +221,7 @@ class ImageMatch:
         """All channels are compared."""
 
 
-def sample_weight(term: Term, index: Tensor, fixed_weight: Tensor | None) -> Tensor:
-    """How much samples at ``index`` (D, P) of the moving layer count: inside it and both masks."""
-    weight = inside(index, term.moving.grid.shape).to(index.dtype)
-    if term.moving.weight is not None:
-        share = term.moving.weight.data
-        # a sample between a known and an excluded feature would mix the two
-        known = sample((share > 0).to(share.dtype), index, outside=0.0)[0] > 1 - SMALL
-        weight = weight * known * sample(share, index)[0]
-    return weight if fixed_weight is None else weight * fixed_weight
-
-
-def distance_at(terms: Sequence[Term], field: Field) -> float:
+def distance_at(terms: Sequence[Term], field: Field, layouts: Layouts | None = None) -> float:
     """The sum of the terms' distances with the moving features read through ``field``; NaN without overlap."""
     result = 0.0
     for term in terms:
@@ -242,13 +234,14 @@ def distance_at(terms: Sequence[Term], field: Field) -> float:
                 weight = weight * (data.flatten() if where is None else sample(data, where, outside=0.0)[0])
         if not bool((weight > 0).any()):
             return math.nan
-        result += term.factor * _value(term, index, weight)
+        table = Table(moving.features.data) if layouts is None else layouts.readable(moving).features
+        result += term.factor * _value(term, table, index, weight)
     return result
 
 
-def _value(term: Term, index: Tensor, weight: Tensor) -> float:
+def _value(term: Term, table: Table, index: Tensor, weight: Tensor) -> float:
     """The distance of a term whose moving features are read at ``index`` (D, P), with a weight (P,) for each sample."""
-    measure, table = term.measure, Table(term.moving.features.data)
+    measure = term.measure
     rows = term.fixed.features.data.flatten(1).T.contiguous()
     if measure.slope is not None:
         share = weight / max(total(weight), SMALL)

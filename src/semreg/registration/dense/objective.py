@@ -20,6 +20,7 @@ from semreg.core.sampling import smooth
 from semreg.core.sums import total
 from semreg.errors import ConfigError, DivergedError
 from semreg.registration.dense.data_term import ImageMatch, Match, Renewal, TermMatch
+from semreg.registration.dense.layouts import Layouts
 from semreg.registration.dense.smoothness import Smoothness
 from semreg.registration.dense.subsampled import DrawnMatch, PartMatch
 from semreg.registration.dense.terms import ALIKE, Term, device_of
@@ -44,16 +45,22 @@ class Evaluation:
 class Problem:
     """The objective of one level as a function of the spline's coefficients."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what is compared, how, and what is there already
         self,
         terms: Sequence[Term],
         lattice: SplineLattice,
         config: RefineConfig,
         renewal: Renewal | None = None,
         stiffness: Volume | None = None,
+        *,
         generator: torch.Generator | None = None,
+        layouts: Layouts | None = None,
     ) -> None:
-        """Lay out the features and the matrices of the spline; ``generator`` is what ``redraw`` draws from."""
+        """Lay out the matrices of the spline and the features, unless ``layouts`` has them.
+
+        ``generator`` is what ``redraw`` draws from.
+        """
+        layouts = Layouts() if layouts is None else layouts
         self.lattice = lattice
         self.config = config
         self.renewal = renewal
@@ -61,7 +68,7 @@ class Problem:
         self.device = device_of(terms)
         self.spacing_mm = min(min(term.fixed.grid.spacing) for term in terms)
         self.terms = tuple(terms)
-        self.bounds = [TermMatch(term, lattice) for term in terms]
+        self.bounds = [TermMatch(term, lattice, layouts.readable(term.moving)) for term in terms]
         self.matches: list[Match] = self._drawn(self.bounds)
         if config.mode == "jacobian":
             if renewal is None:

@@ -21,6 +21,7 @@ from semreg.errors import GeometryError
 from semreg.registration.dense.adam import adam
 from semreg.registration.dense.data_term import Renewal, distance_at
 from semreg.registration.dense.held_out import DIFFUSION, best_weight, folds
+from semreg.registration.dense.layouts import Layouts
 from semreg.registration.dense.objective import Evaluation, Problem
 from semreg.registration.dense.stiffness import stiffened
 from semreg.registration.dense.terms import Term
@@ -91,18 +92,21 @@ def refine(  # noqa: PLR0913, PLR0917 - what is compared, where from, how, and w
     renewal: Renewal | None = None,
     stiffness: Volume | None = None,
     seed: int = 0,
+    layouts: Layouts | None = None,
 ) -> Refined:
     """Lower the distance between the fixed and the warped moving features of all terms, starting at ``initial``.
 
     The layers of all terms share the axes of ``grid``, on which the control points are counted. ``renewal`` gives
     features of the warped image, for the modes that ask for them. ``stiffness`` weighs the regularity from place to
-    place, see ``Smoothness``. Each level draws its samples and channels from ``seed`` again. Raises GeometryError where
-    no sample of the images can be compared and DivergedError for values that are not finite.
+    place, see ``Smoothness``. ``layouts`` are layers that others prepared. Each level draws its samples and channels
+    from ``seed`` again. Raises GeometryError where no sample of the images can be compared and DivergedError for values
+    that are not finite.
     """
     started = time.perf_counter()
     reports: list[LevelReport] = []
     field, generator = initial, torch.Generator()
-    config = _settled(terms, grid, initial, config, stiffness)
+    layouts = Layouts() if layouts is None else layouts
+    config = _settled(terms, grid, initial, config, stiffness, layouts)
     for number in range(1, config.levels + 1):
         factor = 2 ** (config.levels - number)
         lattice = lattice_of(grid, config, factor)
@@ -118,9 +122,9 @@ def refine(  # noqa: PLR0913, PLR0917 - what is compared, where from, how, and w
                 )  # fmt: skip
 
         whole = factor == 1 or config.mode == "jacobian"  # a network sees the image as it is
-        near = list(terms) if whole else [term.pooled(factor * min(grid.spacing)) for term in terms]
+        near = list(terms) if whole else [layouts.pooled(term, factor * min(grid.spacing)) for term in terms]
         generator.manual_seed(seed)
-        problem = Problem(near, lattice, config, renewal, stiffness, generator)
+        problem = Problem(near, lattice, config, renewal, stiffness, generator=generator, layouts=layouts)
         start = lattice.fit(field)
         if stiffness is not None:
             start = stiffened(lattice, start, stiffness)
@@ -133,7 +137,12 @@ def refine(  # noqa: PLR0913, PLR0917 - what is compared, where from, how, and w
 
 
 def _settled(
-    terms: Sequence[Term], grid: Grid, initial: Field, config: RefineConfig, stiffness: Volume | None
+    terms: Sequence[Term],
+    grid: Grid,
+    initial: Field,
+    config: RefineConfig,
+    stiffness: Volume | None,
+    layouts: Layouts,
 ) -> RefineConfig:
     """The settings with the weight of the diffusion and the number of steps that they left open.
 
@@ -144,7 +153,7 @@ def _settled(
     asked = config.diffusion is None and config.iterations is None and bool(divisible)
     weight = DIFFUSION if config.diffusion is None else config.diffusion
     if asked:
-        weight = _fitting(divisible, grid, initial, config, stiffness)
+        weight = _fitting(divisible, grid, initial, config, stiffness, layouts)
     steps = LONG if asked and weight > DIFFUSION else config.steps
     return replace(config, diffusion=weight, iterations=steps)
 
@@ -156,7 +165,12 @@ def _divisible(terms: Sequence[Term], config: RefineConfig) -> list[Term]:
 
 
 def _fitting(
-    terms: Sequence[Term], grid: Grid, initial: Field, config: RefineConfig, stiffness: Volume | None
+    terms: Sequence[Term],
+    grid: Grid,
+    initial: Field,
+    config: RefineConfig,
+    stiffness: Volume | None,
+    layouts: Layouts,
 ) -> float:
     """The weight of the diffusion that predicts unseen samples best, at least the usual one."""
     parts = folds(terms)
@@ -165,8 +179,8 @@ def _fitting(
         trial = replace(config, diffusion=weight, iterations=TRIAL_STEPS)
         total = 0.0
         for shown, held_out in parts:
-            found = refine(shown, grid, initial, trial, stiffness=stiffness)
-            total += distance_at(held_out, found.lattice.field(found.coefficients, grid))
+            found = refine(shown, grid, initial, trial, stiffness=stiffness, layouts=layouts)
+            total += distance_at(held_out, found.lattice.field(found.coefficients, grid), layouts)
         return total
 
     try:

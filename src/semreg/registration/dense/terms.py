@@ -52,7 +52,7 @@ class Term:
 
     def pooled(self, spacing: float) -> Term:
         """Features at most about ``spacing`` mm apart: block means of finer ones, coarser ones as they are."""
-        return replace(self, fixed=_pooled(self.fixed, spacing), moving=_pooled(self.moving, spacing))
+        return replace(self, fixed=pooled(self.fixed, spacing), moving=pooled(self.moving, spacing))
 
     def swapped(self) -> Term:
         """The same with the two images in each other's place."""
@@ -91,7 +91,8 @@ def unrelated(term: Term) -> float:
     return ALIKE * 2.0 ** round(math.log2(scale / ALIKE)) if scale > 0 else ALIKE
 
 
-def _pooled(layer: Layer, spacing: float) -> Layer:
+def pooled(layer: Layer, spacing: float) -> Layer:
+    """Features at most about ``spacing`` mm apart: block means of finer ones, coarser ones as they are."""
     factor = max(1, round(spacing / min(layer.grid.spacing)))
     return layer if factor == 1 else layer.pooled(_factors(layer.grid, spacing, factor))
 
