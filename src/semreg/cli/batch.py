@@ -58,6 +58,7 @@ def run(flags: BatchFlags) -> bool:
         threads=threads,
         command=flags.command,
         source=str(flags.source),
+        private=flags.private,
         beside=tuple(pair.name for pair in everything if pair not in pairs),
         on_event=None if flags.messages.quiet else Lines(len(jobs)),
         at_end=lambda: rows.extend(write_summary(everything, flags)),
@@ -151,7 +152,9 @@ def make_jobs(
     """The commands and fingerprints of all pairs; reads every file once."""
     from semreg.batch import Digests, JobFlags, make_job
 
-    given = JobFlags(threads=threads, device=flags.device, models=flags.folders, register=flags.further)
+    given = JobFlags(
+        threads=threads, device=flags.device, models=flags.folders, register=flags.further, private=flags.private
+    )
     digest = Digests()
     return [make_job(pair, settings[pair.name], given, digest) for pair in pairs]
 
@@ -173,7 +176,8 @@ def write_summary(pairs: Sequence[Pair], flags: BatchFlags) -> list[CohortRow]:
 
     rows = cohort_rows(flags.output, [pair.name for pair in pairs])
     write_csv(flags.output / "cohort.csv", rows)
-    write_page(flags.output / "index.html", rows, source=flags.source.name or str(flags.source))
+    source = "" if flags.private else flags.source.name or str(flags.source)
+    write_page(flags.output / "index.html", rows, source=source)
     return rows
 
 

@@ -11,7 +11,7 @@ import typer
 
 from semreg.cli.common import command_of, limit_threads, print_json
 from semreg.cli.grouping import grouped
-from semreg.cli.register_files import describe_inputs, run_into_folder, write_results
+from semreg.cli.register_files import describe_inputs, run_into_folder, run_of, write_results
 from semreg.cli.register_flags import PairFlags, RegisterFlags, load_config
 from semreg.cli.report_output import verdict_of, write_proof
 from semreg.cli.summary import show_registration
@@ -87,7 +87,6 @@ def registered(flags: RegisterFlags, config: RegistrationConfig, folder: OutputF
     from semreg.features.descriptors import DESCRIPTORS
     from semreg.features.trial import try_models
     from semreg.io.files import read_image
-    from semreg.io.records import versions
     from semreg.quality.run import RegisterRun
     from semreg.registration.pipeline import register
     from semreg.runtime.events import Clock
@@ -112,14 +111,8 @@ def registered(flags: RegisterFlags, config: RegistrationConfig, folder: OutputF
     with clock.stage("write"):
         write_results(flags, result, folder, images["moving"].pixel_type)
     unknown = flags.images.name("uncertainty")
-    run = RegisterRun.of(
-        result.record,
-        inputs=inputs,
-        command=flags.command,
-        versions=versions(),
-        outputs=tuple(name for name in flags.outputs if result.uncertainty is not None or name != unknown),
-        seconds_files={},
-    )
+    outputs = tuple(name for name in flags.outputs if result.uncertainty is not None or name != unknown)
+    run = run_of(flags, RegisterRun, result.record, inputs, outputs=outputs, seconds_files={})
     with clock.stage("report"):
         evaluation = evaluation_of(result, start)
         if evaluation.landmarks is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from semreg.cli.common import check_dtype, limit_threads
 from semreg.cli.register_flags import RegisterFlags
@@ -27,15 +27,15 @@ from semreg.runtime.texts import parse_json, read_text
 
 if TYPE_CHECKING:
     from semreg.io.bridge import LoadedImage
-    from semreg.quality.run import InputFile, Run
-    from semreg.registration.result import Registration
+    from semreg.quality.run import AlignRun, InputFile, RegisterRun, Run
+    from semreg.registration.result import AlignRecord, Registration
 
 FIGURE_NAMES = ("before_after", "checkerboard", "grid", "jacobian", "uncertainty", "convergence", "landmarks")
 LATER = (EVALUATION, EVALUATION_TABLE, PAGE, *(f"{FIGURES}/{name}.png" for name in FIGURE_NAMES))
 """What ``semreg evaluate`` and ``report`` may have written since: it is of the transform that was there."""
 
 
-R = TypeVar("R", bound="Run")
+R = TypeVar("R", "RegisterRun", "AlignRun")
 
 
 def run_into_folder(flags: RegisterFlags, work: Callable[[OutputFolder], R]) -> tuple[R, list[Path]]:
@@ -49,6 +49,15 @@ def run_into_folder(flags: RegisterFlags, work: Callable[[OutputFolder], R]) -> 
         write_texts(run, folder)
     remove_stale(flags, before, run.outputs)
     return run, folder.files
+
+
+def run_of(flags: RegisterFlags, kind: type[R], record: AlignRecord, inputs: Mapping[str, InputFile], **more: Any) -> R:
+    """The run with all that the record does not know, as private as it is wanted."""
+    from semreg.io.records import versions
+    from semreg.quality.privacy import private
+
+    run = kind.of(record, inputs=inputs, command=flags.command, versions=versions(), **more)
+    return private(run) if flags.private else run
 
 
 def write_results(flags: RegisterFlags, result: Registration, folder: OutputFolder, pixel_type: str) -> None:
