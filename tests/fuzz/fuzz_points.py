@@ -26,6 +26,18 @@ MARKUPS = {
         }
     ]
 }
+LIST = b"point\n3\n1.5 2.5 3.5\n2 3 4\n0 0 1\n"
+OUTPUT = b"".join(
+    b"Point\t%d\t; InputPoint = [ 9 9 9 ]\t; OutputPoint = [ %s ]\t; Deformation = [ 7 7 7 ]\n" % each
+    for each in enumerate((b"1.5 2.5 3.5", b"2 3 4", b"0 0 1"))
+)
+GEOJSON = {
+    "type": "FeatureCollection",
+    "features": [
+        {"type": "Feature", "geometry": {"type": "Point", "coordinates": [1.5, 2.5]}, "properties": {"name": "a"}},
+        {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [[[0, 0], [4, 0], [0, 0]]]}},
+    ],
+}
 VTK = b"# vtk DataFile Version 3.0\nmesh\n%s\nDATASET POLYDATA\nPOINTS 3 double\n%s\nVERTICES 1 4\n3 0 1 2\n"
 NUMBERS = (1.5, 2.5, 3.5, 2.0, 3.0, 4.0, 0.0, 0.0, 1.0)
 PACKED = base64.b64encode(struct.pack("<I9d", 72, *NUMBERS))
@@ -60,6 +72,9 @@ def seeds() -> list[Seed]:
         "p.csv": CSV,
         "p.fcsv": FCSV,
         "p.mrk.json": json.dumps(MARKUPS, indent=1).encode(),
+        "p.txt": LIST,
+        "q.txt": OUTPUT,
+        "p.geojson": json.dumps(GEOJSON, indent=1).encode(),
         "p.vtk": VTK % (b"ASCII", text),
         "q.vtk": VTK % (b"BINARY", struct.pack(">9d", *NUMBERS)),
         "p.vtp": VTP % (b"ascii", text),
@@ -97,6 +112,10 @@ def known() -> list[Case]:
         "csv digits": ("p.csv", CSV.replace(b"2.5", b"9" * 5000)),
         "csv empty": ("p.csv", b""),
         "csv zero": ("p.csv", CSV.replace(b"2.5", b"\0")),
+        "geojson deep": ("p.geojson", b'[{"geometry": {"coordinates": ' + b"[" * 100_000 + b"]" * 100_000 + b"}}]"),
+        "geojson large": ("p.geojson", json.dumps(GEOJSON).encode().replace(b"2.5", b"9" * 400)),
+        "list many": ("p.txt", LIST.replace(b"3\n", b"9" * 5000 + b"\n", 1)),
+        "list large": ("p.txt", LIST.replace(b"3.5", b"1e999")),
         "vtk count": ("p.vtk", (VTK % (b"ASCII", b"1 2 3")).replace(b"POINTS 3", b"POINTS " + b"9" * 5000)),
         "vtk many": ("p.vtk", (VTK % (b"BINARY", b"123")).replace(b"POINTS 3", b"POINTS 99999999999")),
         "vtp offset": ("p.vtp", (VTP % (b"appended", b"")).replace(b'format="', b'offset="x" format="')),

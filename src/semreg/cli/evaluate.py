@@ -109,7 +109,7 @@ def evaluated(flags: EvaluateFlags) -> Evaluated:
     names = None if flags.names is None else read_label_names(flags.names)
     images = read_images(paths, flags.series, result)
     notes: tuple[str, ...] = ()
-    if landmarks is not None and in_pixels(flags, images):
+    if landmarks is not None and in_pixels(flags, images, said=landmarks.in_voxels):
         from semreg.quality import of_pixels
 
         sides = zip(("fixed", "moving"), landmarks[:2], strict=True)
@@ -150,14 +150,16 @@ def labels_beside(paths: Sequence[Path], images: Mapping[str, LoadedImage]) -> t
     return found["fixed"], found["moving"]
 
 
-def in_pixels(flags: EvaluateFlags, images: Mapping[str, LoadedImage]) -> bool:
-    """Whether landmarks are indices of pixels (ConfigError where that is asked for without both images)."""
+def in_pixels(flags: EvaluateFlags, images: Mapping[str, LoadedImage], *, said: bool) -> bool:
+    """Whether landmarks are indices of pixels, ``said`` by their files (ConfigError for such without both images)."""
     from semreg.io.pictures import ENDINGS
 
-    if flags.landmarks_in is LandmarkUnit.PIXELS and len(images) < 2:
-        raise ConfigError("expected both images with --landmarks-in pixels, got fewer: name them too")
-    if flags.landmarks_in is not LandmarkUnit.AUTO or len(images) < 2:
-        return flags.landmarks_in is LandmarkUnit.PIXELS
+    if said and flags.landmarks_in is LandmarkUnit.MM:
+        raise ConfigError("expected landmarks in mm, got files that count in voxels: leave --landmarks-in out")
+    if (said or flags.landmarks_in is LandmarkUnit.PIXELS) and len(images) < 2:
+        raise ConfigError("expected both images with landmarks in pixels, got fewer: name them too")
+    if said or flags.landmarks_in is not LandmarkUnit.AUTO or len(images) < 2:
+        return said or flags.landmarks_in is LandmarkUnit.PIXELS
     tables = all(path.suffix.lower() == ".csv" for side in flags.landmarks for path in side)
     return tables and all(image.path.name.lower().endswith(ENDINGS) for image in images.values())
 

@@ -44,7 +44,8 @@ class EvaluateFlags:
     ] = None
     moving_series: Annotated[str | None, flag("The same for the moving image.", "SERIES", panel=INPUT)] = None
     fixed_landmarks: Annotated[
-        tuple[Path, ...], flag("Points of the fixed image: csv, fcsv, mrk.json; repeatable.", "FILE", panel=INPUT)
+        tuple[Path, ...],
+        flag("Points of the fixed image: csv, fcsv, mrk.json, txt, geojson; repeatable.", "FILE", panel=INPUT),
     ] = ()
     moving_landmarks: Annotated[
         tuple[Path, ...], flag("Those of the moving image in the same order; repeatable.", "FILE", panel=INPUT)
