@@ -299,6 +299,7 @@ def test_an_image_in_vtk_is_no_mesh(tmp_path):
         ("a.csv", b"x,y,z\n", "at least one point"),
         ("a.csv", b"x,y,z\n1,2,3\n1,two,3\n", "line 3"),
         ("a.csv", b"x,y,z\n1,nan,3\n", "line 2"),
+        ("a.csv", b"x,y,z\n1,5,2,5,3,5\n", "expected 3 values in line 2 as the first line has, got 6"),
         ("a.csv", b"x,y,z\n1,2\n", "line 2"),
         ("a.csv", b"x,y,z\n\xff\xfe,2,3\n", "a.csv"),
         ("a.fcsv", b"# CoordinateSystem = IJK\nv,1,2,3\n", "RAS or LPS"),
