@@ -67,7 +67,7 @@ PACKAGES = (
     Package("SimpleITK", "reads and writes images and transforms", "2.5.4", needed=True),
     Package("semreg-kernels", "speed on CPUs; without it torch computes the same", "0.1.dev0"),
     Package("itk", "images of the itk package, and ITK's own registration", "5.4.3", "5.5"),
-    Package("nibabel", "images that nibabel has loaded", "5"),
+    Package("nibabel", "images of FreeSurfer, AFNI, MINC, Philips, and NIfTI-2", "5"),
     Package("huggingface_hub", "fetches pretrained models", "1.2"),
 )
 """What is looked for, and the bounds that the package's own metadata state."""
