@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -89,7 +90,12 @@ def _opened(path: Path, *, scalar: bool) -> _Opened:
             f"expected the package nibabel to read {path}, it is not installed: pip install 'semreg[nibabel]', or "
             "convert the image to NIfTI-1 or NRRD"
         ) from None
-    image: Any = _reading(path, lambda: nibabel.load(path, mmap=False))
+    try:
+        image: Any = _reading(path, lambda: nibabel.load(path, mmap=False))
+    except MemoryError:  # for a header
+        raise ImageError(
+            f"expected a complete image, got {path}, whose header promises more than it holds: copy it again"
+        ) from None
     shape = tuple(int(n) for n in image.shape)
     if _is_minc(image) and len(shape) == 4:
         shape = (*shape[1:], shape[0])
@@ -131,13 +137,12 @@ def _is_minc(image: Any) -> bool:
 def _reading(path: Path, action: Callable[[], T]) -> T:
     """Run ``action``; what goes wrong becomes one sentence that names the file."""
     from nibabel.filebasedimages import ImageFileError
-    from nibabel.imageglobals import LoggingOutputSuppressor
     from nibabel.minc1 import MincError
     from nibabel.parrec import PARRECError
     from nibabel.spatialimages import HeaderDataError, ImageDataError
 
     try:
-        with quiet_readers(), LoggingOutputSuppressor():  # its notes, which it also raises or repairs
+        with quiet_readers(), _without_notes():
             return action()
     except (ImageError, GeometryError) as error:
         named = str(error) if str(path) in str(error) else f"{path}: {error}"
@@ -145,3 +150,15 @@ def _reading(path: Path, action: Callable[[], T]) -> T:
     except (*WRONG, ImageFileError, MincError, PARRECError, HeaderDataError, ImageDataError) as error:
         said = " ".join(str(error).split())[:300] or type(error).__name__
         raise ImageError(f"expected an image that nibabel reads, got {path}: {said}; copy it again") from error
+
+
+@contextmanager
+def _without_notes() -> Iterator[None]:
+    """What nibabel repairs it says on the standard error, and what it raises too."""
+    from nibabel.imageglobals import logger
+
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
