@@ -144,6 +144,7 @@ def broken(data: bytes, at: int, kind: str, *values: float) -> bytes:
         ("a.nii.gz", lambda data: data[:-20], "nibabel reads"),
         ("a.mgh", lambda data: broken(data, 4, ">3i", 1000, 1000, 1000), "cut short or damaged"),
         ("a.mgh", lambda data: broken(data, 4, ">i", -3), "positive number of voxels"),
+        ("a.mgh", lambda data: broken(data, 4, ">i", 0), "nibabel reads"),
         ("a.mgh", lambda data: broken(data, 30, ">3f", 0, 0, 0), "invertible|nibabel reads"),
         ("a.mgh", lambda data: data[:100], "cut short or damaged"),
         ("a.mgz", lambda _: gzip.compress(b"nothing"), "nibabel reads"),

@@ -136,18 +136,13 @@ def _is_minc(image: Any) -> bool:
 
 def _reading(path: Path, action: Callable[[], T]) -> T:
     """Run ``action``; what goes wrong becomes one sentence that names the file."""
-    from nibabel.filebasedimages import ImageFileError
-    from nibabel.minc1 import MincError
-    from nibabel.parrec import PARRECError
-    from nibabel.spatialimages import HeaderDataError, ImageDataError
-
     try:
         with quiet_readers(), _without_notes():
             return action()
     except (ImageError, GeometryError) as error:
         named = str(error) if str(path) in str(error) else f"{path}: {error}"
         raise type(error)(named) from error
-    except (*WRONG, ImageFileError, MincError, PARRECError, HeaderDataError, ImageDataError) as error:
+    except _errors() as error:
         said = " ".join(str(error).split())[:300] or type(error).__name__
         raise ImageError(f"expected an image that nibabel reads, got {path}: {said}; copy it again") from error
 
@@ -162,3 +157,21 @@ def _without_notes() -> Iterator[None]:
         yield
     finally:
         logger.disabled = before
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """What nibabel raises for damaged files: errors of its own have no class in common."""
+    from nibabel.casting import CastingError, FloatingError
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.filename_parser import TypesFilenamesError
+    from nibabel.freesurfer.mghformat import MGHError
+    from nibabel.minc1 import MincError
+    from nibabel.orientations import OrientationError
+    from nibabel.parrec import PARRECError
+    from nibabel.spatialimages import HeaderDataError, HeaderTypeError, ImageDataError
+    from nibabel.wrapstruct import WrapStructError
+
+    return (
+        *WRONG, CastingError, FloatingError, ImageFileError, TypesFilenamesError, MGHError, MincError, OrientationError,
+        PARRECError, HeaderDataError, HeaderTypeError, ImageDataError, WrapStructError,
+    )  # fmt: skip
