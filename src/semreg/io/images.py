@@ -138,7 +138,10 @@ def _unsized(path: Path, grid: Grid) -> Grid:
 
 
 def read_grid(path: str | Path, series: str | None = None) -> Grid:
-    """The grid of an image, from its header alone where that says it. Raises as ``read_image`` does."""
+    """The grid of an image, from its header alone where that says it; of a series over time that of each frame.
+
+    Raises as ``read_image`` does.
+    """
     path = Path(path)
     names = files_of(path, series)
     if path.is_dir() or is_dicom(path):
@@ -148,7 +151,7 @@ def read_grid(path: str | Path, series: str | None = None) -> Grid:
         return grid_with_nibabel(path)
     with tempfile.TemporaryDirectory(prefix="semreg-") as folder:
         reader = _reader(path, Path(folder))
-        _check_scalar(path, reader)
+        _check_scalar(path, reader, frames=True)
         return _reading(path, lambda: lattice_of(reader, path)[0].straight(str(path))[0])
 
 
@@ -239,14 +242,15 @@ def _kind_of(reader: Any) -> str:
     return str(sitk.GetPixelIDValueAsString(reader.GetPixelIDValue())).removeprefix("vector of ")
 
 
-def _check_scalar(path: Path, reader: Any) -> None:
-    """Refuse what is not one value a voxel, or a colour, in 2-D or 3-D."""
+def _check_scalar(path: Path, reader: Any, *, frames: bool = False) -> None:
+    """Refuse what is not one value a voxel, or a colour, in 2-D or 3-D, or with ``frames`` a series of such."""
     import SimpleITK as sitk
 
     components = reader.GetNumberOfComponents()
     kind = str(sitk.GetPixelIDValueAsString(reader.GetPixelIDValue()))
-    colour = is_colour(components, kind)
-    _reading(path, lambda: check_scalar_image(reader.GetSize(), 1 if colour else components, kind))
+    colour, size = is_colour(components, kind), reader.GetSize()
+    size = size[:3] if frames and len(size) == 4 else size
+    _reading(path, lambda: check_scalar_image(size, 1 if colour else components, kind))
 
 
 class _RefusedAxesError(GeometryError):

@@ -76,8 +76,13 @@ def read_with_nibabel(path: Path, *, scalar: bool) -> tuple[Stored, list[str]]:
 
 
 def grid_with_nibabel(path: Path) -> Grid:
-    """Where the voxels of such a file lie, from its header; as ``read_with_nibabel`` refuses several values a voxel."""
-    found = _opened(path, scalar=True)
+    """Where the voxels of such a file lie, from its header; of a series over time those of each frame.
+
+    Raises as ``read_with_nibabel`` for several values a voxel.
+    """
+    found = _opened(path, scalar=False)
+    kind = str(found.image.get_data_dtype())
+    _reading(path, lambda: check_scalar_image(found.size[:3], found.components, kind))
     return _place(found.image, path, found.size)[0].straight(str(path))[0]
 
 
