@@ -15,7 +15,7 @@ from semreg.io.digests import sha256_of
 from semreg.io.endings import AFNI, PHILIPS, STIMULATE
 from semreg.io.nifti_header import PAIRED, beside, is_nifti_name
 from semreg.io.ordinary_file import check_file
-from semreg.io.text_headers import META, NRRD, VOXELS_AT, field_in, lines_of
+from semreg.io.text_headers import META, NRRD, VOXELS_AT, field_in, lines_of, promised_bytes
 
 COUNTER = re.compile(r"%0?\d*[diu]")
 """What stands for the number of a file in a pattern."""
@@ -69,11 +69,17 @@ def _named_in(header: Path) -> list[Path]:
         raise ImageError(f"expected an image file that can be read, got {header}: {error}") from error
     for place in places:
         check_file(place, f"the voxels that {header} names")
-        if header.parent.absolute() not in Path(os.path.normpath(place.absolute())).parents:
-            raise ImageError(
-                f"expected the voxels of {header} in its folder or below it, got {place}: put them beside the header"
-            )
+    outside = [each for each in places if header.parent.absolute() not in _normal(each).parents]
+    if outside and sum(each.stat().st_size for each in places) != promised_bytes(header):
+        raise ImageError(
+            f"expected the voxels of {header} in its folder or below it, or elsewhere in files of exactly the size "
+            f"that it promises, not compressed, got {outside[0]}: put them beside the header"
+        )
     return places
+
+
+def _normal(path: Path) -> Path:
+    return Path(os.path.normpath(path.absolute()))
 
 
 def _names_in(header: Path) -> list[str]:
