@@ -308,7 +308,7 @@ def write_evaluated(found: Evaluated, run: EvaluationRun, proof: ProofFlags) -> 
     from semreg.io.files import OutputFolder
     from semreg.quality import stage_evaluation
 
-    with OutputFolder(found.output) as folder:
+    with OutputFolder(found.output, record=EVALUATION) as folder:
         stage_evaluation(run, folder)
         case = case_of(found, run) if proof.wanted else None
         if case is not None:

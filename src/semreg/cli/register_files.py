@@ -5,7 +5,7 @@ Imports nothing heavy at its top: ``semreg --help`` must not wait for torch, Sim
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -44,10 +44,10 @@ def run_into_folder(flags: RegisterFlags, work: Callable[[OutputFolder], R]) -> 
     before = written_before(flags.pair.output)
     check_dtype(flags.images.dtype)
     limit_threads(flags.threads)
-    with OutputFolder(flags.pair.output) as folder:
+    with OutputFolder(flags.pair.output, record=RECORD) as folder:
         run = work(folder)
         write_texts(run, folder)
-    remove_stale(flags, before, run.outputs)
+        folder.stale = stale_of(flags, before)
     return run, folder.files
 
 
@@ -107,13 +107,10 @@ def written_before(output: Path) -> list[str]:
     return [*own, *LATER]
 
 
-def remove_stale(flags: RegisterFlags, before: list[str], written: Collection[str]) -> None:
-    """Remove what an earlier run left and this one did not write: an old inverse beside a new transform misleads."""
+def stale_of(flags: RegisterFlags, before: list[str]) -> list[str]:
+    """What of an earlier run is not read by this one: an old inverse beside a new transform misleads."""
     read = {path.resolve() for path in flags.inputs.values()}
-    for name in before:
-        path = flags.pair.output / name
-        if name not in written and path.resolve() not in read:
-            path.unlink(missing_ok=True)
+    return [name for name in before if (flags.pair.output / name).resolve() not in read]
 
 
 def describe_inputs(flags: RegisterFlags, images: Mapping[str, LoadedImage]) -> dict[str, InputFile]:
