@@ -164,8 +164,8 @@ def locate(name: str, folder: Path) -> Path:
 
     Returns:
         The first that exists of ``name`` itself, ``name`` seen from ``folder`` or from a folder above it, and the file
-        of the same name inside ``folder``; else ``name``.
+        of the same name inside ``folder``, all but the number of a transform in a file; else ``name``.
     """
     path, above = Path(name), folder.resolve()
     places = [path] if path.is_absolute() else [path, *(parent / path for parent in (above, *above.parents))]
-    return next((place for place in (*places, folder / path.name) if place.exists()), path)
+    return next((place for place in (*places, folder / path.name) if chosen(place)[0].exists()), path)

@@ -114,14 +114,16 @@ def _image(result: Result, role: str, given: str | Path | None, notes: list[str]
 def _named(result: Result, role: str, notes: list[str]) -> list[Path]:
     """The files of a role that the evaluation read; none of them where one is gone, and a note where one is another."""
     from semreg.io.files import checksum
+    from semreg.transforms import chosen
 
     read = () if result.evaluation is None else result.evaluation.inputs.get(role, ())
     paths = [locate(each.path, result.place.path) for each in read]
     for each, path in zip(read, paths, strict=True):
-        if not path.exists():
+        file = chosen(path)[0]
+        if not file.exists():
             notes.append(f"{path}, which the evaluation read, is no longer there: the pictures do without it.")
             return []
-        if each.sha256 != checksum(path):
+        if each.sha256 != checksum(file):
             notes.append(f"{path} has changed since the evaluation: the pictures show it as it is now.")
     return paths
 
