@@ -240,3 +240,18 @@ def test_a_wrong_setting_of_a_row_names_the_row(here, table, tmp_path):
     assert code == 2
     assert "wrong.csv, line 4 (two): " in err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "jobs", "threads"), [("1", 1, 1), ("64", 1, None), (None, 1, None), (None, 10**6, 1)]
+)
+def test_threads_follow_what_the_process_may_use(wanted, jobs, threads, tmp_path):
+    """OMP_NUM_THREADS bounds them, and so do the cores of the process; None: as many as these."""
+    code = (
+        "from pathlib import Path; from semreg.cli.batch import default_threads; from semreg.cli.batch_flags import *;"
+        f"print(default_threads(BatchFlags(source=Path('a'), output=Path('b'), jobs={jobs})))"
+    )
+    given = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    given |= {} if wanted is None else {"OMP_NUM_THREADS": wanted}
+    done = subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, text=True, check=True)
+    assert int(done.stdout) == (threads or len(os.sched_getaffinity(0)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from semreg.cli.grouping import grouped
 from semreg.cli.register_flags import SettingFlags, load_config
 from semreg.errors import ConfigError
 from semreg.runtime.terminal import show_rows, show_table
+from semreg.runtime.threads import openmp_threads, usable_cores
 
 if TYPE_CHECKING:
     from semreg.batch import BatchResult, Job, Pair, Scheduler
@@ -142,8 +142,14 @@ def _with_settings(config: RegistrationConfig, assignments: Sequence[str]) -> Re
 
 
 def default_threads(flags: BatchFlags) -> int:
-    """The cores divided by the pairs at once; one on a cluster, whose workers take a task for each of their threads."""
-    return 1 if flags.scheduler is not None else max(1, (os.cpu_count() or 1) // flags.jobs)
+    """The cores divided by the pairs at once, and no more than OpenMP would take; one on a cluster.
+
+    The workers of a cluster take a task for each of their threads.
+    """
+    if flags.scheduler is not None:
+        return 1
+    cores = max(1, usable_cores() // flags.jobs)
+    return min(cores, openmp_threads() or cores)
 
 
 def make_jobs(

@@ -7,7 +7,6 @@ second process: it takes seconds, and one that crashes or hangs must not take th
 from __future__ import annotations
 
 import json
-import os
 import platform
 import re
 import subprocess
@@ -22,6 +21,7 @@ from typing import Literal, TypeVar
 
 import semreg
 from semreg.runtime.memory import available_bytes
+from semreg.runtime.threads import usable_cores
 
 PROBE_SECONDS = 5.0
 """How long a part may take to load before it is called slow, if nothing else is asked for."""
@@ -230,13 +230,6 @@ def installed(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return ""
-
-
-def usable_cores() -> int:
-    """The processors that this process may use."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def probe(kind: type[Facts], seconds: float) -> Facts | Trouble:
