@@ -66,10 +66,11 @@ def read_with_nibabel(path: Path, *, scalar: bool) -> tuple[Stored, list[str]]:
     if kind.name not in PIXEL_TYPES:
         raise ImageError(f"expected voxels that are real numbers, got {kind} in {path}: convert the image first")
     array = voxels.astype(voxels.dtype.newbyteorder("="), copy=False)
-    if _is_minc(image) and array.ndim == 4:
-        array = np.moveaxis(array, 0, -1)  # time is its first axis
-    array = array.reshape(*size, components) if components > 1 else array.reshape(size)
-    array = array.transpose(*range(len(size) - 1, -1, -1), *range(len(size), array.ndim))
+    if _is_minc(image):  # frames, z, y, x as they are stored, other than in all other formats
+        array = array.reshape(size[::-1])
+    else:
+        array = array.reshape(*size, components) if components > 1 else array.reshape(size)
+        array = array.transpose(*range(len(size) - 1, -1, -1), *range(len(size), array.ndim))
     grid, index = lattice.straight(str(path))
     frames = (0.0, _frame_step(image)) if len(size) == 4 else None
     return Stored(array, grid, index, kind.name, components, frames), notes
@@ -102,8 +103,7 @@ def _opened(path: Path, *, scalar: bool) -> _Opened:
             f"expected a complete image, got {path}, whose header promises more than it holds: copy it again"
         ) from None
     shape = tuple(int(n) for n in image.shape)
-    if _is_minc(image) and len(shape) == 4:
-        shape = (*shape[1:], shape[0])
+    shape = shape[::-1] if _is_minc(image) else shape
     dtype = np.dtype(image.get_data_dtype())
     components = len(dtype.names or "1") * (shape[4] if len(shape) == 5 and shape[3] == 1 else 1)
     Promise(shape, dtype.itemsize, components).check(path, _reading(path, lambda: most_held(path, data_files(path))))
@@ -122,6 +122,7 @@ def _place(image: Any, path: Path, size: tuple[int, ...]) -> tuple[Lattice, list
     header = read_header(path)
     dimension, notes = min(len(size), 3), []
     matrix = LPS @ np.asarray(image.affine, dtype=np.float64)
+    matrix = matrix[:, [2, 1, 0, 3]] if _is_minc(image) else matrix
     if header is not None:
         notes = _reading(path, lambda: notes_on(header))
         matrix = _reading(path, lambda: place_of(header).matrix) if dimension == 3 else matrix
