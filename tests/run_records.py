@@ -60,4 +60,4 @@ def write_evaluation(folder: Path, run: EvaluationRun) -> None:
 
 def read_files(paths: Mapping[str, list[Path]]) -> dict[str, tuple[ReadFile, ...]]:
     """Files as an evaluation names them, by role."""
-    return {role: tuple(map(input_of, given)) for role, given in paths.items()}
+    return {role: tuple(map(ReadFile.of, given)) for role, given in paths.items()}

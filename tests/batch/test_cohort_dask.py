@@ -5,9 +5,11 @@ In the workers, pairs whose names begin with ``text`` are run by the stand-in of
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -225,3 +227,47 @@ def test_a_cluster_without_workers_is_one_sentence(tmp_path, monkeypatch):
         pytest.raises(DeviceError, match="expected a worker at"),
     ):
         run(jobs, tmp_path / "out", DaskScheduler(empty.scheduler_address))
+
+
+@pytest.fixture
+def killable(tmp_path):
+    """A scheduler and a worker as processes of their own: the address, and what to call to kill the scheduler."""
+    said = tmp_path / "scheduler.json"
+    (tmp_path / "stand_in.py").write_text(STAND_IN, encoding="utf-8")
+    common = ("--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", said)
+    alone = ("--nthreads", 1, "--no-nanny", "--local-directory", tmp_path, "--preload", tmp_path / "stand_in.py")
+    started = []
+    for name, *words in (("dask_scheduler", *common, "--port", 0), ("dask_worker", *common, *alone)):
+        command = [sys.executable, "-m", f"distributed.cli.{name}", *map(str, words)]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        quiet = subprocess.DEVNULL
+        started.append(subprocess.Popen(command, stdout=quiet, stderr=quiet, env=environment))
+        eventually(said.exists)
+    address = eventually(lambda: json.loads(said.read_text(encoding="utf-8") or "{}").get("address"))
+    with distributed.Client(address, set_as_default=False) as client:
+        client.wait_for_workers(1)
+    yield address, started[0].kill
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_a_killed_scheduler_is_one_sentence_and_the_batch_goes_on(killable, texts, tmp_path, monkeypatch):
+    """What was finished stays, nothing half-written is left, and the next start runs the other pair alone."""
+    (address, kill), (pairs, holds), output = killable, texts, tmp_path / "out"
+    jobs = jobs_of(pairs)
+    holds[0].unlink()
+
+    def watch(event):
+        if event.event == "finished":
+            kill()
+
+    with pytest.raises(DeviceError, match=r"expected the scheduler at .* to stay, it is gone: run the batch again"):
+        run(jobs, output, DaskScheduler(address, timeout=2.0), on_event=watch)
+    assert sorted(path.name for path in output.iterdir() if path.is_dir()) == ["text-one"]
+    before = (output / "text-one" / "record.json").read_bytes()
+    holds[1].unlink()
+    monkeypatch.setattr(worker, "command_line", stand_in)
+    result = run(jobs, output, LocalScheduler(1))
+    assert (result.skipped, result.finished) == (("text-one",), ("text-two",))
+    assert (output / "text-one" / "record.json").read_bytes() == before

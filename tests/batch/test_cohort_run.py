@@ -30,7 +30,7 @@ from semreg.batch.batch import publish
 from semreg.batch.done import read_done
 from semreg.batch.jobs import Digests, JobFlags, evaluate_arguments, make_job, register_arguments
 from semreg.batch.lock import LOCK_FILE, batch_lock
-from semreg.batch.log import LOG_FILE, Event, Journal
+from semreg.batch.log import LOG_FILE, BatchState, Event, Journal
 from semreg.batch.pairs import Pair
 from semreg.batch.reasons import input_problem, reason_of_failure
 from semreg.batch.worker import end
@@ -513,7 +513,7 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
         pass
     (tmp_path / LOG_FILE).mkdir()
     with pytest.raises(OutputError, match=f"expected to write .*{LOG_FILE}"):
-        Journal(tmp_path, ("one",), {})(Event(event="started", pair="one"))
+        Journal(tmp_path, ("one",), BatchState())(Event(event="started", pair="one"))
 
 
 def test_remains_of_killed_batches_are_swept(three):

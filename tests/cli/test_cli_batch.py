@@ -16,8 +16,10 @@ import SimpleITK as sitk
 
 from cohort_cases import image_pair, log_of, names_of, write_table
 from conftest import Array, eventually
+from secrets_in import SECRET, secrets_in
 
 QUICK = (
+    "--private",
     "--fast",
     "--align",
     "none",
@@ -67,7 +69,7 @@ def results(output):
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
     """Two small pairs with landmarks, and one whose moving image is no image."""
-    folder = tmp_path_factory.mktemp("cohort")
+    folder = tmp_path_factory.mktemp(SECRET)
     rows = [image_pair(folder, name, seed) for seed, name in enumerate(("one", "two"))]
     (folder / "broken.nii.gz").write_bytes(b"no image")
     rows.insert(1, {"name": "broken", "fixed": rows[0]["fixed"], "moving": "broken.nii.gz", "comment": "<b>bad</b>"})
@@ -102,6 +104,20 @@ def test_every_pair_is_registered_and_evaluated(done):
     assert sorted(path.name for path in output.iterdir()) == [
         "batch.json", "batch.lock", "batch.log", "broken", "cohort.csv", "index.html", "one", "two",
     ]  # fmt: skip
+
+
+def test_a_private_batch_names_nothing(done, table, here, tmp_path):
+    """With --private no file of a batch names a path, the machine or its user; no folder becomes private later."""
+    output, _, said, _ = done
+    assert SECRET not in said
+    assert secrets_in(output) == {}
+    shown = (output / "broken" / "log.txt").read_text(encoding="utf-8")
+    assert "$ semreg register fixed moving --output broken" in shown
+    (tmp_path / "batch.json").write_text('{"threads": 1}', encoding="utf-8")
+    code, _, err = here(table, "-o", tmp_path, *QUICK)
+    assert code == 2
+    assert "expected a new folder for --private" in err
+    assert not (tmp_path / "batch.log").exists()
 
 
 def test_the_table_of_the_cohort_has_the_numbers_of_the_evaluations(done):
@@ -224,3 +240,18 @@ def test_a_wrong_setting_of_a_row_names_the_row(here, table, tmp_path):
     assert code == 2
     assert "wrong.csv, line 4 (two): " in err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "jobs", "threads"), [("1", 1, 1), ("64", 1, None), (None, 1, None), (None, 10**6, 1)]
+)
+def test_threads_follow_what_the_process_may_use(wanted, jobs, threads, tmp_path):
+    """OMP_NUM_THREADS bounds them, and so do the cores of the process; None: as many as these."""
+    code = (
+        "from pathlib import Path; from semreg.cli.batch import default_threads; from semreg.cli.batch_flags import *;"
+        f"print(default_threads(BatchFlags(source=Path('a'), output=Path('b'), jobs={jobs})))"
+    )
+    given = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    given |= {} if wanted is None else {"OMP_NUM_THREADS": wanted}
+    done = subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, text=True, check=True)
+    assert int(done.stdout) == (threads or len(os.sched_getaffinity(0)))

@@ -379,9 +379,11 @@ def test_landmarks_of_pictures_are_pixels(run, tmp_path):
     sitk.WriteTransform(sitk.TranslationTransform(2, (2.0, 0.0)), str(tmp_path / "t.tfm"))
     seen = sitk.ReadImage(str(tmp_path / "fixed.png")).GetSpacing()
 
+    images = ("--fixed", tmp_path / "fixed.png", "--moving", tmp_path / "moving.png")
+
     def errors(*more):
         code, text, error = run(
-            tmp_path / "t.tfm", "--fixed", tmp_path / "fixed.png", "--moving", tmp_path / "moving.png",
+            tmp_path / "t.tfm", *images,
             "--fixed-landmarks", tmp_path / "a.csv", "--moving-landmarks", tmp_path / "b.csv", "--json", *more,
         )  # fmt: skip
         assert (code, error) == (0, ""), error
@@ -395,6 +397,22 @@ def test_landmarks_of_pictures_are_pixels(run, tmp_path):
     points, notes = errors("--landmarks-in", "mm")
     assert points == [pytest.approx((4, 2)), pytest.approx((8, float(np.hypot(2, 8))))]
     assert not any("count as pixels" in note for note in notes)
+    given = [(tmp_path / name, places) for name, places in (("a", [[10, 20], [30, 8]]), ("b", [[14, 20], [30, 16]]))]
+    for path, places in given:  # QuPath counts from the corner of the first pixel
+        shape = {"type": "MultiPoint", "coordinates": [[x + 0.5, y + 0.5] for x, y in places]}
+        path.with_suffix(".geojson").write_text(json.dumps([{"type": "Feature", "geometry": shape}]), encoding="utf-8")
+        path.with_suffix(".txt").write_text(f"index\n2\n{places[0][0]} {places[0][1]}\n{places[1][0]} {places[1][1]}")
+    for ending in ("geojson", "txt"):
+        sides = zip(("--fixed-landmarks", "--moving-landmarks"), given, strict=True)
+        named = [word for flag, (path, _) in sides for word in (flag, path.with_suffix(f".{ending}"))]
+        code, text, error = run(tmp_path / "t.tfm", *named, *images, "--json")
+        assert code == 0, error
+        found = json.loads(text)["landmarks"]["points"]
+        assert [(each["before"], each["after"]) for each in found] == [pytest.approx(each, abs=1e-6) for each in wanted]
+        code, _, error = run(tmp_path / "t.tfm", *named)
+        assert (code, "expected both images" in error) == (2, True)
+    mixed = ("--fixed-landmarks", tmp_path / "a.csv", "--moving-landmarks", tmp_path / "b.txt")
+    assert "in one unit, got mm and voxels" in run(tmp_path / "t.tfm", *mixed, *images)[2]
 
 
 def test_the_mask_of_the_moving_image_counts_for_the_verdict(run, folder):

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import SimpleITK as sitk
 from PIL import Image
@@ -134,6 +135,26 @@ def seeds() -> list[Seed]:
         data = beside.pop(f"a.{ending}")
         name, text = f"a.{ending}", ending in TEXTS
         found.append(Seed(name=name, data=data, arguments=commands(name), outputs=outputs, beside=beside, text=text))
+    for name, (data, beside) in of_nibabel().items():
+        text = name.endswith((".HEAD", ".PAR"))
+        found.append(Seed(name=name, data=data, arguments=commands(name), outputs=outputs, beside=beside, text=text))
+    return found
+
+
+@cache
+def of_nibabel() -> dict[str, tuple[bytes, dict[str, bytes]]]:
+    """Files that nibabel writes or comes with, small ones, and what lies beside them."""
+    array = np.frombuffer(VOXELS, "<i2").reshape(SIZE)
+    found = {
+        name: (kind(array, np.diag([1, 1.5, 2, 1])).to_bytes(), {})
+        for name, kind in (("n.nii", nibabel.Nifti2Image), ("a.mgh", nibabel.MGHImage))
+    }
+    found["a.mgz"] = (gzip.compress(found["a.mgh"][0], mtime=0), {})
+    samples = Path(nibabel.__file__).parent / "tests" / "data"
+    for name in ("tiny.mnc", "minc2_1_scale.mnc"):
+        found[name] = ((samples / name).read_bytes(), {})
+    for header, voxels in (("scaled+tlrc.HEAD", "scaled+tlrc.BRIK"),):
+        found[header] = ((samples / header).read_bytes(), {voxels: (samples / voxels).read_bytes()})
     return found
 
 

@@ -26,6 +26,18 @@ MARKUPS = {
         }
     ]
 }
+LIST = b"point\n3\n1.5 2.5 3.5\n2 3 4\n0 0 1\n"
+OUTPUT = b"".join(
+    b"Point\t%d\t; InputPoint = [ 9 9 9 ]\t; OutputPoint = [ %s ]\t; Deformation = [ 7 7 7 ]\n" % each
+    for each in enumerate((b"1.5 2.5 3.5", b"2 3 4", b"0 0 1"))
+)
+GEOJSON = {
+    "type": "FeatureCollection",
+    "features": [
+        {"type": "Feature", "geometry": {"type": "Point", "coordinates": [1.5, 2.5]}, "properties": {"name": "a"}},
+        {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [[[0, 0], [4, 0], [0, 0]]]}},
+    ],
+}
 VTK = b"# vtk DataFile Version 3.0\nmesh\n%s\nDATASET POLYDATA\nPOINTS 3 double\n%s\nVERTICES 1 4\n3 0 1 2\n"
 NUMBERS = (1.5, 2.5, 3.5, 2.0, 3.0, 4.0, 0.0, 0.0, 1.0)
 PACKED = base64.b64encode(struct.pack("<I9d", 72, *NUMBERS))
@@ -39,12 +51,16 @@ VTP = (
 
 def shared() -> dict[str, bytes]:
     """A transform to move points by."""
-    return {"affine.tfm": AFFINE.encode(), "points.csv": CSV}
+    flat = AFFINE.replace("double_3_3", "double_2_2").replace("1.1 0 0.1 0 0.9 0 0 0.05 1 1 2 3", "1.1 0 0.1 1 2 3")
+    flat = flat.replace("4 5 6", "4 5")
+    return {"affine.tfm": AFFINE.encode(), "flat.tfm": flat.encode(), "points.csv": CSV}
 
 
 def commands(name: str) -> tuple[tuple[str, ...], ...]:
     """What is done with a file of points."""
     out = f"out.{name.partition('.')[2]}"
+    if name.endswith(".geojson"):  # of pictures, in pixels: measured beside both images alone
+        return (("apply", "../shared/flat.tfm", "-i", name, "-o", out),)
     measured = ("evaluate", "../shared/affine.tfm", "--fixed-landmarks", "../shared/points.csv")
     return (
         ("apply", "../shared/affine.tfm", "-i", name, "-o", out),
@@ -60,6 +76,9 @@ def seeds() -> list[Seed]:
         "p.csv": CSV,
         "p.fcsv": FCSV,
         "p.mrk.json": json.dumps(MARKUPS, indent=1).encode(),
+        "p.txt": LIST,
+        "q.txt": OUTPUT,
+        "p.geojson": json.dumps(GEOJSON, indent=1).encode(),
         "p.vtk": VTK % (b"ASCII", text),
         "q.vtk": VTK % (b"BINARY", struct.pack(">9d", *NUMBERS)),
         "p.vtp": VTP % (b"ascii", text),
@@ -97,6 +116,10 @@ def known() -> list[Case]:
         "csv digits": ("p.csv", CSV.replace(b"2.5", b"9" * 5000)),
         "csv empty": ("p.csv", b""),
         "csv zero": ("p.csv", CSV.replace(b"2.5", b"\0")),
+        "geojson deep": ("p.geojson", b'[{"geometry": {"coordinates": ' + b"[" * 100_000 + b"]" * 100_000 + b"}}]"),
+        "geojson large": ("p.geojson", json.dumps(GEOJSON).encode().replace(b"2.5", b"9" * 400)),
+        "list many": ("p.txt", LIST.replace(b"3\n", b"9" * 5000 + b"\n", 1)),
+        "list large": ("p.txt", LIST.replace(b"3.5", b"1e999")),
         "vtk count": ("p.vtk", (VTK % (b"ASCII", b"1 2 3")).replace(b"POINTS 3", b"POINTS " + b"9" * 5000)),
         "vtk many": ("p.vtk", (VTK % (b"BINARY", b"123")).replace(b"POINTS 3", b"POINTS 99999999999")),
         "vtp offset": ("p.vtp", (VTP % (b"appended", b"")).replace(b'format="', b'offset="x" format="')),

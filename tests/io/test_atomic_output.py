@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from semreg.errors import ImageError, OutputError
+from semreg.errors import ConfigError, ImageError, OutputError
 from semreg.io.files import OutputFolder, atomic_file, check_output_folder
+from semreg.io.result_folder import ResultFolder
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, ValueError])
@@ -211,3 +213,92 @@ def test_what_a_dead_run_has_left_is_removed(tmp_path):
         with OutputFolder(tmp_path) as second:
             second.stage("b").write_text("2")
     assert {path.name for path in tmp_path.iterdir()} == {"a", "b", "elsewhere", ".semreg-run-link"}
+
+
+class KilledError(BaseException):
+    """Stands for SIGKILL: nothing of the run goes on."""
+
+
+def files_in(folder: Path) -> dict[str, str]:
+    """Relative names and texts of all files that are no leftovers of a run."""
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    found = {path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in paths}
+    return {name: text for name, text in found.items() if not name.startswith(".semreg-")}
+
+
+def write_run(folder: Path, which: str, names: tuple[str, ...]) -> OutputFolder:
+    """A run that is about to put its files in place."""
+    output = OutputFolder(folder, record="record.json")
+    output.__enter__()
+    for name in names:
+        output.stage(name).parent.mkdir(exist_ok=True)
+        output.stage(name).write_text(which, encoding="utf-8")
+    output.stage("record.json").write_text(json.dumps({"outputs": [*names, "record.json"], "of": which}))
+    return output
+
+
+def killed_at(step: int, output: OutputFolder, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Put the files in place, killed before the step of this number; whether there are so many."""
+    left = [step]
+
+    def counted(action):
+        def run(*arguments, **more):
+            left[0] -= 1
+            if left[0] < 0:
+                raise KilledError
+            return action(*arguments, **more)
+
+        return run
+
+    try:
+        with monkeypatch.context() as patch:
+            for name in ("replace", "unlink", "mkdir", "write_text"):
+                patch.setattr(Path, name, counted(getattr(Path, name)))
+            patch.setattr("shutil.rmtree", lambda *_, **__: None)
+            output._publish()
+    except KilledError:
+        os.close(output._lock)  # as the system does
+        return True
+    output._discard()
+    return False
+
+
+def test_no_kill_leaves_two_results_in_one_folder(tmp_path, monkeypatch):
+    """Killed before any step of putting files in place: the old result, the new one, or none by the record's word."""
+    old, new = ("figures/a.png", "field", "inverse", "warped"), ("field", "figures/b.png", "warped", "z")
+    seen = []
+    for step in range(100):
+        folder = tmp_path / str(step)
+        write_run(folder, "old", old).__exit__(None, None, None)
+        before = files_in(folder)
+        output = write_run(folder, "new", new)
+        output.stale = ["inverse", "figures/a.png", "evaluation.json"]
+        killed = killed_at(step, output, monkeypatch)
+        found = files_in(folder)
+        record = json.loads(found.pop("record.json"))
+        seen.append("unfinished" if "unfinished" in record else record["of"])
+        assert len(set(found.values())) <= 1
+        if seen[-1] == "unfinished":
+            assert {*old, *new} <= set(record["outputs"])
+        else:
+            assert found.keys() | {"record.json"} == (before.keys() if seen[-1] == "old" else {*new, "record.json"})
+        again = write_run(folder, "again", ("field",))
+        again.stale = record["outputs"]
+        again.__exit__(None, None, None)
+        assert sorted(path.name for path in folder.rglob("*") if path.is_file()) == ["field", "record.json"]
+        assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
+        if not killed:
+            break
+    assert seen == sorted(seen, key=["old", "unfinished", "new"].index)
+    assert seen.count("unfinished") > 8
+    assert seen[-1] == "new"
+
+
+def test_an_unfinished_folder_is_no_result(tmp_path):
+    """Readers of results say so in one sentence; an unfinished evaluation is none."""
+    folder = ResultFolder(tmp_path)
+    (tmp_path / "record.json").write_text('{"unfinished": true, "outputs": []}', encoding="utf-8")
+    (tmp_path / "evaluation.json").write_text('{"unfinished": true, "outputs": []}', encoding="utf-8")
+    assert folder.evaluation() is None
+    with pytest.raises(ConfigError, match=r"expected a complete result in .*: give its command again"):
+        folder.record()

@@ -13,7 +13,7 @@ import torch
 
 from conftest import ORIENTATIONS, give_header, make_grid, noise_volume, oblique_grid, points_of, rotation
 from semreg.core.fields import Volume
-from semreg.errors import GeometryError, OutputError
+from semreg.errors import GeometryError, ImageError, OutputError
 from semreg.io.bridge import to_volume
 from semreg.io.files import read_grid, read_image, read_labels, write_image
 from semreg.preprocess.preparation import canonical
@@ -352,3 +352,16 @@ def test_headers_of_all_images_are_checked(kind, tmp_path):
     set_pixdim(path, (0.8, 1.3, 0.0))
     with pytest.raises(GeometryError, match="expected a positive spacing in the header, got 0"):
         read_any_image(path)
+
+
+@pytest.mark.parametrize("ending", ["nii.gz", "nrrd", "mha"])
+def test_a_series_over_time_has_the_grid_of_its_frames(ending, tmp_path):
+    """As a reference its header says the grid; as one image it is refused."""
+    frame = sitk.GetImageFromArray(np.zeros((4, 5, 6), np.int16))
+    frame.SetSpacing((1.0, 1.5, 2.0))
+    frame.SetOrigin((3.0, 4.0, 5.0))
+    for name, image in (("one", frame), ("series", sitk.JoinSeries([frame] * 3, 0.0, 2.5))):
+        sitk.WriteImage(image, str(tmp_path / f"{name}.{ending}"))
+    assert read_grid(tmp_path / f"series.{ending}") == read_grid(tmp_path / f"one.{ending}")
+    with pytest.raises(ImageError, match="of 2 or 3 axes, got 4"):
+        read_image(tmp_path / f"series.{ending}")

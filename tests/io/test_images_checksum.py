@@ -113,3 +113,27 @@ def test_names_that_are_none_do_no_harm(tmp_path, named, said):
         return
     with pytest.raises(ImageError, match=rf"odd\.mhd.*({said})"):
         checksum(path)
+
+
+@pytest.mark.parametrize("name", ["a.mhd", "a.nhdr"])
+@pytest.mark.parametrize("kind", ["UInt8", "Int16", "Float32"])
+def test_voxels_elsewhere_are_read_where_their_size_is_that_of_the_header(tmp_path, name, kind):
+    """A file that lies beside the folder of the header is read if it has the bytes that are promised, and no other."""
+    for folder in ("headers", "raw"):
+        (tmp_path / folder).mkdir()
+    image = sitk.Cast(sitk.GetImageFromArray(np.arange(120).reshape(4, 5, 6)), getattr(sitk, f"sitk{kind}"))
+    path = tmp_path / "headers" / name
+    sitk.WriteImage(image, str(path), useCompression=False)
+    (voxels,) = (each for each in path.parent.iterdir() if each != path)
+    moved = tmp_path / "raw" / voxels.name
+    voxels.rename(moved)
+    for said in (f"../raw/{moved.name}", str(moved)):
+        path.write_text(path.read_text().replace(voxels.name, said), encoding="utf-8")
+        assert data_files(path)[1].samefile(moved)
+        assert read_image(path).volume.data.flatten().tolist() == list(range(120))
+        path.write_text(path.read_text().replace(said, voxels.name), encoding="utf-8")
+    path.write_text(path.read_text().replace(voxels.name, f"../raw/{moved.name}"), encoding="utf-8")
+    for wrong in (moved.read_bytes() + b"a", moved.read_bytes()[:-1]):
+        moved.write_bytes(wrong)
+        with pytest.raises(ImageError, match="exactly the size that it promises"):
+            read_image(path)

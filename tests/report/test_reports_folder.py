@@ -181,8 +181,13 @@ def test_before_is_where_the_evaluation_began(folder):
     """Pictures before begin at the initial transforms of the evaluation, as its tables do, applied in their order."""
     start, turn = folder.parent / "start.tfm", folder.parent / "turn.tfm"
     sitk.WriteTransform(sitk.TranslationTransform(3, SHIFT), str(start))
-    sitk.WriteTransform(sitk.ScaleTransform(3, (2.0, 1.0, 1.0)), str(turn))
-    write_evaluation(folder, initial=[start, turn])
+    several = "".join(
+        f"#Transform {number}\nTransform: AffineTransform_double_3_3\n"
+        f"Parameters: {factor} 0 0 0 1 0 0 0 1 0 0 0\nFixedParameters: 0 0 0\n"
+        for number, factor in enumerate((5, 2))
+    )
+    turn.write_text(f"#Insight Transform File V1.0\n{several}", encoding="utf-8")
+    write_evaluation(folder, initial=[start, turn.with_name("turn.tfm#2")])
     case = read_case(folder)
     assert case.notes == ()
     x = ORIGIN[0]  # of the first voxel
@@ -194,7 +199,7 @@ def test_before_is_where_the_evaluation_began(folder):
     turn.unlink()
     lost = read_case(folder)
     assert lost.initial is None
-    assert "turn.tfm, which the evaluation read, is no longer there" in lost.notes[-1]
+    assert "turn.tfm#2, which the evaluation read, is no longer there" in lost.notes[-1]
 
 
 def test_outlines_are_those_that_were_evaluated(folder):

@@ -183,6 +183,9 @@ def test_several_components_and_frames():
 def test_what_does_not_fit_is_refused():
     """Another dimension, labels that are floats and complex voxels are refused in one sentence."""
     chain = Chain.of(TURN)
+    flat = Chain.of(sitk.TranslationTransform(2))
+    with pytest.raises(GeometryError, match="2-D as the transform, got one in 3-D and one in 3-D"):
+        resample(image_of(MOVING), flat, FIXED, Interpolation.LINEAR)
     with pytest.raises(GeometryError, match="one in 2-D"):
         resample(sitk.Image((4, 5), sitk.sitkUInt8), chain, FIXED, Interpolation.LINEAR)
     with pytest.raises(GeometryError, match="one in 2-D"):

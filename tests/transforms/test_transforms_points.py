@@ -299,6 +299,7 @@ def test_an_image_in_vtk_is_no_mesh(tmp_path):
         ("a.csv", b"x,y,z\n", "at least one point"),
         ("a.csv", b"x,y,z\n1,2,3\n1,two,3\n", "line 3"),
         ("a.csv", b"x,y,z\n1,nan,3\n", "line 2"),
+        ("a.csv", b"x,y,z\n1,5,2,5,3,5\n", "expected 3 values in line 2 as the first line has, got 6"),
         ("a.csv", b"x,y,z\n1,2\n", "line 2"),
         ("a.csv", b"x,y,z\n\xff\xfe,2,3\n", "a.csv"),
         ("a.fcsv", b"# CoordinateSystem = IJK\nv,1,2,3\n", "RAS or LPS"),
@@ -308,6 +309,22 @@ def test_an_image_in_vtk_is_no_mesh(tmp_path):
         ("a.mrk.json", b'{"markups": [{"controlPoints": []}]}', "at least one point"),
         ("a.mrk.json", b'{"markups": [{"controlPoints": [{"position": [1, 2, "x"]}]}]}', "control point 1"),
         ("a.mrk.json", b'{"markups": [{"coordinateUnits": "um"}]}', "in mm"),
+        ("a.txt", b'(Transform "EulerTransform")', "points of transformix"),
+        ("a.txt", b"2\n1 2 3\n4 5 6\n", "points of transformix"),
+        ("a.txt", b"", "points of transformix"),
+        ("a.txt", b"point\n3\n1 2 3\n4 5 6\n", "expected 3 lines with a point each, got 2"),
+        ("a.txt", b"point\n1\n1 nan 3\n", "point 1"),
+        ("a.txt", b"point\n99999999999\n1 2 3\n", "after the word point"),
+        ("a.txt", b"Point 0 ; InputPoint = [ 1 2 3 ]\n", "OutputPoint = .* in line 1"),
+        ("a.txt", b"Point 0 ; OutputPoint = [ 1 2 3 ]\nPoint 1 ; OutputPoint = [ 1 2 ]\n", "one dimension"),
+        ("a.geojson", b"{}", "objects that have a geometry"),
+        ("a.geojson", b"[]", "at least one point"),
+        ("a.geojson", b"[5]", "objects that have a geometry"),
+        ("a.geojson", b'[{"geometry": null}]', "at least one point"),
+        ("a.geojson", b'[{"geometry": {"coordinates": 5}}]', "coordinates of a geometry"),
+        ("a.geojson", b'[{"geometry": {"coordinates": [[1, 2], 3]}}]', "positions x, y"),
+        ("a.geojson", b'[{"geometry": {"coordinates": [1]}}]', "position 1"),
+        ("a.geojson", b'[{"geometry": {"coordinates": [1, "b"]}}]', "position 1"),
         ("a.vtk", b"hello", "legacy VTK"),
         ("a.vtk", legacy(LPS, "f8", binary=True)[:120], "cut short"),
         ("a.vtk", legacy(LPS, "f8", binary=False)[:95], "cut short"),
@@ -396,3 +413,85 @@ def test_a_plane_keeps_its_axes_and_says_so(tmp_path: Path, caplog: pytest.LogCa
 def test_no_points_are_moved_to_no_points() -> None:
     """An empty set of points stays empty."""
     assert map_points(sitk.TranslationTransform(3, SHIFT), np.zeros((3, 0))).shape == (3, 0)
+
+
+AWAY = Chain.of(sitk.TranslationTransform(3, (1.0, -2.0, 0.5)))
+LIST = "point\n2\n1.5 2.5 -3.5\n-10 20 30\n"
+OUTPUTPOINTS = (
+    "Point\t0\t; InputIndex = [ 1 2 3 ]\t; InputPoint = [ 9 9 9 ]\t; OutputIndexFixed = [ 8 8 8 ]"
+    "\t; OutputPoint = [ 1.500000 2.500000 -3.500000 ]\t; Deformation = [ 7 7 7 ]\t; OutputIndexMoving = [ 6 6 6 ]\n"
+    "Point\t1\t; InputIndex = [ 1 2 3 ]\t; InputPoint = [ 9 9 9 ]\t; OutputIndexFixed = [ 8 8 8 ]"
+    "\t; OutputPoint = [ -10 20 3e1 ]\t; Deformation = [ 7 7 7 ]\t; OutputIndexMoving = [ 6 6 6 ]\n"
+)
+
+
+@pytest.mark.parametrize("text", [LIST, LIST.replace("\n", "\r\n"), LIST.replace("30\n", "30"), OUTPUTPOINTS])
+def test_lists_of_transformix(text, tmp_path):
+    """A list in mm, LPS, and what transformix made of one; both become a list that transformix takes."""
+    (tmp_path / "a.txt").write_bytes(text.encode())
+    assert is_point_file(tmp_path / "a.txt")
+    assert read_points(tmp_path / "a.txt", ras=True).points.T.tolist() == [[1.5, 2.5, -3.5], [-10, 20, 30]]
+    move_points(tmp_path / "a.txt", tmp_path / "b.txt", AWAY)
+    words = (tmp_path / "b.txt").read_text(encoding="utf-8").split()
+    assert words[:2] == ["point", "2"]
+    assert list(map(float, words[2:])) == [2.5, 0.5, -3.0, -9.0, 18.0, 30.5]
+
+
+def test_indices_of_transformix_have_no_mm(tmp_path):
+    """Indices are voxels; a transform in mm does not move them, one that counts in pixels does."""
+    (tmp_path / "a.txt").write_text("index\n1\n1 2 3\n", encoding="utf-8")
+    file = read_points(tmp_path / "a.txt")
+    assert (file.in_voxels, file.points.T.tolist()) == (True, [[1.0, 2.0, 3.0]])
+    with pytest.raises(GeometryError, match="expected points in mm"):
+        move_points(tmp_path / "a.txt", tmp_path / "b.txt", Chain.of(smooth_field(GRID)))
+    move_points(tmp_path / "a.txt", tmp_path / "b.txt", AWAY)
+    assert (tmp_path / "b.txt").read_text(encoding="utf-8") == "index\n1\n2.000000 0.000000 3.500000\n"
+    (tmp_path / "c.txt").write_text('(Transform "EulerTransform")\n', encoding="utf-8")
+    assert not is_point_file(tmp_path / "c.txt")
+
+
+def test_points_of_ants(tmp_path):
+    """Columns x, y, z in LPS move; t and the columns after it stay, and label is the name of a point."""
+    rows = "x,y,z,t,label,comment\n1.5,2.5,-3.5,0,7,left\n-10,20,30,0,8,right\n"
+    (tmp_path / "a.csv").write_text(rows, encoding="utf-8")
+    assert read_points(tmp_path / "a.csv").names == ("7", "8")
+    move_points(tmp_path / "a.csv", tmp_path / "b.csv", AWAY)
+    assert (tmp_path / "b.csv").read_text(encoding="utf-8").splitlines() == [
+        "x,y,z,t,label,comment",
+        "2.500000,0.500000,-3.000000,0,7,left",
+        "-9.000000,18.000000,30.500000,0,8,right",
+    ]
+
+
+def test_annotations_of_qupath(tmp_path):
+    """All positions move, in pixels from the corner of the picture; names, classes, colours and the rest stay."""
+    tumour = {"objectType": "annotation", "classification": {"name": "Tumour", "color": [200, 0, 0]}}
+    square = [[[0, 0], [4, 0], [4, 4], [0, 0]]]
+    features = [
+        {"type": "Feature", "geometry": {"type": "Point", "coordinates": [10.5, 20.5]}, "properties": tumour},
+        {
+            "type": "Feature",
+            "geometry": {"type": "Polygon", "coordinates": square, "plane": {"c": -1, "z": 0, "t": 0}},
+            "nucleusGeometry": {"type": "MultiPoint", "coordinates": [[1.0, 2.0]]},
+            "properties": {"name": "cell 1", "classification": {"name": "Other"}},
+        },
+        {"type": "Feature", "geometry": {"type": "LineString", "coordinates": [[5, 6], [7, 8.5]]}},
+    ]
+    turn = Chain.of(sitk.Euler2DTransform((0.0, 0.0), np.pi / 2, (3.0, -1.0)))  # (x, y) → (3 − y, x − 1)
+    for document in (features, {"type": "FeatureCollection", "features": features}):
+        (tmp_path / "a.geojson").write_text(json.dumps(document), encoding="utf-8")
+        file = read_points(tmp_path / "a.geojson")
+        assert file.in_voxels
+        assert file.points.T[:2].tolist() == [[10.0, 20.0], [-0.5, -0.5]]
+        assert file.names == ("Tumour", *["cell 1"] * 5, "", "")
+        move_points(tmp_path / "a.geojson", tmp_path / "b.geojson", turn)
+        found = json.loads((tmp_path / "b.geojson").read_text(encoding="utf-8"))
+        found = found if isinstance(document, list) else found["features"]
+        assert found[0]["geometry"]["coordinates"] == [-16.5, 9.5]  # (10, 20) → (−17, 9), and half a pixel
+        assert found[0]["properties"] == tumour
+        assert found[1]["geometry"]["coordinates"] == [[[4, -1], [4, 3], [0, 3], [4, -1]]]
+        assert found[1]["geometry"]["plane"] == {"c": -1, "z": 0, "t": 0}
+        assert found[1]["nucleusGeometry"]["coordinates"] == [[2.0, 0.0]]
+        assert found[2]["geometry"]["coordinates"] == [[-2.0, 4.0], [-4.5, 6.0]]
+    with pytest.raises(GeometryError, match="points in 2-D"):
+        move_points(tmp_path / "a.geojson", tmp_path / "b.geojson", AWAY)

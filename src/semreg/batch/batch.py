@@ -12,6 +12,7 @@ from pathlib import Path
 from semreg.batch.done import DONE_FILE, LOG_FILE, Done, StepDone, read_done, steps_left, write_done
 from semreg.batch.jobs import Job
 from semreg.batch.lock import batch_lock
+from semreg.batch.log import LOG_FILE as LOG
 from semreg.batch.log import BatchState, Event, Journal, OnEvent, read_state
 from semreg.batch.schedulers import Scheduler
 from semreg.batch.worker import Outcome, Task
@@ -31,6 +32,8 @@ class BatchOptions:
     command: tuple[str, ...] = ()
     source: str = ""
     """The table, or the folder of a BIDS data set."""
+    private: bool = False
+    """Whether names of files, machines and users are left out of what is written."""
     beside: tuple[str, ...] = ()
     """Pairs of the table that are left alone this time; how they stand is known from the batch before."""
     on_event: OnEvent | None = None
@@ -73,14 +76,18 @@ def run_batch(jobs: Sequence[Job], output: Path, scheduler: Scheduler, options: 
     batch's, or where nothing can be written.
     """
     output = check_output_folder(output.absolute())
-    with batch_lock(output):
+    with batch_lock(output, private=options.private):
         _check_places(jobs, output)
-        about = BatchState(
-            semreg=jobs[0].semreg if jobs else "", threads=options.threads, command=options.command,
-            source=options.source,
-        )  # fmt: skip
+        before = read_state(output)
+        if options.private and before.threads and not before.private:
+            raise OutputError(
+                f"expected a new folder for --private, got {output}, whose {LOG} names files: choose another"
+            )
+        about = BatchState(semreg=jobs[0].semreg if jobs else "", threads=options.threads, private=options.private)
+        if not options.private:
+            about = replace(about, command=options.command, source=options.source)
         journal = Journal(output, [job.name for job in jobs], about, hook=options.on_event)
-        journal.remember(read_state(output), options.beside)
+        journal.remember(before, options.beside)
         journal(Event(event="batch-started"))
         work = _new_work_folder(output)
         result = None

@@ -52,6 +52,8 @@ class Job:
     notes: tuple[tuple[str, str], ...]
     semreg: str
     """The version that the fingerprints hold for."""
+    hidden: Mapping[str, str] | None = None
+    """Names that must not be written, and what stands for them; None: all may be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +67,8 @@ class JobFlags:
     """Folders with fetched models."""
     register: tuple[str, ...] = ()
     """Further flags of ``semreg register``, such as ``--inverse``."""
+    private: bool = False
+    """Whether names of files are left out of all that is written."""
 
 
 def make_job(pair: Pair, config: RegistrationConfig, flags: JobFlags, digest: Callable[..., str]) -> Job:
@@ -78,6 +82,7 @@ def make_job(pair: Pair, config: RegistrationConfig, flags: JobFlags, digest: Ca
     series = {"fixed": pair.fixed_series, "moving": pair.moving_series}
     inputs = {role: digest(path, series.get(role)) for role, path in pair.files.items()}
     networks = {str(path): digest(path) for path in _model_files(config, flags.models)}
+    named = {str(path): role for role, path in pair.files.items()} | {path: sha[:12] for path, sha in networks.items()}
     if config.uncertainty.enabled:
         flags = replace(flags, register=(*flags.register, "--uncertainty"))  # the report shows the map
     first = register_arguments(pair, flags)
@@ -100,8 +105,9 @@ def make_job(pair: Pair, config: RegistrationConfig, flags: JobFlags, digest: Ca
         settings=to_toml(config),
         inputs=inputs,
         paths={role: str(path) for role, path in pair.files.items()},
-        notes=pair.notes,
+        notes=() if flags.private else pair.notes,
         semreg=semreg.__version__,
+        hidden=named | {text: role for role, text in series.items() if text} if flags.private else None,
     )
 
 
@@ -119,7 +125,7 @@ def register_arguments(pair: Pair, flags: JobFlags) -> tuple[str, ...]:
     found += ["--config", f"{pair.name}/{SETTINGS_FILE}", "--threads", str(flags.threads), "--device", flags.device]
     for folder in flags.models:
         found += ["--models", str(folder.absolute())]
-    return (*found, *flags.register, *NO_REPORT)
+    return (*found, *flags.register, *_private(flags), *NO_REPORT)
 
 
 def evaluate_arguments(pair: Pair, flags: JobFlags) -> tuple[str, ...]:
@@ -129,7 +135,18 @@ def evaluate_arguments(pair: Pair, flags: JobFlags) -> tuple[str, ...]:
         found += ["--fixed-landmarks", str(fixed), "--moving-landmarks", str(moving)]
     if pair.fixed_labels is not None:
         found += ["--labels", str(pair.fixed_labels), str(pair.moving_labels)]
-    return (*found, "--threads", str(flags.threads))
+    if flags.private:  # the record does not say where they are
+        for flag, named in (
+            ("--fixed", pair.fixed), ("--moving", pair.moving), ("--mask", pair.fixed_mask),
+            ("--moving-mask", pair.moving_mask), ("--fixed-series", pair.fixed_series),
+            ("--moving-series", pair.moving_series),
+        ):  # fmt: skip
+            found += [] if named is None else [flag, str(named)]
+    return (*found, "--threads", str(flags.threads), *_private(flags))
+
+
+def _private(flags: JobFlags) -> tuple[str, ...]:
+    return ("--private",) if flags.private else ()
 
 
 NO_REPORT = ("--no-report",)

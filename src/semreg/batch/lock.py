@@ -26,8 +26,11 @@ WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 @contextmanager
-def batch_lock(folder: Path) -> Iterator[None]:
-    """Holds the lock of an output folder, which must be there; OutputError where another process has it."""
+def batch_lock(folder: Path, *, private: bool = False) -> Iterator[None]:
+    """Holds the lock of an output folder, which must be there; OutputError where another process has it.
+
+    ``private``: the file does not say on which machine.
+    """
     from filelock import FileLock, Timeout  # nobody else pays for it
 
     path = folder / LOCK_FILE
@@ -43,15 +46,15 @@ def batch_lock(folder: Path) -> Iterator[None]:
             raise OutputError(f"expected to write {path}, got: {error.strerror or error}") from error
         logger.warning("the file system of %s has no locks: let no other batch write there", folder)
     try:
-        _sign(path)
+        _sign(path, "a machine" if private else socket.gethostname())
         yield
     finally:
         lock.release()  # the file stays: to remove it would let two processes lock two files of one name
 
 
-def _sign(path: Path) -> None:
+def _sign(path: Path, host: str) -> None:
     since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
-    path.write_text(json.dumps({"host": socket.gethostname(), "process": os.getpid(), "since": since}), "utf-8")
+    path.write_text(json.dumps({"host": host, "process": os.getpid(), "since": since}), "utf-8")
 
 
 def _holder(path: Path) -> str:

@@ -59,6 +59,8 @@ class BatchState:
     """Of each pair; 0: no batch has run."""
     command: tuple[str, ...] = ()
     source: str = ""
+    private: bool = False
+    """Whether names of files, machines and users are left out."""
     pairs: tuple[PairState, ...] = ()
     format: int = FORMAT
 
@@ -92,6 +94,8 @@ class Journal:
 
     def __call__(self, event: Event) -> None:
         """Write an event to the log and, if it is one of a pair, the state; raises OutputError."""
+        if self.about.private:
+            event = replace(event, worker=None)
         with self._mutex:
             self._append(event)
             if event.pair is not None:

@@ -25,6 +25,7 @@ from semreg.batch.jobs import SETTINGS_FILE, Job, Step, command_line
 from semreg.batch.reasons import input_problem, reason_of_error, reason_of_failure
 from semreg.errors import SemregError
 from semreg.io.atomic_output import UNFINISHED
+from semreg.runtime.texts import without
 
 POLL_SECONDS = 0.1
 """How often a running process is looked at."""
@@ -80,7 +81,7 @@ def run_task(task: Task, stop: Callable[[], bool], worker: str) -> Outcome:
         outcome = _attempt(task, staging, stop, outcome)
     except (OSError, SemregError, ValueError, LookupError) as error:
         gone = not task.work.exists()
-        outcome = replace(outcome, stopped=gone, error=None if gone else reason_of_error(error))
+        outcome = replace(outcome, stopped=gone, error=None if gone else _shown(reason_of_error(error), task))
     return replace(outcome, seconds=time.perf_counter() - began)
 
 
@@ -118,16 +119,33 @@ def _attempt(task: Task, staging: Path, stop: Callable[[], bool], start: Outcome
     for step in task.steps:
         began = time.perf_counter()
         code = _run(step, staging, folder / LOG_FILE, stop)
+        for name in (LOG_FILE, SETTINGS_FILE) if job.hidden is not None else ():
+            (folder / name).write_text(_shown((folder / name).read_text("utf-8", "replace"), task), encoding="utf-8")
         if code is None:
             return replace(start, stopped=True)
         run.append(step.name)
         error = reason_of_failure(step.name, code, folder / LOG_FILE) or input_problem(job, folder)
         if error is not None:
+            error = _shown(error, task)
             _sweep(folder)
             break
         finished = _with_step(finished, step, time.perf_counter() - began, digests_in(folder))
     write_done(folder, Done(steps=finished, error=error).of(job))
     return replace(start, folder=folder, error=error, steps=tuple(run))
+
+
+def _shown(text: str, task: Task) -> str:
+    """A text as it may be written: without names, where the batch is private."""
+    if task.job.hidden is None:
+        return text
+    import psutil
+
+    around = {
+        str(task.work): "work", str(task.place.parent): "output", str(Path("~").expanduser()): "home",
+        socket.gethostname(): "host", psutil.Process().username(): "user",
+    }  # fmt: skip
+    beside = {Path(name).name: said for name, said in task.job.hidden.items()}
+    return without(text, {**around, **beside, **task.job.hidden})
 
 
 def _sweep(folder: Path) -> None:

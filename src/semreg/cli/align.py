@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from semreg.cli.common import Device, ImageFiles, Threads, VerboseMessages, command_of, print_json
+from semreg.cli.common import Device, ImageFiles, Private, Threads, VerboseMessages, command_of, print_json
 from semreg.cli.grouping import grouped
 from semreg.cli.panels import ALIGNMENT, flag
 from semreg.cli.register import check_together, read_images, read_start
-from semreg.cli.register_files import describe_inputs, run_into_folder
+from semreg.cli.register_files import describe_inputs, run_into_folder, run_of
 from semreg.cli.register_flags import (
     Alignment,
     Assignments,
@@ -58,6 +58,7 @@ class AlignFlags:
     device: Device = "auto"
     threads: Threads = None
     images: ImageFiles = field(default_factory=ImageFiles)
+    private: Private = False
     messages: VerboseMessages = field(default_factory=VerboseMessages)
 
     def as_register(self, command: tuple[str, ...]) -> RegisterFlags:
@@ -69,6 +70,7 @@ class AlignFlags:
         return RegisterFlags(
             pair=self.pair, settings=settings, explain=self.explain, device=self.device, threads=self.threads,
             images=self.images, messages=self.messages, command=command, dense=False, proof=ProofFlags(report=False),
+            private=self.private,
         )  # fmt: skip
 
 
@@ -97,7 +99,6 @@ def run_align(flags: RegisterFlags) -> None:
 def aligned(flags: RegisterFlags, config: RegistrationConfig, folder: OutputFolder) -> AlignRun:
     """Read, align and write."""
     from semreg.io import files
-    from semreg.io.records import versions
     from semreg.quality.run import AlignRun
     from semreg.registration.alignment import align
 
@@ -111,7 +112,4 @@ def aligned(flags: RegisterFlags, config: RegistrationConfig, folder: OutputFold
     pixel_type = flags.images.dtype or images["moving"].pixel_type
     files.write_image(result.warped, folder.stage(flags.images.name("warped")), pixel_type)
     files.write_sitk_transform(result.transform(), folder.stage(TRANSFORM))
-    return AlignRun.of(
-        result.record, inputs=inputs, outputs=tuple(flags.outputs), command=flags.command,
-        versions=versions(),
-    )  # fmt: skip
+    return run_of(flags, AlignRun, result.record, inputs, outputs=tuple(flags.outputs))

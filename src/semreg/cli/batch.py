@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from semreg.cli.grouping import grouped
 from semreg.cli.register_flags import SettingFlags, load_config
 from semreg.errors import ConfigError
 from semreg.runtime.terminal import show_rows, show_table
+from semreg.runtime.threads import openmp_threads, usable_cores
 
 if TYPE_CHECKING:
     from semreg.batch import BatchResult, Job, Pair, Scheduler
@@ -58,6 +58,7 @@ def run(flags: BatchFlags) -> bool:
         threads=threads,
         command=flags.command,
         source=str(flags.source),
+        private=flags.private,
         beside=tuple(pair.name for pair in everything if pair not in pairs),
         on_event=None if flags.messages.quiet else Lines(len(jobs)),
         at_end=lambda: rows.extend(write_summary(everything, flags)),
@@ -141,8 +142,14 @@ def _with_settings(config: RegistrationConfig, assignments: Sequence[str]) -> Re
 
 
 def default_threads(flags: BatchFlags) -> int:
-    """The cores divided by the pairs at once; one on a cluster, whose workers take a task for each of their threads."""
-    return 1 if flags.scheduler is not None else max(1, (os.cpu_count() or 1) // flags.jobs)
+    """The cores divided by the pairs at once, and no more than OpenMP would take; one on a cluster.
+
+    The workers of a cluster take a task for each of their threads.
+    """
+    if flags.scheduler is not None:
+        return 1
+    cores = max(1, usable_cores() // flags.jobs)
+    return min(cores, openmp_threads() or cores)
 
 
 def make_jobs(
@@ -151,7 +158,9 @@ def make_jobs(
     """The commands and fingerprints of all pairs; reads every file once."""
     from semreg.batch import Digests, JobFlags, make_job
 
-    given = JobFlags(threads=threads, device=flags.device, models=flags.folders, register=flags.further)
+    given = JobFlags(
+        threads=threads, device=flags.device, models=flags.folders, register=flags.further, private=flags.private
+    )
     digest = Digests()
     return [make_job(pair, settings[pair.name], given, digest) for pair in pairs]
 
@@ -173,7 +182,8 @@ def write_summary(pairs: Sequence[Pair], flags: BatchFlags) -> list[CohortRow]:
 
     rows = cohort_rows(flags.output, [pair.name for pair in pairs])
     write_csv(flags.output / "cohort.csv", rows)
-    write_page(flags.output / "index.html", rows, source=flags.source.name or str(flags.source))
+    source = "" if flags.private else flags.source.name or str(flags.source)
+    write_page(flags.output / "index.html", rows, source=source)
     return rows
 
 

@@ -46,6 +46,13 @@ Folders = Annotated[
     tuple[Path, ...],
     flag("Folder with fetched models, before the default; repeatable.", "FOLDER", "--models", panel=MODELS),
 ]
+Private = Annotated[
+    bool,
+    flag(
+        "Leave names of files, host and user, and the command line out of what is written.",
+        None, "--private", panel=OUTPUT,
+    ),
+]  # fmt: skip
 Quiet = Annotated[bool, flag("Show nothing but errors.", None, "--quiet", "-q", panel=MESSAGES)]
 Json = Annotated[bool, flag("Print the record as JSON and nothing else.", None, "--json", panel=MESSAGES)]
 Debug = Annotated[bool, flag("Show the trace of an error.", None, "--debug", panel=MESSAGES)]

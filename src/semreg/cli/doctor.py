@@ -14,11 +14,15 @@ from semreg.runtime.terminal import show_log, show_table
 
 def doctor_command(
     as_json: Annotated[bool, flag("Print JSON and nothing else.", None, "--json")] = False,
+    wait: Annotated[
+        float, flag("How long torch and the part for ITK may take to load, 5 by default.", "SECONDS", min=0.0)
+    ] = 5.0,
     debug: Debug = False,
 ) -> None:
     """Say what is installed, what each part is for, and what is broken (then the exit code is 2).
 
-    What is merely missing is no fault; its line says how to get it.
+    What is merely missing is no fault; its line says how to get it. What has not loaded after some seconds is called
+    slow, which is no fault either.
     """
     with sentences(debug=debug):
         show_log(quiet=False, verbose=False)
@@ -26,7 +30,7 @@ def doctor_command(
 
         from semreg.cli.environment import examine
 
-        findings = examine()
+        findings = examine(seconds=wait)
         broken = [finding for finding in findings if finding.state == "broken"]
         if as_json:
             print_json({"healthy": not broken, "findings": [asdict(finding) for finding in findings]})

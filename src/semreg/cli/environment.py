@@ -7,12 +7,12 @@ second process: it takes seconds, and one that crashes or hangs must not take th
 from __future__ import annotations
 
 import json
-import os
 import platform
 import re
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -21,9 +21,10 @@ from typing import Literal, TypeVar
 
 import semreg
 from semreg.runtime.memory import available_bytes
+from semreg.runtime.threads import usable_cores
 
-PROBE_SECONDS = 120.0
-"""How long a part may take to load before it counts as broken."""
+PROBE_SECONDS = 5.0
+"""How long a part may take to load before it is called slow, if nothing else is asked for."""
 
 MARK = "semreg-facts:"
 """What the line starts with that a second process answers with: what is loaded may print before and after it."""
@@ -31,7 +32,7 @@ MARK = "semreg-facts:"
 MOST_WORDS = 600
 """Characters of an error that are shown."""
 
-State = Literal["ok", "missing", "broken"]
+State = Literal["ok", "missing", "slow", "broken"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ PACKAGES = (
     Package("SimpleITK", "reads and writes images and transforms", "2.5.4", needed=True),
     Package("semreg-kernels", "speed on CPUs; without it torch computes the same", "0.1.dev0"),
     Package("itk", "images of the itk package, and ITK's own registration", "5.4.3", "5.5"),
-    Package("nibabel", "images that nibabel has loaded", "5"),
+    Package("nibabel", "images of FreeSurfer, AFNI, MINC, Philips, and NIfTI-2", "5"),
     Package("huggingface_hub", "fetches pretrained models", "1.2"),
 )
 """What is looked for, and the bounds that the package's own metadata state."""
@@ -79,7 +80,8 @@ class Finding:
 
     name: str
     state: State
-    """``missing`` is no fault: the part is wanted only for what it is for. ``broken`` would make something fail."""
+    """``missing`` is no fault: the part is wanted only for what it is for. ``slow``: it was not waited for to its end.
+    ``broken`` would make something fail."""
     found: str
     """Its version, or what it is; empty if it is missing."""
     purpose: str
@@ -136,15 +138,28 @@ class BridgeFacts:
 Facts = TypeVar("Facts", TorchFacts, BridgeFacts)
 
 
+@dataclass(frozen=True)
+class Trouble:
+    """Why a process did not tell what it was asked."""
+
+    state: State
+    words: str
+
+
 def examine(*, seconds: float = PROBE_SECONDS) -> list[Finding]:
     """All parts of the environment, in the order in which they are shown; ``seconds``: for each part to load."""
-    torch, trouble = probe(TorchFacts, seconds)
+    with ThreadPoolExecutor() as both:
+        bridge = both.submit(examine_bridge, seconds)
+        torch = probe(TorchFacts, seconds)
     return [
         Finding("semreg", "ok", semreg.__version__, "this package"),
         Finding("Python", "ok", platform.python_version(), sys.executable),
         Finding("platform", "ok", platform.platform(), "the system"),
-        *[examine_package(package, trouble if package.name == "torch" else "") for package in PACKAGES],
-        examine_bridge(seconds),
+        *[
+            examine_package(package, torch if package.name == "torch" and isinstance(torch, Trouble) else None)
+            for package in PACKAGES
+        ],
+        bridge.result(),
         examine_itk_impact(),
         *devices(torch),
         Finding("cores", "ok", str(usable_cores()), "processors that this process may use"),
@@ -153,7 +168,7 @@ def examine(*, seconds: float = PROBE_SECONDS) -> list[Finding]:
     ]
 
 
-def examine_package(package: Package, trouble: str = "") -> Finding:
+def examine_package(package: Package, trouble: Trouble | None = None) -> Finding:
     """Whether a package is there, of a version that is accepted, and, where it was loaded, without ``trouble``."""
     found = installed(package.name)
     if not found:
@@ -164,8 +179,9 @@ def examine_package(package: Package, trouble: str = "") -> Finding:
         wanted = f"{package.least} or later" + (f", below {package.below}" if package.below else "")
         advice = f"expected {wanted}, got {found}: pip install {package.requirement}"
         return Finding(package.name, "broken", found, package.purpose, advice)
-    if trouble:
-        return Finding(package.name, "broken", found, package.purpose, f"it does not load: {trouble}")
+    if trouble is not None:
+        said = trouble.words if trouble.state == "slow" else f"it does not load: {trouble.words}"
+        return Finding(package.name, trouble.state, found, package.purpose, said)
     return Finding(package.name, "ok", found, package.purpose)
 
 
@@ -175,9 +191,11 @@ def examine_bridge(seconds: float) -> Finding:
     found = installed(name)
     if not found:
         return Finding(name, "missing", "", purpose, "pip install semreg-itkv4, or build it: make native")
-    facts, trouble = probe(BridgeFacts, seconds)
-    if facts is None or facts.trouble:
-        return Finding(name, "broken", found, purpose, trouble if facts is None else facts.trouble)
+    facts = probe(BridgeFacts, seconds)
+    if isinstance(facts, Trouble):
+        return Finding(name, facts.state, found, purpose, facts.words)
+    if facts.trouble:
+        return Finding(name, "broken", found, purpose, facts.trouble)
     return Finding(name, "ok", f"{found}, for itk {facts.itk}", purpose)
 
 
@@ -189,17 +207,17 @@ def examine_itk_impact() -> Finding:
     return Finding("itk-impact", "ok", found, f"{purpose}, which semreg.itk.api replaces where it is imported")
 
 
-def devices(torch: TorchFacts | None) -> list[Finding]:
+def devices(torch: TorchFacts | Trouble) -> list[Finding]:
     """What torch can compute on; nothing if torch does not load."""
-    found = {} if torch is None else torch.devices
+    found = {} if isinstance(torch, Trouble) else torch.devices
     return [Finding(name, "ok", what, "--device " + name) for name, what in found.items()]
 
 
-def models(torch: TorchFacts | None) -> Finding:
+def models(torch: TorchFacts | Trouble) -> Finding:
     """How many pretrained models the default folder holds."""
     purpose = "pretrained networks"
-    if torch is None:
-        return Finding("models", "broken", "", purpose, "they cannot be counted while torch does not load")
+    if isinstance(torch, Trouble):
+        return Finding("models", torch.state, "", purpose, "they cannot be counted while torch has not loaded")
     if not torch.models:
         advice = f"none in {torch.folder}: semreg models list, semreg models fetch"
         return Finding("models", "missing", "", purpose, advice)
@@ -214,18 +232,8 @@ def installed(name: str) -> str:
         return ""
 
 
-def usable_cores() -> int:
-    """The processors that this process may use."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def probe(kind: type[Facts], seconds: float) -> tuple[Facts | None, str]:
-    """The facts of this ``kind`` as a process of its own finds them, and what went wrong there.
-
-    Without trouble the second is empty; with it the first is None.
-    """
+def probe(kind: type[Facts], seconds: float) -> Facts | Trouble:
+    """The facts of this ``kind`` as a process of its own finds them, or what went wrong there."""
     code = f"import semreg.cli.environment as e; e.answer(e.{kind.__name__}.found())"
     try:
         done = subprocess.run(  # noqa: S603 - our own Python and our own words
@@ -239,18 +247,18 @@ def probe(kind: type[Facts], seconds: float) -> tuple[Facts | None, str]:
             cwd=Path(semreg.__file__).parents[1],  # a file named torch.py where the user stands must not count
         )
     except subprocess.TimeoutExpired:
-        return None, f"expected it to load within {seconds:g} s, it did not: start it by hand to see where it hangs"
+        return Trouble("slow", f"it has not loaded within {seconds:g} s: --wait 120 waits longer")
     except OSError as error:
-        return None, f"expected Python at {sys.executable!r} to start, it did not: {error}"
+        return Trouble("broken", f"expected Python at {sys.executable!r} to start, it did not: {error}")
     if done.returncode < 0:
-        return None, f"expected it to load, it was ended by signal {-done.returncode}: install it again"
+        return Trouble("broken", f"expected it to load, it was ended by signal {-done.returncode}: install it again")
     if done.returncode:
-        return None, f"expected it to load, got {last_error(done.stderr)}: install it again"
+        return Trouble("broken", f"expected it to load, got {last_error(done.stderr)}: install it again")
     lines = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
     try:
-        return kind(**json.loads(lines[-1].removeprefix(MARK))), ""
+        return kind(**json.loads(lines[-1].removeprefix(MARK)))
     except (LookupError, ValueError, TypeError):
-        return None, "expected it to load and answer, it ended without an answer: install it again"
+        return Trouble("broken", "expected it to load and answer, it ended without an answer: install it again")
 
 
 def answer(facts: TorchFacts | BridgeFacts) -> None:

@@ -62,6 +62,7 @@ def evaluate_command(context: typer.Context, flags: EvaluateFlags) -> None:
         limit_threads(flags.threads)
         found = evaluated(flags)
         run = replace(found.run, command=command_of(context), verdict=judged(found, checks_of(flags, found.result)))
+        found, run = made_private(found, run) if is_private(flags, found.result) else (found, run)
         files = write_evaluated(found, run, flags.proof)
         if messages.as_json:
             print_json(run)
@@ -69,6 +70,24 @@ def evaluate_command(context: typer.Context, flags: EvaluateFlags) -> None:
             typer.echo(run.csv(), nl=False)
         elif not messages.quiet:
             show_evaluation(run, run.verdict, files, everything=flags.everything)
+
+
+def is_private(flags: EvaluateFlags, result: Result | None) -> bool:
+    """Whether names are left out: where that is asked for, and beside a record without them."""
+    return flags.private or (result is not None and result.record.private)
+
+
+def made_private(found: Evaluated, run: EvaluationRun) -> tuple[Evaluated, EvaluationRun]:
+    """What is written of it, and what a page shows, without names."""
+    from semreg.quality.privacy import names_in, private
+    from semreg.runtime.texts import without
+
+    names = names_in(run)
+    result = found.result
+    if result is not None:
+        result = replace(result, record=private(result.record))
+    changes = tuple(without(each, names) for each in found.changes)
+    return replace(found, changes=changes, result=result), private(run)
 
 
 def evaluated(flags: EvaluateFlags) -> Evaluated:
@@ -88,9 +107,9 @@ def evaluated(flags: EvaluateFlags) -> Evaluated:
             check_not_read(output / name, flat)
     landmarks = read_landmarks(*flags.landmarks, ras=flags.ras) if any(flags.landmarks) else None
     names = None if flags.names is None else read_label_names(flags.names)
-    images = read_images(paths, result)
+    images = read_images(paths, flags.series, result)
     notes: tuple[str, ...] = ()
-    if landmarks is not None and in_pixels(flags, images):
+    if landmarks is not None and in_pixels(flags, images, said=landmarks.in_voxels):
         from semreg.quality import of_pixels
 
         sides = zip(("fixed", "moving"), landmarks[:2], strict=True)
@@ -131,14 +150,16 @@ def labels_beside(paths: Sequence[Path], images: Mapping[str, LoadedImage]) -> t
     return found["fixed"], found["moving"]
 
 
-def in_pixels(flags: EvaluateFlags, images: Mapping[str, LoadedImage]) -> bool:
-    """Whether landmarks are indices of pixels (ConfigError where that is asked for without both images)."""
+def in_pixels(flags: EvaluateFlags, images: Mapping[str, LoadedImage], *, said: bool) -> bool:
+    """Whether landmarks are indices of pixels, ``said`` by their files (ConfigError for such without both images)."""
     from semreg.io.pictures import ENDINGS
 
-    if flags.landmarks_in is LandmarkUnit.PIXELS and len(images) < 2:
-        raise ConfigError("expected both images with --landmarks-in pixels, got fewer: name them too")
-    if flags.landmarks_in is not LandmarkUnit.AUTO or len(images) < 2:
-        return flags.landmarks_in is LandmarkUnit.PIXELS
+    if said and flags.landmarks_in is LandmarkUnit.MM:
+        raise ConfigError("expected landmarks in mm, got files that count in voxels: leave --landmarks-in out")
+    if (said or flags.landmarks_in is LandmarkUnit.PIXELS) and len(images) < 2:
+        raise ConfigError("expected both images with landmarks in pixels, got fewer: name them too")
+    if said or flags.landmarks_in is not LandmarkUnit.AUTO or len(images) < 2:
+        return said or flags.landmarks_in is LandmarkUnit.PIXELS
     tables = all(path.suffix.lower() == ".csv" for side in flags.landmarks for path in side)
     return tables and all(image.path.name.lower().endswith(ENDINGS) for image in images.values())
 
@@ -179,15 +200,18 @@ def paths_of(flags: EvaluateFlags, result: Result | None) -> dict[str, list[Path
     }
 
 
-def read_images(paths: Mapping[str, list[Path]], result: Result | None) -> dict[str, LoadedImage]:
-    """The images that are named; of a folder that was registered the series that was."""
+def read_images(
+    paths: Mapping[str, list[Path]], series: Mapping[str, str | None], result: Result | None
+) -> dict[str, LoadedImage]:
+    """The images that are named; of a folder that was registered the series that was, where none is named."""
     from semreg.io.files import in_one_unit, read_image
 
     found = {}
     for name in ("fixed", "moving"):
         for path in paths[name]:
-            same = result is not None and path == result.located(name)
-            found[name] = read_image(path, series=result.record.inputs[name].series if result and same else None)
+            named = result is not None and not result.record.private and path == result.located(name)
+            known = result.record.inputs[name].series if result and named else None
+            found[name] = read_image(path, series=series[name] or known)
     return in_one_unit(found)
 
 
@@ -257,7 +281,7 @@ def case_of(found: Evaluated, run: EvaluationRun) -> Case | None:
     from semreg.report import Case
     from semreg.report.folder import uncertainty_of
 
-    names = {name: image.path.name for name, image in found.images.items()}
+    names = {name: Path(run.inputs[name][0].path).name for name in found.images}
     labels = found.labels or (None, None)
     return Case(
         fixed=subject.fixed,
@@ -284,7 +308,7 @@ def write_evaluated(found: Evaluated, run: EvaluationRun, proof: ProofFlags) -> 
     from semreg.io.files import OutputFolder
     from semreg.quality import stage_evaluation
 
-    with OutputFolder(found.output) as folder:
+    with OutputFolder(found.output, record=EVALUATION) as folder:
         stage_evaluation(run, folder)
         case = case_of(found, run) if proof.wanted else None
         if case is not None:

@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-from semreg.cli.common import JsonMessages, Threads
+from semreg.cli.common import JsonMessages, Private, Threads
 from semreg.cli.outside import OUTSIDE_HELP, Beyond
 from semreg.cli.panels import INPUT, MEASURES, MESSAGES, OUTPUT, argument, flag
 from semreg.cli.register_flags import Assignments, Config
@@ -39,8 +39,13 @@ class EvaluateFlags:
     moving: Annotated[
         Path | None, flag("Moving image; that of the FOLDER's record by default.", "FILE", panel=INPUT)
     ] = None
+    fixed_series: Annotated[
+        str | None, flag("Series of a folder of fixed DICOM: description or UID.", "SERIES", panel=INPUT)
+    ] = None
+    moving_series: Annotated[str | None, flag("The same for the moving image.", "SERIES", panel=INPUT)] = None
     fixed_landmarks: Annotated[
-        tuple[Path, ...], flag("Points of the fixed image: csv, fcsv, mrk.json; repeatable.", "FILE", panel=INPUT)
+        tuple[Path, ...],
+        flag("Points of the fixed image: csv, fcsv, mrk.json, txt, geojson; repeatable.", "FILE", panel=INPUT),
     ] = ()
     moving_landmarks: Annotated[
         tuple[Path, ...], flag("Those of the moving image in the same order; repeatable.", "FILE", panel=INPUT)
@@ -72,6 +77,7 @@ class EvaluateFlags:
         Path | None,
         flag("Folder for evaluation.json and .csv; the FOLDER by default.", "FOLDER", "--output", "-o", panel=OUTPUT),
     ] = None
+    private: Private = False
     config: Config = None
     assignments: Assignments = ()
     proof: ProofFlags = field(default_factory=ProofFlags)
@@ -83,6 +89,11 @@ class EvaluateFlags:
     as_csv: Annotated[
         bool, flag("Print the rows of evaluation.csv and nothing else.", None, "--csv", panel=MESSAGES)
     ] = False
+
+    @property
+    def series(self) -> dict[str, str | None]:
+        """Which series of a DICOM folder, by ``fixed`` and ``moving``."""
+        return {"fixed": self.fixed_series, "moving": self.moving_series}
 
     @property
     def landmarks(self) -> tuple[tuple[Path, ...], tuple[Path, ...]]:

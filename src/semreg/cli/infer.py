@@ -217,7 +217,7 @@ def run_features(job: FeaturesJob) -> None:
     from semreg.io.records import stable_json
 
     ending = job.image_format.value
-    with files.OutputFolder(job.output) as folder:
+    with files.OutputFolder(job.output, record=RECORD) as folder:
         with Progress(quiet=job.messages.quiet, unit="tiles") as progress:
             run = start(job, Watch(progress))
             model = inference.runner_of(run.model, run.options)

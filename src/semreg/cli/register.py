@@ -11,7 +11,7 @@ import typer
 
 from semreg.cli.common import command_of, limit_threads, print_json
 from semreg.cli.grouping import grouped
-from semreg.cli.register_files import describe_inputs, run_into_folder, write_results
+from semreg.cli.register_files import describe_inputs, run_into_folder, run_of, write_results
 from semreg.cli.register_flags import PairFlags, RegisterFlags, load_config
 from semreg.cli.report_output import verdict_of, write_proof
 from semreg.cli.summary import show_registration
@@ -87,7 +87,6 @@ def registered(flags: RegisterFlags, config: RegistrationConfig, folder: OutputF
     from semreg.features.descriptors import DESCRIPTORS
     from semreg.features.trial import try_models
     from semreg.io.files import read_image
-    from semreg.io.records import versions
     from semreg.quality.run import RegisterRun
     from semreg.registration.pipeline import register
     from semreg.runtime.events import Clock
@@ -112,14 +111,8 @@ def registered(flags: RegisterFlags, config: RegistrationConfig, folder: OutputF
     with clock.stage("write"):
         write_results(flags, result, folder, images["moving"].pixel_type)
     unknown = flags.images.name("uncertainty")
-    run = RegisterRun.of(
-        result.record,
-        inputs=inputs,
-        command=flags.command,
-        versions=versions(),
-        outputs=tuple(name for name in flags.outputs if result.uncertainty is not None or name != unknown),
-        seconds_files={},
-    )
+    outputs = tuple(name for name in flags.outputs if result.uncertainty is not None or name != unknown)
+    run = run_of(flags, RegisterRun, result.record, inputs, outputs=outputs, seconds_files={})
     with clock.stage("report"):
         evaluation = evaluation_of(result, start)
         if evaluation.landmarks is not None:
@@ -155,7 +148,7 @@ class Start:
 def read_start(pair: PairFlags, images: Mapping[str, LoadedImage]) -> Start:
     """The masks, and the transform or the landmarks to start from."""
     from semreg.io.files import in_unit_of, read_mask
-    from semreg.transforms import read_points, read_transform
+    from semreg.transforms import read_transform
 
     def mask(name: str, path: Path | None) -> Volume | None:
         if path is None:
@@ -163,13 +156,23 @@ def read_start(pair: PairFlags, images: Mapping[str, LoadedImage]) -> Start:
         found = read_mask(path)
         return replace(found, grid=in_unit_of(found.grid, path, images[name].volume.grid))
 
-    points = pair.initial_landmarks
     return Start(
         fixed_mask=mask("fixed", pair.fixed_mask),
         moving_mask=mask("moving", pair.moving_mask),
         initial=None if pair.initial is None else read_transform(pair.initial),
-        landmarks=None if points is None else (read_points(points[0]).points.T, read_points(points[1]).points.T),
+        landmarks=None if pair.initial_landmarks is None else read_both(pair.initial_landmarks, images),
     )
+
+
+def read_both(paths: tuple[Path, Path], images: Mapping[str, LoadedImage]) -> tuple[Any, Any]:
+    """The points (N, D) in mm of a file for each image, in the order of the fixed ones."""
+    from semreg.quality import of_pixels, read_landmarks
+
+    found = read_landmarks([paths[0]], [paths[1]])
+    if not found.in_voxels:
+        return found.fixed, found.moving
+    fixed, moving = (images[side].volume.grid for side in ("fixed", "moving"))
+    return of_pixels(found.fixed, fixed), of_pixels(found.moving, moving)
 
 
 def evaluation_of(result: Registration, start: Start) -> Evaluation:

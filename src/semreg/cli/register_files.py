@@ -5,9 +5,9 @@ Imports nothing heavy at its top: ``semreg --help`` must not wait for torch, Sim
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from semreg.cli.common import check_dtype, limit_threads
 from semreg.cli.register_flags import RegisterFlags
@@ -27,15 +27,15 @@ from semreg.runtime.texts import parse_json, read_text
 
 if TYPE_CHECKING:
     from semreg.io.bridge import LoadedImage
-    from semreg.quality.run import InputFile, Run
-    from semreg.registration.result import Registration
+    from semreg.quality.run import AlignRun, InputFile, RegisterRun, Run
+    from semreg.registration.result import AlignRecord, Registration
 
 FIGURE_NAMES = ("before_after", "checkerboard", "grid", "jacobian", "uncertainty", "convergence", "landmarks")
 LATER = (EVALUATION, EVALUATION_TABLE, PAGE, *(f"{FIGURES}/{name}.png" for name in FIGURE_NAMES))
 """What ``semreg evaluate`` and ``report`` may have written since: it is of the transform that was there."""
 
 
-R = TypeVar("R", bound="Run")
+R = TypeVar("R", "RegisterRun", "AlignRun")
 
 
 def run_into_folder(flags: RegisterFlags, work: Callable[[OutputFolder], R]) -> tuple[R, list[Path]]:
@@ -44,11 +44,20 @@ def run_into_folder(flags: RegisterFlags, work: Callable[[OutputFolder], R]) -> 
     before = written_before(flags.pair.output)
     check_dtype(flags.images.dtype)
     limit_threads(flags.threads)
-    with OutputFolder(flags.pair.output) as folder:
+    with OutputFolder(flags.pair.output, record=RECORD) as folder:
         run = work(folder)
         write_texts(run, folder)
-    remove_stale(flags, before, run.outputs)
+        folder.stale = stale_of(flags, before)
     return run, folder.files
+
+
+def run_of(flags: RegisterFlags, kind: type[R], record: AlignRecord, inputs: Mapping[str, InputFile], **more: Any) -> R:
+    """The run with all that the record does not know, as private as it is wanted."""
+    from semreg.io.records import versions
+    from semreg.quality.privacy import private
+
+    run = kind.of(record, inputs=inputs, command=flags.command, versions=versions(), **more)
+    return private(run) if flags.private else run
 
 
 def write_results(flags: RegisterFlags, result: Registration, folder: OutputFolder, pixel_type: str) -> None:
@@ -98,13 +107,10 @@ def written_before(output: Path) -> list[str]:
     return [*own, *LATER]
 
 
-def remove_stale(flags: RegisterFlags, before: list[str], written: Collection[str]) -> None:
-    """Remove what an earlier run left and this one did not write: an old inverse beside a new transform misleads."""
+def stale_of(flags: RegisterFlags, before: list[str]) -> list[str]:
+    """What of an earlier run is not read by this one: an old inverse beside a new transform misleads."""
     read = {path.resolve() for path in flags.inputs.values()}
-    for name in before:
-        path = flags.pair.output / name
-        if name not in written and path.resolve() not in read:
-            path.unlink(missing_ok=True)
+    return [name for name in before if (flags.pair.output / name).resolve() not in read]
 
 
 def describe_inputs(flags: RegisterFlags, images: Mapping[str, LoadedImage]) -> dict[str, InputFile]:

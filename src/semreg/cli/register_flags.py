@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from semreg.cli.common import Device, Folders, ImageFiles, Threads, VerboseMessages
+from semreg.cli.common import Device, Folders, ImageFiles, Private, Threads, VerboseMessages
 from semreg.cli.model_flags import ModelFlags, model_configs
 from semreg.cli.panels import ALIGNMENT, DEFORMATION, INPUT, MESSAGES, OUTPUT, SETTINGS, argument, flag
 from semreg.cli.report_output import ProofFlags
@@ -140,6 +140,7 @@ class RegisterFlags:
     ] = False
     proof: ProofFlags = field(default_factory=ProofFlags)
     images: ImageFiles = field(default_factory=ImageFiles)
+    private: Private = False
     folders: Folders = ()
     device: Device = "auto"
     threads: Threads = None

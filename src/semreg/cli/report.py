@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from semreg.cli.common import Messages, check_not_read
+from semreg.cli.common import Messages, Private, check_not_read
 from semreg.cli.grouping import grouped
 from semreg.cli.panels import argument, flag
 from semreg.errors import OutputError
@@ -34,6 +34,7 @@ def report_command(  # noqa: PLR0913 - one parameter a flag
     figures: Annotated[
         bool, flag("Write PNG files for papers to figures, beside the page.", None, "--figures")
     ] = False,
+    private: Private = False,
     dpi: Annotated[int, flag("Dots per inch of the figures: 300 for print.", "N", min=50, max=1200)] = 150,
     messages: Messages,
 ) -> None:
@@ -47,8 +48,9 @@ def report_command(  # noqa: PLR0913 - one parameter a flag
                 f"expected --output to end in .html, got {page}: give the page a name such as report.html"
             )
         case = read_case(
-            folder, fixed=fixed, moving=moving, title=title, fixed_labels=fixed_labels, moving_labels=moving_labels
-        )
+            folder, fixed=fixed, moving=moving, title=title, fixed_labels=fixed_labels, moving_labels=moving_labels,
+            private=private,
+        )  # fmt: skip
         check_not_read(page, [fixed, moving, fixed_labels, moving_labels, *recorded(case, folder)])
         write_report(case, page)
         written = [page]

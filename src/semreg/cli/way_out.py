@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, NoReturn, TextIO
 
 import semreg
+from semreg.runtime.streams import OUTPUTS, diverted
 
 EXIT_BAD_INPUT = 2
 EXIT_UNFORESEEN = 70
@@ -115,8 +116,8 @@ def _without_noise() -> Iterator[IO[bytes]]:
         shown = warnings.showwarning
         warnings.showwarning = lambda *said, **_: _write_warning(noise, *said)
         stack.callback(setattr, warnings, "showwarning", shown)
-        for name in ("stdout", "stderr"):
-            stack.enter_context(_moved(name, noise))
+        for name, number in stack.enter_context(diverted(noise)).items():
+            stack.enter_context(_moved(name, number))
         yield noise
 
 
@@ -126,31 +127,25 @@ def _write_warning(noise: IO[bytes], *said: object) -> None:
 
 
 @contextmanager
-def _moved(name: str, noise: IO[bytes]) -> Iterator[None]:
-    """Python's stream on another descriptor, and what is written to the one it had on the noise."""
+def _moved(name: str, number: int) -> Iterator[None]:
+    """Python's own stream on the descriptor ``number``, which is what it was before."""
     before: TextIO = getattr(sys, name)
-    number = {"stdout": 1, "stderr": 2}[name]
-    copy = os.dup(number)
     with suppress(OSError, ValueError, AttributeError):  # another stream in its place needs no move
-        before.flush()
-        if before.fileno() == number:
-            buffering = 1 if name == "stderr" or before.isatty() else -1
+        if before.fileno() == OUTPUTS[name]:
+            buffering = 1 if name == "stderr" or os.isatty(number) else -1
             kept = os.fdopen(
-                copy, "w", encoding=before.encoding, errors="backslashreplace", buffering=buffering, closefd=False
+                number, "w", encoding=before.encoding, errors="backslashreplace", buffering=buffering, closefd=False
             )
             setattr(sys, name, kept)
-    os.dup2(noise.fileno(), number)
     try:
         yield
     finally:
         now = getattr(sys, name)
         with suppress(OSError, ValueError):
             now.flush()
-        os.dup2(copy, number)
         if now is not before:
             with suppress(OSError, ValueError):
                 now.close()
-        os.close(copy)
         setattr(sys, name, before)
 
 

@@ -7,6 +7,7 @@ by an error or by Ctrl-C, leaves nothing behind.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import tempfile
@@ -23,6 +24,8 @@ from semreg.io.staging import staging_in
 SMALL = str.maketrans(ascii_uppercase, ascii_lowercase)
 UNFINISHED = ".semreg-"
 """What the names of unfinished files and folders start with."""
+UNFINISHED_KEY = "unfinished"
+"""In a record: the files beside it are being replaced."""
 
 
 def check_output_folder(path: str | Path) -> Path:
@@ -49,9 +52,9 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     OutputError for an OSError, a full disk for example, in the block.
     """
     final = Path(path)
-    staging: Path | None = None
+    staging, lock = None, None
     try:
-        staging = Path(tempfile.mkdtemp(dir=final.parent, prefix=UNFINISHED))
+        staging, lock = staging_in(final.parent)
         partial = staging / final.name.translate(SMALL)
         yield partial
         partial.replace(final)
@@ -62,6 +65,8 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     finally:
         if staging is not None:
             shutil.rmtree(staging, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
 
 
 def reserve(path: Path, size: int) -> None:
@@ -83,11 +88,18 @@ class OutputFolder:
     Inside the ``with`` block files are written to ``stage(name)``, or into folders made there; when it ends well they
     are moved to their place, replacing files of the same name. On any exception they are removed, and so are folders
     made for them.
+
+    Several files cannot be moved at once. Where a ``record`` tells what is in the folder, it says ``unfinished`` from
+    before the first file goes until the last one has come, and no old file stays beside a new one: a process that is
+    killed meanwhile leaves nothing that could be taken for a result.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        """``path`` is made, with its parents, when the block is entered."""
+    def __init__(self, path: str | Path, *, record: str | None = None) -> None:
+        """``path`` is made, with its parents, when the block is entered; ``record``: the name of a file in JSON."""
         self.path = Path(path)
+        self.stale: list[str] = []
+        """Names of files of earlier runs that go when the new ones come; set in the block."""
+        self._record = record
         self.files: list[Path] = []
         """The files in place, sorted by name, once the block has ended."""
         self._made: list[Path] = []
@@ -128,15 +140,30 @@ class OutputFolder:
             self._discard()
 
     def _publish(self) -> None:
-        if self._staging is not None:
-            for staged in sorted(self._staging.rglob("*")):
-                place = self.path / staged.relative_to(self._staging)
-                if staged.is_dir():
-                    place.mkdir(exist_ok=True)
-                else:
-                    staged.replace(place)
-                    self.files.append(place)
-            self._made = []
+        if self._staging is None:
+            return
+        staged = sorted(self._staging.rglob("*"), key=lambda path: (path.name == self._record, path))
+        places = {path: self.path / path.relative_to(self._staging) for path in staged}
+        if self._record is not None:
+            self._clear([path.relative_to(self._staging).as_posix() for path in staged if path.is_file()])
+        for path, place in places.items():
+            if path.is_dir():
+                place.mkdir(exist_ok=True)
+            else:
+                path.replace(place)
+                self.files.append(place)
+        self.files.sort()
+        self._made = []
+
+    def _clear(self, new: list[str]) -> None:
+        """Say in the record that the folder is unfinished and which files may be in it; remove those that are."""
+        placed = [path.relative_to(self.path).as_posix() for path in self.files]  # before it was interrupted
+        names = sorted({*self.stale, *new, *placed})
+        with atomic_file(self.path / str(self._record)) as partial:
+            partial.write_text(json.dumps({UNFINISHED_KEY: True, "outputs": names}), encoding="utf-8")
+        for name in names:
+            if name not in (self._record, *placed):
+                (self.path / name).unlink(missing_ok=True)
 
     def _discard(self) -> None:
         if self._staging is not None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +33,11 @@ MOST_AXES = 10
 """Of a MetaImage: ITK's reader does not survive more."""
 
 
-def lattice_of(reader: Any, path: Path, *, minc: bool) -> tuple[Lattice, list[str]]:
+def lattice_of(reader: Any, path: Path) -> tuple[Lattice, list[str]]:
     """Where the voxels of an image lie whose header SimpleITK has read from ``path``, and what was repaired.
 
     An axis of negative spacing runs the other way, as in ITK. Of NIfTI the header itself counts: ITK has no sheared
-    axes. ``minc``: it is of that format, which is RAS and which ITK does not turn. Raises GeometryError for numbers
-    that are not finite.
+    axes. Raises GeometryError for numbers that are not finite.
     """
     size = reader.GetSize()
     dimension = min(len(size), 3)
@@ -51,9 +49,6 @@ def lattice_of(reader: Any, path: Path, *, minc: bool) -> tuple[Lattice, list[st
         notes.append(
             f"its spacing {reader.GetSpacing()} is negative along an axis, which is read as the other way round"
         )
-    if minc:
-        turned = np.diag([-1.0, -1.0, 1.0][:dimension])
-        found = replace(found, origin=turned @ found.origin, direction=turned @ found.direction)
     header = read_header(path)
     if header is None:
         return found, notes

@@ -12,12 +12,11 @@ from pathlib import Path
 
 from semreg.errors import ImageError
 from semreg.io.digests import sha256_of
+from semreg.io.endings import AFNI, PHILIPS, STIMULATE
 from semreg.io.nifti_header import PAIRED, beside, is_nifti_name
 from semreg.io.ordinary_file import check_file
-from semreg.io.text_headers import META, NRRD, VOXELS_AT, field_in, lines_of
+from semreg.io.text_headers import META, NRRD, VOXELS_AT, field_in, lines_of, promised_bytes
 
-STIMULATE = (".spr", ".sdt")
-"""Endings of files that belong together, the header first; those of NIfTI and Analyze: ``nifti_header``."""
 COUNTER = re.compile(r"%0?\d*[diu]")
 """What stands for the number of a file in a pattern."""
 
@@ -34,20 +33,31 @@ def checksum(path: str | Path, series: str | None = None) -> str:
 def data_files(path: str | Path) -> tuple[Path, ...]:
     """The files that hold an image: the file itself, and those with its voxels if they stand apart, header first.
 
-    Pairs of Analyze, NIfTI (.hdr and .img) and Stimulate (.spr and .sdt) are known by their names; MetaImage and NRRD
-    headers say where their voxels are, as one file, a list or a numbered pattern. Raises ImageError for a header that
-    cannot be read.
+    Pairs of Analyze, NIfTI (.hdr and .img), Stimulate (.spr and .sdt), AFNI (.HEAD and .BRIK) and Philips (.PAR and
+    .REC) are known by their names; MetaImage and NRRD headers say where their voxels are, as one file, a list or a
+    numbered pattern. Raises ImageError for a header that cannot be read.
     """
     path = Path(path)
     name = path.name.lower()
     if is_nifti_name(path, PAIRED):
         return tuple(sorted((path, *beside(path)), key=lambda file: ".hdr" not in file.name.lower()))
-    if name.endswith(STIMULATE):
-        both = [path.with_name(path.name[: -len(ending)] + ending) for ending in STIMULATE]
-        return tuple(path if name.endswith(file.suffix) else file for file in both if file.is_file())
+    for endings in (STIMULATE, AFNI, PHILIPS):
+        if name.endswith(endings):
+            return _pair(path, endings)
     if name.endswith((*META, *NRRD)):
         return (path, *_named_in(path))
     return (path,)
+
+
+def _pair(path: Path, endings: tuple[str, ...]) -> tuple[Path, ...]:
+    """Header and voxels of a pair, of which ``path`` is one; the other where it is there, in capitals too."""
+    own = next(ending for ending in endings if path.name.lower().endswith(ending))
+    stem, both = path.name[: -len(own)], []
+    for kind in (endings[:1], endings[1:]):
+        names = [stem + case for each in kind for case in (each, each.upper(), each.upper().replace(".GZ", ".gz"))]
+        there = [path] if own in kind else [file for file in map(path.with_name, names) if file.is_file()]
+        both += there[:1]
+    return tuple(both)
 
 
 def _named_in(header: Path) -> list[Path]:
@@ -59,11 +69,17 @@ def _named_in(header: Path) -> list[Path]:
         raise ImageError(f"expected an image file that can be read, got {header}: {error}") from error
     for place in places:
         check_file(place, f"the voxels that {header} names")
-        if header.parent.absolute() not in Path(os.path.normpath(place.absolute())).parents:
-            raise ImageError(
-                f"expected the voxels of {header} in its folder or below it, got {place}: put them beside the header"
-            )
+    outside = [each for each in places if header.parent.absolute() not in _normal(each).parents]
+    if outside and sum(each.stat().st_size for each in places) != promised_bytes(header):
+        raise ImageError(
+            f"expected the voxels of {header} in its folder or below it, or elsewhere in files of exactly the size "
+            f"that it promises, not compressed, got {outside[0]}: put them beside the header"
+        )
     return places
+
+
+def _normal(path: Path) -> Path:
+    return Path(os.path.normpath(path.absolute()))
 
 
 def _names_in(header: Path) -> list[str]:

@@ -27,6 +27,7 @@ from semreg.io.dicom import modality_of, read_series, series_grid
 from semreg.io.dicom_files import is_dicom
 from semreg.io.headers import check_before, lattice_of
 from semreg.io.image_files import data_files, digest_of, files_of
+from semreg.io.nibabel_files import grid_with_nibabel, is_for_nibabel, read_with_nibabel
 from semreg.io.nifti import float_voxels, is_cut_short, plain_copy
 from semreg.io.nifti_header import is_nifti_name, is_packed
 from semreg.io.pictures import ENDINGS as PICTURES
@@ -137,15 +138,21 @@ def _unsized(path: Path, grid: Grid) -> Grid:
 
 
 def read_grid(path: str | Path, series: str | None = None) -> Grid:
-    """The grid of an image, from its header alone where that says it. Raises as ``read_image`` does."""
+    """The grid of an image, from its header alone where that says it; of a series over time that of each frame.
+
+    Raises as ``read_image`` does.
+    """
     path = Path(path)
     names = files_of(path, series)
     if path.is_dir() or is_dicom(path):
         return _reading(path, lambda: series_grid(names, str(path)))
+    if is_for_nibabel(path):
+        check_before(path)
+        return grid_with_nibabel(path)
     with tempfile.TemporaryDirectory(prefix="semreg-") as folder:
         reader = _reader(path, Path(folder))
-        _check_scalar(path, reader)
-        return _reading(path, lambda: lattice_of(reader, path, minc=_is_minc(path))[0].straight(str(path))[0])
+        _check_scalar(path, reader, frames=True)
+        return _reading(path, lambda: lattice_of(reader, path)[0].straight(str(path))[0])
 
 
 def _stored(path: Path, series: str | None, *, scalar: bool) -> tuple[Stored, str]:
@@ -156,15 +163,19 @@ def _stored(path: Path, series: str | None, *, scalar: bool) -> tuple[Stored, st
         modality = modality_of(names[0])
         stored = Stored(volume.data[0].numpy(), volume.grid, None, kind, segments=segments, modality=modality)
         return stored, digest_of(path, names)
-    with tempfile.TemporaryDirectory(prefix="semreg-") as folder:
-        reader = _reader(path, Path(folder))
-        if scalar:
-            _check_scalar(path, reader)
-        lattice, notes = _reading(path, lambda: lattice_of(reader, path, minc=_is_minc(path)))
-        for note in notes:
-            logger.warning("%s: %s", path, note)
-        digest = digest_of(path, names)
-        stored = _load(path, reader, lattice)
+    if is_for_nibabel(path):
+        check_before(path)
+        stored, notes = read_with_nibabel(path, scalar=scalar)
+    else:
+        with tempfile.TemporaryDirectory(prefix="semreg-") as folder:
+            reader = _reader(path, Path(folder))
+            if scalar:
+                _check_scalar(path, reader)
+            lattice, notes = _reading(path, lambda: lattice_of(reader, path))
+            stored = _load(path, reader, lattice)
+    for note in notes:
+        logger.warning("%s: %s", path, note)
+    digest = digest_of(path, names)
     if path.name.lower().endswith(PICTURES) and (turn := tiff.turned(path)) not in (0, 1):
         logger.warning(
             "%s is to be turned before it is shown (Exif orientation %d): its pixels stay as they are stored",
@@ -231,21 +242,15 @@ def _kind_of(reader: Any) -> str:
     return str(sitk.GetPixelIDValueAsString(reader.GetPixelIDValue())).removeprefix("vector of ")
 
 
-def _is_minc(path: Path) -> bool:
-    import SimpleITK as sitk
-
-    with quiet_readers():
-        return str(sitk.ImageFileReader.GetImageIOFromFileName(str(path))) == "MINCImageIO"
-
-
-def _check_scalar(path: Path, reader: Any) -> None:
-    """Refuse what is not one value a voxel, or a colour, in 2-D or 3-D."""
+def _check_scalar(path: Path, reader: Any, *, frames: bool = False) -> None:
+    """Refuse what is not one value a voxel, or a colour, in 2-D or 3-D, or with ``frames`` a series of such."""
     import SimpleITK as sitk
 
     components = reader.GetNumberOfComponents()
     kind = str(sitk.GetPixelIDValueAsString(reader.GetPixelIDValue()))
-    colour = is_colour(components, kind)
-    _reading(path, lambda: check_scalar_image(reader.GetSize(), 1 if colour else components, kind))
+    colour, size = is_colour(components, kind), reader.GetSize()
+    size = size[:3] if frames and len(size) == 4 else size
+    _reading(path, lambda: check_scalar_image(size, 1 if colour else components, kind))
 
 
 class _RefusedAxesError(GeometryError):

@@ -1,4 +1,4 @@
-"""What the header of a NIfTI-1 file says, and where it puts the voxels: the one place that chooses between two frames.
+"""What the header of a NIfTI file says, and where it puts the voxels: the one place that chooses between two frames.
 
 Knows no voxels and nothing of ITK. Analyze 7.5 is read as a NIfTI header that says no place.
 """
@@ -20,6 +20,12 @@ from semreg.errors import GeometryError, ImageError
 
 HEADER_BYTES = 352
 """The header and the four bytes that say that no extension follows."""
+HEADER_BYTES_2 = 544
+"""The same of NIfTI-2."""
+SECOND = (b"n+2\0", b"ni2\0")
+"""Where NIfTI-2 says what it is: at byte 4."""
+LONGEST_EXTENSION = 1 << 26
+"""Bytes between the header and the voxels of NIfTI-2."""
 UNITS_MM = {1: ("metres", 1000.0), 3: ("micrometres", 0.001)}
 """Code of the unit of length in ``xyzt_units`` → its name and its length in mm; 2 is mm, 0 says nothing."""
 BITS = {2: 8, 4: 16, 8: 32, 16: 32, 32: 64, 64: 64, 128: 24, 256: 8, 512: 16, 768: 32, 1024: 64, 1280: 64, 2304: 32}
@@ -57,6 +63,12 @@ class NiftiHeader:
     """The number of axes, whatever it is; ``sizes`` is empty where there cannot be so many."""
     scaling: tuple[float, float] = (0.0, 0.0)
     order: str = "<"
+    version: int = 1
+
+    @property
+    def least(self) -> int:
+        """The first byte at which the voxels can start."""
+        return (HEADER_BYTES if self.version == 1 else HEADER_BYTES_2) if self.single else 0
 
     @property
     def scale(self) -> float:
@@ -78,13 +90,15 @@ def is_nifti_name(path: Path, endings: tuple[str, ...] = SINGLE + PAIRED) -> boo
 
 
 def read_header(path: Path) -> NiftiHeader | None:
-    """The header of a NIfTI-1 file or pair, or of Analyze 7.5; None for anything else."""
+    """The header of a NIfTI file or pair, or of Analyze 7.5; None for anything else."""
     if not is_nifti_name(path):
         return None
     header = next((each for each in (path, *beside(path)) if ".img" not in each.name.lower()), path)
     try:
         with opened(header) as file:
             data = file.read(HEADER_BYTES)
+            if data[4:8] in SECOND:
+                data += file.read(HEADER_BYTES_2 - HEADER_BYTES)
     except (OSError, EOFError, zlib.error):
         return None
     return parse_header(data, analyze=is_nifti_name(header, PAIRED))
@@ -118,6 +132,8 @@ def parse_header(data: bytes, *, analyze: bool = False) -> NiftiHeader | None:
     """The header in the first bytes of a file; ``analyze``: one without a magic word is of Analyze 7.5."""
     if len(data) < 348:
         return None
+    if data[4:8] in SECOND and len(data) >= HEADER_BYTES_2 - 4:
+        return _parse_second(data)
     magic = data[344:348]
     order = next((o for o in "<>" if struct.unpack_from(f"{o}i", data)[0] == 348), None)
     if order is None or (magic not in (b"n+1\0", b"ni1\0") and not analyze):
@@ -146,6 +162,37 @@ def parse_header(data: bytes, *, analyze: bool = False) -> NiftiHeader | None:
         single=magic == b"n+1\0",
         scaling=(slope, intercept) if named else (0.0, 0.0),
         order=order,
+    )
+
+
+def _parse_second(data: bytes) -> NiftiHeader | None:
+    """The header of a NIfTI-2 file in its first bytes, None where they do not say its length."""
+    order = next((o for o in "<>" if struct.unpack_from(f"{o}i", data)[0] == HEADER_BYTES_2 - 4), None)
+    if order is None:
+        return None
+    datatype, bits, axes, *sizes = struct.unpack_from(f"{order}2h8q", data, 12)
+    qfac, *pixdim = struct.unpack_from(f"{order}8d", data, 104)
+    starts, slope, intercept = struct.unpack_from(f"{order}q2d", data, 168)
+    codes = struct.unpack_from(f"{order}2i", data, 344)
+    quaternion = struct.unpack_from(f"{order}6d", data, 352)
+    known = axes if 0 < axes <= len(sizes) else 0
+    return NiftiHeader(
+        sizes=tuple(n if axis < 3 else max(1, n) for axis, n in enumerate(sizes[:known])),
+        pixdim=tuple(pixdim[: min(3, known)]),
+        axes=axes,
+        unit=struct.unpack_from(f"{order}i", data, 500)[0] & 7,
+        codes=(max(0, codes[0]), max(0, codes[1])),
+        quaternion=quaternion[:3],
+        offset=quaternion[3:],
+        qfac=-1.0 if qfac < 0 else 1.0,
+        rows=struct.unpack_from(f"{order}12d", data, 400),
+        datatype=datatype,
+        bits=BITS.get(datatype, bits),
+        starts=starts,
+        single=data[4:8] == b"n+2\0",
+        scaling=(slope, intercept),
+        order=order,
+        version=2,
     )
 
 
@@ -208,10 +255,10 @@ def check_header(header: NiftiHeader, path: Path) -> None:
             f"expected a positive number of voxels along each axis in the header of {path}, got "
             f"{' × '.join(map(str, header.sizes))}: correct the header"
         )
-    least = HEADER_BYTES if header.single else 0
-    if header.starts < least:
+    least, most = header.least, header.least + LONGEST_EXTENSION
+    if header.starts < least or (header.version == 2 and header.starts > most):
         raise ImageError(
-            f"expected the header of {path} to say where its voxels start, at byte {least} or later, got another "
+            f"expected the header of {path} to say where its voxels start, at byte {least} or soon after, got another "
             "vox_offset: correct the header"
         )
 

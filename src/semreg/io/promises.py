@@ -13,6 +13,7 @@ from pathlib import Path
 
 from semreg.errors import ImageError
 from semreg.io import tiff
+from semreg.io.endings import AFNI, FREESURFER, MINC, PHILIPS
 from semreg.io.nifti_header import is_nifti_name, is_packed
 from semreg.io.text_headers import META, VTK, fields_of, has_text_header
 from semreg.runtime.memory import available_bytes
@@ -25,7 +26,8 @@ ENCODINGS = {b"raw": 1.0, b"hex": 1.0, b"ascii": WRITTEN, b"text": WRITTEN, b"tx
 """What a byte stands for in the encodings of NRRD; ``DEFLATED`` in others."""
 PLAIN = {".gipl": 256, ".mrc": 1024, ".spr": 0, ".sdt": 0}
 """Endings of formats that are never compressed, and the bytes of their header."""
-PICTURES = (".png", ".jpg", ".jpeg")
+DEFLATING = (".png", ".jpg", ".jpeg", *MINC)
+"""Formats that are compressed, and MINC, which may be."""
 LARGEST_AXIS = 1 << 31
 """Voxels along an axis from which a number is a negative one, or nonsense."""
 
@@ -86,7 +88,7 @@ def most_held(path: Path, files: Sequence[Path]) -> float:
     name = path.name.lower()
     if has_text_header(path):
         return _of_text(path, there)
-    if is_nifti_name(path):
+    if is_nifti_name(path) or name.endswith((*AFNI, *PHILIPS, *FREESURFER)):
         return there * (DEFLATED if any(is_packed(file) for file in files) else 1.0)
     if name.endswith(tiff.ENDINGS):
         return tiff.most_bytes(tiff.first_page(path), there)
@@ -94,7 +96,7 @@ def most_held(path: Path, files: Sequence[Path]) -> float:
         with path.open("rb") as file:
             start = int.from_bytes(file.read(14)[10:], "little")  # of the pixels; the reader takes any
         return max(0, there - start) * DEFLATED
-    if name.endswith(PICTURES):
+    if name.endswith(DEFLATING):
         return there * DEFLATED
     header = next((size for ending, size in PLAIN.items() if name.endswith(ending)), None)
     return math.inf if header is None else max(0, there - header)

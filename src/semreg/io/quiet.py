@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import os
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from typing import IO
+
+from semreg.runtime.streams import diverted
 
 logger = logging.getLogger("semreg")
 MOST = 1 << 16
 """Bytes of what they print that are told."""
-OUTPUTS = (1, 2)
-"""The descriptors of the standard output and the standard error: readers use both."""
 
 
 @contextmanager
@@ -39,14 +36,15 @@ class _Diverted:
 
     def __init__(self) -> None:
         self._lock, self._blocks = threading.Lock(), 0
-        self._before: dict[int, int] = {}
+        self._until = ExitStack()
         self._file: IO[bytes] | None = None
 
     def enter(self) -> None:
         with self._lock:
             self._blocks += 1
             if self._blocks == 1:
-                self._divert()
+                self._file = tempfile.TemporaryFile()  # noqa: SIM115 - open from one block to another
+                self._until.enter_context(diverted(self._file))
 
     def leave(self) -> None:
         with self._lock:
@@ -55,34 +53,13 @@ class _Diverted:
         for line in filter(None, map(str.strip, text.splitlines())):
             logger.debug("%s", line)
 
-    def _divert(self) -> None:
-        _flush()
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - open from one block to another
-        for number in OUTPUTS:
-            with suppress(OSError):  # the process has no such output
-                self._before[number] = os.dup(number)
-                os.dup2(self._file.fileno(), number)
-
     def _give_back(self) -> str:
-        _flush()
-        while self._before:
-            number, before = self._before.popitem()
-            os.dup2(before, number)
-            os.close(before)
+        self._until.close()
         if self._file is None:
             return ""
         with self._file as file:
             file.seek(0)
             return file.read(MOST).decode("utf-8", "replace")
-
-
-def _flush() -> None:
-    """Write what Python and C hold back."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError, AttributeError):  # none, closed, or a pipe that nobody reads
-            stream.flush()
-    with suppress(OSError, AttributeError, TypeError):  # another C library
-        ctypes.CDLL(None).fflush(None)
 
 
 _diverted = _Diverted()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from semreg.errors import ConfigError, ImageError
+from semreg.io.atomic_output import UNFINISHED_KEY
 from semreg.runtime.texts import parse_json, read_text, shown
 
 TRANSFORM, INVERSE = "transform.h5", "inverse.h5"
@@ -56,11 +57,17 @@ class ResultFolder:
                 f"expected the output folder of semreg register with a {RECORD}, got {self.path}: there is none; "
                 "name the folder that was given to -o"
             )
+        if found.get(UNFINISHED_KEY):
+            raise ConfigError(
+                f"expected a complete result in {self.path}, got one whose run was ended while its files came into "
+                "their places: give its command again"
+            )
         return found
 
     def evaluation(self) -> dict[str, Any] | None:
-        """What ``evaluation.json`` holds, None where there is none."""
-        return read_json(self.path / EVALUATION)
+        """What ``evaluation.json`` holds, None where there is none, or where its files have not all come."""
+        found = read_json(self.path / EVALUATION)
+        return None if found is None or found.get(UNFINISHED_KEY) else found
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

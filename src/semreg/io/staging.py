@@ -54,7 +54,13 @@ def _sweep(folder: Path) -> None:
 
 @contextmanager
 def _alone(place: Path) -> Iterator[None]:
-    """Hold the lock of a folder, waiting for it; without one where the file system has none."""
+    """Hold the lock of a folder, waiting for it; without one where the file system has none.
+
+    A folder of a run is locked by that run, for itself alone: files that are made in it need no further lock.
+    """
+    if place.name.startswith(PREFIX):
+        yield
+        return
     number = os.open(place, os.O_RDONLY)
     try:
         with suppress(OSError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,16 @@ NRRD = (".nhdr", ".nrrd")
 VTK = (".vtk",)
 VOXELS_AT = ("elementdatafile", "data file", "datafile")
 """The field of a MetaImage or NRRD header that says where the voxels are."""
+META_TYPES = {
+    "met_char": 1, "met_uchar": 1, "met_short": 2, "met_ushort": 2, "met_int": 4, "met_uint": 4, "met_float": 4,
+    "met_double": 8, "met_long_long": 8, "met_ulong_long": 8,
+}  # fmt: skip
+NRRD_TYPES = {
+    "char": 1, "int8": 1, "short": 2, "int16": 2, "int": 4, "int32": 4, "longlong": 8, "long long": 8, "int64": 8,
+    "float": 4, "double": 8,
+}  # fmt: skip
+"""Bytes of a voxel by the name of its type; those of MetaImage, and those of NRRD without what says its sign."""
+SIGN = re.compile(r"^(unsigned |signed |u)|( int|_t)$")
 LINE_BYTES = 1 << 20
 """Most bytes of a line."""
 HEADER_BYTES = 1 << 24
@@ -51,6 +63,27 @@ def fields_of(path: Path) -> tuple[dict[str, bytes], int]:
         if key in VOXELS_AT[:1]:
             break
     return found, size
+
+
+def promised_bytes(path: Path) -> int | None:
+    """Bytes of the voxels that a MetaImage or NRRD header promises, None where it does not say it. Raises OSError.
+
+    It does not where the voxels are compressed or text, where something stands before them, and by rare types.
+    """
+    found = {key: value.decode("latin-1").strip().lower() for key, value in fields_of(path)[0].items()}
+    if path.name.lower().endswith(META):
+        plain = found.get("compresseddata", "f")[:1] in "f0" and found.get("binarydata", "t")[:1] in "t1"
+        plain = plain and found.get("headersize", "0") == "0"
+        voxel, counts = META_TYPES.get(found.get("elementtype", "")), found.get("dimsize", "").split()
+        counts.append(found.get("elementnumberofchannels", "1"))
+    else:
+        plain = found.get("encoding") == "raw" and all(
+            found.get(f"{unit}{gap}skip", "0") == "0" for unit in ("byte", "line") for gap in ("", " ")
+        )
+        voxel, counts = NRRD_TYPES.get(SIGN.sub("", found.get("type", ""))), found.get("sizes", "").split()
+    if not plain or voxel is None or not all(each.isdecimal() and len(each) < 19 for each in counts):
+        return None
+    return voxel * math.prod(map(int, counts))
 
 
 def field_in(line: bytes, path: Path) -> tuple[str, bytes]:

@@ -64,7 +64,7 @@ def run(out: Path, *, kind: str = "abdomen", size: int | None = None, on_step: O
     """
     each = kind_called(kind)
     pair = each.make(size=size or each.size)
-    with OutputFolder(out) as folder:
+    with OutputFolder(out, record=RECORD) as folder:
         stage_pair(pair, folder, suffix=each.suffix)
         result = register(pair.fixed, pair.moving, on_step=on_step)
         points = (pair.fixed_points.numpy(), pair.moving_points.numpy())

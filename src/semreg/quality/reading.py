@@ -22,9 +22,11 @@ class Landmarks(NamedTuple):
     """Corresponding points."""
 
     fixed: Points
-    """(N, D) in mm, LPS."""
+    """(N, D) in mm, LPS, or indices of voxels."""
     moving: Points
     names: tuple[str, ...]
+    in_voxels: bool = False
+    """Whether all points are indices of voxels and not mm."""
 
 
 def read_landmarks(fixed: Sequence[str | Path], moving: Sequence[str | Path], *, ras: bool = False) -> Landmarks:
@@ -39,10 +41,10 @@ def read_landmarks(fixed: Sequence[str | Path], moving: Sequence[str | Path], *,
         ras: CSV files are RAS instead of LPS.
 
     Returns:
-        Fixed and moving points, (N, D) each in mm, LPS, and their names.
+        Fixed and moving points, (N, D) each in mm, LPS, and their names; of files that count in voxels, their indices.
 
     Raises:
-        ConfigError: for numbers of files that differ, none, and an unknown ending.
+        ConfigError: for numbers of files that differ, none, an unknown ending, and points in mm beside some in voxels.
         GeometryError: for two files with different numbers of points, and for 2-D and 3-D points together.
         ImageError: for a file that cannot be read.
     """
@@ -54,11 +56,13 @@ def read_landmarks(fixed: Sequence[str | Path], moving: Sequence[str | Path], *,
     pairs = [_pair(Path(a), Path(b), ras) for a, b in zip(fixed, moving, strict=True)]
     if len({side.shape[1] for pair in pairs for side in pair[:2]}) > 1:
         raise GeometryError("expected landmarks that are all in 2-D or all in 3-D, got both: give those of one pair")
+    if len({pair.in_voxels for pair in pairs}) > 1:
+        raise ConfigError("expected landmarks that are all in mm or all in voxels, got both: give those of one unit")
     names: list[str] = []
     for pair in pairs:
         names += [name or str(len(names) + n + 1) for n, name in enumerate(pair.names)]
     fixed_points, moving_points = (np.concatenate([pair[side] for pair in pairs]) for side in (0, 1))
-    return Landmarks(fixed_points, moving_points, tuple(names))
+    return Landmarks(fixed_points, moving_points, tuple(names), pairs[0].in_voxels)
 
 
 def of_pixels(points: Points, grid: Grid) -> Points:
@@ -113,10 +117,12 @@ def _pair(fixed: Path, moving: Path, ras: bool) -> Landmarks:
             f"expected as many points in {fixed} as in {moving}, got {len(first)} and {len(second)}: "
             "the n-th point of one must correspond to the n-th of the other"
         )
+    if files[0].in_voxels != files[1].in_voxels:
+        raise ConfigError(f"expected {fixed} and {moving} in one unit, got mm and voxels: give both in mm")
     names, others = (list(file.names) or [""] * len(first) for file in files)
     if names != others and sorted(names) == sorted(others) and len(set(names)) == len(names):
         second = second[[others.index(name) for name in names]]
-    return Landmarks(first, second, tuple(names))
+    return Landmarks(first, second, tuple(names), files[0].in_voxels)
 
 
 def _table(path: Path) -> list[list[str]]:

@@ -91,7 +91,7 @@ def write_evaluation(evaluation: Evaluation, path: str | Path) -> list[Path]:
     Raises:
         OutputError: where the files cannot be written; then none is.
     """
-    with OutputFolder(path) as folder:
+    with OutputFolder(path, record=EVALUATION) as folder:
         stage_evaluation(evaluation, folder)
     return folder.files
 

@@ -51,6 +51,8 @@ class _Run:
     versions: Mapping[str, str]
     outputs: tuple[str, ...]
     """Names of the files in the folder."""
+    private: bool = False
+    """Whether checksums stand in place of names, and the command line was left out."""
 
     @classmethod
     def of(cls, record: AlignRecord, **more: Any) -> Self:
@@ -85,6 +87,8 @@ class EvaluationRun(Evaluation):
     command: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     verdict: Verdict | None = None
+    private: bool = False
+    """As of a registration."""
 
     @classmethod
     def of(cls, evaluation: Evaluation, **more: Any) -> EvaluationRun:
@@ -116,8 +120,13 @@ class Result:
         return self.record.verdict if isinstance(self.record, RegisterRun) else None
 
     def located(self, role: str) -> Path | None:
-        """Where a file that the registration read is now, None for one that it did not read."""
+        """Where a file that the registration read is now, None for one it did not read (ConfigError: not named)."""
         given = self.record.inputs.get(role)
+        if given is not None and self.record.private:
+            flag = f"--{'mask' if role == 'fixed_mask' else role.replace('_', '-')}"
+            raise ConfigError(
+                f"expected {flag}, got none, and the record in {self.place.path} names no files (--private): add {flag}"
+            )
         return None if given is None else locate(given.path, self.place.path)
 
 
@@ -155,8 +164,8 @@ def locate(name: str, folder: Path) -> Path:
 
     Returns:
         The first that exists of ``name`` itself, ``name`` seen from ``folder`` or from a folder above it, and the file
-        of the same name inside ``folder``; else ``name``.
+        of the same name inside ``folder``, all but the number of a transform in a file; else ``name``.
     """
     path, above = Path(name), folder.resolve()
     places = [path] if path.is_absolute() else [path, *(parent / path for parent in (above, *above.parents))]
-    return next((place for place in (*places, folder / path.name) if place.exists()), path)
+    return next((place for place in (*places, folder / path.name) if chosen(place)[0].exists()), path)

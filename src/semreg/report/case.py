@@ -108,6 +108,8 @@ class Case:
         record = result.record if run is None else run
         read = {"fixed": fixed, "moving": moving}
         names = {name: image.path.name for name, image in read.items() if isinstance(image, LoadedImage)}
+        if run is not None and run.private:
+            names = {name: run.inputs[name].path for name in names}
         known = f"{names['moving']} onto {names['fixed']}" if len(names) == 2 else cls.title
         return cls(
             fixed=to_volume(fixed),

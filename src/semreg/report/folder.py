@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from semreg.core.fields import Field, Volume
 from semreg.core.geometry import Grid
 from semreg.errors import ImageError
 from semreg.io.bridge import LoadedImage
+from semreg.quality.privacy import names_in
+from semreg.quality.privacy import private as hidden
 from semreg.quality.run import Result, locate, read_result
 from semreg.report.case import Case
+from semreg.runtime.texts import without
 
 
-def read_case(
+def read_case(  # noqa: PLR0913 - what a user has
     folder: str | Path,
     *,
     fixed: str | Path | None = None,
@@ -20,6 +24,7 @@ def read_case(
     title: str | None = None,
     fixed_labels: str | Path | None = None,
     moving_labels: str | Path | None = None,
+    private: bool = False,
 ) -> Case:
     """What ``semreg register`` and ``semreg evaluate`` left in a folder.
 
@@ -30,6 +35,7 @@ def read_case(
         title: the headline; None: the names of the images.
         fixed_labels: stands for the label map that the evaluation read.
         moving_labels: the same for the moving image.
+        private: leave names of files and command lines out, as of a record without them.
 
     Returns:
         All that a page shows.
@@ -47,18 +53,22 @@ def read_case(
     given = {"fixed": fixed, "moving": moving}
     images = in_one_unit({role: _image(result, role, path, notes) for role, path in given.items()})
     grid = images["fixed"].volume.grid
-    names = {role: image.path.name for role, image in images.items()}
     outlines = _named(result, "labels", notes)
     known = outlines if len(outlines) == 2 else (None, None)
     outlined = [
         None if path is None else read_labels(path) for path in (fixed_labels or known[0], moving_labels or known[1])
     ]
+    field, initial = read_chain([result.place.transform]).field_on(grid), _initial(result, grid, notes)
+    names = {role: image.path.name for role, image in images.items()}
+    if private or result.record.private:
+        result, notes = _without_names(result, notes)
+        names = {role: result.record.inputs[role].path for role in images}
     return Case(
         title=title or f"{names['moving']} onto {names['fixed']}",
         fixed=images["fixed"].volume,
         moving=images["moving"].volume,
-        field=read_chain([result.place.transform]).field_on(grid),
-        initial=_initial(result, grid, notes),
+        field=field,
+        initial=initial,
         background=result.record.background,
         uncertainty=uncertainty_of(result),
         evaluation=result.evaluation,
@@ -69,6 +79,13 @@ def read_case(
         names=names,
         notes=tuple(notes),
     )
+
+
+def _without_names(result: Result, notes: list[str]) -> tuple[Result, list[str]]:
+    """The result and the notes without names of files."""
+    names = names_in(result.record) | ({} if result.evaluation is None else names_in(result.evaluation))
+    measured = None if result.evaluation is None else hidden(result.evaluation)
+    return replace(result, record=hidden(result.record), evaluation=measured), [without(note, names) for note in notes]
 
 
 def uncertainty_of(result: Result, grid: Grid | None = None) -> Volume | None:
@@ -85,8 +102,8 @@ def _image(result: Result, role: str, given: str | Path | None, notes: list[str]
     from semreg.io.files import read_image
 
     described = result.record.inputs[role]
-    path = Path(given) if given is not None else locate(described.path, result.place.path)
-    if not path.exists():
+    path = Path(given) if given is not None else result.located(role)
+    if path is None or not path.exists():
         raise ImageError(f"expected the {role} image at {path}, there is no such file: say where it is with --{role}")
     image = read_image(path, series=None if given is not None else described.series)
     if image.sha256 != described.sha256:
@@ -97,14 +114,16 @@ def _image(result: Result, role: str, given: str | Path | None, notes: list[str]
 def _named(result: Result, role: str, notes: list[str]) -> list[Path]:
     """The files of a role that the evaluation read; none of them where one is gone, and a note where one is another."""
     from semreg.io.files import checksum
+    from semreg.transforms import chosen
 
     read = () if result.evaluation is None else result.evaluation.inputs.get(role, ())
     paths = [locate(each.path, result.place.path) for each in read]
     for each, path in zip(read, paths, strict=True):
-        if not path.exists():
+        file = chosen(path)[0]
+        if not file.exists():
             notes.append(f"{path}, which the evaluation read, is no longer there: the pictures do without it.")
             return []
-        if each.sha256 != checksum(path):
+        if each.sha256 != checksum(file):
             notes.append(f"{path} has changed since the evaluation: the pictures show it as it is now.")
     return paths
 

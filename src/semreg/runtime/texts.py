@@ -11,9 +11,10 @@ import io
 import json
 import math
 import os
+import re
 import stat
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,14 @@ def _check(value: Any, *, finite: bool = False) -> None:
             raise ValueError("a whole number of more than 300 digits")
         elif finite and isinstance(each, float) and not math.isfinite(each):
             raise ValueError("a number that is not finite")
+
+
+def without(text: str, names: Mapping[str, str]) -> str:
+    """The text with other words for names: the longest first, and of a path all that follows it too."""
+    for name in sorted(filter(None, names), key=len, reverse=True):
+        rest = r"(?:/[^\s:,;'\"]*)?" if "/" in name else ""
+        text = re.sub(rf"(?<![\w./-]){re.escape(name)}{rest}(?![\w-])", names[name].replace("\\", r"\\"), text)
+    return text
 
 
 def delimiter_of(text: str) -> str:

@@ -124,7 +124,7 @@ def resample(
         ConfigError: for an interpolation that the image cannot have.
     """
     frames = image.GetDimension() == chain.dimension + 1
-    if not frames and not image.GetDimension() == chain.dimension == grid.dimension:
+    if grid.dimension != chain.dimension or not (frames or image.GetDimension() == chain.dimension):
         raise GeometryError(
             f"expected an image and a reference in {chain.dimension}-D as the transform, got one in "
             f"{image.GetDimension()}-D and one in {grid.dimension}-D: give images of that dimension"

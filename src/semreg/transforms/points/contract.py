@@ -28,6 +28,8 @@ class PointFile:
     """Points of the same shape → the bytes of the file."""
     names: tuple[str, ...] = ()
     """What the file calls each of them, "" for one without a name; empty where it has no names."""
+    in_voxels: bool = False
+    """Whether the points are indices of an image, from 0 at the centre of its first voxel, and not mm."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from semreg.core.geometry import Grid
 from semreg.errors import ConfigError, GeometryError, ImageError
 from semreg.io.files import atomic_file
 from semreg.runtime.texts import read_bytes, shown
@@ -33,11 +34,12 @@ def read_points(path: str | Path, *, ras: bool = False) -> PointFile:
     """Read the points of a file.
 
     Args:
-        path: a ``.csv``, ``.fcsv``, ``.mrk.json``, ``.vtk`` or ``.vtp`` file.
+        path: a ``.csv``, ``.fcsv``, ``.mrk.json``, ``.txt`` (transformix), ``.geojson``, ``.vtk`` or ``.vtp`` file.
         ras: a CSV file and a mesh that do not say so themselves are RAS instead of LPS.
 
     Returns:
-        The points (D, N) in mm, LPS, their names, and how to write others in their place.
+        The points (D, N) in mm, LPS, or in voxels where the file counts so, their names, and how to write others in
+        their place.
 
     Raises:
         ConfigError: for a file of another ending.
@@ -62,6 +64,11 @@ def read_points(path: str | Path, *, ras: bool = False) -> PointFile:
     return found
 
 
+def counts_in_voxels(grid: Grid) -> bool:
+    """Whether a point of the grid in mm is the index of its voxel, as of pictures without a size of their pixels."""
+    return bool(np.allclose(grid.index_to_point(), Grid.of_shape(grid.shape).index_to_point(), rtol=0, atol=1e-6))
+
+
 def move_points(
     source: Path, target: Path, chain: Chain, *, ras: bool = False, outside: Outside = Outside.IDENTITY
 ) -> Followed:
@@ -80,7 +87,7 @@ def move_points(
     Raises:
         ConfigError: for two endings, and for the background, which no point has.
         ImageError: for a file that cannot be read, has no point, or one that is not finite.
-        GeometryError: for points of another dimension than the transform.
+        GeometryError: for points of another dimension than the transform, and for points in voxels where it has mm.
         OutputError: where the file cannot be written.
     """
     if outside is Outside.BACKGROUND:
@@ -93,6 +100,11 @@ def move_points(
         raise GeometryError(
             f"expected points in {chain.dimension}-D as the transform, got points in {len(file.points)}-D in {source}: "
             "give those that belong to its images"
+        )
+    if file.in_voxels and not (chain.grid is None or counts_in_voxels(chain.grid)):
+        raise GeometryError(
+            f"expected points in mm, as the transform has them, got points in voxels in {source}: "
+            "only transforms between pictures without a size of their pixels count so"
         )
     moved = chain.follow(points, outside)
     data = file.rewritten(np.concatenate([moved.points, rest]))

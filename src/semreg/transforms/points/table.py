@@ -24,6 +24,8 @@ POINTS: Table[PointRow, PointFormat] = Table(
         "csv": PointRow("semreg.transforms.points.tables:CSV", ".csv"),
         "fcsv": PointRow("semreg.transforms.points.fcsv:FCSV", ".fcsv"),
         "mrk.json": PointRow("semreg.transforms.points.markups:MARKUPS", ".json"),
+        "transformix": PointRow("semreg.transforms.points.transformix:TRANSFORMIX", ".txt"),
+        "geojson": PointRow("semreg.transforms.points.geojson:GEOJSON", ".geojson"),
         "vtk": PointRow("semreg.transforms.points.vtk:VTK", ".vtk"),
         "vtp": PointRow("semreg.transforms.points.vtp:VTP", ".vtp"),
     },

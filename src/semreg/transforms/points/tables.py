@@ -19,6 +19,9 @@ def parse(data: bytes, ras: bool) -> PointFile:
     names = [name.strip().lower() for name in rows[0]] if rows else []
     if not {"x", "y"} <= set(names):
         raise ImageError(f"expected a first line that names the columns x, y and z, got {text.strip()[:80]!r}")
+    for number, row in enumerate(rows[1:], start=2):
+        if any(cell.strip() for cell in row[len(names) :]):  # such as commas within numbers
+            raise ImageError(f"expected {len(names)} values in line {number} as the first line has, got {len(row)}")
     columns = [names.index(axis) for axis in "xyz" if axis in names]
     table = Rows(rows[1:], columns, 2)
 

@@ -1,0 +1,96 @@
+"""Runs without what says where, by whom and of whose files they were made: the one place for ``--private``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from semreg.config import RegistrationConfig
+from semreg.features.catalogue import entries
+from semreg.features.descriptors import DESCRIPTORS
+from semreg.io.image_files import checksum
+from semreg.quality.run import EvaluationRun, ReadFile, RegisterRun, Run
+from semreg.registration.matching import ModelReport
+from semreg.runtime.texts import without
+
+DIGITS = 12
+"""Of a checksum, which stand for the name of a file."""
+
+R = TypeVar("R", bound=Run | EvaluationRun)
+F = TypeVar("F", bound=ReadFile)
+
+
+def private(run: R) -> R:
+    """The run with the checksums of its files in place of their names, and without its command line.
+
+    Args:
+        run: what a command found and did.
+
+    Returns:
+        The same with ``private`` set. A checksum is that of the content: nobody can find it by trying names. What the
+        files themselves say, such as names of labels and of points, stays.
+    """
+    changes: dict[str, Any] = {"command": (), "private": True}
+    if isinstance(run, EvaluationRun):
+        changes["inputs"] = {role: tuple(map(_hidden, given)) for role, given in run.inputs.items()}
+        changes["notes"] = tuple(without(note, names_in(run)) for note in run.notes)
+    else:
+        changes["inputs"] = {role: replace(_hidden(each), series=None) for role, each in run.inputs.items()}
+        changes["settings"] = _settings(run.settings)
+    if isinstance(run, RegisterRun):
+        changes |= _models(run)
+    return replace(run, **changes)
+
+
+def names_in(run: Run | EvaluationRun) -> dict[str, str]:
+    """The names of the files that a run read, and what they are called instead."""
+    files = run.inputs.values()
+    flat = [each for given in files for each in (given if isinstance(given, tuple) else (given,))]
+    return {each.path: named(each.sha256) for each in flat}
+
+
+def named(sha256: str) -> str:
+    """What a file with this checksum is called."""
+    return sha256[:DIGITS]
+
+
+def _hidden(file: F) -> F:
+    return replace(file, path=named(file.sha256))
+
+
+def _is_public(model: str) -> bool:
+    """Whether the name of a model is one of ours, and not that of a user's file."""
+    known = {name.lower() for entry in entries() for name in (entry.name, entry.path)}
+    return model in DESCRIPTORS or model.lower() in known
+
+
+def _called(model: str) -> str:
+    """What a model is called that the settings name."""
+    if _is_public(model):
+        return model
+    return named(checksum(model)) if Path(model).is_file() else "model"
+
+
+def _settings(settings: RegistrationConfig) -> RegistrationConfig:
+    """The settings with checksums for the paths of models."""
+    models = tuple(
+        replace(each, model=_called(each.model), moving=None if each.moving is None else _called(each.moving))
+        for each in settings.models
+    )
+    return replace(settings, models=models)
+
+
+def _models(run: RegisterRun) -> dict[str, Any]:
+    """What a run says of its models, with checksums for the names of those that are files."""
+    files = [each for each in run.models if each.sha256 is not None and not _is_public(each.name)]
+    names = {each.name: named(each.sha256 or "") for each in files}
+    given = [name for each in run.settings.models for name in (each.model, each.moving) if name is not None]
+    names |= {name: _called(name) for name in given if not _is_public(name)}
+
+    def called(model: ModelReport) -> ModelReport:
+        name = names.get(model.name, model.name)
+        return replace(model, name=name, spec=None if model.spec is None else replace(model.spec, name=name))
+
+    reasons = tuple(replace(each, sentence=without(each.sentence, names)) for each in run.plan.reasons)
+    return {"models": tuple(map(called, run.models)), "plan": replace(run.plan, reasons=reasons)}
