@@ -150,18 +150,16 @@ def _side(axes: Any, word: str) -> None:
     axes.text(-0.03, 0.5, word, transform=axes.transAxes, fontsize=FONT_PT, rotation=90, ha="right", va="center")
 
 
-def _cut(stacks: Stacks, plane: Plane, stack: Bytes) -> Bytes:
-    return plane.cut(stack, middle(stacks, plane))
+def _cut(stacks: Stacks, plane: Plane, name: str) -> Bytes:
+    return stacks.cut(name, plane, middle(stacks, plane))
 
 
 def _before_after(stacks: Stacks, planes: tuple[Plane, ...]) -> Any:
     """Orange is the fixed, blue the moving image, grey both."""
     figure, axes = _panels(stacks, planes, 2)
-    for row, (word, moving) in enumerate((("before", stacks.before), ("after", stacks.after))):
+    for row, (word, moving) in enumerate((("before", stacks.states[0].key), ("after", stacks.states[-1].key))):
         for column, plane in enumerate(planes):
-            _show(
-                axes[row, column], blend(_cut(stacks, plane, stacks.fixed), _cut(stacks, plane, moving)), stacks, plane
-            )
+            _show(axes[row, column], blend(_cut(stacks, plane, "fixed"), _cut(stacks, plane, moving)), stacks, plane)
         _side(axes[row, 0], word)
     return figure
 
@@ -169,7 +167,7 @@ def _before_after(stacks: Stacks, planes: tuple[Plane, ...]) -> Any:
 def _checkerboard(stacks: Stacks, planes: tuple[Plane, ...]) -> Any:
     figure, axes = _panels(stacks, planes, 1)
     for each, plane in zip(axes[0], planes, strict=True):
-        fixed, after = _cut(stacks, plane, stacks.fixed), _cut(stacks, plane, stacks.after)
+        fixed, after = _cut(stacks, plane, "fixed"), _cut(stacks, plane, stacks.states[-1].key)
         edge = max(_mm(stacks, plane.rows), _mm(stacks, plane.columns)) / SQUARES
         square = tuple(max(1, round(edge / stacks.spacing[axis])) for axis in (plane.rows, plane.columns))
         _show(each, checkerboard(fixed, after, (square[0], square[1])), stacks, plane)
@@ -180,7 +178,7 @@ def _grid(stacks: Stacks, planes: tuple[Plane, ...]) -> Any:
     """The lines of a regular grid on the fixed image where its points lie in the moving image, in plane."""
     figure, axes = _panels(stacks, planes, 1)
     for each, plane in zip(axes[0], planes, strict=True):
-        _show(each, (_cut(stacks, plane, stacks.fixed) * 0.6).astype(np.uint8), stacks, plane)
+        _show(each, (_cut(stacks, plane, "fixed") * 0.6).astype(np.uint8), stacks, plane)
         height, width = _mm(stacks, plane.rows), _mm(stacks, plane.columns)
         down, across = _moved_lattice(stacks, plane, height, width)
         every = max(1, max(down.shape) // LINES)
@@ -210,9 +208,9 @@ def _jacobian(stacks: Stacks, planes: tuple[Plane, ...]) -> Any:
 
     figure, axes = _panels(stacks, planes, 1, BAR_IN)
     for each, plane in zip(axes[0], planes, strict=True):
-        _show(each, _cut(stacks, plane, stacks.fixed), stacks, plane)
-        _show(each, _rgba(*jacobian_colours(_map_cut(stacks.jacobian, plane))), stacks, plane)
-    colour, opacity = jacobian_colours(np.arange(1, 256, dtype=np.uint8))
+        _show(each, _cut(stacks, plane, "fixed"), stacks, plane)
+        _show(each, _rgba(*jacobian_colours(_map_cut(stacks.jacobian, plane), stacks.jacobian.reach)), stacks, plane)
+    colour, opacity = jacobian_colours(np.arange(1, 256, dtype=np.uint8), stacks.jacobian.reach)
     table = (colour * opacity[:, None] + 128 * (1 - opacity[:, None])) / 255
     mappable = ScalarMappable(Normalize(-2, 2), ListedColormap(table))
     words = "volume in the moving over volume in the fixed image (magenta: folded)"
@@ -225,7 +223,7 @@ def _uncertainty(stacks: Stacks, planes: tuple[Plane, ...], chosen: Map) -> Any:
     for each, plane in zip(axes[0], planes, strict=True):
         levels = _map_cut(chosen, plane)
         values = np.where(levels == 0, np.nan, chosen.low + (levels - 1.0) / 254 * (chosen.high - chosen.low))
-        _show(each, _cut(stacks, plane, stacks.fixed), stacks, plane)
+        _show(each, _cut(stacks, plane, "fixed"), stacks, plane)
         options = {"cmap": "viridis", "vmin": chosen.low, "vmax": chosen.high, "alpha": 0.65}
         shown = _show(each, values, stacks, plane, **options)
     _bar(figure, shown, "uncertainty in mm")

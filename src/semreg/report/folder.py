@@ -7,7 +7,7 @@ from pathlib import Path
 from semreg.core.fields import Field, Volume
 from semreg.core.geometry import Grid
 from semreg.errors import ImageError
-from semreg.io.bridge import LoadedImage
+from semreg.io.bridge import LoadedImage, matrix_of
 from semreg.quality.run import Result, locate, read_result
 from semreg.report.case import Case
 
@@ -47,6 +47,7 @@ def read_case(
     given = {"fixed": fixed, "moving": moving}
     images = in_one_unit({role: _image(result, role, path, notes) for role, path in given.items()})
     grid = images["fixed"].volume.grid
+    chain = read_chain([result.place.transform])
     names = {role: image.path.name for role, image in images.items()}
     outlines = _named(result, "labels", notes)
     known = outlines if len(outlines) == 2 else (None, None)
@@ -57,7 +58,8 @@ def read_case(
         title=title or f"{names['moving']} onto {names['fixed']}",
         fixed=images["fixed"].volume,
         moving=images["moving"].volume,
-        field=read_chain([result.place.transform]).field_on(grid),
+        field=chain.field_on(grid),
+        linear=matrix_of(chain.links[-1].transform) if chain.links[-1].is_linear else None,
         initial=_initial(result, grid, notes),
         background=result.record.background,
         uncertainty=uncertainty_of(result),
