@@ -420,7 +420,7 @@ def test_page_of_little():
     text = render(type(case)(fixed=case.fixed, moving=case.moving, field=case.field))
     assert "NOT JUDGED" in text
     assert 'id="landmarks"' not in text
-    assert "uncertainty map" not in text
+    assert 'data-mode="uncertainty"' not in text
 
 
 def test_worst_gate_is_first():

@@ -7,9 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from semreg.cli.common import Device, ImageFiles, Threads, VerboseMessages, command_of, print_json
+from semreg.cli.common import (
+    Device,
+    FailLevel,
+    ImageFiles,
+    Threads,
+    VerboseMessages,
+    command_of,
+    leave_by_verdict,
+    print_json,
+)
 from semreg.cli.grouping import grouped
-from semreg.cli.panels import ALIGNMENT, flag
+from semreg.cli.panels import ALIGNMENT, PROOF, flag
 from semreg.cli.register import check_together, read_images, read_start
 from semreg.cli.register_files import describe_inputs, run_into_folder
 from semreg.cli.register_flags import (
@@ -57,6 +66,10 @@ class AlignFlags:
     explain: Explain = False
     device: Device = "auto"
     threads: Threads = None
+    fail_on: Annotated[
+        FailLevel | None,
+        flag("With review, leave with exit code 3 where something speaks against the alignment.", panel=PROOF),
+    ] = None
     images: ImageFiles = field(default_factory=ImageFiles)
     messages: VerboseMessages = field(default_factory=VerboseMessages)
 
@@ -68,7 +81,8 @@ class AlignFlags:
         )  # fmt: skip
         return RegisterFlags(
             pair=self.pair, settings=settings, explain=self.explain, device=self.device, threads=self.threads,
-            images=self.images, messages=self.messages, command=command, dense=False, proof=ProofFlags(report=False),
+            images=self.images, messages=self.messages, command=command, dense=False, fail_on=self.fail_on,
+            proof=ProofFlags(report=False),
         )  # fmt: skip
 
 
@@ -92,6 +106,8 @@ def run_align(flags: RegisterFlags) -> None:
         print_json(run)
     elif not flags.messages.quiet:
         show_alignment(run, files, explain=flags.explain)
+    doubtful = run.alignment is not None and run.alignment.doubtful
+    leave_by_verdict(flags.fail_on, ["REVIEW" if doubtful else "PASS"])
 
 
 def aligned(flags: RegisterFlags, config: RegistrationConfig, folder: OutputFolder) -> AlignRun:

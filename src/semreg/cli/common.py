@@ -16,12 +16,14 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from semreg.cli.panels import MACHINE, MESSAGES, MODELS, OUTPUT, flag
+from semreg.cli.panels import MACHINE, MESSAGES, MODELS, OUTPUT, PROOF, flag
 from semreg.cli.way_out import EXIT_BAD_INPUT, leave, say_error
 from semreg.errors import ConfigError, OutputError, SemregError
 from semreg.runtime.memory import is_out_of_memory
 from semreg.runtime.terminal import show_log
 
+EXIT_VERDICT = 3
+"""The result was written, and its verdict is one that ``--fail-on`` names."""
 EXIT_INTERRUPTED = 130
 
 REGISTER_ADVICE = "--dry-run says what it takes; use --device cpu, coarser settings or a smaller image"
@@ -50,6 +52,19 @@ Quiet = Annotated[bool, flag("Show nothing but errors.", None, "--quiet", "-q", 
 Json = Annotated[bool, flag("Print the record as JSON and nothing else.", None, "--json", panel=MESSAGES)]
 Debug = Annotated[bool, flag("Show the trace of an error.", None, "--debug", panel=MESSAGES)]
 Verbose = Annotated[bool, flag("Show what is done in detail.", None, "--verbose", "-v", panel=MESSAGES)]
+
+
+class FailLevel(StrEnum):
+    """From which verdict on a command fails."""
+
+    REVIEW = "review"
+    FAIL = "fail"
+
+
+FailOn = Annotated[
+    FailLevel | None,
+    flag("Leave with exit code 3 where the verdict is FAIL, or is REVIEW or FAIL.", None, "--fail-on", panel=PROOF),
+]
 
 
 class ImageFormat(StrEnum):
@@ -113,6 +128,13 @@ class ImageFiles:
 def command_of(context: typer.Context) -> tuple[str, ...]:
     """The words of the command line, for the record."""
     return tuple(context.obj or ("semreg", *sys.argv[1:]))
+
+
+def leave_by_verdict(fail_on: FailLevel | None, levels: Iterable[str | None]) -> None:
+    """Leave with EXIT_VERDICT where one of the verdicts is as bad as ``--fail-on`` says; all files are written then."""
+    bad = {None: set(), FailLevel.FAIL: {"FAIL"}, FailLevel.REVIEW: {"FAIL", "REVIEW"}}[fail_on]
+    if bad & set(levels):
+        raise typer.Exit(EXIT_VERDICT)
 
 
 def print_json(value: Any) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from semreg.cli.common import command_of, limit_threads, print_json
+from semreg.cli.common import command_of, leave_by_verdict, limit_threads, print_json
 from semreg.cli.grouping import grouped
 from semreg.cli.register_files import describe_inputs, run_into_folder, write_results
 from semreg.cli.register_flags import PairFlags, RegisterFlags, load_config
@@ -75,11 +75,14 @@ def run_register(flags: RegisterFlags) -> None:
     config = load_config(flags.settings)
     if flags.uncertainty and not config.uncertainty.enabled:
         raise ConfigError("expected uncertainty.enabled=true with --uncertainty, got false: leave one of them out")
+    if flags.fail_on is not None and not config.checks.enabled:
+        raise ConfigError("expected checks.enabled=true with --fail-on, got false: leave one of them out")
     run, files = run_into_folder(flags, lambda folder: registered(flags, config, folder))
     if flags.messages.as_json:
         print_json(run)
     elif not flags.messages.quiet:
         show_registration(run, files)
+    leave_by_verdict(flags.fail_on, [None if run.verdict is None else run.verdict.level])
 
 
 def registered(flags: RegisterFlags, config: RegistrationConfig, folder: OutputFolder) -> RegisterRun:

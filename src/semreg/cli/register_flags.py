@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from semreg.cli.common import Device, Folders, ImageFiles, Threads, VerboseMessages
+from semreg.cli.common import Device, FailOn, Folders, ImageFiles, Threads, VerboseMessages
 from semreg.cli.model_flags import ModelFlags, model_configs
 from semreg.cli.panels import ALIGNMENT, DEFORMATION, INPUT, MESSAGES, OUTPUT, SETTINGS, argument, flag
 from semreg.cli.report_output import ProofFlags
@@ -139,6 +139,7 @@ class RegisterFlags:
         ),
     ] = False
     proof: ProofFlags = field(default_factory=ProofFlags)
+    fail_on: FailOn = None
     images: ImageFiles = field(default_factory=ImageFiles)
     folders: Folders = ()
     device: Device = "auto"

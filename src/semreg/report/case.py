@@ -10,9 +10,9 @@ import numpy as np
 
 from semreg.core.fields import Field, Volume
 from semreg.core.geometry import Grid, Matrix
-from semreg.core.sampling import base_index, transform_index
 from semreg.errors import GeometryError
 from semreg.io.bridge import LabelMap, LoadedImage, matrix_of, to_labels, to_volume
+from semreg.quality.deformation import moved_by
 
 if TYPE_CHECKING:
     from semreg.quality import Evaluation, Verdict
@@ -91,19 +91,12 @@ class Case:
 
     def linear_field(self, grid: Grid) -> Field:
         """The alignment alone as a displacement on ``grid``."""
-        return self._moved(Field.zeros(grid), self.linear_on(grid))
+        zero = Field.zeros(grid)
+        return zero if self.linear is None else moved_by(zero, self.linear)
 
     def without_linear(self, total: Field) -> Field:
         """The deformation alone of a displacement that holds the alignment."""
-        if self.linear is None:
-            return total
-        return self._moved(total, np.asarray(np.linalg.inv(self.linear_on(total.grid)), dtype=np.float64))
-
-    @staticmethod
-    def _moved(field: Field, matrix: Matrix) -> Field:
-        """The displacement to where ``matrix`` (on indices) brings the points that ``field`` leads to."""
-        start = base_index(field.grid.shape, like=field.vox)
-        return Field(transform_index(matrix, field.index()).to(field.vox.dtype) - start, field.grid)
+        return total if self.linear is None else moved_by(total, np.asarray(np.linalg.inv(self.linear)))
 
     @classmethod
     def of(  # noqa: PLR0913 - a result, its images and what is known of it
