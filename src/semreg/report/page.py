@@ -68,7 +68,7 @@ def render(case: Case) -> str:
         counted=counted(checks),
         keys=tables.key_figures(case, stacks.motion, (stacks.states[0].covered, stacks.states[-1].covered)),
         panels=drawings.box_panels(case),
-        boxes={"fixed": drawings.grid_sentence(case.fixed.grid), "moving": drawings.grid_sentence(case.moving.grid)},
+        boxes={"fixed": case.fixed.grid.sentence, "moving": case.moving.grid.sentence},
         rows=rows_of(stacks, planes),
         planes=planes,
         frames=[frame_of(stacks, plane) for plane in planes],
