@@ -37,7 +37,7 @@ app = typer.Typer(
     name="semreg",
     help="Register medical images in feature space.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )

@@ -11,8 +11,8 @@ from semreg.cli.common import (
     Device,
     FailLevel,
     ImageFiles,
+    JsonMessages,
     Threads,
-    VerboseMessages,
     command_of,
     leave_by_verdict,
     print_json,
@@ -37,7 +37,7 @@ from semreg.cli.register_flags import (
 from semreg.cli.report_output import ProofFlags
 from semreg.cli.summary import show_alignment
 from semreg.io.result_folder import TRANSFORM
-from semreg.runtime.terminal import Progress
+from semreg.runtime.progress import ALIGN, Progress
 
 if TYPE_CHECKING:
     from semreg.config import RegistrationConfig
@@ -71,7 +71,7 @@ class AlignFlags:
         flag("With review, leave with exit code 3 where something speaks against the alignment.", panel=PROOF),
     ] = None
     images: ImageFiles = field(default_factory=ImageFiles)
-    messages: VerboseMessages = field(default_factory=VerboseMessages)
+    messages: JsonMessages = field(default_factory=JsonMessages)
 
     def as_register(self, command: tuple[str, ...]) -> RegisterFlags:
         """The same in the words of ``semreg register``, which reads and checks the same files."""
@@ -112,21 +112,24 @@ def run_align(flags: RegisterFlags) -> None:
 
 def aligned(flags: RegisterFlags, config: RegistrationConfig, folder: OutputFolder) -> AlignRun:
     """Read, align and write."""
-    from semreg.io import files
-    from semreg.io.records import versions
-    from semreg.quality.run import AlignRun
-    from semreg.registration.alignment import align
+    title = f"aligning {flags.pair.moving} with {flags.pair.fixed}"
+    with Progress(quiet=flags.messages.quiet, stages=ALIGN, title=title) as progress:
+        with progress.stage("read"):
+            from semreg.io import files
+            from semreg.io.records import versions
+            from semreg.quality.run import AlignRun
+            from semreg.registration.alignment import align
 
-    images = read_images(flags.pair)
-    start = read_start(flags.pair, images)
-    inputs = describe_inputs(flags, images)  # as they are now: nobody knows what they are when it ends
-    with Progress(quiet=flags.messages.quiet) as progress:
+            images = read_images(flags.pair)
+            start = read_start(flags.pair, images)
+            inputs = describe_inputs(flags, images)  # as they are now: nobody knows what they are when it ends
         result = align(
             images["fixed"], images["moving"], config=config, device=flags.device, on_step=progress, **vars(start)
         )
-    pixel_type = flags.images.dtype or images["moving"].pixel_type
-    files.write_image(result.warped, folder.stage(flags.images.name("warped")), pixel_type)
-    files.write_sitk_transform(result.transform(), folder.stage(TRANSFORM))
+        with progress.stage("write"):
+            pixel_type = flags.images.dtype or images["moving"].pixel_type
+            files.write_image(result.warped, folder.stage(flags.images.name("warped")), pixel_type)
+            files.write_sitk_transform(result.transform(), folder.stage(TRANSFORM))
     return AlignRun.of(
         result.record, inputs=inputs, outputs=tuple(flags.outputs), command=flags.command,
         versions=versions(),

@@ -16,7 +16,9 @@ from semreg.cli.register_flags import PairFlags, RegisterFlags, load_config
 from semreg.cli.report_output import verdict_of, write_proof
 from semreg.cli.summary import show_registration
 from semreg.errors import ConfigError
-from semreg.runtime.terminal import Progress, show_sentences
+from semreg.runtime.events import Clock
+from semreg.runtime.progress import REGISTER, Progress
+from semreg.runtime.terminal import show_sentences
 from semreg.settings import to_dict
 
 if TYPE_CHECKING:
@@ -87,32 +89,38 @@ def run_register(flags: RegisterFlags) -> None:
 
 def registered(flags: RegisterFlags, config: RegistrationConfig, folder: OutputFolder) -> RegisterRun:
     """Read, register, write and judge."""
-    from semreg.features.descriptors import DESCRIPTORS
-    from semreg.features.trial import try_models
-    from semreg.io.files import read_image
-    from semreg.io.records import versions
-    from semreg.quality.run import RegisterRun
-    from semreg.registration.pipeline import register
-    from semreg.runtime.events import Clock
-    from semreg.runtime.memory import return_freed_memory
+    title = f"registering {flags.pair.moving} onto {flags.pair.fixed}"
+    with Progress(quiet=flags.messages.quiet, stages=REGISTER, title=title) as progress:
+        return _registered(flags, config, folder, progress)
 
-    if any(name not in DESCRIPTORS for entry in config.models for name in (entry.model, entry.moving or "mind")):
-        return_freed_memory()  # what is kept for reuse would be taken for what a network needs
+
+def _registered(
+    flags: RegisterFlags, config: RegistrationConfig, folder: OutputFolder, progress: Progress
+) -> RegisterRun:
     clock = Clock(None)
-    with clock.stage("read"):
+    with progress.stage("read"), clock.stage("read"):
+        from semreg.features.descriptors import DESCRIPTORS
+        from semreg.features.trial import try_models
+        from semreg.io.files import read_image
+        from semreg.io.records import versions
+        from semreg.quality.run import RegisterRun
+        from semreg.registration.pipeline import register
+        from semreg.runtime.memory import return_freed_memory
+
+        if any(name not in DESCRIPTORS for entry in config.models for name in (entry.model, entry.moving or "mind")):
+            return_freed_memory()  # what is kept for reuse would be taken for what a network needs
         try_models(config.models)
         images = read_images(flags.pair)
         start = read_start(flags.pair, images)
         stiffness = None if flags.stiffness is None else read_image(flags.stiffness).volume
         inputs = describe_inputs(flags, images)  # as they are now: nobody knows what they are when it ends
     explain = flags.explain and not flags.messages.quiet and not flags.messages.as_json
-    with Progress(quiet=flags.messages.quiet) as progress:
-        result = register(
-            images["fixed"], images["moving"], config=config, device=flags.device, models=flags.folders,
-            on_plan=(lambda plan: show_sentences(plan.sentences)) if explain else None, on_step=progress,
-            stiffness=stiffness, inverse=flags.inverse, **vars(start),
-        )  # fmt: skip
-    with clock.stage("write"):
+    result = register(
+        images["fixed"], images["moving"], config=config, device=flags.device, models=flags.folders,
+        on_plan=(lambda plan: show_sentences(plan.sentences)) if explain else None, on_step=progress,
+        stiffness=stiffness, inverse=flags.inverse, **vars(start),
+    )  # fmt: skip
+    with progress.stage("write"), clock.stage("write"):
         write_results(flags, result, folder, images["moving"].pixel_type)
     unknown = flags.images.name("uncertainty")
     run = RegisterRun.of(
@@ -124,13 +132,15 @@ def registered(flags: RegisterFlags, config: RegistrationConfig, folder: OutputF
         seconds_files={},
     )
     with clock.stage("report"):
-        evaluation = evaluation_of(result, start)
-        if evaluation.landmarks is not None:
-            from semreg.quality import LandmarkSummary
+        with progress.stage("judge"):
+            evaluation = evaluation_of(result, start)
+            if evaluation.landmarks is not None:
+                from semreg.quality import LandmarkSummary
 
-            run = replace(run, landmarks=LandmarkSummary.of(evaluation.landmarks))
-        run = replace(run, verdict=verdict_of(result, evaluation))
-        drawn = write_page(flags, images, result, run, folder)
+                run = replace(run, landmarks=LandmarkSummary.of(evaluation.landmarks))
+            run = replace(run, verdict=verdict_of(result, evaluation))
+        with progress.stage("page"):
+            drawn = write_page(flags, images, result, run, folder)
     seconds = {name: timing.seconds for name, timing in clock.timings.items()}
     return replace(run, outputs=tuple(sorted({*run.outputs, *drawn})), seconds_files=seconds)
 

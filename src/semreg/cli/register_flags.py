@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from semreg.cli.common import Device, FailOn, Folders, ImageFiles, Threads, VerboseMessages
+from semreg.cli.common import Device, FailOn, Folders, ImageFiles, JsonMessages, Threads
 from semreg.cli.model_flags import ModelFlags, model_configs
 from semreg.cli.panels import ALIGNMENT, DEFORMATION, INPUT, MESSAGES, OUTPUT, SETTINGS, argument, flag
 from semreg.cli.report_output import ProofFlags
@@ -146,7 +146,7 @@ class RegisterFlags:
     threads: Threads = None
     explain: Explain = False
     dry_run: Annotated[bool, flag("Print the plan and the memory it takes.", None, "--dry-run", panel=MESSAGES)] = False
-    messages: VerboseMessages = field(default_factory=VerboseMessages)
+    messages: JsonMessages = field(default_factory=JsonMessages)
     command: tuple[str, ...] = ()
     """The words of the command line."""
     dense: bool = True
