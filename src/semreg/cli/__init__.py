@@ -21,7 +21,7 @@ from semreg.cli.doctor import doctor_command
 from semreg.cli.evaluate import evaluate_command
 from semreg.cli.infer import features_command, infer_command
 from semreg.cli.models import app as models_app
-from semreg.cli.panels import SectionedCommand, flag
+from semreg.cli.panels import GroupedCommands, SectionedCommand, flag
 from semreg.cli.presets import app as presets_app
 from semreg.cli.register import register_command
 from semreg.cli.report import report_command
@@ -35,6 +35,7 @@ from semreg.cli.way_out import guarded
 
 app = typer.Typer(
     name="semreg",
+    cls=GroupedCommands,
     help="Register medical images in feature space.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -85,8 +86,8 @@ app.command("jacobian", cls=SectionedCommand)(jacobian_command)
 app.command("infer", cls=SectionedCommand)(infer_command)
 app.command("features", cls=SectionedCommand)(features_command)
 app.command("doctor", cls=SectionedCommand)(doctor_command)
-app.add_typer(models_app, name="models")
-app.add_typer(presets_app, name="presets")
+app.add_typer(models_app, name="models", cls=GroupedCommands)
+app.add_typer(presets_app, name="presets", cls=GroupedCommands)
 
 
 app.command("demo", cls=SectionedCommand)(demo_command)

@@ -19,7 +19,7 @@ from semreg.cli.common import (
 )
 from semreg.cli.grouping import grouped
 from semreg.cli.panels import ALIGNMENT, PROOF, flag
-from semreg.cli.register import check_together, read_images, read_start
+from semreg.cli.register import check_together, masked, read_images, read_start
 from semreg.cli.register_files import describe_inputs, run_into_folder
 from semreg.cli.register_flags import (
     Alignment,
@@ -55,6 +55,8 @@ class AlignFlags:
         flag(
             "What is looked for: auto by default, none, translation, rigid, similarity, affine.",
             "KIND",
+            "--align",
+            "--transform",
             panel=ALIGNMENT,
         ),
     ] = None
@@ -123,6 +125,8 @@ def aligned(flags: RegisterFlags, config: RegistrationConfig, folder: OutputFold
             images = read_images(flags.pair)
             start = read_start(flags.pair, images)
             inputs = describe_inputs(flags, images)  # as they are now: nobody knows what they are when it ends
+        for line in masked(start):
+            progress.say(line)
         result = align(
             images["fixed"], images["moving"], config=config, device=flags.device, on_step=progress, **vars(start)
         )

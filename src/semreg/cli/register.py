@@ -114,6 +114,8 @@ def _registered(
         start = read_start(flags.pair, images)
         stiffness = None if flags.stiffness is None else read_image(flags.stiffness).volume
         inputs = describe_inputs(flags, images)  # as they are now: nobody knows what they are when it ends
+    for line in masked(start):
+        progress.say(line)
     explain = flags.explain and not flags.messages.quiet and not flags.messages.as_json
     result = register(
         images["fixed"], images["moving"], config=config, device=flags.device, models=flags.folders,
@@ -183,6 +185,13 @@ def read_start(pair: PairFlags, images: Mapping[str, LoadedImage]) -> Start:
         initial=None if pair.initial is None else read_transform(pair.initial),
         landmarks=None if points is None else (read_points(points[0]).points.T, read_points(points[1]).points.T),
     )
+
+
+def masked(start: Start) -> list[str]:
+    """How much of each masked image counts, in a sentence."""
+    masks = {"fixed": start.fixed_mask, "moving": start.moving_mask}
+    shares = {name: 100 * float((mask.data > 0).double().mean()) for name, mask in masks.items() if mask is not None}
+    return [f"{name} mask: {share:.3g} % of its voxels count" for name, share in shares.items()]
 
 
 def evaluation_of(result: Registration, start: Start) -> Evaluation:

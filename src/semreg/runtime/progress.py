@@ -98,6 +98,10 @@ class Progress:
             self._bar.remove_task(self._task)
             self._bar.stop()
 
+    def say(self, line: str) -> None:
+        """A line of its own, above the bar where there is one."""
+        self._say(line)
+
     def _begin(self, name: str, *, guessed: bool = False) -> None:
         """The stage ``name`` runs now; ``guessed``: it comes next as a rule, and says nothing if it does not."""
         self._name, self._began, self._steps, self._last = "" if guessed else name, time.monotonic(), 0, None

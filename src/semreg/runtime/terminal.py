@@ -101,9 +101,9 @@ def show_rows(rows: Sequence[tuple[str, str]], note: str = "") -> None:
 
 
 def show_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on the standard output: columns on a terminal, else values between tabs, one row a line."""
+    """A table on the standard output, its titles first: columns on a terminal, else values between tabs."""
     if not sys.stdout.isatty():
-        sys.stdout.write("".join("\t".join(row) + "\n" for row in rows))
+        sys.stdout.write("".join("\t".join(row) + "\n" for row in (titles, *rows)))
         return
     from rich.console import Console
     from rich.table import Table
