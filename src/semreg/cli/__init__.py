@@ -19,6 +19,7 @@ from semreg.cli.batch import batch_command
 from semreg.cli.demo import demo_command
 from semreg.cli.doctor import doctor_command
 from semreg.cli.evaluate import evaluate_command
+from semreg.cli.figures import figures_command
 from semreg.cli.infer import features_command, infer_command
 from semreg.cli.models import app as models_app
 from semreg.cli.panels import GroupedCommands, SectionedCommand, flag
@@ -77,6 +78,7 @@ app.command("register", cls=SectionedCommand)(register_command)
 app.command("align", cls=SectionedCommand)(align_command)
 app.command("evaluate", cls=SectionedCommand)(evaluate_command)
 app.command("report", cls=SectionedCommand)(report_command)
+app.command("figures", cls=SectionedCommand)(figures_command)
 app.command("batch", cls=SectionedCommand)(batch_command)
 app.command("apply", cls=SectionedCommand)(apply_command)
 app.command("convert", cls=SectionedCommand)(convert_command)

@@ -23,11 +23,13 @@ ALIGNMENT = "Alignment"
 DEFORMATION = "Deformation"
 MEASURES = "Measures"
 PROOF = "Proof"
+PICTURES = "Pictures"
 MACHINE = "Machine"
 MESSAGES = "Messages"
 
 ORDER = (
-    "Arguments", INPUT, "Options", OUTPUT, SETTINGS, MODELS, ALIGNMENT, DEFORMATION, MEASURES, PROOF, MACHINE, MESSAGES,
+    "Arguments", INPUT, "Options", OUTPUT, SETTINGS, MODELS, ALIGNMENT, DEFORMATION, MEASURES, PICTURES, PROOF,
+    MACHINE, MESSAGES,
 )  # fmt: skip
 """Of the sections; "Options" are those that name none."""
 
