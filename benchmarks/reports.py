@@ -29,7 +29,7 @@ from semreg.phantom import make_pair
 from semreg.report import Case, write_report
 
 THREADS = 1
-SHARE, EXTRA_BYTES, PAGE_BYTES = 0.15, 500e6, 15e6
+SHARE, EXTRA_BYTES, PAGE_BYTES = 0.10, 500e6, 15e6
 """What the page may take: of the registration's CPU time, of memory beside it, on the disk."""
 
 

@@ -65,7 +65,9 @@ def hero(pair: PhantomPair) -> Figure:
     stacks = make_stacks(semreg.report.Case.of(result, pair.fixed, pair.moving))
     plane = planes_of(stacks.grid)[1]
     number = stacks.shape[plane.across] // 2
-    fixed, before, after = (plane.cut(stack, number) for stack in (stacks.fixed, stacks.before, stacks.after))
+    fixed, before, after = (
+        stacks.cut(name, plane, number) for name in ("fixed", stacks.states[0].key, stacks.states[-1].key)
+    )
     body = plane.cut(
         body_mask(pair.fixed, 0.0).reordered(canonical_order(pair.fixed.grid)).on(stacks.grid).data[0].numpy(), number
     )

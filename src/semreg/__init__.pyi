@@ -26,6 +26,7 @@ from .presets import configure as configure
 from .quality import collect_evidence as collect_evidence
 from .quality import evaluate as evaluate
 from .quality import judge as judge
+from .quality.opening import open as open  # noqa: A004 - semreg.open, as of other packages
 from .registration.alignment import Aligned as Aligned
 from .registration.alignment import align as align
 from .registration.pipeline import plan as plan

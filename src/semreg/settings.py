@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from semreg.errors import ConfigError
+from semreg.runtime.terms import advice
 from semreg.runtime.texts import parse_toml, quoted, read_text, shown
 
 T = TypeVar("T")
@@ -217,6 +218,8 @@ def _unknown(name: str, known: list[str]) -> ConfigError:
     leaf = plain.rpartition(".")[2]
     by_leaf = [key for key in known if key.rpartition(".")[2] == leaf]
     nearest = difflib.get_close_matches(plain, by_leaf or [*known, *sorted(sections)], n=1, cutoff=0.0)
+    if not by_leaf and (foreign := advice(name)):
+        return ConfigError(f"expected a known setting, got {quoted(name)}: {foreign}")
     return ConfigError(
         f"expected a known setting, got {quoted(name)}: did you mean {_numbered_as(name, nearest[0])!r}?"
     )

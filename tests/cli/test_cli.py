@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from semreg.config import RegistrationConfig
 from semreg.core.fields import Volume
 from semreg.io.bridge import PIXEL_TYPES
 from semreg.io.files import write_image
+from semreg.runtime.progress import REGISTER
 from semreg.settings import from_dict, to_toml
 
 FIXED = grid_at((3.0, -7.0, 11.0), (22, 20, 16), (1.7, 1.9, 2.6), rotation(3))
@@ -169,13 +171,17 @@ def test_json_and_quiet(run, pair):
 
 
 def test_progress_goes_to_the_standard_error(run, pair):
-    """Where there is no terminal each level of each stage is one line with stage, iteration and distance."""
+    """Where there is no terminal what is done is said first, then each stage in one line with its seconds."""
     fixed, moving, out = pair
     _, _, err = run("register", fixed, moving, "-o", out, *QUICK)
-    lines = err.splitlines()
-    assert lines
-    assert all(" iterations" in line and line.endswith(" s") for line in lines)
-    assert any(", distance " in line for line in lines)
+    first, *lines = err.splitlines()
+    assert first == f"registering {moving} onto {fixed}"
+    assert all(re.match(r"[a-z]+ +\d+\.\d s( |$)", line) for line in lines), lines
+    names = [line.split()[0] for line in lines]
+    assert names == [name for name in REGISTER if name in names]
+    assert {"read", "prepare", "coarse", "refine", "write", "judge", "page"} <= {*names}
+    (refine,) = (line for line in lines if line.startswith("refine"))
+    assert "distance" in refine
 
 
 def test_format_and_type_of_the_images(run, pair):
@@ -376,8 +382,72 @@ def test_missing_gpu_is_one_sentence(run, pair, device):
     if device == "cuda" and torch.cuda.is_available():
         pytest.skip("this machine has a CUDA GPU")
     code, _, err = run("register", *pair[:2], "-o", pair[2], "--device", device)
-    assert (code, err.count("\n")) == (2, 1)
-    assert err.startswith(f"error: expected a CUDA GPU for {device}, this machine has")
+    assert code == 2
+    assert err.splitlines()[-1].startswith(f"error: expected a CUDA GPU for {device}, this machine has")
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (("registr",), "'register'"),
+    (("register", "a", "b", "-o", "c", "--presett", "x"), "did you mean --preset?"),
+    (("register", "a", "b", "-o", "c", "--align", "afine"), "did you mean affine?"),
+    (("register", "a", "b", "-o", "c", "--align", "SyN"), "semreg register deforms by default"),
+    (("register", "a", "b", "-o", "c", "-t", "SyN"), "semreg register deforms by default"),
+    (("register", "a", "b", "-o", "c", "--shrink-factors", "4x2x1"), "features.pooling"),
+    (("register", "a", "b", "-o", "c", "--set", "FinalGridSpacing=8"), "refine.control_mm"),
+    (("align", "a", "b", "-o", "c", "--dof", "6"), "--align rigid has 6"),
+    (("evaluate", "a", "--fail-on", "reviw"), "did you mean review?"),
+])  # fmt: skip
+def test_what_was_meant_is_said(run, words, said):
+    """A slip is answered with the nearest name, the word of another tool with what it is here."""
+    code, _, err = run(*words)
+    assert code == 2
+    assert said in err.splitlines()[-1]
+
+
+def test_terms_lead_to_settings_that_are_there():
+    """Advice on terms of other tools names settings and flags that exist."""
+    from semreg.runtime.terms import TERMS, advice, nearest
+    from semreg.settings import names
+
+    known = set(names(RegistrationConfig))
+    for text in TERMS.values():
+        assert set(re.findall(r"\b(?:align|coarse|features|intensities|refine)\.\w+", text)) <= known, text
+    assert advice("--Shrink_Factors") == TERMS["shrinkfactors"]
+    assert advice("metric.gridSpacing") == TERMS["gridspacing"]
+    assert advice("nothing") == nearest("zzz", ["rigid"]) == ""
+
+
+def test_the_help_has_groups_and_whole_sentences(run):
+    """Commands stand in groups, each with a sentence that ends; -h is --help, in every command."""
+    text = run("-h")[1]
+    assert text == run("--help")[1]
+    assert "..." not in text.replace("layer_1, ...", "").replace("[ARGS]...", "")
+    groups = re.findall(r"^([A-Z][a-z ]+):$", text, re.MULTILINE)
+    assert groups == ["Options", "Register", "Look and judge", "Use transforms", "Networks and settings",
+                      "This installation"]  # fmt: skip
+    for name in ("register", "doctor", "demo", "apply"):
+        found = run(name, "-h")[1]
+        assert found == run(name, "--help")[1]
+        assert "--log-file" in found
+        assert "-v, --verbose" in found
+
+
+def test_a_mask_beside_its_image_is_refused(run, pair, tmp_path):
+    """A mask most of which lies beside its image is refused; of another its share is printed."""
+    fixed, moving, out = pair
+    image = semreg.read_image(fixed).volume
+    mask = torch.zeros_like(image.data)
+    mask[:, 2:-2, 2:-2, 2:-2] = 1
+    write_image(Volume(mask, image.grid), tmp_path / "mask.nii.gz", "uint8")
+    code, _, err = run("align", fixed, moving, "-o", out, "--fixed-mask", tmp_path / "mask.nii.gz", "--align", "none")
+    assert code == 0
+    assert re.search(r"^fixed mask: \d+(\.\d)? % of its voxels count$", err, re.MULTILINE)
+    far = replace(image.grid, origin_xyz=tuple(o + 0.8 * e for o, e in zip(
+        image.grid.origin_xyz, image.grid.extent_mm[::-1], strict=True)))  # fmt: skip
+    write_image(Volume(mask, far), tmp_path / "far.nii.gz", "uint8")
+    code, _, err = run("align", fixed, moving, "-o", out, "--fixed-mask", tmp_path / "far.nii.gz", "--align", "none")
+    assert code == 2
+    assert "lies beside it" in err
 
 
 def test_wrong_usage_is_exit_code_2(run, pair):

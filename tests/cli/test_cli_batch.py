@@ -188,7 +188,7 @@ def test_stopped_in_the_middle_and_resumed_gives_the_same(here, done, table, tmp
 def test_a_dry_run_checks_everything_and_writes_nothing(here, table, tmp_path):
     """The plan names the steps that are left; the output folder is not made."""
     code, out, _ = here(table, "-o", tmp_path / "out", "--dry-run", "--only", "one")
-    assert (code, out) == (0, "one\tregister and evaluate\n")
+    assert (code, out) == (0, "pair\tto do\none\tregister and evaluate\n")
     assert not (tmp_path / "out").exists()
 
 

@@ -182,7 +182,12 @@ def test_transforms_without_images(run, folder):
     ]
     assert found["landmarks"]["before"]["mean"] == pytest.approx(np.mean(wanted), abs=1e-4)
     assert found["similarity"] is None
+    assert found["deformation"]["mean_mm"] == pytest.approx(float(FIELD.mm().norm(dim=0).mean()), abs=1e-3)
+    assert found["displacement"]["mean_mm"] != pytest.approx(found["deformation"]["mean_mm"], abs=3e-3)
     assert sorted(folder.rglob("*")) == before
+    code, _, error = run(folder / "turn.tfm", *arguments, "--fail-on", "fail")
+    assert code == 2
+    assert "no verdict: give --fixed and --moving" in error
 
 
 def test_csv_and_output_folder(run, folder):
@@ -357,8 +362,8 @@ def test_what_register_wrote(run, tmp_path, capfd):
     assert (code, error) == (0, "")
     anew = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert anew != page
-    assert "uncertainty map" in page  # in the list of the keys, where there is such a map
-    assert "uncertainty map" in anew
+    assert 'data-mode="uncertainty"' in page
+    assert 'data-mode="uncertainty"' in anew
     found = json.loads(text)
     assert found["landmarks"]["before"]["mean"] == pytest.approx(np.hypot(1.6, 1.1), abs=1e-3)
     assert found["landmarks"]["after"]["mean"] < 0.4

@@ -167,8 +167,8 @@ def test_progress_counts_tiles(run, image, model, tmp_path):
     lines = [line for line in err.splitlines() if not line.startswith("warning")]
     tiles = json.loads(text)["tiles"]
     assert tiles > 1
-    assert lines == [line for line in lines if line.startswith(f"features: {tiles} of {tiles} tiles, ")]
-    assert len(lines) == 1
+    (line,) = lines
+    assert line.split()[:1] + line.split()[3:] == ["features", str(tiles), "tiles"]
 
 
 BAD_USE = [

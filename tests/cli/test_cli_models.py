@@ -66,7 +66,9 @@ def test_list_shows_what_is_known(run, tmp_path):
     (tmp_path / "M730.pt").touch()
     code, text, err = run("models", "list", "--models", tmp_path)
     assert (code, err) == (0, "")
-    rows = {line.split("\t")[0]: line.split("\t")[1:] for line in text.splitlines()}
+    titles, *lines = text.splitlines()
+    assert titles == "name\tdimension\tlicence\tfile\twhat for"
+    rows = {line.split("\t")[0]: line.split("\t")[1:] for line in lines}
     assert set(rows) == {*DESCRIPTORS, *[entry.name for entry in entries() if not entry.earlier]}
     assert rows[NAME] == ["3-D", "Apache-2.0", "fetched", find(NAME).use]
     assert rows["sam2.1/tiny"][0] == "2-D"

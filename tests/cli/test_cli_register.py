@@ -296,14 +296,20 @@ def test_page_figures_and_uncertainty(run, pair):
 
 
 def test_verdict_says_what_is_wrong(run, pair):
-    """Images of different things end with FAIL and its reason; exit code 0, because the files are as asked for."""
+    """Images of different things end with their reason; the files are written, and 3 is left with only if asked for."""
     fixed, _, out = pair
     noise = torch.randn(1, *MOVING.shape, generator=torch.Generator().manual_seed(1)) * 300
     write_image(Volume(noise, MOVING), fixed.parent / "noise.nii.gz", "float32")
-    code, text, _ = run("register", fixed, fixed.parent / "noise.nii.gz", "-o", out, *QUICK[:-1])
-    assert code == 0
-    assert text.splitlines()[0] in ("verdict: REVIEW", "verdict: FAIL")
+    code, text, _ = run("register", fixed, fixed.parent / "noise.nii.gz", "-o", out, *QUICK[:-1], "--fail-on", "review")
+    assert code == 3
+    assert (out / "transform.h5").is_file()
+    level = text.splitlines()[0].removeprefix("verdict: ")
+    assert level in ("REVIEW", "FAIL")
     assert text.splitlines()[1].split(":")[0] in ("review", "fail")
+    assert run("evaluate", out, "--no-report", "--no-similarity")[0] == 0
+    assert run("evaluate", out, "--no-report", "--no-similarity", "--fail-on", "review")[0] == 3
+    fails = 3 if json.loads((out / "evaluation.json").read_text())["verdict"]["level"] == "FAIL" else 0
+    assert run("evaluate", out, "--no-report", "--no-similarity", "--fail-on", "fail")[0] == fails
 
 
 def test_uncertainty_that_is_off_cannot_be_written(run, pair):

@@ -64,7 +64,7 @@ def test_a_healthy_environment(tmp_path):
     (models / "TS" / "M730.pt").touch()
     done = doctor(tmp_path, "--wait", str(PATIENCE_SECONDS))
     assert (done.returncode, done.stderr) == (0, "")
-    rows = {line.split("\t")[0]: line.split("\t")[1:] for line in done.stdout.splitlines()}
+    rows = {line.split("\t")[0]: line.split("\t")[1:] for line in done.stdout.splitlines()[1:]}
     assert rows["semreg"] == ["ok", semreg.__version__, "this package"]
     for name in ("torch", "numpy", "scipy", "pydicom", "SimpleITK"):
         assert rows[name][:2] == ["ok", version(name)]

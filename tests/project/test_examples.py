@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import re
 import runpy
 import sys
@@ -21,6 +23,28 @@ STILL = sitk.Transform(3, sitk.sitkIdentity)
 def test_every_example_is_run():
     """There is no example that no test runs."""
     assert {path.name for path in EXAMPLES.glob("*.py")} == {"own_network.py", *WITH_ITK}
+
+
+def test_notebook(capsys):
+    """Every cell of the notebook runs in its order; the result shows three planes, and landmarks come nearer."""
+    cells = json.loads((EXAMPLES / "first_steps.ipynb").read_text(encoding="utf-8"))["cells"]
+    names: dict[str, object] = {}
+    shown = []
+    for cell in (cell for cell in cells if cell["cell_type"] == "code"):
+        *first, last = ast.parse("".join(cell["source"])).body
+        exec(compile(ast.Module(first, []), "cell", "exec"), names)  # noqa: S102 - a file of the project
+        if isinstance(last, ast.Expr):
+            shown.append(eval(compile(ast.Expression(last.value), "cell", "eval"), names))  # noqa: S307
+        else:
+            exec(compile(ast.Module([last], []), "cell", "exec"), names)  # noqa: S102
+    (page,) = [value._repr_html_() for value in shown if hasattr(value, "_repr_html_")]
+    assert page.count("<figure") == 3
+    assert page.count('<input type="range"') == 4
+    assert "<script" not in page
+    said = capsys.readouterr().out
+    before, after = map(float, re.search(r"landmark error ([\d.]+) mm before, ([\d.]+) mm after", said).groups())
+    assert after < 0.6 * before
+    assert len(said.splitlines()[0]) < 200
 
 
 def test_own_network(monkeypatch, capsys):

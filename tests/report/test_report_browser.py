@@ -10,7 +10,7 @@ import torch
 
 from conftest import eventually
 from report_case import check_of, fixed_grid, make_case
-from semreg.core.fields import Volume
+from semreg.core.fields import Field, Volume
 from semreg.io.bridge import LabelMap
 from semreg.quality import Verdict
 from semreg.report import write_report
@@ -65,10 +65,11 @@ def browser():
 
 @pytest.fixture
 def opened(browser, page):
-    """The page as it is after it was opened again at 1440 pixels."""
+    """The page as it is after it was opened again at 1440 pixels, without the crosshair over the pixels."""
     resize(browser, 1440)
     browser.get(page.as_uri())
     wait(browser, "return document.getElementById('viewer').dataset.ready === 'true'")
+    keys(browser, browser.find_element("tag name", "body"), "x")
     return browser
 
 
@@ -102,12 +103,13 @@ def choose(driver, mode=None, when=None):
 
 
 def pixels(driver, number, shape):
-    """The canvas of a plane read at the centres of ``shape`` pixels, (rows, columns, 3)."""
+    """The picture of a plane read at the centres of ``shape`` pixels, (rows, columns, 3)."""
     script = """
     var canvas = document.querySelectorAll('.pane canvas')[arguments[0]], rows = arguments[1], columns = arguments[2];
     var data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data, found = [];
+    var box = canvas.dataset.picture.split(' ').map(Number);
     for (var r = 0; r < rows; r++) { for (var c = 0; c < columns; c++) {
-      var y = Math.floor((r + 0.5) * canvas.height / rows), x = Math.floor((c + 0.5) * canvas.width / columns);
+      var y = box[1] + Math.floor((r + 0.5) * box[3] / rows), x = box[0] + Math.floor((c + 0.5) * box[2] / columns);
       var k = 4 * (y * canvas.width + x); found.push(data[k], data[k + 1], data[k + 2]);
     } }
     return found;"""
@@ -115,8 +117,9 @@ def pixels(driver, number, shape):
 
 
 def inner(difference):
-    """Leave the border out, where the ticks of the other planes are, and the middle, where the swipe line may be."""
+    """Leave the border out, with the length at the lower left, and the middle, where the swipe line may be."""
     kept = difference[2:-2, 2:-2].astype(float)
+    kept[-8:, : kept.shape[1] // 3] = 0
     return np.delete(kept, np.s_[kept.shape[1] // 2 - 1 : kept.shape[1] // 2 + 2], axis=1)
 
 
@@ -159,9 +162,9 @@ def test_no_console_error_and_no_request(opened, page):
 def test_slices_are_oriented(opened, stacks, number):
     """Each plane shows the slice numpy cuts from the stack: right on the left, anterior and superior where they say."""
     plane = planes_of(stacks.grid)[number]
-    for mode, stack in (("fixed", stacks.fixed), ("moving", stacks.after)):
+    for mode, name in (("fixed", "fixed"), ("moving", "deformed")):
         _, _, cursor = choose(opened, mode)
-        expected = plane.cut(stack, cursor[plane.across])
+        expected = stacks.cut(name, plane, cursor[plane.across])
         shown = pixels(opened, number, expected.shape)
         difference = inner(shown.mean(2) - expected)
         assert np.abs(difference).mean() < 3
@@ -191,14 +194,14 @@ def test_marked_corner_is_where_the_letters_say(opened):
 
 
 def test_modes_change_the_pixels(opened, stacks):
-    """Overlay, checkerboard, swipe and before show what numpy makes of the same slices."""
+    """Overlay, checkerboard, swipe and the states show what numpy makes of the same slices."""
     plane = planes_of(stacks.grid)[0]
-    _, _, cursor = choose(opened, "blend", "after")
-    fixed, before, after = (plane.cut(s, cursor[0]) for s in (stacks.fixed, stacks.before, stacks.after))
+    _, _, cursor = choose(opened, "blend", "deformed")
+    fixed, before, after = (stacks.cut(name, plane, cursor[0]) for name in ("fixed", "headers", "deformed"))
     assert np.abs(before.astype(int) - after).mean() > 2
     shape = fixed.shape
     assert np.abs(inner(pixels(opened, 0, shape) - blend(fixed, after))).mean() < 3
-    choose(opened, when="before")
+    choose(opened, when="headers")
     assert np.abs(inner(pixels(opened, 0, shape) - blend(fixed, before))).mean() < 3
     choose(opened, "moving")
     assert np.abs(inner(pixels(opened, 0, shape).mean(2) - before)).mean() < 3
@@ -298,18 +301,18 @@ def test_keys_choose_modes(opened):
     """Letters choose the modes, B and a held Space the state, ? shows the keys and Escape hides them."""
     stage = stages(opened)[0]
     letters = {"o": "blend", "c": "checker", "e": "edges", "f": "fixed", "m": "moving", "a": "arrows", "g": "grid",
-               "j": "jacobian", "u": "uncertainty", "l": "labels", "s": "swipe"}  # fmt: skip
+               "d": "displacement", "j": "jacobian", "u": "uncertainty", "l": "labels", "s": "swipe"}  # fmt: skip
     for letter, mode in letters.items():
         assert keys(opened, stage, letter)[0] == mode
         checked = opened.find_elements("css selector", "#modes [aria-checked=true]")
         assert [button.get_attribute("data-mode") for button in checked] == [mode]
-    assert keys(opened, stage, "b")[1] == "before"
-    assert keys(opened, stage, "b")[1] == "after"
+    assert keys(opened, stage, "b")[1] == "headers"
+    assert keys(opened, stage, "b")[1] == "deformed"
     hold = webdriver.ActionChains(opened).click(stage).key_down(" ")
     hold.perform()
-    assert drawn(opened)[1] == "before"
+    assert drawn(opened)[1] == "headers"
     webdriver.ActionChains(opened).key_up(" ").perform()
-    assert drawn(opened)[1] == "after"
+    assert drawn(opened)[1] == "deformed"
     keys(opened, stage, "?")
     assert opened.find_element("id", "help").is_displayed()
     keys(opened, opened.switch_to.active_element, "ESCAPE")
@@ -319,36 +322,14 @@ def test_keys_choose_modes(opened):
 def test_before_changes_only_where_it_is_seen(opened):
     """B does nothing in modes without the moving image; pressed while Space is held it holds after that, too."""
     stage = stages(opened)[0]
-    assert keys(opened, stage, "j", "b", "s")[1] == "after"
+    assert keys(opened, stage, "j", "b", "s")[1] == "deformed"
     webdriver.ActionChains(opened).click(stage).key_down(" ").perform()
-    assert drawn(opened)[1] == "before"
+    assert drawn(opened)[1] == "headers"
     stage.send_keys("b")
     webdriver.ActionChains(opened).key_up(" ").perform()
-    assert drawn(opened)[1] == "before"
+    assert drawn(opened)[1] == "deformed"
     chosen = opened.find_element("css selector", "#states [aria-checked=true]")
-    assert chosen.get_attribute("data-state") == "before"
-
-
-def test_letters_stand_beside_the_ticks(opened):
-    """No letter lies on a tick: on the picture it begins behind the ticks' ends, or it stands beside the picture."""
-    for width in (1440, 400):
-        resize(opened, width)
-        drawn(opened)
-        gaps = opened.execute_script(LETTER_GAPS)
-        assert len(gaps) == 12
-        assert all(gap >= 8 or gap <= -size for gap, size in gaps), gaps
-
-
-LETTER_GAPS = """
-return Array.from(document.querySelectorAll('.pane')).flatMap(function (pane) {
-  var picture = pane.querySelector('canvas').getBoundingClientRect();
-  return ['left', 'right', 'top', 'bottom'].map(function (side) {
-    var r = pane.querySelector('.letter.' + side).getBoundingClientRect();
-    var inwards = side === 'left' || side === 'top' ? 1 : -1;
-    return [inwards * (r[side] - picture[side]), side === 'left' || side === 'right' ? r.width : r.height];
-  });
-});
-"""
+    assert chosen.get_attribute("data-state") == "deformed"
 
 
 def test_reduced_slices_say_where_they_are(browser, tmp_path, monkeypatch):
@@ -395,18 +376,146 @@ def test_click_links_the_planes(opened, stacks):
     assert "mm" in opened.find_element("id", "readout").text
 
 
+def press(driver, element, dx, dy, *, button="left", held=None):
+    """Drag from the middle of an element by so many pixels."""
+    from selenium.webdriver.common.actions.mouse_button import MouseButton
+
+    chain = webdriver.ActionChains(driver, duration=20)
+    if held:
+        chain.key_down(held)
+    chain.move_to_element(element)
+    chain.w3c_actions.pointer_action.pointer_down({"left": MouseButton.LEFT, "right": MouseButton.RIGHT}[button])
+    chain.move_by_offset(dx, dy)
+    chain.w3c_actions.pointer_action.pointer_up({"left": MouseButton.LEFT, "right": MouseButton.RIGHT}[button])
+    if held:
+        chain.key_up(held)
+    chain.perform()
+    return drawn(driver)
+
+
+def window_shown(driver):
+    """The grey values that are black and white: of the fixed and of the moving image."""
+    text = driver.find_element("id", "window").text.replace("\u2212", "-")
+    return [[float(part) for part in each.split() if part[0] in "-0123456789."] for each in text.split(",")]
+
+
+def test_window_is_dragged_chosen_and_typed(opened, stacks):
+    """A drag with the right button, a preset, sliders and keys change the window, as numpy does it; R resets it."""
+    plane, code = planes_of(stacks.grid)[0], stacks.codes["fixed"]
+    _, _, cursor = choose(opened, "fixed")
+    stage = stages(opened)[0]
+    first = window_shown(opened)
+    assert first[0] == pytest.approx([code.window.low, code.window.high], rel=0.02, abs=0.1)
+    press(opened, stage, 100, 0, button="right")
+    wide = window_shown(opened)
+    assert all(np.ptp(w) > 1.2 * np.ptp(f) for w, f in zip(wide, first, strict=True))
+    press(opened, stage, 0, 80, button="right")
+    assert all(sum(m) > sum(w) for m, w in zip(window_shown(opened), wide, strict=True))
+    keys(opened, stage, "r")
+    assert window_shown(opened) == first
+    assert np.ptp(window_shown(opened)[0]) > (keys(opened, stage, "<"), np.ptp(window_shown(opened)[0]))[1]
+    keys(opened, stage, "r")
+    opened.execute_script(
+        "var s = document.getElementById('window-fixed'); s.value = 2; s.dispatchEvent(new Event('change'))"
+    )
+    drawn(opened)
+    expected = stacks.cut("fixed", plane, cursor[0], code.windows[2])
+    assert np.abs(inner(pixels(opened, 0, expected.shape).mean(2) - expected)).mean() < 4
+
+
+def test_zoom_and_pan(opened, stacks):
+    """Keys, buttons and Ctrl with the wheel zoom all planes; Shift with arrows or a drag moves; the ruler follows."""
+    stage, canvas = stages(opened)[0], opened.find_elements("css selector", ".pane canvas")[0]
+
+    def box():
+        drawn(opened)
+        return np.array([int(v) for v in canvas.get_attribute("data-picture").split()])
+
+    def ruler():
+        length, _, drawn_px = opened.find_element("css selector", ".pane").get_attribute("data-ruler").split()
+        return float(drawn_px) / float(length)
+
+    whole, scale = box(), ruler()
+    assert scale == pytest.approx(whole[2] / (stacks.shape[2] * stacks.spacing[2]), rel=0.02)
+    keys(opened, stage, "+", "+")
+    assert box()[2] == pytest.approx(2.25 * whole[2], abs=2)
+    assert ruler() == pytest.approx(2.25 * scale, rel=0.02)
+    assert opened.find_element("id", "zoom").text == "225 %"
+    before = box()
+    keys(opened, stage, "SHIFT", "ARROW_LEFT")
+    assert box()[0] > before[0]
+    before = box()
+    press(opened, stage, -60, 0, held="\ue008")
+    assert box()[0] == pytest.approx(before[0] - 60, abs=2)
+    keys(opened, stage, "0")
+    assert (box() == whole).all()
+    opened.execute_script(
+        "var s = arguments[0], r = s.getBoundingClientRect(); s.dispatchEvent(new WheelEvent('wheel', "
+        "{deltaY: -120, ctrlKey: true, clientX: r.left + 5, clientY: r.top + 5, cancelable: true}))", stage
+    )  # fmt: skip
+    assert box()[2] == pytest.approx(1.2 * whole[2], abs=2)
+    assert box()[0] == pytest.approx(whole[0], abs=3)
+
+
+def test_one_plane_and_full_screen(opened):
+    """P shows the chosen plane alone and larger, 3 another one; V fills the window, and Escape leaves it."""
+    stage = stages(opened)[1]
+    keys(opened, stage, "p")
+    assert [each.is_displayed() for each in stages(opened)] == [False, True, False]
+    keys(opened, stages(opened)[1], "3")
+    assert [each.is_displayed() for each in stages(opened)] == [False, False, True]
+    keys(opened, stages(opened)[2], "p", "v")
+    assert opened.execute_script("return document.getElementById('viewer').getBoundingClientRect().top") == 0
+    keys(opened, stages(opened)[2], "v")
+    assert opened.execute_script("return document.getElementById('viewer').className").split()[-1] != "full"
+
+
+def test_crosshair_says_place_and_values(opened, stacks):
+    """The crosshair joins the planes: its place in mm, both values and the displacement stand below the pictures."""
+    _, _, cursor = keys(opened, opened.find_element("tag name", "body"), "x")
+    x, y, z = stacks.grid.index_to_point()[:3] @ [*cursor, 1.0]
+    text = opened.find_element("id", "readout").text.replace("\u2212", "-")
+    assert f"{x:.1f}, {y:.1f}, {z:.1f} mm" in text
+    assert "deformed by 7.1 mm" in text
+    fixed = stacks.codes["fixed"].table[stacks.fixed[tuple(cursor)]]
+    assert float(text.partition("fixed ")[2].split()[0]) == pytest.approx(fixed, rel=0.1, abs=3)
+    plain = pixels(opened, 0, (400, 400)).astype(int)
+    assert ((plain[..., 2] - plain[..., 0])[100:150, 195:220] > 40).any()
+
+
+def test_aligned_state_and_total_motion(browser, tmp_path):
+    """With an alignment there are three states, in every comparison, and maps are of the deformation or of all."""
+    case = make_case()
+    matrix = np.eye(4)
+    matrix[:3, 3] = (60.0, 0.0, 0.0)
+    field = Field.from_mm(torch.tensor([64.0, -3.0, 5.0]).reshape(3, 1, 1, 1).expand(3, *case.fixed.grid.shape),
+                          case.fixed.grid)  # fmt: skip
+    write_report(make_case(field=field, linear=matrix), tmp_path / "report.html")
+    browser.get((tmp_path / "report.html").as_uri())
+    wait(browser, "return document.getElementById('viewer').dataset.ready === 'true'")
+    for mode in ("swipe", "blend", "checker", "edges", "moving"):
+        for when in ("headers", "aligned", "deformed"):
+            assert choose(browser, mode, when)[:2] == (mode, when)
+    assert "inside the moving one" in browser.find_element("id", "explain").text
+    choose(browser, "displacement")
+    assert browser.find_element("id", "scale-high").text == "\u2265 7.07 mm"
+    keys(browser, browser.find_element("tag name", "body"), "t")
+    assert browser.find_element("id", "scale-high").text == "\u2265 64.3 mm"
+    assert "With the alignment" in browser.find_element("id", "explain").text
+
+
 def test_swipe_line_follows_the_pointer(opened, stacks):
     """Dragging in the swipe mode moves the line: what is left of it is the fixed image."""
     plane = planes_of(stacks.grid)[0]
-    _, _, cursor = choose(opened, "swipe", "before")
+    _, _, cursor = choose(opened, "swipe", "headers")
     canvas = opened.find_elements("css selector", ".pane canvas")[0]
     move = webdriver.ActionChains(opened).move_to_element(canvas).click_and_hold()
     move.move_by_offset(canvas.size["width"] // 4, 0).release().perform()
     assert drawn(opened)[2] == cursor
-    fixed, before = (plane.cut(s, cursor[0]) for s in (stacks.fixed, stacks.before))
+    fixed, before = (stacks.cut(name, plane, cursor[0]) for name in ("fixed", "headers"))
     line = round(fixed.shape[1] * 0.75)
     shown = pixels(opened, 0, fixed.shape).mean(2)
-    assert np.abs(shown - fixed)[2:-2, 2 : line - 2].mean() < 3
+    assert np.abs(shown - fixed)[2:-8, 2 : line - 2].mean() < 3
     assert np.abs(shown - before)[2:-2, line + 2 : -2].mean() < 3
 
 
@@ -414,8 +523,8 @@ def test_a_millimetre_is_as_long_in_both_directions(opened, stacks):
     """Pictures are as wide and as high as the body in mm, though voxels have three different edges."""
     extent = [n * s for n, s in zip(stacks.shape, stacks.spacing, strict=True)]
     for plane, canvas in zip(planes_of(stacks.grid), opened.find_elements("css selector", ".pane canvas"), strict=True):
-        size = canvas.size
-        assert size["width"] / size["height"] == pytest.approx(extent[plane.columns] / extent[plane.rows], rel=0.01)
+        _, _, width, height = map(int, canvas.get_attribute("data-picture").split())
+        assert width / height == pytest.approx(extent[plane.columns] / extent[plane.rows], rel=0.01)
     assert len(set(stacks.spacing)) == 3
 
 
@@ -501,7 +610,7 @@ def test_reads_without_a_script(browser, page):
     try:
         browser.get(page.as_uri())
         images = [i for i in browser.find_elements("css selector", "#stills img") if i.is_displayed()]
-        assert len(images) == 15
+        assert len(images) == 18
         assert min(image.size["width"] for image in images) > 100
         assert not browser.find_element("id", "viewer").is_displayed()
         assert browser.find_element("id", "landmarks").is_displayed()
@@ -515,7 +624,7 @@ def test_prints_pictures_without_controls(opened):
     opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     try:
         assert not opened.find_element("id", "viewer").is_displayed()
-        assert len([i for i in opened.find_elements("css selector", "#stills img") if i.is_displayed()]) == 15
+        assert len([i for i in opened.find_elements("css selector", "#stills img") if i.is_displayed()]) == 18
         assert not any(b.is_displayed() for b in opened.find_elements("tag name", "button"))
         resize(opened, A4_PIXELS)
         assert opened.execute_script(CUT_OFF) == []

@@ -26,12 +26,14 @@ from semreg.report import write_report
 from semreg.report.colours import blend, checkerboard, viridis
 from semreg.report.drawings import box_panels, curves, outline
 from semreg.report.encode import Sheets, sheets, sheets_within
+from semreg.report.motion import motion_of
 from semreg.report.page import checks_of, counted, render
 from semreg.report.pictures import jacobian_colours
-from semreg.report.planes import planes_of
-from semreg.report.stacks import bounded, make_stacks, window
+from semreg.report.planes import doubt_of_letters, planes_of
+from semreg.report.stacks import bounded, make_stacks
 from semreg.report.tables import changed_settings, key_figures, number
 from semreg.report.viewer import viewer_data
+from semreg.report.windows import BONE, LUNG, SOFT_TISSUE, Code
 from semreg.settings import override
 
 
@@ -67,19 +69,65 @@ def test_fixed_stack_is_lps(stacks):
     """The fixed stack runs to the left, posterior and superior however the image is stored, as SimpleITK orients it."""
     expected = oriented(make_case().fixed, stacks.windows["fixed"])
     assert stacks.fixed.shape == expected.shape
-    assert np.abs(stacks.fixed - expected).max() <= 1
+    assert np.abs(stacks.codes["fixed"].shown(stacks.fixed) - expected).max() <= 2
 
 
-def test_before_and_after_are_where_itk_puts_them(stacks):
-    """The moving image lies before where its header says and after where the transform brings it, as ITK resamples."""
+@pytest.fixture(scope="module")
+def turned():
+    """A case whose field is a deformation of SHIFT mm and then an alignment, which turns, scales and moves."""
     case = make_case()
-    reference = sitk.DICOMOrient(sitk_image(case.fixed), "LPS")
-    transforms = sitk.Transform(3, sitk.sitkIdentity), sitk.TranslationTransform(3, SHIFT)
-    for stack, transform in zip((stacks.before, stacks.after), transforms, strict=True):
-        image = sitk.Resample(sitk_image(case.moving), reference, transform, sitk.sitkLinear, 0.0)
-        low, high = stacks.windows["moving"].low, stacks.windows["moving"].high
+    c, s = 1.1 * float(np.cos(0.1)), 1.1 * float(np.sin(0.1))
+    matrix = np.array([[c, -s, 0, 2.0], [s, c, 0, -1.0], [0, 0, 1.0, 3.0], [0, 0, 0, 1.0]])
+    grid = case.fixed.grid
+    deformed = case.field.index().reshape(3, -1).double().numpy()
+    place = grid.index_to_point()
+    there = np.linalg.inv(place) @ matrix @ place @ np.concatenate([deformed, np.ones((1, deformed.shape[1]))])
+    vox = torch.from_numpy(there[:3]).reshape(3, *grid.shape) - Field.zeros(grid).index()
+    return dataclasses.replace(case, field=Field(vox.float(), grid), linear=matrix)
+
+
+def test_states_are_where_itk_puts_them(turned):
+    """The moving image lies where its header says, where the alignment brings it, and where all does, as in ITK."""
+    stacks = make_stacks(turned)
+    reference = sitk.DICOMOrient(sitk_image(turned.fixed), "LPS")
+    aligned = sitk.AffineTransform(3)
+    aligned.SetMatrix(turned.linear[:3, :3].ravel().tolist())
+    aligned.SetTranslation(turned.linear[:3, 3].tolist())
+    deformed = sitk.CompositeTransform([aligned, sitk.TranslationTransform(3, SHIFT)])
+    transforms = {"headers": sitk.Transform(3, sitk.sitkIdentity), "aligned": aligned, "deformed": deformed}
+    assert [state.key for state in stacks.states] == list(transforms)
+    code = stacks.codes["moving"]
+    for key, transform in transforms.items():
+        image = sitk.Resample(sitk_image(turned.moving), reference, transform, sitk.sitkLinear, 0.0)
+        low, high = code.window.low, code.window.high
         expected = np.clip((sitk.GetArrayFromImage(image) - low) / (high - low), 0, 1) * 255
-        assert np.abs(stack - expected).max() <= 1
+        assert np.abs(code.shown(stacks.moving[key]) - expected).max() <= 3
+
+
+def test_motion_is_of_the_deformation_alone(turned):
+    """Vectors, determinants and numbers leave the alignment out; the total is beside them, and led by the matrix."""
+    stacks = make_stacks(turned)
+    assert np.allclose(stacks.vectors, np.array(SHIFT)[::-1].reshape(3, 1, 1, 1), atol=1e-3)
+    assert set(np.unique(stacks.jacobian.stack)) <= {127, 128, 129}
+    motion, length = motion_of(turned)[0], float(np.linalg.norm(SHIFT))
+    assert motion.alone.mean_mm == pytest.approx(length, abs=1e-3)
+    assert (motion.smallest, motion.largest) == pytest.approx((1.0, 1.0), abs=1e-3)
+    assert motion.total.mean_mm != pytest.approx(length, abs=0.5)
+    data = viewer_data(stacks, planes_of(stacks.grid))
+    assert data.octaves == pytest.approx(np.log2(1.1**2))
+    index = np.array([3.0, 4.0, 5.0])
+    moved = index + np.array(SHIFT)[::-1] / np.array(stacks.spacing)
+    whole = turned.field.reordered(canonical_order(fixed_grid())).vox[:, 3, 4, 5].double().numpy()
+    assert np.allclose((np.array(data.linear) @ [*moved, 1.0])[:3] - index, whole, atol=1e-3)
+
+
+def test_alignment_alone_has_no_third_state():
+    """Where nothing is deformed the alignment is the last state, and without an alignment there is none."""
+    case = make_case()
+    matrix = np.eye(4)
+    matrix[:3, 3] = SHIFT
+    assert [s.key for s in make_stacks(dataclasses.replace(case, linear=matrix)).states] == ["headers", "aligned"]
+    assert [s.key for s in make_stacks(case).states] == ["headers", "deformed"]
 
 
 def test_warped_image_is_used_as_it_is():
@@ -87,15 +135,16 @@ def test_warped_image_is_used_as_it_is():
     case = make_case()
     marked = Volume(torch.full_like(case.fixed.data, 77.0), case.fixed.grid)
     shown = make_stacks(dataclasses.replace(case, warped=marked))
-    assert len(np.unique(shown.after)) == 1
-    assert not np.array_equal(shown.after, make_stacks(case).after)
+    assert len(np.unique(shown.moving["deformed"])) == 1
+    assert not np.array_equal(shown.moving["deformed"], make_stacks(case).moving["deformed"])
 
 
-def test_initial_field_makes_the_before():
-    """With a start, ``before`` is the moving image through it."""
+def test_initial_field_makes_the_start():
+    """With a start, the first state is the moving image through it."""
     case = make_case()
     shown = make_stacks(dataclasses.replace(case, initial=case.field))
-    assert np.array_equal(shown.before, shown.after)
+    assert [state.word for state in shown.states] == ["At the start", "Deformed"]
+    assert np.array_equal(shown.moving["start"], shown.moving["deformed"])
 
 
 def test_vectors_are_mm_along_the_view(stacks):
@@ -156,10 +205,11 @@ def test_jacobian_levels_are_octaves():
     """A determinant of 2 is one octave above 128 on the map, of 1/2 one below, and no colour shows where it is 1."""
     case = make_case(jacobian=Volume(torch.full((1, *fixed_grid().shape), 2.0), fixed_grid()))
     assert set(np.unique(make_stacks(case).jacobian.stack)) <= {191, 192}
-    _, opacity = jacobian_colours(np.array([0, 64, 128, 192], np.uint8))
+    _, opacity = jacobian_colours(np.array([0, 64, 128, 192, 255], np.uint8), 2.0)
     assert opacity[0] == 1.0
     assert opacity[2] == 0.0
     assert opacity[1] == pytest.approx(opacity[3], abs=0.01)
+    assert opacity[4] > opacity[3]
 
 
 def test_unknown_uncertainty_has_no_colour(stacks):
@@ -181,9 +231,9 @@ def test_labels_lie_on_their_images():
     labels = make_stacks(
         dataclasses.replace(case, fixed_labels=to_labels(fixed), moving_labels=to_labels(moving))
     ).labels
-    assert set(np.unique(labels["fixed"])) == {0, 1} == set(np.unique(labels["after"]))
+    assert set(np.unique(labels["fixed"])) == {0, 1} == set(np.unique(labels["deformed"]))
     agree = [np.mean(labels["fixed"][labels["fixed"] > 0] == labels[name][labels["fixed"] > 0]) for name in
-             ("before", "after")]  # fmt: skip
+             ("headers", "deformed")]  # fmt: skip
     assert agree[1] > 0.85 > agree[0]
 
 
@@ -240,23 +290,52 @@ def test_noise_stays_within_the_limit():
 
 @pytest.mark.parametrize(("lung", "expected"), [(0.3, (-1000, 400)), (0.01, (-160, 240))])
 def test_ct_is_windowed_by_what_it_shows(lung, expected):
-    """CT with much lung is shown from −1000 to 400 HU, other CT from −160 to 240."""
+    """CT with much lung is shown from −1000 to 400 HU, other CT from −160 to 240; lung and bone can be chosen."""
     values = torch.full((1, 20, 20, 25), -1000.0)
     flat = values.reshape(-1)
     flat[: int(lung * 10_000)] = -700.0
     flat[5_000:9_000] = 60.0
     flat[9_000:] = 900.0
-    shown = window(values)
-    assert (shown.low, shown.high) == expected
+    code = Code.of(values)
+    assert (code.window.low, code.window.high) == expected
+    assert {SOFT_TISSUE, LUNG, BONE} <= set(code.windows)
+    assert code.unit == "HU"
+
+
+def test_bytes_hold_every_window():
+    """A byte tells soft tissue to 4 HU, all other CT to 28; of other images what is shown to 1 % of the window."""
+    hounsfield = torch.linspace(-1000, 1900, 5000)
+    code = Code.of(hounsfield, ct=True)
+    off = np.abs(code.table[code.encode(hounsfield)] - hounsfield.numpy())
+    soft = (hounsfield > -150).numpy() & (hounsfield < 240).numpy()
+    assert off[soft].max() <= 2
+    assert off.max() <= 14
+    other = torch.cat([torch.linspace(0, 100, 2000), torch.tensor([5000.0])])
+    code = Code.of(other, ct=False)
+    assert code.window.high == pytest.approx(99.6, abs=0.2)
+    assert np.abs(code.table[code.encode(other)] - other.numpy())[20:-20].max() <= 0.5
+    assert code.encode(torch.tensor([5000.0, torch.nan])).tolist() == [255, 0]
 
 
 def test_window_survives_odd_images():
     """Constant images, NaN and infinity give a finite window and finite bytes."""
     for values in (torch.full((1, 4, 5, 6), 3.0), torch.full((1, 4, 5, 6), torch.nan), torch.zeros(1, 4, 5, 6)):
-        shown = window(values, 0.0)
-        assert np.isfinite([shown.low, shown.high]).all()
-        assert shown.high > shown.low
-        assert shown.grey(values).dtype == np.uint8
+        code = Code.of(values, 0.0)
+        for window in code.windows:
+            assert np.isfinite([window.low, window.high]).all()
+            assert window.high > window.low
+        assert code.shown(code.encode(values)).dtype == np.uint8
+
+
+def test_lost_orientation_is_told():
+    """A note says that letters may be wrong where the direction is the identity and the first voxel the origin."""
+    bare, good = Grid.of_shape((4, 5, 6)), fixed_grid()
+    assert "the fixed image has the identity" in doubt_of_letters(bare, good)
+    assert "the fixed image and the moving image each have" in doubt_of_letters(bare, bare)
+    placed = Grid((4, 5, 6), (1.0, 1.0, 1.0), (40.0, -30.0, 7.0), bare.direction)
+    assert doubt_of_letters(good, good) == doubt_of_letters(placed, good) == ""
+    assert doubt_of_letters(Grid.of_shape((4, 5)), Grid.of_shape((4, 5))) == ""
+    assert "may be wrong" in render(make_case(moving=Volume(torch.rand(1, 4, 5, 6), bare)))
 
 
 def test_letters_follow_the_direction():
@@ -327,9 +406,9 @@ def test_page_needs_nothing_else(page):
 def test_page_reads_without_a_script(page):
     """Pictures before and after, the checkerboard and all numbers are there as plain HTML."""
     plain = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
-    for title in ("Before", "After", "Checkerboard after", "Jacobian", "Uncertainty"):
+    for title in ("By headers", "Deformed", "Checkerboard, deformed", "Displacement", "Jacobian", "Uncertainty"):
         assert f"<h3>{title}</h3>" in plain
-    assert plain.count("<img ") == 15
+    assert plain.count("<img ") == 18
     assert "<noscript>" in plain
     for word in ("REVIEW", "Half of the fixed image lies beyond the moving one.", "liver", "P13", "7.5", "1.25"):
         assert word in plain
@@ -341,7 +420,7 @@ def test_page_of_little():
     text = render(type(case)(fixed=case.fixed, moving=case.moving, field=case.field))
     assert "NOT JUDGED" in text
     assert 'id="landmarks"' not in text
-    assert "uncertainty map" not in text
+    assert 'data-mode="uncertainty"' not in text
 
 
 def test_worst_gate_is_first():
@@ -371,13 +450,13 @@ def test_reasons_stay_few():
 
 
 def test_worst_landmark_is_first(page):
-    """Landmarks are sorted by their error after; bars are shares of the largest error; what got worse is marked."""
+    """What got worse is first and marked, then the largest error after; bars are shares of the largest error."""
     rows = re.findall(r'<tr><th scope="row">(\w+)</th><td class="wide-only">(.*?)</tr>', page, re.DOTALL)
-    assert [name for name, _ in rows] == [*(f"P{k}" for k in range(13, 0, -1)), "worse", "found"]
-    bars = [float(width) for width in re.findall(r'width="([\d.]+)"', rows[0][1])]
+    assert [name for name, _ in rows] == ["worse", *(f"P{k}" for k in range(13, 0, -1)), "found"]
+    bars = [float(width) for width in re.findall(r'width="([\d.]+)"', rows[1][1])]
     assert bars == [100.0, pytest.approx(100 * 1.3 / 7.0, abs=0.1)]
     assert [name for name, row in rows if "larger than before" in row] == ["worse"]
-    assert rows[0][1].startswith("1.0, 2.0, 3.0</td>")
+    assert rows[1][1].startswith("1.0, 2.0, 3.0</td>")
 
 
 def test_lowest_dice_is_first(page):
@@ -389,14 +468,21 @@ def test_lowest_dice_is_first(page):
 
 
 def test_key_figures_have_before_and_after():
-    """The first screen shows errors before and after side by side, with their unit."""
-    keys = {key.name: key for key in key_figures(make_case())}
+    """The first screen shows errors before and after side by side, with their unit; features come last."""
+    case = make_case()
+    found = key_figures(case, motion_of(case)[0], (0.1, 0.2))
+    keys = {key.name: key for key in found}
     error = keys["Landmark error, mean"]
     assert (error.before, error.after, error.unit) == ("7.5", "1.25", "mm")
     assert error.note == "15 points, 95 % below 1.85 mm, worst 1.95 mm (before 8.2), 1 got worse"
     assert (keys["Image overlap"].before, keys["Image overlap"].after) == ("90", "97")
     assert keys["Uncertainty, median"].after == "1.25"
     assert keys["Time"].after == "4"
+    assert keys["Displacement, mean"].note == "95 % below 7.07, at most 7.07 mm"
+    assert keys["Jacobian, range"].after == "1 to 1"
+    assert [key.name for key in found][-1] == "Feature distance"
+    unmeasured = key_figures(make_case(evaluation=None), motion_of(case)[0], (0.1, 0.2))
+    assert next(key for key in unmeasured if key.name == "Image overlap").after == "20"
 
 
 def test_remarks_of_the_evaluation_are_shown():

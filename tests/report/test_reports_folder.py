@@ -19,13 +19,16 @@ from report_case import EVALUATION, ORIGIN, RECORD, SHIFT, VERDICT, check_of, ma
 from run_records import input_of, read_files, write_run
 from semreg.cli.report import report_command
 from semreg.core.fields import Volume
+from semreg.core.geometry import canonical_order
 from semreg.errors import ConfigError, GeometryError, ImageError, OutputError
 from semreg.io.bridge import sitk_image
 from semreg.io.files import read_image, write_image, write_transform
 from semreg.phantom import make_pair
 from semreg.quality import EvaluationRun, Verdict, collect_evidence, evaluate, judge, read_result
 from semreg.registration.pipeline import register
-from semreg.report import Case, read_case, write_figures
+from semreg.report import Case, FigureOptions, read_case, write_figures
+from semreg.report.figures import view_of
+from semreg.report.stacks import make_stacks
 
 app = typer.Typer()
 app.command()(report_command)
@@ -263,6 +266,39 @@ def test_figures_are_sharp_enough_for_print(tmp_path):
     orange, blue = np.array([255, 128, 0]), np.array([0, 127, 255])
     assert ((np.abs(colours / np.maximum(colours.max(1), 1)[:, None] - orange / 255).max(1) < 0.1).sum()) > 500
     assert ((np.abs(colours / np.maximum(colours.max(1), 1)[:, None] - blue / 255).max(1) < 0.1).sum()) > 500
+
+
+def test_figures_as_chosen(folder, run):
+    """Kinds, planes, place, windows and dots per inch are as asked for; what there is not is refused."""
+    out = folder.parent / "paper"
+    kinds = ("overlay", "contour", "arrows", "displacement")
+    code, text, _ = run("figures", folder, "-o", out, *(w for kind in kinds for w in ("--show", kind)),
+                        "--plane", "axial", "--window", "0,100", "--dpi", "60")  # fmt: skip
+    assert code == 0
+    assert sorted(text.split()) == sorted(str(out / f"{kind}.png") for kind in kinds)
+    for wrong, said in (
+        (("--show", "contuor"), "did you mean contour?"), (("--plane", "axail"), "axial, coronal, sagittal"),
+        (("--at", "1e4,0,0"), "inside the fixed image"), (("--at", "here"), "--at as numbers"),
+        (("--window", "bones"), "LOW,HIGH or one of"), (("--dpi", "2000"), "dpi"),
+    ):  # fmt: skip
+        code, _, err = run("figures", folder, "-o", out / "no", *wrong)
+        assert code == 2
+        assert said in err
+    assert not (out / "no").exists()
+
+
+def test_a_figure_is_of_the_place_and_the_window():
+    """The planes go through the point that is named, and grey values are those of the window."""
+    case = make_case()
+    stacks = make_stacks(case)
+    index = (3, 7, 11)
+    point = tuple(float(v) for v in (stacks.grid.index_to_point() @ [*index, 1.0])[:3])
+    view = view_of(stacks, FigureOptions(planes=("sagittal",), at=point, fixed_window="0,50"))
+    assert view.index == index
+    assert [plane.name for plane in view.planes] == ["sagittal"]
+    shown = view.cut("fixed", view.planes[0])
+    values = case.fixed.reordered(canonical_order(case.fixed.grid)).data[0, :, :, 11].numpy()[::-1]
+    assert np.abs(shown - np.clip(values / 50 * 255, 0, 255)).max() <= 6
 
 
 def test_figures_of_little(tmp_path):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import pty
+import re
 import select
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
 
 import pytest
 
 from semreg.runtime.events import Step
-from semreg.runtime.terminal import Download, Progress, show_rows, show_sentences, show_table
+from semreg.runtime.progress import REGISTER, Progress
+from semreg.runtime.terminal import Download, show_log, show_rows, show_sentences, show_table
 
 
 class Screen:
@@ -83,18 +88,63 @@ def test_tables_have_titles_on_a_terminal(screen: Screen) -> None:
         assert word in text
 
 
-def test_a_bar_moves_on_a_terminal(screen: Screen) -> None:
-    """Stage, level and distance are shown while it runs, and at the end no line is left half-written."""
-    with screen.on(), Progress(quiet=False) as progress:
-        for iteration in (1, 2):
-            progress(
-                Step(stage="refine", level=1, levels=2, iteration=iteration, iterations=2, value=0.25, seconds=0.1)
+def steps() -> Iterator[Step]:
+    """A short registration: a stage that is told when it was done, and one of two levels."""
+    yield Step(stage="prepare", level=1, levels=1, iteration=1, iterations=1, value=math.nan, seconds=0.2)
+    for level, values in ((1, (0.5, 0.25)), (2, (0.2, 0.125))):
+        for iteration, value in enumerate(values, 1):
+            yield Step(
+                stage="refine", level=level, levels=2, iteration=iteration, iterations=9, value=value, seconds=0.1
             )
-        progress(Step(stage="refine", level=2, levels=2, iteration=1, iterations=5, value=0.125, seconds=0.1))
-    text = screen.text()
-    assert "refine" in text
-    assert "0.125" in text
-    assert text.endswith("\n") or "\x1b[?25h" in text  # the cursor is back
+
+
+def test_a_bar_moves_on_a_terminal(screen: Screen) -> None:
+    """The whole is one bar, with the stage and its level; a stage that is done leaves a line, a warning its own."""
+    with screen.on():
+        show_log(quiet=False, verbose=False)
+        with Progress(quiet=False, stages=REGISTER, title="registering b onto a") as progress:
+            with progress.stage("read"):
+                logging.getLogger("semreg").warning("take care")
+            for step in steps():
+                progress(step)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.text())
+    lines = [line.strip() for line in text.replace("\r", "\n").splitlines() if line.strip()]
+    assert lines[0] == "registering b onto a", lines
+    assert "warning: take care" in lines
+    assert any(re.fullmatch(r"prepare +0\.2 s", line) for line in lines)
+    assert any(re.fullmatch(r"refine +\d+\.\d s +distance 0\.125, 4 steps on 2 levels", line) for line in lines)
+    assert any(line.startswith("refine 2 of 2") and "%" in line for line in lines)
+    shares = [int(found) for found in re.findall(r"(\d+) %", text)]
+    assert shares == sorted(shares)
+
+
+def test_a_stage_has_a_line_in_a_log(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Without a terminal what is done is said first, then one line a stage; a log file has them with the time."""
+    show_log(quiet=False, verbose=False, file=tmp_path / "run.log")
+    with Progress(quiet=False, stages=REGISTER, title="registering b onto a") as progress:
+        assert not capsys.readouterr().err
+        for step in steps():
+            progress(step)
+    logging.getLogger("semreg").debug("a detail")
+    show_log(quiet=False, verbose=False)
+    title, first, second = capsys.readouterr().err.splitlines()
+    assert title == "registering b onto a"
+    assert first.split() == ["prepare", "0.2", "s"]
+    assert second.startswith("refine")
+    assert second.endswith("distance 0.125, 4 steps on 2 levels")
+    written = (tmp_path / "run.log").read_text(encoding="utf-8")
+    assert re.search(r"^\d{4}-\d\d-\d\d [\d:,]+ INFO prepare +0\.2 s$", written, re.MULTILINE)
+    assert "DEBUG a detail" in written
+
+
+def test_a_bar_does_not_go_back(screen: Screen) -> None:
+    """Whatever is passed over, the bar only grows, and it is at its end where the run is."""
+    with screen.on(), Progress(quiet=False, stages=REGISTER) as progress:
+        for name in ("read", "write", "refine", "page"):
+            with progress.stage(name):
+                before = progress._share
+            assert progress._share >= before
+        assert progress._share == pytest.approx(1.0)
 
 
 def test_a_download_shows_its_name_on_a_terminal(screen: Screen) -> None:

@@ -19,9 +19,10 @@ from semreg.cli.batch import batch_command
 from semreg.cli.demo import demo_command
 from semreg.cli.doctor import doctor_command
 from semreg.cli.evaluate import evaluate_command
+from semreg.cli.figures import figures_command
 from semreg.cli.infer import features_command, infer_command
 from semreg.cli.models import app as models_app
-from semreg.cli.panels import SectionedCommand, flag
+from semreg.cli.panels import GroupedCommands, SectionedCommand, flag
 from semreg.cli.presets import app as presets_app
 from semreg.cli.register import register_command
 from semreg.cli.report import report_command
@@ -36,9 +37,10 @@ from semreg.runtime.threads import sleep_when_idle
 
 app = typer.Typer(
     name="semreg",
+    cls=GroupedCommands,
     help="Register medical images in feature space.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -78,6 +80,7 @@ app.command("register", cls=SectionedCommand)(register_command)
 app.command("align", cls=SectionedCommand)(align_command)
 app.command("evaluate", cls=SectionedCommand)(evaluate_command)
 app.command("report", cls=SectionedCommand)(report_command)
+app.command("figures", cls=SectionedCommand)(figures_command)
 app.command("batch", cls=SectionedCommand)(batch_command)
 app.command("apply", cls=SectionedCommand)(apply_command)
 app.command("convert", cls=SectionedCommand)(convert_command)
@@ -87,8 +90,8 @@ app.command("jacobian", cls=SectionedCommand)(jacobian_command)
 app.command("infer", cls=SectionedCommand)(infer_command)
 app.command("features", cls=SectionedCommand)(features_command)
 app.command("doctor", cls=SectionedCommand)(doctor_command)
-app.add_typer(models_app, name="models")
-app.add_typer(presets_app, name="presets")
+app.add_typer(models_app, name="models", cls=GroupedCommands)
+app.add_typer(presets_app, name="presets", cls=GroupedCommands)
 
 
 app.command("demo", cls=SectionedCommand)(demo_command)

@@ -7,10 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from semreg.cli.common import Device, ImageFiles, Private, Threads, VerboseMessages, command_of, print_json
+from semreg.cli.common import (
+    Device,
+    FailLevel,
+    ImageFiles,
+    JsonMessages,
+    Private,
+    Threads,
+    command_of,
+    leave_by_verdict,
+    print_json,
+)
 from semreg.cli.grouping import grouped
-from semreg.cli.panels import ALIGNMENT, flag
-from semreg.cli.register import check_together, read_images, read_start
+from semreg.cli.panels import ALIGNMENT, PROOF, flag
+from semreg.cli.register import check_together, masked, read_images, read_start
 from semreg.cli.register_files import describe_inputs, run_into_folder, run_of
 from semreg.cli.register_flags import (
     Alignment,
@@ -28,7 +38,7 @@ from semreg.cli.register_flags import (
 from semreg.cli.report_output import ProofFlags
 from semreg.cli.summary import show_alignment
 from semreg.io.result_folder import TRANSFORM
-from semreg.runtime.terminal import Progress
+from semreg.runtime.progress import ALIGN, Progress
 
 if TYPE_CHECKING:
     from semreg.config import RegistrationConfig
@@ -46,6 +56,8 @@ class AlignFlags:
         flag(
             "What is looked for: auto by default, none, translation, rigid, similarity, affine.",
             "KIND",
+            "--align",
+            "--transform",
             panel=ALIGNMENT,
         ),
     ] = None
@@ -57,9 +69,13 @@ class AlignFlags:
     explain: Explain = False
     device: Device = "auto"
     threads: Threads = None
+    fail_on: Annotated[
+        FailLevel | None,
+        flag("With review, leave with exit code 3 where something speaks against the alignment.", panel=PROOF),
+    ] = None
     images: ImageFiles = field(default_factory=ImageFiles)
     private: Private = False
-    messages: VerboseMessages = field(default_factory=VerboseMessages)
+    messages: JsonMessages = field(default_factory=JsonMessages)
 
     def as_register(self, command: tuple[str, ...]) -> RegisterFlags:
         """The same in the words of ``semreg register``, which reads and checks the same files."""
@@ -69,8 +85,8 @@ class AlignFlags:
         )  # fmt: skip
         return RegisterFlags(
             pair=self.pair, settings=settings, explain=self.explain, device=self.device, threads=self.threads,
-            images=self.images, messages=self.messages, command=command, dense=False, proof=ProofFlags(report=False),
-            private=self.private,
+            images=self.images, messages=self.messages, command=command, dense=False, fail_on=self.fail_on,
+            proof=ProofFlags(report=False), private=self.private,
         )  # fmt: skip
 
 
@@ -94,22 +110,29 @@ def run_align(flags: RegisterFlags) -> None:
         print_json(run)
     elif not flags.messages.quiet:
         show_alignment(run, files, explain=flags.explain)
+    doubtful = run.alignment is not None and run.alignment.doubtful
+    leave_by_verdict(flags.fail_on, ["REVIEW" if doubtful else "PASS"])
 
 
 def aligned(flags: RegisterFlags, config: RegistrationConfig, folder: OutputFolder) -> AlignRun:
     """Read, align and write."""
-    from semreg.io import files
-    from semreg.quality.run import AlignRun
-    from semreg.registration.alignment import align
+    title = f"aligning {flags.pair.moving} with {flags.pair.fixed}"
+    with Progress(quiet=flags.messages.quiet, stages=ALIGN, title=title) as progress:
+        with progress.stage("read"):
+            from semreg.io import files
+            from semreg.quality.run import AlignRun
+            from semreg.registration.alignment import align
 
-    images = read_images(flags.pair)
-    start = read_start(flags.pair, images)
-    inputs = describe_inputs(flags, images)  # as they are now: nobody knows what they are when it ends
-    with Progress(quiet=flags.messages.quiet) as progress:
+            images = read_images(flags.pair)
+            start = read_start(flags.pair, images)
+            inputs = describe_inputs(flags, images)  # as they are now: nobody knows what they are when it ends
+        for line in masked(start):
+            progress.say(line)
         result = align(
             images["fixed"], images["moving"], config=config, device=flags.device, on_step=progress, **vars(start)
         )
-    pixel_type = flags.images.dtype or images["moving"].pixel_type
-    files.write_image(result.warped, folder.stage(flags.images.name("warped")), pixel_type)
-    files.write_sitk_transform(result.transform(), folder.stage(TRANSFORM))
+        with progress.stage("write"):
+            pixel_type = flags.images.dtype or images["moving"].pixel_type
+            files.write_image(result.warped, folder.stage(flags.images.name("warped")), pixel_type)
+            files.write_sitk_transform(result.transform(), folder.stage(TRANSFORM))
     return run_of(flags, AlignRun, result.record, inputs, outputs=tuple(flags.outputs))

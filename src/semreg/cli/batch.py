@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from semreg.cli.batch_flags import BatchFlags
-from semreg.cli.common import EXIT_INTERRUPTED, check_dtype, command_of, print_json
+from semreg.cli.common import EXIT_INTERRUPTED, check_dtype, command_of, leave_by_verdict, print_json
 from semreg.cli.grouping import grouped
 from semreg.cli.register_flags import SettingFlags, load_config
 from semreg.errors import ConfigError
@@ -31,17 +31,19 @@ def batch_command(context: typer.Context, flags: BatchFlags) -> None:
     """Register and evaluate all pairs of SOURCE, each in processes of its own; run it again to go on where it ended.
 
     Pairs that are done, by the contents of their files, their settings and the version, are skipped; a pair that fails
-    does not stop the others. Leaves with 0 if all ran, whatever their verdicts, 1 if some failed, 2 for bad input.
+    does not stop the others. Leaves with 0 if all ran, 1 if some failed, 2 for bad input, 3 for a
+    verdict that --fail-on names.
     """
     with flags.messages.spoken():
         check_dtype(flags.images.dtype)
-        failed = run(replace(flags, command=command_of(context)))
-    if failed:
-        raise typer.Exit(EXIT_SOME_FAILED)
+        failed, rows = run(replace(flags, command=command_of(context)))
+        if failed:
+            raise typer.Exit(EXIT_SOME_FAILED)
+        leave_by_verdict(flags.fail_on, [row.verdict for row in rows])
 
 
-def run(flags: BatchFlags) -> bool:
-    """Read, check, run and show; whether a pair failed."""
+def run(flags: BatchFlags) -> tuple[bool, list[CohortRow]]:
+    """Read, check, run and show; whether a pair failed, and what became of all."""
     from semreg.batch import BatchOptions, plan_batch, run_batch, threads_of
 
     scheduler = scheduler_of(flags)
@@ -52,7 +54,7 @@ def run(flags: BatchFlags) -> bool:
     jobs = make_jobs(pairs, found, flags, threads)
     if flags.dry_run:
         show_plan(plan_batch(jobs, flags.output), threads, flags)
-        return False
+        return False, []
     rows: list[CohortRow] = []
     options = BatchOptions(
         threads=threads,
@@ -69,7 +71,7 @@ def run(flags: BatchFlags) -> bool:
         typer.echo("interrupted: what is finished is kept; give the same command again to go on", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     show_result(result, rows, flags)
-    return bool(result.failed)
+    return bool(result.failed), rows
 
 
 def read_pairs(flags: BatchFlags) -> list[Pair]:

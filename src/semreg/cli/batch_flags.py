@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from semreg.cli.common import Device, Folders, ImageFiles, ImageFormat, JsonMessages, Private, Threads
+from semreg.cli.common import Device, FailOn, Folders, ImageFiles, ImageFormat, JsonMessages, Private, Threads
 from semreg.cli.panels import INPUT, MACHINE, MESSAGES, OUTPUT, argument, flag
 from semreg.cli.register_flags import Inverse, Jacobian, SettingFlags
 
@@ -53,6 +53,7 @@ class BatchFlags:
     settings: SettingFlags = field(default_factory=SettingFlags)
     inverse: Inverse = False
     jacobian: Jacobian = False
+    fail_on: FailOn = None
     images: BatchImages = field(default_factory=BatchImages)
     private: Private = False
     folders: Folders = ()

@@ -5,6 +5,7 @@ Imports nothing heavy at its top: ``semreg --help`` must not wait for torch, Sim
 
 from __future__ import annotations
 
+import logging
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
@@ -16,12 +17,14 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from semreg.cli.panels import MACHINE, MESSAGES, MODELS, OUTPUT, flag
+from semreg.cli.panels import MACHINE, MESSAGES, MODELS, OUTPUT, PROOF, flag
 from semreg.cli.way_out import EXIT_BAD_INPUT, leave, say_error
 from semreg.errors import ConfigError, OutputError, SemregError
 from semreg.runtime.memory import is_out_of_memory
 from semreg.runtime.terminal import show_log
 
+EXIT_VERDICT = 3
+"""The result was written, and its verdict is one that ``--fail-on`` names."""
 EXIT_INTERRUPTED = 130
 
 REGISTER_ADVICE = "--dry-run says what it takes; use --device cpu, coarser settings or a smaller image"
@@ -57,6 +60,23 @@ Quiet = Annotated[bool, flag("Show nothing but errors.", None, "--quiet", "-q", 
 Json = Annotated[bool, flag("Print the record as JSON and nothing else.", None, "--json", panel=MESSAGES)]
 Debug = Annotated[bool, flag("Show the trace of an error.", None, "--debug", panel=MESSAGES)]
 Verbose = Annotated[bool, flag("Show what is done in detail.", None, "--verbose", "-v", panel=MESSAGES)]
+LogFile = Annotated[
+    Path | None,
+    flag("Add to this file what is done in detail, with times and the trace of an error.", "FILE", panel=MESSAGES),
+]
+
+
+class FailLevel(StrEnum):
+    """From which verdict on a command fails."""
+
+    REVIEW = "review"
+    FAIL = "fail"
+
+
+FailOn = Annotated[
+    FailLevel | None,
+    flag("Leave with exit code 3 where the verdict is FAIL, or is REVIEW or FAIL.", None, "--fail-on", panel=PROOF),
+]
 
 
 class ImageFormat(StrEnum):
@@ -73,22 +93,30 @@ Ending = Annotated[ImageFormat, flag("Of the images written.", None, "--format",
 
 
 @dataclass(frozen=True, kw_only=True)
-class Messages:
-    """What a command says, and where."""
+class Spoken:
+    """What every command says beside its result, and where."""
 
-    quiet: Quiet = False
+    verbose: Verbose = False
     debug: Debug = False
+    log_file: LogFile = None
+    quiet: bool = False
+    """A flag of ``Messages``."""
     as_json: bool = False
-    """A flag of ``JsonMessages``."""
-    verbose: bool = False
-    """A flag of ``VerboseMessages``."""
+    """A flag of ``JsonMessages`` and ``Answer``."""
 
     @contextmanager
     def spoken(self, advice: str | None = None) -> Iterator[None]:
         """The log goes to the standard error, and errors become one sentence each, as in ``sentences``."""
         with sentences(debug=self.debug, advice=advice or REGISTER_ADVICE):
-            show_log(quiet=self.quiet, verbose=self.verbose)
+            show_log(quiet=self.quiet, verbose=self.verbose, file=self.log_file)
             yield
+
+
+@dataclass(frozen=True, kw_only=True)
+class Messages(Spoken):
+    """Those of commands that write files."""
+
+    quiet: Quiet = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,10 +127,10 @@ class JsonMessages(Messages):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerboseMessages(JsonMessages):
-    """Those of commands that have more to tell."""
+class Answer(Spoken):
+    """Those of commands that only answer."""
 
-    verbose: Verbose = False
+    as_json: Annotated[bool, flag("Print JSON and nothing else.", None, "--json", panel=MESSAGES)] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +148,13 @@ class ImageFiles:
 def command_of(context: typer.Context) -> tuple[str, ...]:
     """The words of the command line, for the record."""
     return tuple(context.obj or ("semreg", *sys.argv[1:]))
+
+
+def leave_by_verdict(fail_on: FailLevel | None, levels: Iterable[str | None]) -> None:
+    """Leave with EXIT_VERDICT where one of the verdicts is as bad as ``--fail-on`` says; all files are written then."""
+    bad = {None: set(), FailLevel.FAIL: {"FAIL"}, FailLevel.REVIEW: {"FAIL", "REVIEW"}}[fail_on]
+    if bad & set(levels):
+        raise typer.Exit(EXIT_VERDICT)
 
 
 def print_json(value: Any) -> None:
@@ -187,6 +222,7 @@ def sentences(*, debug: bool, advice: str = REGISTER_ADVICE) -> Iterator[None]:
 
 
 def _fail(message: str, *, debug: bool) -> NoReturn:
+    logging.getLogger("semreg.progress").error("%s", message, exc_info=sys.exc_info())  # for --log-file; said below
     if debug:
         traceback.print_exc()
     say_error(message)

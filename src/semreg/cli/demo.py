@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from semreg.cli.common import Debug, sentences
+from semreg.cli.common import Messages
 from semreg.cli.grouping import grouped
 from semreg.cli.panels import flag
-from semreg.runtime.terminal import Progress, show_log
+from semreg.runtime.progress import REGISTER, Progress
 
 Kind = Literal["abdomen", "brain", "slides"]
 """The built-in pairs."""
@@ -25,17 +25,16 @@ def demo_command(
     images_only: Annotated[
         bool, flag("Write images, labels and landmarks; register nothing.", None, "--images-only")
     ] = False,
-    debug: Debug = False,
+    messages: Messages,
 ) -> None:
     """Register a built-in pair of phantoms with a known deformation and print the landmark error in mm."""
-    with sentences(debug=debug):
-        show_log(quiet=False, verbose=False)
-        from semreg.phantom.demo import run, write_images
-
-        if images_only:
-            lines = [str(path) for path in write_images(output, kind=kind, size=size)]
-        else:
-            with Progress(quiet=False) as progress:
+    with messages.spoken():
+        with Progress(quiet=messages.quiet or images_only, stages=REGISTER, title="registering phantoms") as progress:
+            with progress.stage("read"):
+                from semreg.phantom.demo import run, write_images
+            if images_only:
+                lines = [str(path) for path in write_images(output, kind=kind, size=size)]
+            else:
                 lines = run(output, kind=kind, size=size, on_step=progress)
-        for line in lines:
+        for line in () if messages.quiet else lines:
             typer.echo(line)

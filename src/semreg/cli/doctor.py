@@ -6,33 +6,33 @@ from typing import Annotated
 
 import typer
 
-from semreg.cli.common import Debug, print_json, sentences
+from semreg.cli.common import Answer, print_json
+from semreg.cli.grouping import grouped
 from semreg.cli.panels import flag
 from semreg.cli.way_out import EXIT_BAD_INPUT
-from semreg.runtime.terminal import show_log, show_table
+from semreg.runtime.terminal import show_table
 
 
+@grouped
 def doctor_command(
-    as_json: Annotated[bool, flag("Print JSON and nothing else.", None, "--json")] = False,
+    messages: Answer,
     wait: Annotated[
         float, flag("How long torch and the part for ITK may take to load, 5 by default.", "SECONDS", min=0.0)
     ] = 5.0,
-    debug: Debug = False,
 ) -> None:
     """Say what is installed, what each part is for, and what is broken (then the exit code is 2).
 
     What is merely missing is no fault; its line says how to get it. What has not loaded after some seconds is called
     slow, which is no fault either.
     """
-    with sentences(debug=debug):
-        show_log(quiet=False, verbose=False)
+    with messages.spoken():
         from dataclasses import asdict
 
         from semreg.cli.environment import examine
 
         findings = examine(seconds=wait)
         broken = [finding for finding in findings if finding.state == "broken"]
-        if as_json:
+        if messages.as_json:
             print_json({"healthy": not broken, "findings": [asdict(finding) for finding in findings]})
         else:
             rows = [[f.name, f.state, f.found or "-", f"{f.purpose}{f.advice and ': '}{f.advice}"] for f in findings]

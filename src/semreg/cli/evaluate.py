@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from semreg.cli.common import check_not_read, command_of, limit_threads, print_json
+from semreg.cli.common import check_not_read, command_of, leave_by_verdict, limit_threads, print_json
 from semreg.cli.evaluate_flags import EvaluateFlags, LandmarkUnit
 from semreg.cli.grouping import grouped
 from semreg.cli.report_output import ProofFlags, write_proof
@@ -62,6 +62,8 @@ def evaluate_command(context: typer.Context, flags: EvaluateFlags) -> None:
         limit_threads(flags.threads)
         found = evaluated(flags)
         run = replace(found.run, command=command_of(context), verdict=judged(found, checks_of(flags, found.result)))
+        if flags.fail_on is not None and run.verdict is None:
+            raise ConfigError("expected what is judged with --fail-on, got no verdict: give --fixed and --moving")
         found, run = made_private(found, run) if is_private(flags, found.result) else (found, run)
         files = write_evaluated(found, run, flags.proof)
         if messages.as_json:
@@ -70,6 +72,7 @@ def evaluate_command(context: typer.Context, flags: EvaluateFlags) -> None:
             typer.echo(run.csv(), nl=False)
         elif not messages.quiet:
             show_evaluation(run, run.verdict, files, everything=flags.everything)
+        leave_by_verdict(flags.fail_on, [None if run.verdict is None else run.verdict.level])
 
 
 def is_private(flags: EvaluateFlags, result: Result | None) -> bool:
@@ -287,6 +290,7 @@ def case_of(found: Evaluated, run: EvaluationRun) -> Case | None:
         fixed=subject.fixed,
         moving=subject.moving,
         field=subject.field,
+        linear=subject.way.linear,
         initial=subject.before,
         background=None if result is None else result.record.background,
         uncertainty=None if result is None else uncertainty_of(result, subject.fixed.grid),

@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-from semreg.cli.common import JsonMessages, Private, Threads
+from semreg.cli.common import FailOn, JsonMessages, Private, Threads
 from semreg.cli.outside import OUTSIDE_HELP, Beyond
 from semreg.cli.panels import INPUT, MEASURES, MESSAGES, OUTPUT, argument, flag
 from semreg.cli.register_flags import Assignments, Config
@@ -81,6 +81,7 @@ class EvaluateFlags:
     config: Config = None
     assignments: Assignments = ()
     proof: ProofFlags = field(default_factory=ProofFlags)
+    fail_on: FailOn = None
     threads: Threads = None
     messages: JsonMessages = field(default_factory=JsonMessages)
     everything: Annotated[

@@ -18,12 +18,12 @@ from semreg.cli.common import (
     Ending,
     Folders,
     ImageFormat,
+    JsonMessages,
     Layers,
     Memory,
     Model,
     Spec,
     Threads,
-    VerboseMessages,
     check_dtype,
     check_not_read,
     command_of,
@@ -35,7 +35,8 @@ from semreg.cli.grouping import grouped
 from semreg.cli.panels import argument, flag
 from semreg.errors import ConfigError, OutputError
 from semreg.io.result_folder import RECORD
-from semreg.runtime.terminal import Progress, show_rows
+from semreg.runtime.progress import Progress
+from semreg.runtime.terminal import show_rows
 
 if TYPE_CHECKING:
     from semreg.core.fields import Layer, Volume
@@ -66,7 +67,7 @@ class Job:
     threads: Threads = None
     spec: Spec = ()
     folders: Folders = ()
-    messages: VerboseMessages = field(default_factory=VerboseMessages)
+    messages: JsonMessages = field(default_factory=JsonMessages)
     command: tuple[str, ...] = ()
     """The words of the command line."""
 

@@ -11,7 +11,7 @@ import typer
 
 from semreg.cli.common import (
     MODEL_ADVICE,
-    Debug,
+    Answer,
     Device,
     Folders,
     JsonMessages,
@@ -19,11 +19,10 @@ from semreg.cli.common import (
     Spec,
     parse_layers,
     print_json,
-    sentences,
 )
 from semreg.cli.grouping import grouped
 from semreg.cli.panels import SectionedCommand, argument, flag
-from semreg.runtime.terminal import Download, show_log, show_rows, show_table
+from semreg.runtime.terminal import Download, show_rows, show_table
 
 if TYPE_CHECKING:
     from semreg.features.catalogue import Entry
@@ -32,25 +31,23 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="List, describe, fetch and inspect pretrained networks.", no_args_is_help=True)
 
-AsJson = Annotated[bool, flag("Print JSON and nothing else.", None, "--json")]
-
 
 @app.command("list", cls=SectionedCommand)
 @grouped
 def list_command(
     everything: Annotated[bool, flag("Also files of earlier layouts of the zoo.", None, "--all")] = False,
     models: Folders = (),
-    as_json: AsJson = False,
-    debug: Debug = False,
+    *,
+    messages: Answer,
 ) -> None:
     """List the known models: name, dimension, licence, whether the file is there, and what for."""
-    with sentences(debug=debug):
+    with messages.spoken():
         from semreg.features.catalogue import entries
         from semreg.features.descriptors import DESCRIPTORS
 
         known = [entry for entry in entries() if everything or not entry.earlier]
         rows = [described(entry, models) for entry in known]
-        if as_json:
+        if messages.as_json:
             print_json(rows)
             return
         built_in = [[name, "2-D, 3-D", "", "built in", row.use] for name, row in DESCRIPTORS.rows.items()]
@@ -65,11 +62,11 @@ def list_command(
 def show_command(
     name: Annotated[str, argument("Name from semreg models list, or a file.", "NAME|FILE")],
     models: Folders = (),
-    as_json: AsJson = False,
-    debug: Debug = False,
+    *,
+    messages: Answer,
 ) -> None:
     """Print the description of a model, as the TOML file that may lie beside it: model.toml for model.pt."""
-    with sentences(debug=debug):
+    with messages.spoken():
         from semreg.features.catalogue import find
         from semreg.features.descriptors import DESCRIPTORS
         from semreg.features.models import describe_model, is_file_name
@@ -77,14 +74,14 @@ def show_command(
 
         if name in DESCRIPTORS:
             use = DESCRIPTORS.rows[name].use
-            if as_json:
+            if messages.as_json:
                 print_json({"name": name, "use": use, "built_in": True})
             else:
                 typer.echo(f"# name: {name}\n# use: {use}\n# built_in: True")
             return
         facts = {"path": str(existing(Path(name)))} if is_file_name(name) else vars(described(find(name), models))
         spec = describe_model(name)
-        if as_json:
+        if messages.as_json:
             print_json(facts | {"spec": spec})
             return
         for key, value in facts.items():
@@ -128,18 +125,17 @@ def fetch_command(
 
 @app.command("inspect", cls=SectionedCommand)
 @grouped
-def inspect_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
+def inspect_command(
     model: Annotated[str, argument("File of a network, or a name from semreg models list.", "FILE|NAME")],
     layers: Layers = None,
     device: Device = "auto",
     spec: Spec = (),
     models: Folders = (),
-    as_json: AsJson = False,
-    debug: Debug = False,
+    *,
+    messages: Answer,
 ) -> None:
     """Run a network on noise and say what it is: outputs, receptive field, sizes it takes, memory it needs."""
-    with sentences(debug=debug, advice=MODEL_ADVICE):
-        show_log(quiet=False, verbose=False)
+    with messages.spoken(MODEL_ADVICE):
         from semreg.features import inference
         from semreg.features.inspection import inspect_network
         from semreg.features.trial import try_model
@@ -151,7 +147,7 @@ def inspect_command(  # noqa: PLR0913, PLR0917 - one parameter a flag
         network, place = inference.load_checked(model, options)
         found = inspect_network(network, place)
         path = inference.file_of(model, options.folders)
-        if as_json:
+        if messages.as_json:
             print_json(found.to_dict() | {"path": str(path)})
         else:
             show_rows([("file", str(path)), *rows_of(found)])

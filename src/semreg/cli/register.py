@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from semreg.cli.common import command_of, limit_threads, print_json
+from semreg.cli.common import command_of, leave_by_verdict, limit_threads, print_json
 from semreg.cli.grouping import grouped
 from semreg.cli.register_files import describe_inputs, run_into_folder, run_of, write_results
 from semreg.cli.register_flags import PairFlags, RegisterFlags, load_config
 from semreg.cli.report_output import verdict_of, write_proof
 from semreg.cli.summary import show_registration
 from semreg.errors import ConfigError
-from semreg.runtime.terminal import Progress, show_sentences
+from semreg.runtime.events import Clock
+from semreg.runtime.progress import REGISTER, Progress
+from semreg.runtime.terminal import show_sentences
 from semreg.settings import to_dict
 
 if TYPE_CHECKING:
@@ -75,52 +77,65 @@ def run_register(flags: RegisterFlags) -> None:
     config = load_config(flags.settings)
     if flags.uncertainty and not config.uncertainty.enabled:
         raise ConfigError("expected uncertainty.enabled=true with --uncertainty, got false: leave one of them out")
+    if flags.fail_on is not None and not config.checks.enabled:
+        raise ConfigError("expected checks.enabled=true with --fail-on, got false: leave one of them out")
     run, files = run_into_folder(flags, lambda folder: registered(flags, config, folder))
     if flags.messages.as_json:
         print_json(run)
     elif not flags.messages.quiet:
         show_registration(run, files)
+    leave_by_verdict(flags.fail_on, [None if run.verdict is None else run.verdict.level])
 
 
 def registered(flags: RegisterFlags, config: RegistrationConfig, folder: OutputFolder) -> RegisterRun:
     """Read, register, write and judge."""
-    from semreg.features.descriptors import DESCRIPTORS
-    from semreg.features.trial import try_models
-    from semreg.io.files import read_image
-    from semreg.quality.run import RegisterRun
-    from semreg.registration.pipeline import register
-    from semreg.runtime.events import Clock
-    from semreg.runtime.memory import return_freed_memory
+    title = f"registering {flags.pair.moving} onto {flags.pair.fixed}"
+    with Progress(quiet=flags.messages.quiet, stages=REGISTER, title=title) as progress:
+        return _registered(flags, config, folder, progress)
 
-    if any(name not in DESCRIPTORS for entry in config.models for name in (entry.model, entry.moving or "mind")):
-        return_freed_memory()  # what is kept for reuse would be taken for what a network needs
+
+def _registered(
+    flags: RegisterFlags, config: RegistrationConfig, folder: OutputFolder, progress: Progress
+) -> RegisterRun:
     clock = Clock(None)
-    with clock.stage("read"):
+    with progress.stage("read"), clock.stage("read"):
+        from semreg.features.descriptors import DESCRIPTORS
+        from semreg.features.trial import try_models
+        from semreg.io.files import read_image
+        from semreg.quality.run import RegisterRun
+        from semreg.registration.pipeline import register
+        from semreg.runtime.memory import return_freed_memory
+
+        if any(name not in DESCRIPTORS for entry in config.models for name in (entry.model, entry.moving or "mind")):
+            return_freed_memory()  # what is kept for reuse would be taken for what a network needs
         try_models(config.models)
         images = read_images(flags.pair)
         start = read_start(flags.pair, images)
         stiffness = None if flags.stiffness is None else read_image(flags.stiffness).volume
         inputs = describe_inputs(flags, images)  # as they are now: nobody knows what they are when it ends
+    for line in masked(start):
+        progress.say(line)
     explain = flags.explain and not flags.messages.quiet and not flags.messages.as_json
-    with Progress(quiet=flags.messages.quiet) as progress:
-        result = register(
-            images["fixed"], images["moving"], config=config, device=flags.device, models=flags.folders,
-            on_plan=(lambda plan: show_sentences(plan.sentences)) if explain else None, on_step=progress,
-            stiffness=stiffness, inverse=flags.inverse, **vars(start),
-        )  # fmt: skip
-    with clock.stage("write"):
+    result = register(
+        images["fixed"], images["moving"], config=config, device=flags.device, models=flags.folders,
+        on_plan=(lambda plan: show_sentences(plan.sentences)) if explain else None, on_step=progress,
+        stiffness=stiffness, inverse=flags.inverse, **vars(start),
+    )  # fmt: skip
+    with progress.stage("write"), clock.stage("write"):
         write_results(flags, result, folder, images["moving"].pixel_type)
     unknown = flags.images.name("uncertainty")
     outputs = tuple(name for name in flags.outputs if result.uncertainty is not None or name != unknown)
     run = run_of(flags, RegisterRun, result.record, inputs, outputs=outputs, seconds_files={})
     with clock.stage("report"):
-        evaluation = evaluation_of(result, start)
-        if evaluation.landmarks is not None:
-            from semreg.quality import LandmarkSummary
+        with progress.stage("judge"):
+            evaluation = evaluation_of(result, start)
+            if evaluation.landmarks is not None:
+                from semreg.quality import LandmarkSummary
 
-            run = replace(run, landmarks=LandmarkSummary.of(evaluation.landmarks))
-        run = replace(run, verdict=verdict_of(result, evaluation))
-        drawn = write_page(flags, images, result, run, folder)
+                run = replace(run, landmarks=LandmarkSummary.of(evaluation.landmarks))
+            run = replace(run, verdict=verdict_of(result, evaluation))
+        with progress.stage("page"):
+            drawn = write_page(flags, images, result, run, folder)
     seconds = {name: timing.seconds for name, timing in clock.timings.items()}
     return replace(run, outputs=tuple(sorted({*run.outputs, *drawn})), seconds_files=seconds)
 
@@ -173,6 +188,13 @@ def read_both(paths: tuple[Path, Path], images: Mapping[str, LoadedImage]) -> tu
         return found.fixed, found.moving
     fixed, moving = (images[side].volume.grid for side in ("fixed", "moving"))
     return of_pixels(found.fixed, fixed), of_pixels(found.moving, moving)
+
+
+def masked(start: Start) -> list[str]:
+    """How much of each masked image counts, in a sentence."""
+    masks = {"fixed": start.fixed_mask, "moving": start.moving_mask}
+    shares = {name: 100 * float((mask.data > 0).double().mean()) for name, mask in masks.items() if mask is not None}
+    return [f"{name} mask: {share:.3g} % of its voxels count" for name, share in shares.items()]
 
 
 def evaluation_of(result: Registration, start: Start) -> Evaluation:

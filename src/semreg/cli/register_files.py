@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from semreg.quality.run import AlignRun, InputFile, RegisterRun, Run
     from semreg.registration.result import AlignRecord, Registration
 
-FIGURE_NAMES = ("before_after", "checkerboard", "grid", "jacobian", "uncertainty", "convergence", "landmarks")
+FIGURE_NAMES = (
+    "before_after", "checkerboard", "grid", "jacobian", "uncertainty", "convergence", "landmarks", "overlay", "contour",
+    "arrows", "displacement",
+)  # fmt: skip
 LATER = (EVALUATION, EVALUATION_TABLE, PAGE, *(f"{FIGURES}/{name}.png" for name in FIGURE_NAMES))
 """What ``semreg evaluate`` and ``report`` may have written since: it is of the transform that was there."""
 

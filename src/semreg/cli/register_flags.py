@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from semreg.cli.common import Device, Folders, ImageFiles, Private, Threads, VerboseMessages
+from semreg.cli.common import Device, FailOn, Folders, ImageFiles, JsonMessages, Private, Threads
 from semreg.cli.model_flags import ModelFlags, model_configs
 from semreg.cli.panels import ALIGNMENT, DEFORMATION, INPUT, MESSAGES, OUTPUT, SETTINGS, argument, flag
 from semreg.cli.report_output import ProofFlags
@@ -139,6 +139,7 @@ class RegisterFlags:
         ),
     ] = False
     proof: ProofFlags = field(default_factory=ProofFlags)
+    fail_on: FailOn = None
     images: ImageFiles = field(default_factory=ImageFiles)
     private: Private = False
     folders: Folders = ()
@@ -146,7 +147,7 @@ class RegisterFlags:
     threads: Threads = None
     explain: Explain = False
     dry_run: Annotated[bool, flag("Print the plan and the memory it takes.", None, "--dry-run", panel=MESSAGES)] = False
-    messages: VerboseMessages = field(default_factory=VerboseMessages)
+    messages: JsonMessages = field(default_factory=JsonMessages)
     command: tuple[str, ...] = ()
     """The words of the command line."""
     dense: bool = True

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -28,6 +29,7 @@ from semreg.core.sampling import (
     transform_index,
 )
 from semreg.errors import GeometryError
+from semreg.runtime.offers import OFFERS
 
 PointMap: TypeAlias = Callable[[Tensor], Tensor]
 """Points (D, N) in mm, x y z → points (D, N) in mm."""
@@ -81,6 +83,27 @@ class Volume:
     def reordered(self, axes: AxisOrder) -> Volume:
         """The same image with its axes permuted and flipped; no value changes."""
         return Volume(reorder_tensor(self.data, axes), reorder(self.grid, axes))
+
+    def numpy(self) -> npt.NDArray[np.float32]:
+        """The samples (z, y, x) or (y, x); of several channels (C, *S)."""
+        array: npt.NDArray[np.float32] = self.data.detach().cpu().numpy()
+        return array[0] if len(array) == 1 else array
+
+    def to_sitk(self, pixel_type: str = "float32") -> Any:
+        """The image as a ``SimpleITK.Image``, rounded and clipped for integer types."""
+        return OFFERS["image as sitk"](self, pixel_type)
+
+    def to_itk(self) -> Any:
+        """The image as an ``itk.Image`` of float32; needs the package ``itk``."""
+        return OFFERS["image as itk"](self)
+
+    def to_nibabel(self, pixel_type: str = "float32") -> Any:
+        """The image as a ``nibabel.Nifti1Image``; needs the package ``nibabel``."""
+        return OFFERS["image as nibabel"](self, pixel_type)
+
+    def __repr__(self) -> str:
+        channels = f", {len(self.data)} channels" if len(self.data) != 1 else ""
+        return f"Volume({self.grid.sentence}{channels})"
 
 
 @dataclass(frozen=True)
@@ -187,6 +210,26 @@ class Field:
     def mm(self) -> Tensor:
         """Displacements in mm, (D, *S), components in the order x, y(, z)."""
         return apply_linear(self.grid.index_to_point(), self.vox)
+
+    def numpy(self) -> npt.NDArray[np.float32]:
+        """Displacements in mm, (*S, D), components in the order x, y(, z), LPS."""
+        array: npt.NDArray[np.float32] = self.mm().detach().float().movedim(0, -1).cpu().numpy()
+        return array
+
+    def to_sitk(self) -> Any:
+        """The field as a ``SimpleITK.DisplacementFieldTransform``: fixed points → moving points."""
+        return OFFERS["field as sitk"](self)
+
+    def to_itk(self) -> Any:
+        """The field as an ``itk.DisplacementFieldTransform``; needs the package ``itk``."""
+        return OFFERS["field as itk"](self)
+
+    def to_nibabel(self) -> Any:
+        """The displacements in mm as ITK writes them in NIfTI, vectors in RAS; needs the package ``nibabel``."""
+        return OFFERS["field as nibabel"](self)
+
+    def __repr__(self) -> str:
+        return f"Field({self.grid.sentence})"
 
     def index(self, part: slice | None = None) -> Tensor:
         """Where each sample (of the slab ``part``) is found: own index plus displacement, (D, *S), own voxels."""

@@ -111,6 +111,12 @@ class Grid:
         return tuple(n * s for n, s in zip(self.shape, self.spacing, strict=True))
 
     @property
+    def sentence(self) -> str:
+        """Size and spacing in words."""
+        size = " × ".join(str(n) for n in self.size_xyz)
+        return f"{size} voxels of {' × '.join(f'{s:.3g}' for s in self.spacing_xyz)} mm"
+
+    @property
     def voxels(self) -> int:
         """Number of samples."""
         return int(np.prod(self.size_xyz))

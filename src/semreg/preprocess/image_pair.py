@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 
@@ -11,11 +12,13 @@ from semreg.config import RegistrationConfig
 from semreg.core.fields import Volume, background
 from semreg.core.geometry import Grid
 from semreg.io.bridge import LoadedImage, to_volume
-from semreg.io.images import in_one_unit
+from semreg.io.bridge.kinds import ImageLike
+from semreg.io.images import in_one_unit, in_unit_of, read_image, read_mask
 from semreg.preprocess.intensities import Treatment, treat
 from semreg.preprocess.modality import Recognised, recognise
 from semreg.preprocess.preparation import check_dimension, clean
 
+T = TypeVar("T")
 Cleaned: TypeAlias = tuple[Volume, Volume | None]
 """An image and the weight of its voxels."""
 
@@ -48,8 +51,15 @@ class Pair:
         return self.cleaned["fixed"][0].grid, self.cleaned["moving"][0].grid
 
 
-def prepare_pair(fixed: Any, moving: Any, fixed_mask: Any, moving_mask: Any, config: RegistrationConfig) -> Pair:
-    """Check, clean and treat both images. Raises ImageError and GeometryError."""
+def prepare_pair(
+    fixed: ImageLike,
+    moving: ImageLike,
+    fixed_mask: ImageLike | None,
+    moving_mask: ImageLike | None,
+    config: RegistrationConfig,
+) -> Pair:
+    """Check, clean and treat both images; files are read. Raises ImageError and GeometryError."""
+    fixed, moving = opened(fixed), opened(moving)
     if isinstance(fixed, LoadedImage) and isinstance(moving, LoadedImage):
         fixed, moving = in_one_unit({"fixed": fixed, "moving": moving}).values()
     volumes = {"fixed": to_volume(fixed), "moving": to_volume(moving)}
@@ -61,12 +71,25 @@ def prepare_pair(fixed: Any, moving: Any, fixed_mask: Any, moving_mask: Any, con
     treated: dict[str, Cleaned] = {}
     done: dict[str, Treatment] = {}
     for name, volume in volumes.items():
-        mask = None if masks[name] is None else to_volume(masks[name])
+        mask = _mask(masks[name], volume.grid)
         cleaned[name] = clean(volume, mask, name)
         image, weight, done[name] = treat(*cleaned[name], config.intensities, name, ct=recognised[name].ct)
         treated[name] = (image, weight)
     missing = {name: share_missing(volume) for name, volume in volumes.items()}
     return Pair(cleaned, treated, recognised, outside, done, missing)
+
+
+def opened(image: T) -> T | LoadedImage:
+    """What is in the file, where an image is the name of one; else the image itself."""
+    return read_image(image) if isinstance(image, (str, Path)) else image
+
+
+def _mask(mask: ImageLike | None, image: Grid) -> Volume | None:
+    """The weights of a mask; of a picture in the unit of its image."""
+    if not isinstance(mask, (str, Path)):
+        return None if mask is None else to_volume(mask)
+    found = read_mask(mask)
+    return Volume(found.data, in_unit_of(found.grid, mask, image))
 
 
 def share_missing(image: Volume) -> float:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from semreg.core.fields import Field, Volume, warp
 from semreg.core.geometry import AxisOrder, Grid, boxes_overlap, canonical_order, covering_grid, index_map, reorder
-from semreg.core.sampling import transform_index
+from semreg.core.sampling import inside, transform_index
 from semreg.errors import GeometryError, ImageError
 
 logger = logging.getLogger("semreg")
@@ -31,6 +32,8 @@ SAMPLES = 4096
 """Voxels by which the blur of an interpolation is measured."""
 LEAST_BLUR = 1e-3
 """Variance in voxels² below which a blur is none."""
+LEAST_WITHIN = 0.5
+"""Share of what a mask marks that must lie on its image."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,7 @@ def clean(volume: Volume, mask: Volume | None, name: str) -> tuple[Volume, Volum
                 f"expected a {name} mask with voxels above 0 inside the image, got an empty one there: "
                 f"the mask covers {mask.grid.box()}, the image {volume.grid.box()}"
             )
+        _check_place(mask, volume.grid, name)
     counted = volume.data if weight is None else volume.data[weight > 0]
     if float(counted.max()) == float(counted.min()):
         raise ImageError(
@@ -139,6 +143,29 @@ def clean(volume: Volume, mask: Volume | None, name: str) -> tuple[Volume, Volum
             "that count: check the file and the mask"
         )
     return volume, None if weight is None else Volume(weight, volume.grid)
+
+
+def _check_place(mask: Volume, image: Grid, name: str) -> None:
+    """Refuse a mask that was drawn elsewhere (ImageError): most of it lies beside its image, which it covers in part.
+
+    One that is empty on its image is refused elsewhere; a mask of more than the image covers it.
+    """
+    index = torch.nonzero(mask.data[0] > 0).T.double()
+    if mask.grid == image or not index.shape[1]:
+        return
+    within = inside(transform_index(index_map(mask.grid, image), index), image.shape)
+    share = float(within.double().mean())
+    if share < LEAST_WITHIN and float(_covered(image, mask.grid)) < LEAST_WITHIN:
+        raise ImageError(
+            f"expected the {name} mask on the {name} image, got one of which {100 * (1 - share):.0f} % lies beside it: "
+            f"the mask covers {mask.grid.box()}, the image {image.box()}; give the mask that was drawn on this image"
+        )
+
+
+def _covered(image: Grid, box: Grid) -> Tensor:
+    """The share of the voxels of an image that lie in the box of another grid."""
+    index = torch.stack(torch.meshgrid(*(torch.linspace(0, n - 1, min(n, 16)) for n in image.shape), indexing="ij"))
+    return inside(transform_index(index_map(image, box), index.double()), box.shape).double().mean()
 
 
 def canonical(image: tuple[Volume, Volume | None]) -> tuple[Volume, Volume | None]:

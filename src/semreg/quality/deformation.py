@@ -11,7 +11,7 @@ from torch import Tensor
 
 from semreg.core.consistency import Errors, inverse_consistency
 from semreg.core.fields import Field, apply_linear, jacobian_determinant
-from semreg.core.geometry import Grid, index_map
+from semreg.core.geometry import Grid, Matrix, index_map
 from semreg.core.sampling import SLAB_POINTS, base_index, inside, slabs, transform_index
 
 Region: TypeAlias = Literal["image", "mask"]
@@ -116,6 +116,16 @@ def displacement_statistics(field: Field, mask: Tensor | None = None) -> Displac
     median, high = map(float, np.percentile(values, [50, 95]))
     mean = float(values.mean(dtype=np.float64))
     return DisplacementStatistics(mean_mm=mean, median_mm=median, p95_mm=high, maximum_mm=float(values.max()))
+
+
+def moved_by(field: Field, matrix: Matrix) -> Field:
+    """The displacement to where a homogeneous map of points in mm brings the points that ``field`` leads to.
+
+    Its inverse takes an affine map away that follows a deformation: what is left is the deformation alone.
+    """
+    place = field.grid.index_to_point()
+    index = transform_index(np.asarray(np.linalg.inv(place) @ matrix @ place), field.index())
+    return Field(index - base_index(field.grid.shape, like=index), field.grid)
 
 
 def share_inside(grid: Grid, field: Field | None, moving: Grid, mask: Tensor | None = None) -> float:

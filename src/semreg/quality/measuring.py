@@ -12,7 +12,14 @@ from semreg.core.geometry import Grid
 from semreg.errors import ConfigError
 from semreg.io.bridge import LabelMap
 from semreg.quality.config import EvaluationConfig
-from semreg.quality.deformation import Region, consistency, displacement_statistics, jacobian_statistics, share_inside
+from semreg.quality.deformation import (
+    Region,
+    consistency,
+    displacement_statistics,
+    jacobian_statistics,
+    moved_by,
+    share_inside,
+)
 from semreg.quality.image_similarity import similarity_table
 from semreg.quality.landmarks import LandmarkErrors, checked_points, outside, table_of_landmarks
 from semreg.quality.overlap import notes_on_labels, table_of_labels
@@ -131,6 +138,9 @@ def measure(
         labels=overlaps,
         jacobian=None if field is None else jacobian_statistics(field, counted, region),
         displacement=None if field is None else displacement_statistics(field, counted),
+        deformation=None
+        if field is None or (linear := subject.way.linear) is None
+        else displacement_statistics(moved_by(field, np.asarray(np.linalg.inv(linear))), counted),
         overlap=shares,
         similarity=likeness,
         consistency=None if field is None or subject.inverse is None else consistency(field, subject.inverse),

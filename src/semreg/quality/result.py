@@ -38,6 +38,8 @@ class Evaluation(Recorded):
     labels: LabelOverlaps | None = None
     jacobian: JacobianStatistics | None = None
     displacement: DisplacementStatistics | None = None
+    deformation: DisplacementStatistics | None = None
+    """The same without the affine map at the end of the transform; None where there is none."""
     overlap: Share | None = None
     """Of the fixed image's voxels (of the mask), those that come to lie inside the moving image."""
     similarity: Similarities | None = None
@@ -65,8 +67,8 @@ class Evaluation(Recorded):
             found += _rows("jacobian", self.jacobian.region, self.jacobian)
             percentiles = (self.jacobian.percentiles or {}).items()
             found += [("jacobian", self.jacobian.region, f"p{name}", "", None, value) for name, value in percentiles]
-        if self.displacement is not None:
-            found += _rows("displacement", "", self.displacement)
+        for name, lengths in (("", self.displacement), ("without the alignment", self.deformation)):
+            found += () if lengths is None else _rows("displacement", name, lengths)
         if self.consistency is not None:
             found += _rows("consistency", "fixed", self.consistency.fixed)
             found += _rows("consistency", "moving", self.consistency.moving)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from semreg.core.fields import Field, Volume
-from semreg.core.geometry import Grid
+from semreg.core.geometry import Grid, Matrix
 from semreg.core.sampling import slabs
 from semreg.errors import ConfigError, GeometryError, ImageError
-from semreg.io.bridge import LabelMap, LoadedImage, to_labels, to_volume
+from semreg.io.bridge import LabelMap, LoadedImage, matrix_of, to_labels, to_volume
 from semreg.io.files import in_unit_of, read_image, read_labels, read_mask
 from semreg.transforms import Chain, Coverage, Outside, read_chain
 from semreg.transforms.domain import Mask
@@ -41,6 +41,16 @@ class Way:
     def grid(self) -> Grid | None:
         """The grid of the field that it is or begins with."""
         return self.source.grid
+
+    @property
+    def linear(self) -> Matrix | None:
+        """The affine map at its end, homogeneous, points in mm, after all that deforms; None without one."""
+        found = None
+        for link in reversed(self.source.links if isinstance(self.source, Chain) else ()):
+            if not link.is_linear:
+                break
+            found = matrix_of(link.transform) if found is None else found @ matrix_of(link.transform)
+        return found
 
     def chain(self) -> Chain:
         """As transforms of ITK, which end at the box of a field."""

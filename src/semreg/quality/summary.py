@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TypeAlias
 
+from semreg.quality.deformation import DisplacementStatistics
 from semreg.quality.landmarks import LandmarkErrors
 from semreg.quality.overlap import MeanOverlap
 from semreg.quality.result import Evaluation
@@ -15,6 +16,7 @@ Line: TypeAlias = tuple[str, str, str]
 MANY = 12
 """Labels that have a row each; of more, the ``WORST`` by Dice after the registration have one."""
 WORST = 3
+"""Also the landmarks that have a row because they got worse."""
 SIMILARITY = {"mutual_information": "mutual information", "correlation": "correlation", "mind": "distance of MIND"}
 
 
@@ -36,11 +38,13 @@ def left_out(found: Evaluation) -> str:
 
 def _landmarks(found: LandmarkErrors) -> Iterator[Line]:
     before, after = found.before, found.after
+    yield "landmarks that got worse", "", f"{found.worse} of {found.count}"
+    lost = sorted((p for p in found.points if p.after > p.before), key=lambda p: p.before - p.after)
+    yield from ((f"got worse: landmark {p.name}", _mm(p.before), _mm(p.after)) for p in lost[:WORST])
     yield f"landmark error, mean of {found.count}", _mm(before.mean), _mm(after.mean)
     yield "landmark error, median", _mm(before.median), _mm(after.median)
     yield "landmark error, 95 %", _mm(before.p95), _mm(after.p95)
     yield "landmark error, largest", _mm(before.maximum), _mm(after.maximum)
-    yield "landmarks that got worse", "", f"{found.worse} of {found.count}"
 
 
 def _labels(found: Evaluation) -> Iterator[Line]:
@@ -85,8 +89,9 @@ def _others(found: Evaluation) -> Iterator[Line]:
         yield "folded voxels", "", _percent(found.jacobian.folded_share)
         yield "SD of log Jacobian", "", _plain(found.jacobian.sd_log)
     if found.displacement is not None:
-        lengths = f"{_mm(found.displacement.mean_mm)}, {_mm(found.displacement.maximum_mm)}"
-        yield "displacement, mean and largest", "", lengths
+        yield "displacement, mean and largest", "", _lengths(found.displacement)
+    if found.deformation is not None:
+        yield "the same without the alignment", "", _lengths(found.deformation)
     if found.consistency is not None:
         for name, way in (("fixed", found.consistency.fixed), ("moving", found.consistency.moving)):
             title = f"there and back from the {name} image, mean and 99.9 %"
@@ -97,6 +102,10 @@ def _sides(found: MeanOverlap) -> tuple[str, str]:
     """Dice and HD95 before, and after."""
     before, after = (f"{_plain(side.dice)}, {_mm(side.hd95_mm)}" for side in (found.before, found.after))
     return before, after
+
+
+def _lengths(found: DisplacementStatistics) -> str:
+    return f"{_mm(found.mean_mm)}, {_mm(found.maximum_mm)}"
 
 
 def _mm(value: float | None) -> str:

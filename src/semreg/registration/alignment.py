@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,15 +22,18 @@ from semreg.errors import ConfigError, GeometryError
 from semreg.features.descriptors.mind import MindSSC
 from semreg.features.extract import describe
 from semreg.io.bridge import field_of_transform, is_linear, matrix_of, transform_of
+from semreg.io.bridge.kinds import ImageLike, TransformLike
 from semreg.preprocess.body import content_mask
 from semreg.preprocess.image_pair import Cleaned, Pair, prepare_pair
 from semreg.preprocess.preparation import canonical
+from semreg.presets import configure
 from semreg.registration.parametric.align import Alignment
 from semreg.registration.parametric.align import align as align_pictures
 from semreg.registration.parametric.overlap import Picture
 from semreg.registration.result import AlignmentReport, AlignRecord
 from semreg.runtime.devices import choose_device
 from semreg.runtime.events import Clock, OnStep, Step
+from semreg.transforms import read_transform
 from semreg.transforms.maps import fit_points
 
 logger = logging.getLogger("semreg")
@@ -64,16 +68,23 @@ class Aligned:
         """The map as a SimpleITK transform."""
         return transform_of(self.matrix)
 
+    def __repr__(self) -> str:
+        found = self.record.alignment
+        kind = "none" if found is None else found.transform
+        doubts = f", {len(found.doubts)} doubts" if found is not None and found.doubts else ""
+        return f"Aligned({kind}, {self.warped.grid.sentence}{doubts})"
+
 
 def align(  # noqa: PLR0913 - two images, two masks, a start and a hook are what a user has
-    fixed: Any,
-    moving: Any,
+    fixed: ImageLike,
+    moving: ImageLike,
     *,
+    preset: str | None = None,
     config: RegistrationConfig | None = None,
-    initial: Any | None = None,
+    initial: TransformLike | None = None,
     landmarks: Points | None = None,
-    fixed_mask: Any | None = None,
-    moving_mask: Any | None = None,
+    fixed_mask: ImageLike | None = None,
+    moving_mask: ImageLike | None = None,
     device: str = "auto",
     on_step: OnStep | None = None,
 ) -> Aligned:
@@ -82,10 +93,12 @@ def align(  # noqa: PLR0913 - two images, two masks, a start and a hook are what
     Without a start every shift of many rotations is tried. The features are MIND-SSC (Heinrich et al., 2013).
 
     Args:
-        fixed: the image that stays: anything ``semreg.to_volume`` takes, 2-D or 3-D, on any grid.
+        fixed: the image that stays: a file, a folder of DICOM, or anything ``semreg.to_volume`` takes, 2-D or 3-D, on
+            any grid.
         moving: the image that is moved, of the same dimension, on any other grid.
+        preset: name of settings for a common pair (``semreg presets list``), in place of ``config``.
         config: the settings; ``config.align`` names the kind of map. None: the defaults.
-        initial: a linear SimpleITK transform, fixed → moving, to start from.
+        initial: a linear SimpleITK transform, or a file of one, fixed → moving, to start from.
         landmarks: corresponding points (N, D) in mm, LPS, of both images; they stand for the map between them.
         fixed_mask: values in [0, 1] in the fixed image's space; voxels at 0 count nowhere.
         moving_mask: the same for the moving image.
@@ -102,7 +115,7 @@ def align(  # noqa: PLR0913 - two images, two masks, a start and a hook are what
         ConfigError: for a start and landmarks together.
         DeviceError: for a device that is unknown or not there.
     """
-    config = config or RegistrationConfig()
+    config = settings_of(config, preset)
     clock = Clock(on_step)
     chosen = choose_device(device)
     with clock.stage("prepare"):
@@ -133,6 +146,17 @@ def align(  # noqa: PLR0913 - two images, two masks, a start and a hook are what
         timings=clock.timings,
     )
     return Aligned(found.matrix, warped, record)
+
+
+def settings_of(config: RegistrationConfig | None, preset: str | None) -> RegistrationConfig:
+    """The settings as given, those of a preset, or the defaults (ConfigError for both)."""
+    if preset is None:
+        return config or RegistrationConfig()
+    if config is not None:
+        raise ConfigError(
+            f"expected config or preset, got both: semreg.configure(…, preset={preset!r}) gives settings over a preset"
+        )
+    return configure(preset=preset)
 
 
 def looks_for_alignment(pair: Pair, begin: Any, config: RegistrationConfig) -> bool:
@@ -185,7 +209,7 @@ def checked_start(transform: Any, dimension: int) -> Matrix | None:
 def start_of(initial: Any, landmarks: Points | None, family: str, dimension: int) -> Any:
     """The transform to start from: as given, or the map that brings landmarks together; None if there is neither."""
     if landmarks is None:
-        return initial
+        return read_transform(initial) if isinstance(initial, (str, Path)) else initial
     if initial is not None:
         raise ConfigError("expected an initial transform or landmarks, got both: leave one out")
     fixed, moving = (np.asarray(points, dtype=np.float64) for points in landmarks)

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from semreg.config import RegistrationConfig
-from semreg.registration.alignment import Points
+from semreg.io.bridge.kinds import ImageLike, TransformLike
+from semreg.registration.alignment import Points, settings_of
 from semreg.registration.matching import describe_models
 from semreg.registration.plan import Plan
 from semreg.registration.plan.defaults import distances
@@ -34,16 +35,17 @@ from semreg.runtime.memory import peak_bytes
 
 
 def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are what a user has
-    fixed: Any,
-    moving: Any,
+    fixed: ImageLike,
+    moving: ImageLike,
     *,
+    preset: str | None = None,
     model: Any | None = None,
     config: RegistrationConfig | None = None,
-    initial: Any | None = None,
+    initial: TransformLike | None = None,
     landmarks: Points | None = None,
-    fixed_mask: Any | None = None,
-    moving_mask: Any | None = None,
-    stiffness: Any | None = None,
+    fixed_mask: ImageLike | None = None,
+    moving_mask: ImageLike | None = None,
+    stiffness: ImageLike | None = None,
     inverse: bool = False,
     device: str = "auto",
     models: Sequence[str | Path] | str | Path = (),
@@ -56,13 +58,14 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
     default.
 
     Args:
-        fixed: the image that stays: anything ``semreg.to_volume`` takes (SimpleITK, itk, nibabel, (array, Grid),
-            Volume), 2-D or 3-D, on any grid.
+        fixed: the image that stays: a file, a folder of DICOM, or anything ``semreg.to_volume`` takes (SimpleITK, itk,
+            nibabel, (array, Grid), Volume), 2-D or 3-D, on any grid.
         moving: the image that is moved, of the same dimension, on any other grid.
+        preset: name of settings for a common pair (``semreg presets list``), in place of ``config``.
         model: stands for what ``config.models`` names: a ``torch.nn.Module``, a callable, a file, a name, or a list of
             these or of ``matching.Pairing``, models that are loaded already.
         config: the settings; what they leave open is decided from images and machine. None: the defaults.
-        initial: a SimpleITK transform or a Field, fixed → moving, to start from.
+        initial: a SimpleITK transform, a Field or a file of any tool, fixed → moving, to start from.
         landmarks: corresponding points (N, D) in mm of both images; they stand for the map between them, rigid unless
             ``config.align`` names another.
         fixed_mask: values in [0, 1] in the fixed image's space; voxels at 0 count nowhere.
@@ -89,7 +92,7 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
         fixed=fixed, moving=moving, fixed_mask=fixed_mask, moving_mask=moving_mask, model=model, folders=models,
         initial=initial, landmarks=landmarks, stiffness=stiffness, inverse=inverse, on_plan=on_plan,
     )  # fmt: skip
-    state = _state(asked, config, device, on_step)
+    state = _state(asked, settings_of(config, preset), device, on_step)
     for stage in STAGES:
         state.clock.run(stage, state)
     linear = linear_of(state)
@@ -107,15 +110,16 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
 
 
 def plan(  # noqa: PLR0913 - what register takes
-    fixed: Any,
-    moving: Any,
+    fixed: ImageLike,
+    moving: ImageLike,
     *,
+    preset: str | None = None,
     model: Any | None = None,
     config: RegistrationConfig | None = None,
-    initial: Any | None = None,
+    initial: TransformLike | None = None,
     landmarks: Points | None = None,
-    fixed_mask: Any | None = None,
-    moving_mask: Any | None = None,
+    fixed_mask: ImageLike | None = None,
+    moving_mask: ImageLike | None = None,
     device: str = "auto",
     models: Sequence[str | Path] | str | Path = (),
 ) -> Plan:
@@ -124,6 +128,7 @@ def plan(  # noqa: PLR0913 - what register takes
     Args:
         fixed: as for ``register``, as all that follow.
         moving: the image that would be moved.
+        preset: name of settings for a common pair.
         model: stands for what ``config.models`` names.
         config: the settings.
         initial: the transform to start from.
@@ -147,15 +152,14 @@ def plan(  # noqa: PLR0913 - what register takes
         fixed=fixed, moving=moving, fixed_mask=fixed_mask, moving_mask=moving_mask, model=model, folders=models,
         initial=initial, landmarks=landmarks,
     )  # fmt: skip
-    state = _state(asked, config, device, None)
+    state = _state(asked, settings_of(config, preset), device, None)
     for stage in STAGES[: STAGES.index(PLAN) + 1]:
         state.clock.run(stage, state)
     return state.plan
 
 
-def _state(asked: Request, config: RegistrationConfig | None, device: str, on_step: OnStep | None) -> State:
+def _state(asked: Request, config: RegistrationConfig, device: str, on_step: OnStep | None) -> State:
     """The beginning of a run."""
-    config = config or RegistrationConfig()
     return State(asked, config, choose_device(device), Clock(on_step))
 
 

@@ -27,6 +27,7 @@ from semreg.registration.parametric.align import Alignment
 from semreg.registration.plan.reasons import Reason
 from semreg.registration.uncertainty import UncertaintySummary
 from semreg.runtime.events import StageTime
+from semreg.runtime.offers import OFFERS
 from semreg.transforms import read_chain
 
 if TYPE_CHECKING:
@@ -198,6 +199,40 @@ class Registration:
     """Both images as they were compared; None where the result was read from files."""
     determinants: Tensor | None = dataclasses.field(default=None, repr=False)
     """Jacobian determinants (*S) of ``field``; None: see ``jacobian``."""
+
+    kept: tuple[Volume | None, Volume | None] = dataclasses.field(default=(None, None), repr=False)
+    """The fixed and the moving image of a result that was read from files, where they were found."""
+
+    @property
+    def images(self) -> tuple[Volume | None, Volume | None]:
+        """The fixed and the moving image, as they were compared or as they were read; None where they are not kept."""
+        if self.pair is None:
+            return self.kept
+        return self.pair.cleaned["fixed"][0], self.pair.cleaned["moving"][0]
+
+    def show(self) -> Path | None:
+        """Show both images below the cell of a notebook; elsewhere open the page in the browser.
+
+        Returns:
+            The file of the page; None in a notebook.
+
+        Raises:
+            ConfigError: for a result whose images are not kept: see ``semreg.open``.
+        """
+        found: Path | None = OFFERS["result shown"](self)
+        return found
+
+    def _repr_html_(self) -> str | None:
+        return None if None in self.images else str(OFFERS["result as html"](self))
+
+    def __repr__(self) -> str:
+        found, record = self.record.alignment, self.record
+        seconds = sum(each.seconds for each in record.timings.values())
+        return (
+            f"Registration({self.field.grid.sentence}, alignment {'none' if found is None else found.transform}, "
+            f"smallest Jacobian {record.jacobian.minimum:.2f}, {100 * record.jacobian.folded_share:.3g} % folded, "
+            f"{seconds:.0f} s on {record.device})"
+        )
 
     @property
     def config(self) -> RegistrationConfig:

@@ -6,9 +6,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from semreg.core.fields import Field, Volume
+from semreg.core.geometry import Grid, Matrix
 from semreg.errors import GeometryError
-from semreg.io.bridge import LabelMap, LoadedImage, to_labels, to_volume
+from semreg.io.bridge import LabelMap, LoadedImage, matrix_of, to_labels, to_volume
+from semreg.quality.deformation import moved_by
 
 if TYPE_CHECKING:
     from semreg.quality import Evaluation, Verdict
@@ -26,6 +30,8 @@ class Case:
     """The moving image, (1, *T), on its own grid."""
     field: Field
     """Displacement on the fixed image's grid, fixed → moving, complete: with the alignment."""
+    linear: Matrix | None = None
+    """The alignment, homogeneous, points in mm, fixed → moving; it follows the deformation in ``field``; None: none."""
     title: str = "Registration"
     """The headline, plain text."""
     warped: Volume | None = None
@@ -71,6 +77,27 @@ class Case:
                     f"got {each.grid.size_xyz}: give the fixed image that was registered"
                 )
 
+    def is_ct(self, role: str) -> bool | None:
+        """Whether an image was taken for CT; None where nobody said."""
+        known = {} if self.record is None else self.record.modality
+        return known[role].ct if role in known else None
+
+    def linear_on(self, grid: Grid) -> Matrix:
+        """The alignment on indices of ``grid`` (tensor order), homogeneous; the identity without one."""
+        if self.linear is None:
+            return np.eye(grid.dimension + 1)
+        place = grid.index_to_point()
+        return np.asarray(np.linalg.inv(place) @ self.linear @ place)
+
+    def linear_field(self, grid: Grid) -> Field:
+        """The alignment alone as a displacement on ``grid``."""
+        zero = Field.zeros(grid)
+        return zero if self.linear is None else moved_by(zero, self.linear)
+
+    def without_linear(self, total: Field) -> Field:
+        """The deformation alone of a displacement that holds the alignment."""
+        return total if self.linear is None else moved_by(total, np.asarray(np.linalg.inv(self.linear)))
+
     @classmethod
     def of(  # noqa: PLR0913 - a result, its images and what is known of it
         cls,
@@ -115,6 +142,7 @@ class Case:
             fixed=to_volume(fixed),
             moving=to_volume(moving),
             field=result.field,
+            linear=None if result.affine is None else matrix_of(result.affine),
             title=known if title is None else title,
             warped=result.warped,
             background=record.background,

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from semreg.core.geometry import Grid
 from semreg.registration.result import AlignRecord, Record
 from semreg.report.case import Case
 
@@ -115,10 +114,3 @@ def curves(record: AlignRecord | None) -> list[Curve]:
         title = f"Level {number}, features {level.spacing_mm:.3g} mm apart"
         found.append(Curve(title, " ".join(f"{x},{y}" for x, y in dots), dots, values, level.reason))
     return found
-
-
-def grid_sentence(grid: Grid) -> str:
-    """Size and spacing of a grid in words."""
-    size = " × ".join(str(n) for n in grid.size_xyz)
-    spacing = " × ".join(f"{s:.3g}" for s in grid.spacing_xyz)
-    return f"{size} voxels of {spacing} mm"

@@ -8,7 +8,7 @@ from pathlib import Path
 from semreg.core.fields import Field, Volume
 from semreg.core.geometry import Grid
 from semreg.errors import ImageError
-from semreg.io.bridge import LoadedImage
+from semreg.io.bridge import LoadedImage, matrix_of
 from semreg.quality.privacy import names_in
 from semreg.quality.privacy import private as hidden
 from semreg.quality.run import Result, locate, read_result
@@ -58,7 +58,7 @@ def read_case(  # noqa: PLR0913 - what a user has
     outlined = [
         None if path is None else read_labels(path) for path in (fixed_labels or known[0], moving_labels or known[1])
     ]
-    field, initial = read_chain([result.place.transform]).field_on(grid), _initial(result, grid, notes)
+    chain, initial = read_chain([result.place.transform]), _initial(result, grid, notes)
     names = {role: image.path.name for role, image in images.items()}
     if private or result.record.private:
         result, notes = _without_names(result, notes)
@@ -67,7 +67,8 @@ def read_case(  # noqa: PLR0913 - what a user has
         title=title or f"{names['moving']} onto {names['fixed']}",
         fixed=images["fixed"].volume,
         moving=images["moving"].volume,
-        field=field,
+        field=chain.field_on(grid),
+        linear=matrix_of(chain.links[-1].transform) if chain.links[-1].is_linear else None,
         initial=initial,
         background=result.record.background,
         uncertainty=uncertainty_of(result),

@@ -13,14 +13,21 @@ from semreg.quality import CheckResult, Evaluation, EvaluationRun, Verdict
 from semreg.registration.result import Record
 from semreg.report import drawings, tables
 from semreg.report.case import Case
-from semreg.report.pictures import rows_of, size_of
-from semreg.report.planes import planes_of
-from semreg.report.stacks import make_stacks
+from semreg.report.pictures import frame_of, rows_of
+from semreg.report.planes import doubt_of_letters, planes_of
+from semreg.report.stacks import Stacks, make_stacks
 from semreg.report.templating import environment
 from semreg.report.viewer import viewer_data
 
 LEAST = 1e-4
 """Values nearer to nothing are shown as nothing."""
+MODES = (
+    ("swipe", "Swipe", "S"), ("blend", "Overlay", "O"), ("checker", "Checkerboard", "C"), ("edges", "Edges", "E"),
+    ("fixed", "Fixed", "F"), ("moving", "Moving", "M"), ("displacement", "Displacement", "D"),
+    ("arrows", "Arrows", "A"), ("grid", "Grid", "G"), ("jacobian", "Jacobian", "J"),
+    ("uncertainty", "Uncertainty", "U"), ("labels", "Labels", "L"),
+)  # fmt: skip
+"""Of the viewer: their names, what their buttons say, their keys."""
 HEADLINES = {
     "PASS": "No check found a reason to doubt this registration.",
     "REVIEW": "Something needs a look before this result is used.",
@@ -47,7 +54,6 @@ def render(case: Case) -> str:
     """The page as text."""
     stacks = make_stacks(case)
     planes = planes_of(stacks.grid)
-    sizes = [size_of(stacks, plane) for plane in planes]
     page = environment().get_template("report.html.j2")
     labels = None if case.evaluation is None else case.evaluation.labels
     points = tables.landmark_rows(case.evaluation)
@@ -60,16 +66,17 @@ def render(case: Case) -> str:
         checks=checks,
         reasons=[check for check in checks if check.level in ("REVIEW", "FAIL")],
         counted=counted(checks),
-        keys=tables.key_figures(case),
+        keys=tables.key_figures(case, stacks.motion, (stacks.states[0].covered, stacks.states[-1].covered)),
         panels=drawings.box_panels(case),
-        boxes={"fixed": drawings.grid_sentence(case.fixed.grid), "moving": drawings.grid_sentence(case.moving.grid)},
+        boxes={"fixed": case.fixed.grid.sentence, "moving": case.moving.grid.sentence},
         rows=rows_of(stacks, planes),
         planes=planes,
-        sizes=[f"{width} / {height}" for height, width in sizes],
-        tallest=min(115, max(100 * height // width for height, width in sizes)),
-        windows=stacks.windows,
-        has_uncertainty=stacks.uncertainty is not None,
-        has_labels=bool(stacks.labels),
+        frames=[frame_of(stacks, plane) for plane in planes],
+        modes=modes_of(stacks),
+        states=stacks.states,
+        has_total=stacks.linear is not None and stacks.states[-1].key == "deformed",
+        doubt=doubt_of_letters(case.fixed.grid, case.moving.grid),
+        codes=stacks.codes,
         curves=drawings.curves(case.record),
         curve_size=(drawings.CURVE_WIDTH, drawings.CURVE_HEIGHT),
         landmarks=points,
@@ -87,6 +94,13 @@ def render(case: Case) -> str:
         record="" if case.record is None else stable_json(case.record),
         data=plain(viewer_data(stacks, planes)),
     )
+
+
+def modes_of(stacks: Stacks) -> list[tuple[str, str, str]]:
+    """What the viewer can show of a case: the mode, its word, its key."""
+    absent = {"uncertainty"} if stacks.uncertainty is None else set()
+    absent |= set() if stacks.labels else {"labels"}
+    return [mode for mode in MODES if mode[0] not in absent]
 
 
 def _origin(evaluation: Evaluation | None) -> str:

@@ -17,6 +17,10 @@ LONGEST = 420
 SQUARES = 8
 """Squares of the checkerboard along the longer side."""
 QUALITY = 80
+TALLEST, WIDEST = 1.7, 3.0
+"""How many times higher than wide, and wider than high, a frame of the viewer is at most."""
+STRONGEST = 0.85
+"""Opacity at the ends of the colours of the Jacobian map."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +57,17 @@ def size_of(stacks: Stacks, plane: Plane, longest: int = LONGEST) -> tuple[int, 
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
+def frame_of(stacks: Stacks, plane: Plane) -> tuple[float, float]:
+    """Height and width in mm of the frame that the viewer gives a plane: not much longer than wide, nor wider."""
+    height = stacks.shape[plane.rows] * stacks.spacing[plane.rows]
+    width = stacks.shape[plane.columns] * stacks.spacing[plane.columns]
+    return round(max(height, width / WIDEST), 4), round(max(width, height / TALLEST), 4)
+
+
 def cuts(stacks: Stacks, plane: Plane) -> dict[str, Bytes]:
-    """The middle slices of the three grey stacks at their size on the page."""
+    """The middle slices of the fixed image and of all states of the moving one at their size on the page."""
     number, size = middle(stacks, plane), size_of(stacks, plane)
-    grey = {"fixed": stacks.fixed, "before": stacks.before, "after": stacks.after}
-    return {name: enlarged(plane.cut(stack, number), size) for name, stack in grey.items()}
+    return {name: enlarged(stacks.cut(name, plane, number), size) for name in ("fixed", *stacks.moving)}
 
 
 def rows_of(stacks: Stacks, planes: tuple[Plane, ...]) -> list[Row]:
@@ -74,31 +84,46 @@ def rows_of(stacks: Stacks, planes: tuple[Plane, ...]) -> list[Row]:
         return Row(title, note, tuple(stills))
 
     agree = "Orange: only the fixed image is bright. Blue: only the moving one. Grey: both agree."
-    rows = [
-        row("Before", agree, "before"),
-        row("After", agree, "after"),
-        row("Checkerboard after", "Squares of the fixed and of the moving image in turn: edges go on.", "board"),
+    last, reach = stacks.states[-1], 2**stacks.jacobian.reach
+    rows = [row(state.word, agree, state.key) for state in stacks.states]
+    rows += [
+        row(f"Checkerboard, {last.word.lower()}", "Squares of the fixed and of the moving image in turn.", "board"),
         row(
-            "Jacobian",
-            "Blue: smaller in the moving image than in the fixed one. Orange: larger. Magenta: folded.",
-            "jacobian",
+            "Displacement", f"Of the deformation alone. Dark blue: 0 mm. Yellow: {lengths_of(stacks)[1]:.3g} mm and "
+            "more.", "displacement",
         ),
-    ]
+        row(
+            "Jacobian", "Of the deformation alone. Blue: smaller in the moving image than in the fixed one, strongest "
+            f"at {1 / reach:.2g}. Orange: larger, strongest at {reach:.2g}. Magenta: folded.", "jacobian",
+        ),
+    ]  # fmt: skip
     if stacks.uncertainty is not None:
-        rows.append(row("Uncertainty", f"Dark blue: 0 mm. Yellow: {stacks.uncertainty.high:.2g} mm.", "uncertainty"))
+        high = f"Dark blue: 0 mm. Yellow: {stacks.uncertainty.high:.2g} mm and more."
+        rows.append(row("Uncertainty", high, "uncertainty"))
     return rows
 
 
 def _drawn(draw: str, grey: dict[str, Bytes], stacks: Stacks, plane: Plane) -> Bytes:
-    if draw in ("before", "after"):
+    if draw in stacks.moving:
         return blend(grey["fixed"], grey[draw])
     if draw == "board":
         square = max(1, max(grey["fixed"].shape) // SQUARES)
-        return checkerboard(grey["fixed"], grey["after"], (square, square))
+        return checkerboard(grey["fixed"], grey[stacks.states[-1].key], (square, square))
+    if draw == "displacement":
+        lengths, high = lengths_of(stacks)
+        part = plane.cut(lengths, lengths.shape[plane.across] // 2)
+        levels = enlarged(np.clip(part / high * 254 + 1.5, 1, 255).astype(np.uint8), grey["fixed"].shape[:2])
+        return tinted(grey["fixed"], *scale_colours(np.maximum(levels, 1)))
     chosen = stacks.uncertainty if draw == "uncertainty" and stacks.uncertainty is not None else stacks.jacobian
     levels = _map_cut(chosen, plane, grey["fixed"].shape)
-    colour, opacity = jacobian_colours(levels) if draw == "jacobian" else scale_colours(levels)
+    colour, opacity = jacobian_colours(levels, chosen.reach) if draw == "jacobian" else scale_colours(levels)
     return tinted(grey["fixed"], colour, opacity)
+
+
+def lengths_of(stacks: Stacks) -> tuple[npt.NDArray[np.float64], float]:
+    """Lengths in mm of the deformation alone on its coarse lattice (z, y, x), and where their colours end."""
+    lengths = np.sqrt((stacks.vectors.astype(np.float64) ** 2).sum(0))
+    return lengths, float(np.percentile(lengths, 99.5)) or 1.0
 
 
 def _map_cut(chosen: Map, plane: Plane, size: tuple[int, ...]) -> Bytes:
@@ -109,13 +134,13 @@ def _map_cut(chosen: Map, plane: Plane, size: tuple[int, ...]) -> Bytes:
     return result
 
 
-def jacobian_colours(levels: Bytes) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Colours (*S, 3) and opacities (*S) of the bytes of a Jacobian map: nothing at 1, strong at half and double."""
+def jacobian_colours(levels: Bytes, reach: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Colours (*S, 3) and opacities (*S) of the bytes of a Jacobian map: nothing at 1, full ``reach`` octaves off."""
     octaves = (levels.astype(np.float64) - 128) / 63.5
     folded = levels == 0
     colour = np.where(octaves[..., None] < 0, np.asarray(SMALLER, np.float64), np.asarray(LARGER, np.float64))
     colour[folded] = FOLDED
-    return colour, np.where(folded, 1.0, np.clip(np.abs(octaves) * 0.85, 0, 0.85))
+    return colour, np.where(folded, 1.0, np.clip(np.abs(octaves) / reach, 0, 1) * STRONGEST)
 
 
 def scale_colours(levels: Bytes) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

@@ -7,11 +7,14 @@ sagittal ones with anterior on the left.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from semreg.core.geometry import Grid
-from semreg.report.colours import Bytes
+
+T = TypeVar("T", bound=np.generic)
 
 OBLIQUE = 0.35
 """Least part of a unit vector along an axis that gets a letter: about 20°."""
@@ -32,9 +35,9 @@ class Plane:
     along: str
     """The direction in which slices are counted, a letter; empty in 2-D."""
 
-    def cut(self, stack: Bytes, number: int) -> Bytes:
+    def cut(self, stack: npt.NDArray[T], number: int) -> npt.NDArray[T]:
         """The slice as it is drawn: the first row on top."""
-        picture: Bytes = np.take(stack, number, axis=self.across)
+        picture: npt.NDArray[T] = np.take(stack, number, axis=self.across)
         return picture[::-1] if self.upwards else picture
 
 
@@ -63,3 +66,26 @@ def letters_of(grid: Grid, axis: int) -> str:
 
 def _opposite(word: str) -> str:
     return word.translate(str.maketrans("LRPASI", "RLAPIS"))
+
+
+def doubt_of_letters(fixed: Grid, moving: Grid) -> str:
+    """Why the letters may be wrong, in a sentence; empty where nothing speaks against them.
+
+    A file whose orientation was lost has the identity as direction and begins at the origin; so may a good one.
+    """
+    if fixed.dimension == 2:
+        return ""
+    lost = [name for name, grid in (("fixed", fixed), ("moving", moving)) if _bare(grid)]
+    if not lost:
+        return ""
+    which = " and ".join(f"the {name} image" for name in lost) + (" each have" if len(lost) == 2 else " has")
+    return (
+        f"The letters R, L, A, P, S and I may be wrong: {which} the identity as direction and the origin as first "
+        "voxel, as files do whose orientation was lost. Check the letters at an organ whose side you know."
+    )
+
+
+def _bare(grid: Grid) -> bool:
+    """Whether the direction is the identity, of ITK or of NIfTI, and the first voxel lies where the axes meet."""
+    straight = np.array_equal(np.abs(grid.direction), np.eye(3)) and grid.direction[0][0] == grid.direction[1][1]
+    return bool(straight and np.all(np.abs(grid.origin_xyz) <= 2 * np.asarray(grid.spacing_xyz)))

@@ -7,6 +7,7 @@ A stack is (z, y, x) there, or (1, y, x) of a 2-D image.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,34 +15,24 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from semreg.core.fields import Field, Volume, jacobian_determinant, warp
+from semreg.core.fields import Field, Volume, warp
 from semreg.core.geometry import AxisOrder, Grid, canonical_order, index_map, reorder
-from semreg.core.sampling import pool, transform_index
+from semreg.core.sampling import inside, pool, transform_index
 from semreg.io.bridge import LabelMap
-from semreg.preprocess.modality import are_hounsfield
 from semreg.report.case import Case
 from semreg.report.colours import Bytes
+from semreg.report.motion import Motion, motion_of
+from semreg.report.planes import Plane
+from semreg.report.windows import Code, Window
 
 GREY_VOXELS, LABEL_VOXELS, MAP_VOXELS, VECTORS = 5_000_000, 1_500_000, 400_000, 48_000
 """Most samples of a grey stack, of labels, of a map, and of a displacement stack."""
-SAMPLES = 200_000
-"""Voxels that a window is found from."""
 OCTAVES = 2.0
 """The Jacobian map reaches from 2^−OCTAVES to 2^OCTAVES."""
-
-
-@dataclass(frozen=True)
-class Window:
-    """The grey values that are shown as black and as white."""
-
-    low: float
-    high: float
-
-    def grey(self, values: Tensor) -> Bytes:
-        """Values of any shape as bytes."""
-        scaled = (values.float() - self.low) * (255.0 / max(self.high - self.low, 1e-12))
-        result: Bytes = scaled.nan_to_num_(nan=0.0).clamp_(0, 255).add_(0.5).to(torch.uint8).numpy()
-        return result
+REACHES = (0.5, 1.0, OCTAVES)
+"""Octaves at the ends of its colours: the first that 99 % of the voxels lie within."""
+STILL_MM = 5e-3
+"""A deformation that moves nothing by more than this is none."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +43,21 @@ class Map:
     low: float
     high: float
     unit: str
+    reach: float = 0.0
+    """Of the Jacobian map: the octaves at both ends of its colours."""
+
+
+@dataclass(frozen=True)
+class State:
+    """One way to lay the moving image on the fixed one."""
+
+    key: str
+    """``headers``, ``start``, ``aligned`` or ``deformed``."""
+    word: str
+    place: Callable[[Grid], Field] | None
+    """The displacement on a grid of the view; None: where the headers say."""
+    covered: float
+    """Share of the fixed image that lies inside the moving one, 0..1."""
 
 
 @dataclass(frozen=True)
@@ -63,17 +69,24 @@ class Stacks:
     full: tuple[int, ...]
     """Voxels of the fixed image along the axes of the view grid, of which ``shape`` may show fewer."""
     fixed: Bytes
-    before: Bytes
-    """The moving image where it lay before."""
-    after: Bytes
-    """The moving image after the registration."""
-    windows: dict[str, Window]
+    """As ``codes`` has it; ``cut`` shows it in a window."""
+    moving: dict[str, Bytes]
+    """The same of the moving image, by the key of its state."""
+    states: tuple[State, ...]
+    """From where the images lay at first to where they lie in the end."""
+    codes: dict[str, Code]
+    """Of ``fixed`` and ``moving``."""
+    motion: Motion
     vectors: npt.NDArray[np.float32]
-    """Displacements (3, z, y, x) in mm along the axes z, y, x of the view grid, on a coarse lattice."""
+    """Displacements (3, z, y, x) in mm along the axes z, y, x of the view grid, on a coarse lattice: those of the
+    deformation alone."""
+    linear: npt.NDArray[np.float64] | None
+    """What follows the deformation, homogeneous, on indices (z, y, x) of the view grid; None: nothing."""
     jacobian: Map
+    """Of the deformation alone."""
     uncertainty: Map | None
     labels: dict[str, Bytes]
-    """Labels as small numbers, 0 for none, of ``fixed``, ``before`` and ``after``; empty where there are none."""
+    """Labels as small numbers, 0 for none, of ``fixed`` and of each state; empty where there are none."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -85,6 +98,16 @@ class Stacks:
         """In mm, (z, y, x)."""
         return (1.0,) * (3 - self.grid.dimension) + self.grid.spacing
 
+    @property
+    def windows(self) -> dict[str, Window]:
+        """In which both images are shown at first."""
+        return {role: code.window for role, code in self.codes.items()}
+
+    def cut(self, name: str, plane: Plane, number: int, window: Window | None = None) -> Bytes:
+        """A slice of ``fixed``, or of the moving image in the state ``name``, in a window."""
+        stack = self.fixed if name == "fixed" else self.moving[name]
+        return self.codes["fixed" if name == "fixed" else "moving"].shown(plane.cut(stack, number), window)
+
 
 def make_stacks(case: Case) -> Stacks:
     """Everything that is shown of a case, in stacks of bounded size."""
@@ -92,25 +115,56 @@ def make_stacks(case: Case) -> Stacks:
     whole = reorder(case.fixed.grid, axes)
     grid = bounded(whole, GREY_VOXELS)
     background = float(case.moving.data.amin()) if case.background is None else case.background
-    windows = {"fixed": window(case.fixed.data), "moving": window(case.moving.data, background)}
-    fixed = case.fixed.reordered(axes).averaged_on(grid).data
-    before = _moving(case, axes, grid, case.initial, background)
-    if case.warped is None:
-        after = _moving(case, axes, grid, case.field, background)
-    else:
-        after = case.warped.reordered(axes).averaged_on(grid).data
+    vectors = _vectors(case, axes)
+    states = _states(case, axes, bounded(grid, VECTORS), moves=float(np.abs(vectors).max()) > STILL_MM)
+    moving = {}
+    for state in states:
+        if state.key == "deformed" and case.warped is not None:
+            moving[state.key] = case.warped.reordered(axes).averaged_on(grid).data[0]
+        else:
+            moving[state.key] = _moving(case, grid, state, background)[0]
+    codes = {
+        "fixed": Code.of(case.fixed.data, ct=case.is_ct("fixed")),
+        "moving": Code.of(case.moving.data, background, ct=case.is_ct("moving"), shown=moving[states[-1].key]),
+    }
+    motion, determinants = motion_of(case)
+    map_grid = bounded(whole, MAP_VOXELS)
     return Stacks(
         grid=grid,
         full=(1,) * (3 - whole.dimension) + whole.shape,
-        fixed=_three(windows["fixed"].grey(fixed[0])),
-        before=_three(windows["moving"].grey(before[0])),
-        after=_three(windows["moving"].grey(after[0])),
-        windows=windows,
-        vectors=_vectors(case.field, axes),
-        jacobian=_jacobian(case, axes, bounded(whole, MAP_VOXELS)),
-        uncertainty=None if case.uncertainty is None else _in_mm(case.uncertainty, axes, bounded(whole, MAP_VOXELS)),
-        labels=_labels(case, axes, bounded(whole, LABEL_VOXELS)),
+        fixed=_three(codes["fixed"].encode(case.fixed.reordered(axes).averaged_on(grid).data[0])),
+        moving={key: _three(codes["moving"].encode(values)) for key, values in moving.items()},
+        states=states,
+        codes=codes,
+        motion=motion,
+        vectors=vectors,
+        linear=None if case.linear is None else _padded(case.linear_on(grid)),
+        jacobian=_jacobian(determinants.reordered(axes), map_grid),
+        uncertainty=None if case.uncertainty is None else _in_mm(case.uncertainty, axes, map_grid),
+        labels=_labels(case, states, bounded(whole, LABEL_VOXELS)),
     )
+
+
+def _states(case: Case, axes: AxisOrder, coarse: Grid, *, moves: bool) -> tuple[State, ...]:
+    """Where the moving image lies: at first, after the alignment, after the deformation; without what changes none."""
+
+    def placed(field: Field) -> Callable[[Grid], Field]:
+        return lambda grid: field.reordered(axes).on(grid)
+
+    found: list[tuple[str, str, Callable[[Grid], Field] | None]] = [("headers", "By headers", None)]
+    if case.initial is not None:
+        found = [("start", "At the start", placed(case.initial))]
+    if case.linear is not None:
+        found.append(("aligned", "Aligned", case.linear_field))
+    if moves or case.linear is None:
+        found.append(("deformed", "Deformed", placed(case.field)))
+    return tuple(State(key, word, place, _covered(place, coarse, case.moving.grid)) for key, word, place in found)
+
+
+def _covered(place: Callable[[Grid], Field] | None, coarse: Grid, moving: Grid) -> float:
+    """Which share of the samples of ``coarse`` comes to lie inside the box of the moving image."""
+    index = (Field.zeros(coarse) if place is None else place(coarse)).index().double()
+    return float(inside(transform_index(index_map(coarse, moving), index), moving.shape).double().mean())
 
 
 def bounded(grid: Grid, voxels: int) -> Grid:
@@ -131,40 +185,21 @@ def _counts(grid: Grid, spacing: float) -> list[int]:
     return [min(n, max(1, int(extent / spacing))) for n, extent in extents]
 
 
-def window(data: Tensor, background: float | None = None) -> Window:
-    """The window of an image (1, *S): the 0.5th and 99.5th percentile of what is not background.
-
-    Of CT in Hounsfield units: −1000 to 400 where much of it is lung, else −160 to 240.
-    """
-    flat = data.reshape(-1)
-    values = flat[:: max(1, flat.numel() // SAMPLES)].double()
-    values = values[torch.isfinite(values)]
-    if not len(values):
-        return Window(0.0, 1.0)
-    if are_hounsfield(values):
-        lung = float(((values > -950) & (values < -400)).double().mean())
-        return Window(-1000.0, 400.0) if lung > 0.08 else Window(-160.0, 240.0)
-    content = values if background is None else values[values != background]
-    content = content if len(content) else values
-    low, high = np.percentile(content.numpy(), (0.5, 99.5))
-    return Window(float(low), float(high)) if high > low else Window(float(low), float(low) + 1.0)
-
-
-def _moving(case: Case, axes: AxisOrder, grid: Grid, field: Field | None, background: float) -> Tensor:
-    """The moving image on the view grid, through a field or where its header says, (1, *S)."""
+def _moving(case: Case, grid: Grid, state: State, background: float) -> Tensor:
+    """The moving image on the view grid, in a state, (1, *S)."""
     moving = case.moving
     factors = tuple(max(1, int(min(grid.spacing) / s + 0.01)) for s in moving.grid.spacing)
     if max(factors) > 1:  # finer than what is shown: means instead of single voxels
         moving = Volume(pool(moving.data, factors), moving.grid.pooled(factors))
-    if field is None:
+    if state.place is None:
         return moving.on(grid, outside=background).data
-    return warp(moving, field.reordered(axes).on(grid), outside=background).data
+    return warp(moving, state.place(grid), outside=background).data
 
 
-def _vectors(field: Field, axes: AxisOrder) -> npt.NDArray[np.float32]:
-    """Displacements (3, z, y, x) in mm along the axes of the view grid; 0 along z in 2-D."""
-    small = field.on(bounded(field.grid, VECTORS)).reordered(axes)  # reduced first: it is a large field to copy
-    grid, vox = small.grid, small.vox.float()
+def _vectors(case: Case, axes: AxisOrder) -> npt.NDArray[np.float32]:
+    """Displacements (3, z, y, x) in mm along the axes of the view grid, without the alignment; 0 along z in 2-D."""
+    small = case.field.on(bounded(case.field.grid, VECTORS)).reordered(axes)  # reduced first: it is a large field
+    grid, vox = small.grid, case.without_linear(small).vox.float()
     mm = vox * torch.tensor(grid.spacing, dtype=vox.dtype).reshape(-1, *[1] * grid.dimension)
     result: npt.NDArray[np.float32] = mm.nan_to_num().numpy()
     if grid.dimension == 2:
@@ -172,17 +207,17 @@ def _vectors(field: Field, axes: AxisOrder) -> npt.NDArray[np.float32]:
     return result
 
 
-def _jacobian(case: Case, axes: AxisOrder, grid: Grid) -> Map:
+def _jacobian(determinants: Volume, grid: Grid) -> Map:
     """log2 of the determinant: 0 where a voxel is folded (none is lost when reduced), 1..255 for −2..2 octaves."""
-    values = jacobian_determinant(case.field)[None] if case.jacobian is None else case.jacobian.data
-    volume = Volume(values.float(), case.fixed.grid).reordered(axes)
-    folded = Volume((volume.data <= 0).float(), volume.grid)
-    values = volume.averaged_on(grid).data
+    folded = Volume((determinants.data <= 0).float(), determinants.grid)
+    values = determinants.averaged_on(grid).data
     octaves = torch.log2(values.clamp(min=2.0**-OCTAVES, max=2.0**OCTAVES))
     levels = ((octaves + OCTAVES) * (254 / (2 * OCTAVES)) + 1.5).clamp(1, 255)
     if bool(folded.data.any()):
         levels[_touched(folded, grid)] = 0
-    return Map(_three(levels[0].to(torch.uint8).numpy()), -OCTAVES, OCTAVES, "octaves")
+    most = float(np.percentile(octaves.abs().numpy(), 99))
+    reach = next((each for each in REACHES if most <= each), OCTAVES)
+    return Map(_three(levels[0].to(torch.uint8).numpy()), -OCTAVES, OCTAVES, "octaves", reach)
 
 
 def _touched(mark: Volume, grid: Grid) -> Tensor:
@@ -206,7 +241,7 @@ def _in_mm(volume: Volume, axes: AxisOrder, grid: Grid) -> Map:
     return Map(_three(levels.to(torch.uint8).numpy()), 0.0, high, "mm")
 
 
-def _labels(case: Case, axes: AxisOrder, grid: Grid) -> dict[str, Bytes]:
+def _labels(case: Case, states: tuple[State, ...], grid: Grid) -> dict[str, Bytes]:
     """The labels on a grid, the nearest ones, numbered again from 1 (from 1 again after 255)."""
     maps = [labels for labels in (case.fixed_labels, case.moving_labels) if labels is not None]
     known = sorted({label for labels in maps for label in labels.labels} - {0})
@@ -218,15 +253,22 @@ def _labels(case: Case, axes: AxisOrder, grid: Grid) -> dict[str, Bytes]:
             grid, mode="nearest", outside=0.0
         ).data[0]  # fmt: skip
     if case.moving_labels is not None:
-        first = Field.zeros(grid) if case.initial is None else case.initial.reordered(axes).on(grid)
-        for name, field in (("before", first), ("after", case.field.reordered(axes).on(grid))):
+        for state in states:
+            field = Field.zeros(grid) if state.place is None else state.place(grid)
             read = warp(case.moving_labels.numbers, field, mode="nearest", outside=0.0).data[0]
-            found[name] = case.moving_labels, read
+            found[state.key] = case.moving_labels, read
     stacks: dict[str, Bytes] = {}
     for name, (labels, each) in found.items():
         table = np.array([small[label] for label in labels.labels], dtype=np.uint8)
         stacks[name] = _three(table[np.rint(each.numpy()).astype(np.int64)])
     return stacks
+
+
+def _padded(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """A map of indices (y, x) as one of (z, y, x) that leaves z."""
+    result = np.eye(4)
+    result[4 - len(matrix) :, 4 - len(matrix) :] = matrix
+    return result
 
 
 def _three(stack: Bytes) -> Bytes:

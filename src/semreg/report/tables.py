@@ -12,6 +12,7 @@ from semreg.quality.landmarks import Landmark, LandmarkErrors
 from semreg.quality.overlap import MeanOverlap
 from semreg.registration.result import AlignRecord, Record
 from semreg.report.case import Case
+from semreg.report.motion import Motion
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Key:
     after: str
     unit: str = ""
     note: str = ""
+    minor: bool = False
+    """Whether it stands in the line below the others."""
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -36,34 +39,52 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{digits}g}"
 
 
-def key_figures(case: Case) -> list[Key]:
-    """The figures of the first screen; only what is known."""
+def key_figures(case: Case, motion: Motion, covered: tuple[float, float]) -> list[Key]:
+    """The figures of the first screen, what matters most first; only what is known.
+
+    Args:
+        case: what is shown.
+        motion: what the deformation does.
+        covered: which share of the fixed image lies inside the moving one, before and after, 0..1.
+
+    Returns:
+        The figures.
+    """
     measured, record = case.evaluation or Evaluation(), case.record
-    found = _agreement(measured)
+    if measured.overlap is not None:
+        covered = measured.overlap.before, measured.overlap.after
+    found = [*_agreement(measured), *_motion(motion)]
+    sides = number(100 * covered[0]), number(100 * covered[1])
+    found.append(Key("Image overlap", *sides, "%", "of the fixed image lies inside the moving one"))
     registered = record if isinstance(record, Record) else None
-    if registered is not None:
-        apart = registered.similarity
-        found.append(Key("Feature distance", number(apart.before), number(apart.after), "", "lower is better"))
-    if measured.similarity is not None:
-        shared = measured.similarity.mutual_information
-        found.append(Key("Mutual information", number(shared.before), number(shared.after), "", "higher is better"))
-    if (share := measured.overlap) is not None:
-        sides = number(100 * share.before), number(100 * share.after)
-        found.append(Key("Image overlap", *sides, "%", "of the fixed image"))
-    jacobian = measured.jacobian or (None if registered is None else registered.jacobian)
-    if jacobian is not None and jacobian.folded_share is not None:
-        minimum = f"smallest Jacobian {number(jacobian.minimum)}"
-        found.append(Key("Folded voxels", "", number(100 * jacobian.folded_share), "%", minimum))
-    if (length := measured.displacement) is not None and length.mean_mm is not None:
-        most = f"at most {number(length.maximum_mm)} mm"
-        found.append(Key("Displacement, mean", "", number(length.mean_mm), "mm", most))
     if registered is not None and (unsure := registered.uncertainty) is not None:
-        high = f"95 % below {number(unsure.p95_mm)} mm"
+        high = f"95 % below {number(unsure.p95_mm)} mm; an estimate"
         found.append(Key("Uncertainty, median", "", number(unsure.median_mm), "mm", high))
     if record is not None and record.timings:
         seconds = sum(each.seconds for each in record.timings.values())
-        found.append(Key("Time", "", number(seconds), "s", f"on {record.device}"))
+        found.append(Key("Time", "", number(seconds), "s", f"on {record.device}", minor=True))
+    if measured.similarity is not None:
+        shared = measured.similarity.mutual_information
+        sides = number(shared.before), number(shared.after)
+        found.append(Key("Mutual information", *sides, "", "higher is better", minor=True))
+    if registered is not None:
+        sides = number(registered.similarity.before), number(registered.similarity.after)
+        found.append(Key("Feature distance", *sides, "", "lower is better", minor=True))
     return found
+
+
+def _motion(motion: Motion) -> list[Key]:
+    """Of the deformation alone, the total in the note."""
+    alone, total = motion.alone, motion.total
+    note = f"95 % below {number(alone.p95_mm)}, at most {number(alone.maximum_mm)} mm"
+    if total is not None:
+        note += f"; with the alignment mean {number(total.mean_mm)}, at most {number(total.maximum_mm)} mm"
+    volume = "1 keeps the volume" + ("" if total is None else "; of the deformation alone")
+    return [
+        Key("Displacement, mean" if total is None else "Deformation, mean", "", number(alone.mean_mm), "mm", note),
+        Key("Jacobian, range", "", f"{number(motion.smallest)} to {number(motion.largest)}", "", volume),
+        Key("Folded voxels", "", number(100 * motion.folded_share), "%", "Jacobian of 0 or less"),
+    ]
 
 
 def _agreement(measured: Evaluation) -> list[Key]:
@@ -90,9 +111,14 @@ def _points_note(found: LandmarkErrors) -> str:
 
 
 def landmark_rows(evaluation: Evaluation | None) -> list[Landmark]:
-    """The points of the evaluation, the worst first."""
+    """The points of the evaluation: those that got worse first, by how much, then the others, the worst first."""
     points = () if evaluation is None or evaluation.landmarks is None else evaluation.landmarks.points
-    return sorted(points, key=lambda point: point.after, reverse=True)
+
+    def rank(point: Landmark) -> tuple[bool, float]:
+        worse = point.after > point.before
+        return worse, point.after - point.before if worse else point.after
+
+    return sorted(points, key=rank, reverse=True)
 
 
 MEASURES = {

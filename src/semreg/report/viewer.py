@@ -9,10 +9,11 @@ import numpy.typing as npt
 from semreg.report.colours import BLUE, FOLDED, LARGER, ORANGE, SMALLER, viridis
 from semreg.report.encode import Sheets, sheets, sheets_within
 from semreg.report.planes import Plane
-from semreg.report.stacks import Stacks
+from semreg.report.stacks import Map, Stacks
+from semreg.report.windows import Code
 
-GREY_BYTES = 9_500_000
-"""What the three grey stacks may take on the page, as text."""
+GREY_BYTES = 10_000_000
+"""What all grey stacks may take on the page, as text."""
 
 
 class StackSheets(Sheets, kw_only=True):
@@ -27,6 +28,8 @@ class MapSheets(StackSheets, kw_only=True):
     low: float
     high: float
     unit: str
+    reach: float
+    """Octaves at the ends of the colours of the Jacobian map."""
 
 
 class VectorSheets(StackSheets, kw_only=True):
@@ -36,6 +39,30 @@ class VectorSheets(StackSheets, kw_only=True):
     largest: float
     high: float
     """99.5th percentile of the lengths."""
+
+
+class GreyWindow(msgspec.Struct):
+    """Values that are shown as black and as white."""
+
+    name: str
+    low: float
+    high: float
+
+
+class Greys(msgspec.Struct):
+    """What the bytes of an image stand for, and the windows to choose from, the first at first."""
+
+    table: list[float]
+    windows: tuple[GreyWindow, ...]
+    unit: str
+
+
+class Place(msgspec.Struct):
+    """One way to lay the moving image on the fixed one: see ``stacks.State``."""
+
+    key: str
+    word: str
+    covered: float
 
 
 class Colours(msgspec.Struct):
@@ -60,6 +87,14 @@ class ViewerData(msgspec.Struct, kw_only=True, rename="camel"):
     dimension: int
     planes: tuple[Plane, ...]
     stacks: dict[str, Sheets]
+    """``fixed``, and the moving image by the key of its state."""
+    states: tuple[Place, ...]
+    greys: dict[str, Greys]
+    """Of the images ``fixed`` and ``moving``."""
+    linear: list[list[float]] | None
+    """What follows the deformation, on indices (z, y, x) of the view grid, homogeneous."""
+    octaves: float
+    """log2 of its determinant."""
     maps: dict[str, MapSheets]
     labels: dict[str, StackSheets]
     vectors: VectorSheets
@@ -76,16 +111,30 @@ def viewer_data(stacks: Stacks, planes: tuple[Plane, ...]) -> ViewerData:
         to_point=stacks.grid.index_to_point().tolist(),
         dimension=stacks.grid.dimension,
         planes=planes,
-        stacks=sheets_within({"fixed": stacks.fixed, "before": stacks.before, "after": stacks.after}, GREY_BYTES),
-        maps={
-            name: sheets(m.stack, MapSheets, quality=None, shape=m.stack.shape, low=m.low, high=m.high, unit=m.unit)
-            for name, m in maps.items()
-            if m is not None
-        },
+        stacks=sheets_within({"fixed": stacks.fixed, **stacks.moving}, GREY_BYTES),
+        states=tuple(Place(state.key, state.word, state.covered) for state in stacks.states),
+        greys={role: greys_of(code) for role, code in stacks.codes.items()},
+        linear=None if stacks.linear is None else stacks.linear.tolist(),
+        octaves=0.0 if stacks.linear is None else float(np.log2(abs(np.linalg.det(stacks.linear)))),
+        maps={name: map_sheets(each) for name, each in maps.items() if each is not None},
         labels={n: sheets(each, StackSheets, quality=None, shape=each.shape) for n, each in stacks.labels.items()},
         vectors=vector_sheets(stacks.vectors),
         colours=Colours(viridis().ravel().tolist(), ORANGE, BLUE, SMALLER, LARGER, FOLDED),
     )
+
+
+def greys_of(code: Code) -> Greys:
+    """What the viewer must know of the bytes of an image."""
+    windows = tuple(GreyWindow(each.name, each.low, each.high) for each in code.windows)
+    return Greys([round(value, 6) for value in code.table.tolist()], windows, code.unit)
+
+
+def map_sheets(chosen: Map) -> MapSheets:
+    """A map without loss."""
+    return sheets(
+        chosen.stack, MapSheets, quality=None, shape=chosen.stack.shape, low=chosen.low, high=chosen.high,
+        unit=chosen.unit, reach=chosen.reach,
+    )  # fmt: skip
 
 
 def vector_sheets(vectors: npt.NDArray[np.float32]) -> VectorSheets:

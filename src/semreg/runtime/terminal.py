@@ -1,72 +1,17 @@
-"""What the command line shows while it runs and at its end. Knows nothing of images; rich is imported when shown.
-
-Progress goes to the standard error, so that the standard output holds the result alone.
-"""
+"""What the command line shows at its end, and its log. Knows nothing of images; rich is imported when shown."""
 
 from __future__ import annotations
 
 import logging
-import math
 import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from semreg.runtime.events import Step
-
-
-class Progress:
-    """Shows the steps of a run: a moving bar on a terminal, one line a level elsewhere, nothing if quiet."""
-
-    def __init__(self, *, quiet: bool, unit: str = "iterations") -> None:
-        """``quiet`` shows nothing; ``unit``: what a step is called."""
-        self._quiet = quiet
-        self._unit = unit
-        self._last: Step | None = None
-        self._bar: Any = None
-        self._task: Any = None
-
-    def __enter__(self) -> Self:
-        if not self._quiet and sys.stderr.isatty():
-            self._bar = _bar()
-            self._bar.start()
-        return self
-
-    def __call__(self, step: Step) -> None:
-        """Show one step; this is the ``on_step`` of a registration."""
-        changed = self._last is not None and (step.stage, step.level) != (self._last.stage, self._last.level)
-        if changed:
-            self._finish_level()
-        self._last = step
-        if self._bar is not None:
-            if self._task is None:
-                self._task = self._bar.add_task(_title(step), value="")
-            shown = "" if math.isnan(step.value) else f"distance {step.value:.5g}"
-            self._bar.update(self._task, completed=step.iteration, total=step.iterations, value=shown)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None:
-            self._finish_level()
-        if self._bar is not None:
-            self._bar.stop()
-
-    def _finish_level(self) -> None:
-        step = self._last
-        if step is None or self._quiet:
-            return
-        if self._bar is not None:
-            if self._task is not None:
-                self._bar.update(self._task, total=step.iteration)
-            self._task = None
-            return
-        value = "" if math.isnan(step.value) else f", distance {step.value:.5g}"
-        spent = f"{step.iteration} of {step.iterations} {self._unit}{value}, {step.seconds:.1f} s"
-        sys.stderr.write(f"{_title(step)}: {spent}\n")
-        sys.stderr.flush()
+from semreg.runtime.progress import LOG
 
 
 class Download:
@@ -81,7 +26,7 @@ class Download:
 
     def __enter__(self) -> Self:
         if not self._quiet and sys.stderr.isatty():
-            self._bar = _bar(of_bytes=True)
+            self._bar = _bar()
             self._bar.start()
         return self
 
@@ -99,14 +44,29 @@ class Download:
             self._bar.stop()
 
 
-def show_log(*, quiet: bool, verbose: bool) -> None:
-    """Send the log of semreg to the standard error: warnings, all with ``verbose``, none with ``quiet``."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Lowercase("%(levelname)s: %(message)s"))
+def show_log(*, quiet: bool, verbose: bool, file: Path | None = None) -> None:
+    """Send the log of semreg to the standard error, and all of it with times to a file, if one is named.
+
+    Args:
+        quiet: show errors alone.
+        verbose: show all; else warnings.
+        file: what is added to; OSError where it cannot be written.
+    """
+    shown = _ErrorStream()
+    shown.setFormatter(_Lowercase("%(levelname)s: %(message)s"))
+    shown.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.WARNING)
+    shown.addFilter(lambda record: record.name != LOG.name)
     logger = logging.getLogger("semreg")
-    logger.handlers = [handler]
+    for each in logger.handlers:
+        each.close()
+    logger.handlers = [shown]
     logger.propagate = False
-    logger.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.WARNING)
+    logger.setLevel(shown.level if file is None else logging.DEBUG)
+    if file is not None:
+        kept = logging.FileHandler(file, encoding="utf-8")
+        kept.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.addHandler(kept)
+        LOG.info("%s", " ".join(sys.argv))
 
 
 def show_sentences(lines: Iterable[str]) -> None:
@@ -141,9 +101,9 @@ def show_rows(rows: Sequence[tuple[str, str]], note: str = "") -> None:
 
 
 def show_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on the standard output: columns on a terminal, else values between tabs, one row a line."""
+    """A table on the standard output, its titles first: columns on a terminal, else values between tabs."""
     if not sys.stdout.isatty():
-        sys.stdout.write("".join("\t".join(row) + "\n" for row in rows))
+        sys.stdout.write("".join("\t".join(row) + "\n" for row in (titles, *rows)))
         return
     from rich.console import Console
     from rich.table import Table
@@ -156,22 +116,29 @@ def show_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     Console(highlight=False, markup=False).print(table)
 
 
-def _bar(*, of_bytes: bool = False) -> Any:
-    """A moving bar of steps, or of bytes that come."""
+def _bar() -> Any:
+    """A moving bar of bytes that come."""
     from rich import progress
     from rich.console import Console
 
-    amount = progress.DownloadColumn() if of_bytes else progress.MofNCompleteColumn()
-    pace = progress.TransferSpeedColumn() if of_bytes else progress.TextColumn("{task.fields[value]}")
-    times = (
-        [progress.TimeRemainingColumn()] if of_bytes else [progress.TimeElapsedColumn(), progress.TimeRemainingColumn()]
-    )
-    columns = [progress.TextColumn("{task.description}"), progress.BarColumn(), amount, pace, *times]
+    columns = [
+        progress.TextColumn("{task.description}"), progress.BarColumn(), progress.DownloadColumn(),
+        progress.TransferSpeedColumn(), progress.TimeRemainingColumn(),
+    ]  # fmt: skip
     return progress.Progress(*columns, console=Console(stderr=True), refresh_per_second=4)
 
 
-def _title(step: Step) -> str:
-    return f"{step.stage}, level {step.level} of {step.levels}" if step.levels > 1 else step.stage
+class _ErrorStream(logging.StreamHandler[Any]):
+    """Writes to what the standard error is now: a bar that moves there puts lines above itself."""
+
+    @property
+    def stream(self) -> Any:
+        """The standard error."""
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, _: Any) -> None:
+        pass
 
 
 class _Lowercase(logging.Formatter):

@@ -128,16 +128,18 @@ class DenseRegistration(Comparing, Process):
         """Register; the result is kept until something changes and ``Update`` runs again."""
         values = self._values
         config, models = self._configured()
-        volumes = {name: None if values[name] is None else to_volume(values[name]) for name in self.IMAGES}
+        masks = {
+            name: None if values[name] is None else to_volume(values[name]) for name in ("FixedMask", "MovingMask")
+        }
         self.UpdateProgress(0.02)
         self._result = register(
-            volumes["FixedImage"],
-            volumes["MovingImage"],
+            to_volume(values["FixedImage"]),
+            to_volume(values["MovingImage"]),
             model=models,
             config=config,
             initial=self._initial(),
-            fixed_mask=volumes["FixedMask"],
-            moving_mask=volumes["MovingMask"],
+            fixed_mask=masks["FixedMask"],
+            moving_mask=masks["MovingMask"],
             device=values["Device"],
             on_step=self._step,
         )

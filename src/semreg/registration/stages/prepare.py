@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from semreg.io.bridge import to_volume
-from semreg.preprocess.image_pair import prepare_pair
+from semreg.preprocess.image_pair import opened, prepare_pair
 from semreg.registration.alignment import checked_start, linear_part, start_of
 from semreg.registration.dense.stiffness import checked_stiffness
 from semreg.registration.stages.stage import Stage, State
@@ -15,7 +15,7 @@ def run(state: State) -> None:
     state.pair = prepare_pair(asked.fixed, asked.moving, asked.fixed_mask, asked.moving_mask, config)
     dimension = state.pair.grids[0].dimension
     stiffness = asked.stiffness
-    state.stiffness = None if stiffness is None else checked_stiffness(to_volume(stiffness), dimension)
+    state.stiffness = None if stiffness is None else checked_stiffness(to_volume(opened(stiffness)), dimension)
     state.begin = start_of(asked.initial, asked.landmarks, config.align.transform, dimension)
     checked_start(linear_part(state.begin), dimension)
 
