@@ -304,6 +304,14 @@ def test_no_place_is_said(tmp_path, caplog):
     assert "the codes of sform and qform are 0" in caplog.text
 
 
+def test_a_place_of_spm_beside_analyze_is_said(tmp_path, caplog):
+    """SPM says the place of an Analyze image in a file of MATLAB, which nothing here reads: a warning names it."""
+    nibabel = pytest.importorskip("nibabel")
+    nibabel.save(nibabel.Spm99AnalyzeImage(VALUES, np.diag([-1.0, 2.0, 3.0, 1.0])), tmp_path / "a.img")
+    read_image(tmp_path / "a.img")
+    assert "a.mat beside it, in which SPM may say its place, is not read" in caplog.text
+
+
 def test_minc_is_turned_to_lps(tmp_path):
     """MINC is RAS: SimpleITK writes and reads its numbers as they are, so that what it calls x and y changes sign."""
     image = sitk.Image([5, 6, 7], sitk.sitkFloat32)
