@@ -6,7 +6,7 @@
 #   make native   build semreg-itkv4, through which a Python metric drives ITK's registration, with ITK's headers from
 #                 the folder ITK_INCLUDE_DIR or, where that is not set, from Debian's package (see native/README.md)
 #   make kernels  build semreg-kernels, which makes semreg fast; without a C++ compiler it is left out, and that is said
-#   make sanitize run the compiled kernels' tests with the address and undefined-behaviour sanitizers
+#   make sanitize run the compiled kernels' tests, and damaged files, with the address and undefined-behaviour sanitizers
 #   make docs     the documentation, as a site in the folder site that needs no network
 #   make bench    the benchmarks, see benchmarks/README.md
 #   make clean    remove what the targets above have made

@@ -1,4 +1,5 @@
-"""Run the tests of the compiled kernels with a build that has the address and undefined-behaviour sanitizers.
+"""Run the tests of the compiled kernels, and damaged files, with a build that has the address and undefined-behaviour
+sanitizers.
 
     python kernels/sanitize.py
 
@@ -15,13 +16,19 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-CHILD = """
-import functools, pathlib, sys
-import pytest, semreg_kernels
-semreg_kernels.load = functools.partial(semreg_kernels.load, pathlib.Path(sys.argv[1]))
-sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "tests/core/test_kernels.py", "-k", "native or threads"]))
+REPLACE = """
+import functools, os, pathlib, semreg_kernels
+semreg_kernels.load = functools.partial(semreg_kernels.load, pathlib.Path({library!r}))
+try:
+    semreg_kernels.load()
+except Exception as error:
+    print(error)
+    os._exit(1)
 """
-"""The library must be replaced before anything of semreg takes it."""
+"""What every Python that is started imports of its own accord (sitecustomize), before anything of semreg."""
+TESTS = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/core/test_kernels.py", "-k", "native or threads")
+FUZZ = ("tests/fuzz/fuzz.py", "--kind", "transforms", "--kind", "points", "--kind", "images", "--cases", "300")
+"""Damaged files of the kinds that reach the kernels: fields that are joined, inverted, applied and measured."""
 
 
 def main() -> int:
@@ -51,8 +58,15 @@ def main() -> int:
             "UBSAN_OPTIONS": "print_stacktrace=1",
             "OMP_NUM_THREADS": "1",
         }
-        words = [sys.executable, "-c", CHILD, library]
-        return subprocess.run(words, cwd=HERE.parent, env={**os.environ, **told}, check=False).returncode
+        (Path(folder) / "sitecustomize.py").write_text(REPLACE.format(library=str(library)), encoding="utf-8")
+        told["PYTHONPATH"] = os.pathsep.join(filter(None, (folder, str(HERE), os.environ.get("PYTHONPATH"))))
+        codes = [
+            subprocess.run(
+                [sys.executable, *words], cwd=HERE.parent, env={**os.environ, **told}, check=False
+            ).returncode
+            for words in (TESTS, FUZZ)
+        ]
+        return max(codes)
 
 
 if __name__ == "__main__":

@@ -69,6 +69,18 @@ def test_no_file_of_a_private_run_names_anything(run, files, tmp_path):
     assert secrets_in(out) == {}
 
 
+def test_what_a_network_writes_can_be_private(run, files, tmp_path):
+    """The record of ``features``, and that which ``infer`` prints, name neither image, mask nor network."""
+    given = (files / f"{SECRET}.nii.gz", "--model", files / f"{SECRET}.pt", "--private")
+    code, _, err = run("features", *given, "-o", tmp_path / "out", "--mask", files / "mask.nrrd", "-q")
+    assert code == 0, err
+    assert secrets_in(tmp_path / "out") == {}
+    record = json.loads((tmp_path / "out" / "record.json").read_text(encoding="utf-8"))
+    assert record["model"]["name"] == record["model"]["path"] == record["model"]["sha256"][:12]
+    code, said, _ = run("infer", *given, "-o", tmp_path / "out.nii.gz", "--json")
+    assert (code, SECRET in said) == (0, False)
+
+
 def test_a_page_can_be_private_when_the_record_is_not(run, files, tmp_path):
     """``align`` and ``report`` know the flag too; a page made with it names nothing, though the record does."""
     moving, out = files / f"{SECRET}.nii.gz", tmp_path / "out"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import locale
 import re
 import struct
 from pathlib import Path
@@ -302,6 +303,27 @@ def test_no_place_is_said(tmp_path, caplog):
     path = nifti(tmp_path / "image.nii", codes=(0, 0))
     assert read_image(path).volume.grid.origin_xyz == (0.0, 0.0, 0.0)
     assert "the codes of sform and qform are 0" in caplog.text
+
+
+def test_the_locale_stays_what_it_is(tmp_path):
+    """ITK's reader of VTK sets the locale of C, and with it that of all texts; it is given back."""
+    sitk.WriteImage(sitk.Image([5, 6, 7], sitk.sitkUInt8), str(tmp_path / "a.vtk"))
+    before = locale.setlocale(locale.LC_ALL)
+    try:
+        locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
+        read_image(tmp_path / "a.vtk")
+        read_grid(tmp_path / "a.vtk")
+        assert locale.setlocale(locale.LC_CTYPE) == "C.UTF-8"
+    finally:
+        locale.setlocale(locale.LC_ALL, before)
+
+
+def test_a_place_of_spm_beside_analyze_is_said(tmp_path, caplog):
+    """SPM says the place of an Analyze image in a file of MATLAB, which nothing here reads: a warning names it."""
+    nibabel = pytest.importorskip("nibabel")
+    nibabel.save(nibabel.Spm99AnalyzeImage(VALUES, np.diag([-1.0, 2.0, 3.0, 1.0])), tmp_path / "a.img")
+    read_image(tmp_path / "a.img")
+    assert "a.mat beside it, in which SPM may say its place, is not read" in caplog.text
 
 
 def test_minc_is_turned_to_lps(tmp_path):

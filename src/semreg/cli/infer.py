@@ -22,6 +22,7 @@ from semreg.cli.common import (
     Layers,
     Memory,
     Model,
+    Private,
     Spec,
     Threads,
     check_dtype,
@@ -67,6 +68,7 @@ class Job:
     threads: Threads = None
     spec: Spec = ()
     folders: Folders = ()
+    private: Private = False
     messages: JsonMessages = field(default_factory=JsonMessages)
     command: tuple[str, ...] = ()
     """The words of the command line."""
@@ -283,6 +285,7 @@ def record_of(run: Run, kind: type[R], outputs: tuple[Written, ...], **more: Any
     from semreg.features import inference
     from semreg.features.record import Inputs, RanModel, ReadImage, ReadMask
     from semreg.io.records import versions
+    from semreg.quality.privacy import private_inference
     from semreg.runtime.memory import peak_bytes
 
     job, image = run.job, run.image
@@ -293,11 +296,12 @@ def record_of(run: Run, kind: type[R], outputs: tuple[Written, ...], **more: Any
         name=run.model.spec.name, path=None if path is None else str(path), spec=run.model.spec,
         sha256=getattr(run.model, "sha256", None), layers=getattr(run.model, "layers", None),
     )  # fmt: skip
-    return kind(
+    found = kind(
         inputs=Inputs(image=read, mask=mask), model=model, outputs=outputs, tiles=run.watch.tiles,
         device=run.options.device, threads=torch.get_num_threads(), memory_limit_bytes=run.options.memory,
         peak_memory_bytes=peak_bytes(), seconds=run.seconds, versions=versions(), command=job.command, **more,
     )  # fmt: skip
+    return private_inference(found) if job.private else found
 
 
 def show(job: Job, record: InferenceRecord, written: list[Path]) -> None:

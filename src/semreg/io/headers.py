@@ -16,7 +16,7 @@ from semreg.errors import GeometryError, ImageError
 from semreg.io import tiff
 from semreg.io.bridge import Lattice
 from semreg.io.image_files import data_files
-from semreg.io.nifti_header import check_header, notes_on, place_of, read_header
+from semreg.io.nifti_header import PAIRED, check_header, is_nifti_name, notes_on, place_of, read_header
 from semreg.io.text_headers import META, NRRD, VTK, field_in, fields_of, has_text_header, lines_of
 
 SAME = 0.01
@@ -53,6 +53,11 @@ def lattice_of(reader: Any, path: Path) -> tuple[Lattice, list[str]]:
     if header is None:
         return found, notes
     notes = [*notes_on(header), *notes]
+    beside = path.with_name(path.name.partition(".")[0] + ".mat")
+    if max(header.codes) == 0 and is_nifti_name(path, PAIRED) and beside.is_file():
+        notes.append(
+            f"{beside.name} beside it, in which SPM may say its place, is not read: convert the image to NIfTI"
+        )
     if dimension < 3 or len(header.pixdim) < 3 or max(header.codes) == 0:
         return found, notes
     matrix = place_of(header).matrix

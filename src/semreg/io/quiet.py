@@ -1,12 +1,13 @@
-"""What readers written in C and C++ print, kept from the terminal and told to the log."""
+"""What readers written in C and C++ do beside reading: what they print goes to the log, and the locale stays."""
 
 from __future__ import annotations
 
+import locale
 import logging
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import IO
 
 from semreg.runtime.streams import diverted
@@ -45,6 +46,7 @@ class _Diverted:
             if self._blocks == 1:
                 self._file = tempfile.TemporaryFile()  # noqa: SIM115 - open from one block to another
                 self._until.enter_context(diverted(self._file))
+                self._until.callback(_restore, locale.setlocale(locale.LC_ALL))
 
     def leave(self) -> None:
         with self._lock:
@@ -60,6 +62,13 @@ class _Diverted:
         with self._file as file:
             file.seek(0)
             return file.read(MOST).decode("utf-8", "replace")
+
+
+def _restore(words: str) -> None:
+    """Give the process its locale back: ITK's reader of VTK files sets that of C, and then text is ASCII for Python."""
+    if locale.setlocale(locale.LC_ALL) != words:
+        with suppress(locale.Error):
+            locale.setlocale(locale.LC_ALL, words)
 
 
 _diverted = _Diverted()

@@ -6,9 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
+
 from semreg.config import RegistrationConfig
 from semreg.features.catalogue import entries
 from semreg.features.descriptors import DESCRIPTORS
+from semreg.features.record import InferenceRecord
 from semreg.io.image_files import checksum
 from semreg.quality.run import EvaluationRun, ReadFile, RegisterRun, Run
 from semreg.registration.matching import ModelReport
@@ -19,6 +22,7 @@ DIGITS = 12
 
 R = TypeVar("R", bound=Run | EvaluationRun)
 F = TypeVar("F", bound=ReadFile)
+N = TypeVar("N", bound=InferenceRecord)
 
 
 def private(run: R) -> R:
@@ -41,6 +45,22 @@ def private(run: R) -> R:
     if isinstance(run, RegisterRun):
         changes |= _models(run)
     return replace(run, **changes)
+
+
+def private_inference(record: N) -> N:
+    """The record of a run of a network, with checksums in place of names, and without its command line."""
+    read, model = record.inputs, record.model
+    if model.sha256 is not None and not _is_public(model.name):
+        own = named(model.sha256)
+        model = msgspec.structs.replace(model, name=own, spec=replace(model.spec, name=own))
+    inputs = msgspec.structs.replace(
+        read,
+        image=msgspec.structs.replace(read.image, path=named(read.image.sha256)),
+        mask=None if read.mask is None else msgspec.structs.replace(read.mask, path=named(read.mask.sha256)),
+    )
+    shown = None if model.path is None or model.sha256 is None else named(model.sha256)
+    model = msgspec.structs.replace(model, path=shown)
+    return msgspec.structs.replace(record, inputs=inputs, model=model, command=())
 
 
 def names_in(run: Run | EvaluationRun) -> dict[str, str]:
