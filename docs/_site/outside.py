@@ -45,7 +45,7 @@ FOUND = {"project/CHANGELOG.md", "project/CONTRIBUTING.md"}
 """Pages of files outside docs that the search finds; code, figures of benchmarks and notes on tests are for links."""
 FIRST = {
     "index.md": 3, "installation.md": 4, "configuration.md": 3, "outputs.md": 2, "report.md": 5, "verdict.md": 4,
-    "alignment.md": 5, "transforms.md": 4, "images.md": 4, "measures.md": 6, "batch.md": 8, "itk.md": 5,
+    "alignment.md": 5, "transforms.md": 4, "images.md": 4, "measures.md": 6, "batch.md": 8, "itk.md": 7,
     "features.md": 2, "uncertainty.md": 3, "memory_speed.md": 3, "limits.md": 2, "gallery.md": 3,
     "concepts/transforms.md": 2, "architecture.md": 0.3, "conventions.md": 0.3, "dependencies.md": 0.4,
     "project/CHANGELOG.md": 0.2, "project/CONTRIBUTING.md": 0.3, "reference/command_line.md": 1,
