@@ -110,6 +110,7 @@ def test_a_bar_moves_on_a_terminal(screen: Screen) -> None:
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.text())
     lines = [line.strip() for line in text.replace("\r", "\n").splitlines() if line.strip()]
     assert lines[0] == "registering b onto a", lines
+    assert lines.count(lines[0]) == 1
     assert "warning: take care" in lines
     assert any(re.fullmatch(r"prepare +0\.2 s", line) for line in lines)
     assert any(re.fullmatch(r"refine +\d+\.\d s +distance 0\.125, 4 steps", line) for line in lines)

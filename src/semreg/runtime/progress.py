@@ -58,8 +58,8 @@ class Progress:
         if self._quiet:
             return self
         if sys.stderr.isatty():
-            self._say(self._title)
-            self._title = ""
+            title, self._title = self._title, ""
+            self._say(title)
             self._bar = _bar()
             self._bar.start()
             self._task = self._bar.add_task("starting", total=1.0, ends=math.nan, value="")
