@@ -43,7 +43,7 @@ kernels: $(VENV)/.kernels
 sanitize: $(VENV)/.dev
 	$(BIN)/python kernels/sanitize.py
 
-docs: $(VENV)/.dev
+docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(VENV)/.dev
@@ -71,6 +71,11 @@ $(VENV)/.kernels: $(VENV)/.run $(KERNELS)
 	@if command -v c++ >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null; then \
 	  echo "building semreg-kernels and installing it into $(VENV)"; $(INSTALL) ./kernels; \
 	else echo "no C++ compiler: semreg-kernels is left out, and torch computes the same, more slowly"; fi
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.run
+	@echo "installing what builds the documentation into $(VENV)"
+	$(INSTALL) -e '.[docs]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run $(VENV)/.native $(VENV)/.kernels

@@ -27,38 +27,38 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def reference() -> str:
-    """Each verb with its arguments and options, as Markdown."""
+    """Each command with its arguments and options, as Markdown."""
     root = typer.main.get_command(app)
-    verbs = list(walk(root, "semreg"))
+    commands = list(walk(root, "semreg"))
     lines = [
-        "| verb | what it does |",
+        "| command | what it does |",
         "|---|---|",
-        *(f"| [`{name}`](#{anchor(name)}) | {cell(first_line(command))} |" for name, command in verbs),
+        *(f"| [`{name}`](#{anchor(name)}) | {cell(first_line(command))} |" for name, command in commands),
         "",
     ]
-    for name, command in verbs:
+    for name, command in commands:
         lines += section(name, command)
     return "\n".join(lines) + "\n"
 
 
 def walk(group: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """All verbs below a group, with their whole names."""
-    for verb, command in group.commands.items():
+    """All commands below a group, with their whole names."""
+    for each, command in group.commands.items():
         if hasattr(command, "commands"):
-            yield from walk(command, f"{name} {verb}")
+            yield from walk(command, f"{name} {each}")
         else:
-            yield f"{name} {verb}", command
+            yield f"{name} {each}", command
 
 
 def section(name: str, command: Any) -> list[str]:
-    """One verb."""
+    """One command."""
     with command.context_class(command, info_name=name) as context:
         usage = command.get_usage(context).removeprefix("Usage: ")
         found = sections(command, context)
     lines = [f"## {name} {{ #{anchor(name)} }}", "", first_line(command), ""]
     lines += [*rest(command), f"```text\n{' '.join(usage.split())}\n```", ""]
     for title, records in found.items():
-        rows = [row(*record) for record in records if record[0] != "--help"]
+        rows = [row(*record) for record in records if "--help" not in record[0]]
         if rows:
             kind = "argument" if title == "Arguments" else "option"
             named = [] if title in ("Arguments", "Options") else [f"**{title}**", ""]
@@ -91,7 +91,7 @@ def shown(text: str) -> str:
 
 
 def anchor(name: str) -> str:
-    """The anchor of a verb: ``semreg models fetch`` → ``models-fetch``."""
+    """The anchor of a command: ``semreg models fetch`` → ``models-fetch``."""
     return "-".join(name.split()[1:])
 
 

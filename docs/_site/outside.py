@@ -41,9 +41,29 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+FOUND = {"project/CHANGELOG.md", "project/CONTRIBUTING.md"}
+"""Pages of files outside docs that the search finds; code, figures of benchmarks and notes on tests are for links."""
+FIRST = {
+    "index.md": 3, "installation.md": 4, "configuration.md": 3, "outputs.md": 2, "report.md": 5, "verdict.md": 4,
+    "alignment.md": 5, "transforms.md": 4, "images.md": 4, "measures.md": 6, "batch.md": 8, "itk.md": 7,
+    "features.md": 2, "uncertainty.md": 3, "memory_speed.md": 3, "limits.md": 2, "gallery.md": 3,
+    "concepts/transforms.md": 2, "architecture.md": 0.3, "conventions.md": 0.3, "dependencies.md": 0.4,
+    "project/CHANGELOG.md": 0.2, "project/CONTRIBUTING.md": 0.3, "reference/command_line.md": 1,
+    "reference/index.md": 1,
+}  # fmt: skip
+"""How much more the words of a page count in the search than those of others: users come before developers."""
+OTHERS, REFERENCE = 1, 0.5
+"""The same of pages that are not named, and of those of the reference."""
+
+
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Lead the links of a page to where their files are in the site."""
     del files
+    uri = page.file.src_uri
+    page.meta["search"] = {
+        "exclude": uri.startswith(f"{FOLDER}/") and uri not in FOUND,
+        "boost": FIRST.get(uri, 0.5 if uri.startswith("reference/") else 1),
+    }
     root = Path(config.config_file_path).parent
     source = repository_path(page.file.src_uri, root)
 

@@ -327,7 +327,7 @@ def test_a_stage(run, pair, scratch, monkeypatch):
     for seed in ("4", "5"):
         code, _, error = run("register", fixed, moving, "-o", out / seed, "--seed", seed, *QUICK[:-1])
         assert code == 0, error
-        assert ("half: 1 of 1" in error) == (seed == "5")
+        assert bool(re.search(r"^half +0\.\d s", error, re.MULTILINE)) == (seed == "5")
         assert ("half" in record_of(out / seed)["timings"]) == (seed == "5")
         found[seed] = mean_field(out / seed)
     np.testing.assert_allclose(found["5"], found["4"] / 2, atol=1e-3)

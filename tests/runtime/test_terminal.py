@@ -110,10 +110,11 @@ def test_a_bar_moves_on_a_terminal(screen: Screen) -> None:
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.text())
     lines = [line.strip() for line in text.replace("\r", "\n").splitlines() if line.strip()]
     assert lines[0] == "registering b onto a", lines
+    assert lines.count(lines[0]) == 1
     assert "warning: take care" in lines
     assert any(re.fullmatch(r"prepare +0\.2 s", line) for line in lines)
-    assert any(re.fullmatch(r"refine +\d+\.\d s +distance 0\.125, 4 steps on 2 levels", line) for line in lines)
-    assert any(line.startswith("refine 2 of 2") and "%" in line for line in lines)
+    assert any(re.fullmatch(r"refine +\d+\.\d s +distance 0\.125, 4 steps", line) for line in lines)
+    assert any(line.startswith("refine") and "%" in line for line in lines)
     shares = [int(found) for found in re.findall(r"(\d+) %", text)]
     assert shares == sorted(shares)
 
@@ -131,7 +132,7 @@ def test_a_stage_has_a_line_in_a_log(capsys: pytest.CaptureFixture[str], tmp_pat
     assert title == "registering b onto a"
     assert first.split() == ["prepare", "0.2", "s"]
     assert second.startswith("refine")
-    assert second.endswith("distance 0.125, 4 steps on 2 levels")
+    assert second.endswith("distance 0.125, 4 steps")
     written = (tmp_path / "run.log").read_text(encoding="utf-8")
     assert re.search(r"^\d{4}-\d\d-\d\d [\d:,]+ INFO prepare +0\.2 s$", written, re.MULTILINE)
     assert "DEBUG a detail" in written

@@ -38,7 +38,7 @@ def report_command(  # noqa: PLR0913 - one parameter a flag
     dpi: Annotated[int, flag("Dots per inch of the figures: 300 for print.", "N", min=50, max=1200)] = 150,
     messages: Messages,
 ) -> None:
-    """Write the page of a registration again, with the evaluation if there is one; see docs/report.md."""
+    """Write the page of a registration again, with the evaluation if there is one."""
     with messages.spoken():
         from semreg.report import read_case, write_figures, write_report
 

@@ -58,8 +58,8 @@ class Progress:
         if self._quiet:
             return self
         if sys.stderr.isatty():
-            self._say(self._title)
-            self._title = ""
+            title, self._title = self._title, ""
+            self._say(title)
             self._bar = _bar()
             self._bar.start()
             self._task = self._bar.add_task("starting", total=1.0, ends=math.nan, value="")
@@ -84,10 +84,9 @@ class Progress:
             return
         self._move(_within(step))
         if self._bar is not None:
-            level = f" {step.level} of {step.levels}" if step.levels > 1 else ""
             shown = "" if math.isnan(step.value) else f"distance {step.value:.4g}"
             first = step.iteration == 1
-            self._bar.update(self._task, description=f"{step.stage}{level}", value=shown, refresh=first)
+            self._bar.update(self._task, description=step.stage, value=shown, refresh=first)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -119,8 +118,7 @@ class Progress:
         if step is not None and not math.isnan(step.value):
             reached.append(f"distance {step.value:.4g}")
         if step is not None and not step.iterations == step.levels == 1:
-            levels = f" on {step.levels} levels" if step.levels > 1 else ""
-            reached.append(f"{self._steps} {self._unit}{levels}")
+            reached.append(f"{self._steps} {self._unit}")
         self._move(1.0, name)
         self._say(f"{name:<12}{seconds:7.1f} s   {', '.join(reached)}".rstrip())
 
