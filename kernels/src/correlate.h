@@ -208,6 +208,7 @@ struct LocalCorrelation {
     const S* const s = sums.data();
     S* const p = plane.data();
     S total = 0, into_flat = 0;
+#pragma omp simd reduction(+ : total, into_flat)
     for (int64_t i = 0; i < size; ++i) {
       const S voxels = windows.inside[i] * high, least = S(SMALL) * voxels;
       const S held = weight ? (s[W * size + i] > least ? s[W * size + i] : least) : voxels;

@@ -82,6 +82,22 @@ struct Patches {
     for (int64_t y = 0; y < height; ++y) add(along.data() + y * width, width, width, 2 * ry + 1, out + y * width);
   }
 
+  // Sums of the planes in a ring from the one in the slot `first` on: in the order of the planes, so that a patch has
+  // the same value wherever it lies.
+  static void across(const std::vector<T>& ring, int64_t first, int64_t depth, int64_t numbers, T* out) {
+    const auto slot = [&](int64_t k) { return ring.data() + (first + k) % depth * numbers; };
+    if (depth == 3) {
+      const T *const a = slot(0), *const b = slot(1), *const c = slot(2);
+      for (int64_t i = 0; i < numbers; ++i) out[i] = a[i] + b[i] + c[i];
+      return;
+    }
+    std::copy(slot(0), slot(0) + numbers, out);
+    for (int64_t k = 1; k < depth; ++k) {
+      const T* const next = slot(k);
+      for (int64_t i = 0; i < numbers; ++i) out[i] += next[i];
+    }
+  }
+
   static void add(const T* from, int64_t step, int64_t count, int64_t planes, T* out) {
     if (planes == 3) {
       for (int64_t i = 0; i < count; ++i) out[i] = from[i] + from[i + step] + from[i + 2 * step];
@@ -144,8 +160,8 @@ int patches_as(const semreg_images& of, int64_t dilation, const void* image_, co
         }
         const int64_t at = z - 2 * work.rz;  // the plane of patches that is whole now
         if (at < from) continue;
-        Patches<T>::add(work.ring.data(), numbers, numbers, depth, work.sums.data());
-        if (mask) Patches<T>::add(work.share_ring.data(), numbers, numbers, depth, work.shares.data());
+        work.across(work.ring, (at - from) % depth, depth, numbers, work.sums.data());
+        if (mask) work.across(work.share_ring, (at - from) % depth, depth, numbers, work.shares.data());
         for (size_t i = 0; i < group.starts.size(); ++i) {
           for (int a = 0; a < 3; ++a) begin[a] = (flat && a == 1 ? 0 : halo) + group.starts[i][a] - corner[a] - (flat && a == 1 ? 0 : radius);
           const int64_t plane = at - begin[0];

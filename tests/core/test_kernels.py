@@ -171,6 +171,17 @@ def test_patch_differences_are_the_loop(name, masked, sides, radius, seed):
 
 
 @backends
+@pytest.mark.parametrize("masked", [False, True])
+def test_patch_differences_are_differentiable(name, masked):
+    """By differences of their values; the values are the same with a derivative and without one."""
+    image, mask = noise(6, 7, 6, seed=1), weight_of((6, 7, 6), 2)[0] if masked else None
+    variable = image.clone().requires_grad_()
+    found, _ = BACKENDS[name].patch_differences(variable, mask, 1, 1)
+    assert torch.equal(found.detach(), BACKENDS[name].patch_differences(image, mask, 1, 1)[0])
+    assert torch.autograd.gradcheck(lambda x: BACKENDS[name].patch_differences(x, mask, 1, 1)[0], (variable,))
+
+
+@backends
 @given(shape=shapes, seed=seeds)
 @few
 def test_composition_reads_where_the_first_leads(name, shape, seed):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import semreg_kernels
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from semreg.core.kernels.contract import UNSEEN, Comparison, Costs, Extended, JointComparison, Kernels, Matrix
 from semreg.core.kernels.reference.backend import Reference
+from semreg.core.pullback import pullback
 from semreg.core.sampling import smooth
 from semreg.core.scattered import Table
 
@@ -136,8 +138,11 @@ class Native(Reference):
         self, image: Tensor, mask: Tensor | None, radius: int, dilation: int
     ) -> tuple[Tensor, Tensor | None]:
         """Plane by plane."""
-        if image.dtype not in TYPES or (image.requires_grad and torch.is_grad_enabled()):
+        if image.dtype not in TYPES:
             return super().patch_differences(image, mask, radius, dilation)
+        if image.requires_grad and torch.is_grad_enabled():
+            distances, known = _Patches.apply(image, self, super().patch_differences, (mask, radius, dilation))  # type: ignore[no-untyped-call]
+            return distances, known
         image, dimension = image.contiguous(), image.ndim
         mask = None if mask is None else mask.to(image).contiguous()
         inner = [n - 2 * (radius + dilation) for n in image.shape]
@@ -233,6 +238,25 @@ def _check(status: int) -> None:
         raise MemoryError("expected memory for the working values of the kernels, got none")
     if status:
         raise RuntimeError(f"expected the status 0 of a kernel, got {status}")
+
+
+class _Patches(torch.autograd.Function):
+    """Patches whose values are those of the kernel, and whose derivative is that of the reference."""
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, native: Native, reference: Any, rest: tuple[Any, ...]) -> Any:
+        ctx.image, ctx.reference, ctx.rest = image.detach(), reference, rest
+        distances, known = native.patch_differences(ctx.image, *rest)
+        if known is not None:
+            ctx.mark_non_differentiable(known)
+        return distances, known
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        image = ctx.image.clone().requires_grad_()
+        with torch.enable_grad():
+            distances, _ = ctx.reference(image, *ctx.rest)
+            return pullback([distances], gradients[:1], [image])[0], None, None, None
 
 
 NATIVE: Kernels = Native(semreg_kernels.load())

@@ -68,7 +68,7 @@ def _two_views(x: Tensor, difference: Offset) -> tuple[Tensor, Tensor, Offset]:
 
 def _squared_difference(x: Tensor, difference: Offset) -> tuple[Tensor, Offset]:
     here, there, corner = _two_views(x, difference)
-    return torch.sub(here, there).square_(), corner
+    return torch.sub(here, there).square(), corner
 
 
 def _both_valid(mask: Tensor, difference: Offset) -> tuple[Tensor, Offset]:
