@@ -22,7 +22,7 @@ from semreg.cli import app
 from semreg.cli.common import sentences
 
 
-@app.command("try-model")
+@app.command("try-model", hidden=True)  # unseen by tests of what users see
 def load_and_run(path: Path) -> None:
     """Load a network and show it a small image."""
     from semreg.errors import ModelError

@@ -11,7 +11,7 @@ import typer
 from semreg.cli import app
 
 
-@app.command("trap")
+@app.command("trap", hidden=True)  # as the other one
 def trap(how: str) -> None:
     """End in the way that is asked for."""
     if how == "crash":

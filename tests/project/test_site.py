@@ -114,7 +114,7 @@ def verbs(group, *names):
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
             yield from verbs(command, *names, name)
-        else:
+        elif not command.hidden:
             yield (*names, name), command
 
 
