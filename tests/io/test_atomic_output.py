@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from semreg.errors import ConfigError, ImageError, OutputError
+from semreg.io import atomic_output, staging
 from semreg.io.files import OutputFolder, atomic_file, check_output_folder
 from semreg.io.result_folder import ResultFolder
 
@@ -302,3 +303,40 @@ def test_an_unfinished_folder_is_no_result(tmp_path):
     assert folder.evaluation() is None
     with pytest.raises(ConfigError, match=r"expected a complete result in .*: give its command again"):
         folder.record()
+
+
+def test_an_interruption_at_any_line_of_its_making_leaves_nothing(tmp_path):
+    """A signal that comes while the folders are made, before or after any line of it, leaves none of them."""
+    here = {atomic_output.__file__, staging.__file__}
+
+    def make(stop):
+        """Enter the folder, and raise before the line of this number that is run on the way."""
+        seen = 0
+
+        def trace(frame, event, _):
+            nonlocal seen
+            if frame.f_code.co_filename not in here or frame.f_code.co_name in ("_discard", "__exit__"):
+                return None
+            if event == "line":
+                seen += 1
+                if seen == stop:
+                    sys.settrace(None)
+                    raise KeyboardInterrupt
+            return trace
+
+        output = OutputFolder(tmp_path / "deep" / "out")
+        sys.settrace(trace)
+        try:
+            output.__enter__()
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.settrace(None)
+        output.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+        return False
+
+    stop = 1
+    while make(stop):
+        assert list(tmp_path.iterdir()) == [], stop
+        stop += 1
+    assert stop > 15

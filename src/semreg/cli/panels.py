@@ -64,7 +64,8 @@ class GroupedCommands(TyperGroup):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the commands, a section each."""
-        rest = [name for name in self.list_commands(ctx) if not any(name in names for names in GROUPS.values())]
+        seen = [name for name in self.list_commands(ctx) if not self.commands[name].hidden]
+        rest = [name for name in seen if not any(name in names for names in GROUPS.values())]
         for title, names in (*GROUPS.items(), ("Commands", rest)):
             rows = [(name, _sentence(self.commands[name].help)) for name in names if name in self.commands]
             if rows:

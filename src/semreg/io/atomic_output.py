@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Self
 
 from semreg.errors import OutputError
-from semreg.io.staging import staging_in
+from semreg.io.staging import make_staging, staging_for
 
 SMALL = str.maketrans(ascii_uppercase, ascii_lowercase)
 UNFINISHED = ".semreg-"
@@ -52,9 +52,9 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     OutputError for an OSError, a full disk for example, in the block.
     """
     final = Path(path)
-    staging, lock = None, None
+    staging, lock = staging_for(final.parent), None
     try:
-        staging, lock = staging_in(final.parent)
+        lock = make_staging(staging)
         partial = staging / final.name.translate(SMALL)
         yield partial
         partial.replace(final)
@@ -63,8 +63,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise _output_error(final, error) from error
     finally:
-        if staging is not None:
-            shutil.rmtree(staging, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
         if lock is not None:
             os.close(lock)
 
@@ -108,14 +107,18 @@ class OutputFolder:
 
     def __enter__(self) -> Self:
         missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        # a signal may end it between any two lines: what is to be removed is known before it is there
+        self._made, self._staging = missing, staging_for(self.path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._made = missing
-            self._staging, self._lock = staging_in(self.path)
+            self._lock = make_staging(self._staging)
+            return self
         except OSError as error:
             self._discard()
             raise _output_error(self.path, error) from error
-        return self
+        except BaseException:
+            self._discard()
+            raise
 
     def stage(self, name: str) -> Path:
         """Where to write the file that will be ``name`` in the folder."""
@@ -175,6 +178,8 @@ class OutputFolder:
         for folder in self._made:
             try:
                 folder.rmdir()
+            except FileNotFoundError:  # not made yet
+                continue
             except OSError:  # not empty: somebody else uses it
                 break
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,19 +21,24 @@ PREFIX = ".semreg-run-"
 """What the names of these folders start with."""
 
 
-def staging_in(place: Path) -> tuple[Path, int]:
-    """A new folder in ``place`` and the descriptor that locks it until it is closed; those of dead runs are removed.
+def staging_for(place: Path) -> Path:
+    """A name for a folder in ``place``, which nobody has. Known before it is made, it can be removed at any moment."""
+    return place / f"{PREFIX}{secrets.token_hex(8)}"
+
+
+def make_staging(folder: Path) -> int:
+    """Make the folder; the descriptor that locks it until it is closed. Those of dead runs beside it are removed.
 
     Raises OSError.
     """
-    with _alone(place):  # so that none is taken for dead between its making and its lock
-        for left in sorted(place.glob(f"{PREFIX}*")):
+    with _alone(folder.parent):  # so that none is taken for dead between its making and its lock
+        for left in sorted(folder.parent.glob(f"{PREFIX}*")):
             _sweep(left)
-        folder = Path(tempfile.mkdtemp(dir=place, prefix=PREFIX))
+        folder.mkdir(mode=0o700)
         lock = os.open(folder, os.O_RDONLY)
         with suppress(OSError):  # a file system without locks: nothing is swept there
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    return folder, lock
+    return lock
 
 
 def _sweep(folder: Path) -> None:
