@@ -116,7 +116,7 @@ class OutputFolder:
         except OSError as error:
             self._discard()
             raise _output_error(self.path, error) from error
-        except BaseException:
+        except (KeyboardInterrupt, SystemExit):  # what signals become
             self._discard()
             raise
 
