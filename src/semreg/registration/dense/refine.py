@@ -93,22 +93,21 @@ def refine(  # noqa: PLR0913, PLR0917 - what is compared, where from, how, and w
     stiffness: Volume | None = None,
     seed: int = 0,
     layouts: Layouts | None = None,
-    levels: int | None = None,
 ) -> Refined:
     """Lower the distance between the fixed and the warped moving features of all terms, starting at ``initial``.
 
     The layers of all terms share the axes of ``grid``, on which the control points are counted. ``renewal`` gives
     features of the warped image, for the modes that ask for them. ``stiffness`` weighs the regularity from place to
-    place, see ``Smoothness``. ``layouts`` are layers that others prepared, ``levels`` how many of the levels are gone
-    through, from the coarsest; None: all. Each level draws its samples and channels from ``seed`` again. Raises
-    GeometryError where no sample of the images can be compared and DivergedError for values that are not finite.
+    place, see ``Smoothness``. ``layouts`` are layers that others prepared. Each level draws its samples and channels
+    from ``seed`` again. Raises GeometryError where no sample of the images can be compared and DivergedError for values
+    that are not finite.
     """
     started = time.perf_counter()
     reports: list[LevelReport] = []
     field, generator = initial, torch.Generator()
     layouts = Layouts() if layouts is None else layouts
     config = _settled(terms, grid, initial, config, stiffness, layouts)
-    for number in range(1, (config.levels if levels is None else levels) + 1):
+    for number in range(1, config.levels + 1):
         factor = 2 ** (config.levels - number)
         lattice = lattice_of(grid, config, factor)
 
@@ -173,17 +172,14 @@ def _fitting(
     stiffness: Volume | None,
     layouts: Layouts,
 ) -> float:
-    """The weight of the diffusion that predicts unseen samples best, at least the usual one.
-
-    Trials leave the finest level out: it takes most of their time, and nearly always agrees.
-    """
-    parts, levels = folds(terms), max(1, config.levels - 1)
+    """The weight of the diffusion that predicts unseen samples best, at least the usual one."""
+    parts = folds(terms)
 
     def attempt(weight: float) -> float:
         trial = replace(config, diffusion=weight, iterations=TRIAL_STEPS)
         total = 0.0
         for shown, held_out in parts:
-            found = refine(shown, grid, initial, trial, stiffness=stiffness, layouts=layouts, levels=levels)
+            found = refine(shown, grid, initial, trial, stiffness=stiffness, layouts=layouts)
             total += distance_at(held_out, found.lattice.field(found.coefficients, grid), layouts)
         return total
 
