@@ -74,7 +74,6 @@ int product_as(const semreg_matrix& of, const void* from, void* to) {
       T* const out = y + at * of.after;
       if (of.after == 1) {
         T sum = 0;
-#pragma omp simd reduction(+ : sum)
         for (int64_t k = 0; k < band.count; ++k) sum += w[k * of.column] * in[k];
         *out = sum;
         continue;
