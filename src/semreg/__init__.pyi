@@ -1,6 +1,7 @@
 # The public names, each with the room it comes from: for type checkers, and read by lazy_loader at import.
 from . import config as config
 from . import errors as errors
+from . import nn as nn
 from . import quality as quality
 from . import report as report
 from . import transforms as transforms

@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("features",),
     ("transforms",),
     ("registration",),
-    ("itk", "quality"),
+    ("itk", "nn", "quality"),
     ("report",),
     ("batch", "phantom"),
     ("cli",),
@@ -166,8 +166,8 @@ def test_no_modules_import_each_other() -> None:
 
 
 def test_the_root_shows_the_rooms() -> None:
-    """A newcomer sees the whole house at once: at most 20 modules and rooms at the root."""
-    entries = {path.relative_to(PACKAGE).parts[0] for path in FILES}
+    """A newcomer sees the whole house at once: at most 20 modules and rooms at the root, the root itself aside."""
+    entries = {path.relative_to(PACKAGE).parts[0] for path in FILES} - {"__init__.py"}
     assert len(entries) <= 20, sorted(entries)
 
 

@@ -18,6 +18,7 @@ from semreg.errors import ModelContractError
 from semreg.features.collect import Labels, Maps, label_type
 from semreg.features.contract import Descriptor, IntensityStats, ModelSpec, Network
 from semreg.features.engine import Engine, Request
+from semreg.features.formula import described
 from semreg.features.inputs import Frame, frame_of, request_of, stats_of
 from semreg.features.slices import AXES, SliceNetwork, slice_axis
 from semreg.features.tiles import Plan
@@ -48,7 +49,8 @@ def describe(
 
     ``weight`` (1, *S) in [0, 1] excludes voxels: where it is zero an intensity influences nothing. Block means are
     then weighted means, and the layer carries the mean weight of its blocks. Slabs are computed on ``device``, where
-    the features stay. ``reference``: intensities whose statistics stand for those of the image.
+    the features stay. ``reference``: intensities whose statistics stand for those of the image. Differentiable in
+    ``volume`` where its data require a gradient; the statistics count as constants.
     """
     stats = intensity_stats(volume, weight) if reference is None else stats_of(reference)
     halo = model.spec.halo
@@ -65,7 +67,7 @@ def describe(
         valid = None if weight is None else _padded(weight.data, start, stop, halo).to(device)
         if valid is not None:
             x = torch.where(valid > 0, x, stats.mean)  # excluded voxels may hold anything, NaN included
-        tile = model(x, stats, valid)
+        tile = described(model, x, stats, valid)
         if tile.weight is None or weights is None:
             features[:, part] = pool(tile.values, pooling)
         else:

@@ -105,6 +105,7 @@ def _averaged(volume: Volume, weight: Volume | None, share: Volume | None, frame
 
 def stats_of(values: Tensor) -> IntensityStats:
     """Minimum, maximum, mean and standard deviation, computed in float64."""
+    values = values.detach()
     mean = values.mean(dtype=torch.float64)
     std = torch.sqrt(((values - mean.to(values.dtype)) ** 2).mean(dtype=torch.float64))
     return IntensityStats(float(values.min()), float(values.max()), float(mean), float(std))

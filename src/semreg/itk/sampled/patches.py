@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from semreg.core.scattered import read_blocks, read_image
 from semreg.errors import ModelContractError
 from semreg.features.contract import Descriptor, IntensityStats
 from semreg.features.extract import Extractor, intensity_stats
+from semreg.features.formula import through
 from semreg.features.inputs import Frame, frame_of, normalised, stats_of
 from semreg.features.probe import OutputTraits
 from semreg.features.slices import AXES, slice_axis
@@ -205,25 +206,9 @@ def _formula(model: Descriptor, stats: IntensityStats) -> Layers:
         return values.T
 
     def layers(patches: Tensor) -> list[Tensor]:
-        found: Tensor = _Formula.apply(patches, centres)  # type: ignore[no-untyped-call]
-        return [found]
+        return [through(centres, patches)]
 
     return layers
-
-
-class _Formula(torch.autograd.Function):
-    """A formula that works in place, which autograd bears where both directions run in one context: the backward."""
-
-    @staticmethod
-    def forward(ctx: Any, patches: Tensor, centres: Callable[[Tensor], Tensor]) -> Tensor:
-        ctx.patches, ctx.centres = patches.detach(), centres
-        return centres(ctx.patches)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        x = ctx.patches.clone().requires_grad_()
-        with torch.enable_grad(), torch.autograd.graph.allow_mutation_on_saved_tensors():
-            return pullback([ctx.centres(x)], gradients, [x])[0], None
 
 
 def _resolved(volume: Volume, grid: Grid) -> Volume:
