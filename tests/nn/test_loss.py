@@ -331,3 +331,8 @@ def test_the_public_impact_reg(tmp_path):
     two = IMPACTReg(str(save(plane, tmp_path / "two.pt", 2)), [0, 0], 1, [0, 1])
     torch.testing.assert_close(two(output, target), F.l1_loss(*[plane(x)[1] for x in slices]))
     assert bool(torch.autograd.grad(two(output, target), output)[0].any())
+    other = IMPACTReg(str(tmp_path / "three.pt"), [0, 0, 0], distance="Cosine", pca=2)
+    entry = ModelConfig(model=str(tmp_path / "three.pt"), layers=(0,), distance=("cosine",), pca=2)
+    assert number(other(output, target)) == number(ImpactLoss(entry)(output, target))
+    with pytest.raises(ConfigError, match="distance"):
+        IMPACTReg(str(tmp_path / "three.pt"), [0, 0, 0], distance="Nothing")

@@ -10,14 +10,18 @@ from torch import Tensor
 
 from semreg.config import ModelConfig
 from semreg.core.sampling import resample
+from semreg.distances import DISTANCES
 from semreg.nn.loss import ImpactLoss
 from semreg.settings import require
 
+NAMES = {row.itk_name: name for name, row in DISTANCES.rows.items() if row.itk_name}
+"""What IMPACT calls a distance, and its name here."""
+
 
 class IMPACTReg(torch.nn.Module):
-    """Mean absolute difference of the features of one TorchScript model, layer by layer, as ``IMPACTReg`` has it.
+    """The distance of the features of one TorchScript model, the weighted sum over its layers, as ``IMPACTReg`` has it.
 
-    An ``ImpactLoss`` with the distance l1 that shows the model the intensities, voxels and axes as they come, whatever
+    An ``ImpactLoss`` that shows the model the intensities, voxels and axes as they come, whatever
     the catalogue says of it. Nothing is downloaded: ``semreg models fetch`` does that.
 
     Boussot et al., IMPACT, arXiv:2503.24121; github.com/vboussot/ImpactLoss.
@@ -28,10 +32,13 @@ class IMPACTReg(torch.nn.Module):
             images stay as they are. A 2-D model sees volumes slice by slice along the first axis.
         in_channels: channels that the model takes; a grey image is repeated.
         weights: one for each layer, the first ones of the model; it computes no others.
+        pca: principal components of each layer that are compared, 0: all channels.
+        distance: ``L1``, or another one by the name that it has in IMPACT or here.
 
     Raises:
         ModelNotFoundError, ModelError: for a model that is not there, or is none.
-        ConfigError: for another number of dimensions than 2 or 3, and weights that are none.
+        ConfigError: for another number of dimensions than 2 or 3, for weights that are none, and for an unknown
+            distance.
     """
 
     def __init__(
@@ -40,6 +47,8 @@ class IMPACTReg(torch.nn.Module):
         shape: Sequence[int] = (0, 0),
         in_channels: int = 1,
         weights: Sequence[float] = (1.0,),
+        pca: int = 0,
+        distance: str = "L1",
     ) -> None:
         """Load the model."""
         super().__init__()
@@ -51,8 +60,9 @@ class IMPACTReg(torch.nn.Module):
             model=model_name,
             spec=(f"dimension={dimension}", f"channels={in_channels}", *as_it_comes),
             layers=tuple(range(len(weights))),
-            distance=("l1",),
+            distance=(NAMES.get(distance, distance),),
             weight=tuple(weights),
+            pca=pca,
         )
         self.loss = ImpactLoss(entry, dimension=2 if dimension == 2 else 3)
 
