@@ -206,6 +206,10 @@ class RefineConfig:
     diffeomorphic: bool = True
     """Make the displacement one-to-one: no cell between voxels is turned over, not even a part of one. Without, only
     the Jacobian determinant by central differences is kept positive. Changes nothing where nothing folds."""
+    axes: tuple[Literal["x", "y", "z", "i", "j", "k"], ...] = ()
+    """Axes of the fixed image along which search and refinement may move points: by the nearest direction of LPS, x, y,
+    z, or as the array has them, i, j, k, i the fastest. Empty: all. For images that are distorted along one axis, as
+    those of echo planar imaging; an alignment moves points in all directions all the same."""
     control_mm: float | None = None
     """Spacing of the control points at the finest level in mm. None: two working voxels plus two feature voxels."""
     step_mm: float | None = None
@@ -258,6 +262,7 @@ class RefineConfig:
         )
         require(1 <= self.levels <= 6, "refine.levels between 1 and 6", self.levels)
         require(self.iterations is None or self.iterations >= 1, "refine.iterations >= 1", self.iterations)
+        require(len(set(self.axes)) == len(self.axes), "refine.axes that are all different", self.axes)
         require(self.control_mm is None or self.control_mm > 0, "refine.control_mm > 0", self.control_mm)
         require(self.step_mm is None or self.step_mm > 0, "refine.step_mm > 0", self.step_mm)
         require(0 <= self.beta1 < 1, "refine.beta1 in 0..1", self.beta1)
@@ -394,5 +399,7 @@ class RegistrationConfig:
         whole = self.refine.sampling == 1 or not windowed
         neighbours = f"refine.sampling=1 for {', '.join(windowed)}, which compares neighbouring voxels"
         require(whole, neighbours, self.refine.sampling)
+        whole = not (self.refine.continues and self.refine.axes)
+        require(whole, "refine.axes of all axes with refine.continues, whose start moves along all", self.refine.axes)
         alone = not self.refine.continues or (not self.coarse.enabled and self.align.transform == "none")
         require(alone, "coarse.enabled=false and align.transform=none with refine.continues", self.refine.continues)

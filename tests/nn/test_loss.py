@@ -64,6 +64,16 @@ def test_gradient_through_reductions(config):
     assert torch.autograd.gradcheck(lambda x: loss(x, fixed), (moving.requires_grad_(),))
 
 
+def test_whose_statistics():
+    """An image is normalised by its own statistics, a constant for the gradient, or by those of the fixed one."""
+    fixed = batch(8, 9, seed=1).double()
+    moving = (2 * fixed + 3).requires_grad_()
+    own, shared = (ImpactLoss("intensity", ModelConfig(statistics=whose), dimension=2) for whose in ("own", "fixed"))
+    assert number(own(moving, fixed)) == pytest.approx(0, abs=1e-12)
+    assert number(shared(moving, fixed)) == pytest.approx(number((fixed + 3).square().mean() / fixed.var(correction=0)))
+    assert torch.autograd.gradcheck(lambda x: shared(x, fixed), (moving,))
+
+
 def test_gradient_in_the_fixed_images():
     """Both batches get a gradient: that in the fixed one is what it would be as the moving one."""
     first, second = (batch(8, 9, seed=seed).requires_grad_() for seed in (1, 2))
@@ -160,6 +170,10 @@ def test_a_mask():
         one = mask.clone()
         one[1] = False
         assert number(loss(moving, fixed, one)) == pytest.approx(number(loss(moving[:1], fixed[:1], mask[:1])))
+        smaller = mask.clone()
+        smaller[1, :, 4:] = False
+        alone = [number(loss(moving[n : n + 1], fixed[n : n + 1], smaller[n : n + 1])) for n in range(2)]
+        assert number(loss(moving, fixed, smaller)) == pytest.approx(np.mean(alone))  # each image counts alike
         moving.requires_grad_()
         nothing = loss(moving, fixed, torch.zeros_like(mask))
         nothing.backward()
@@ -232,8 +246,11 @@ def test_mixed_precision():
     network = Small()
     moving, fixed = batch(8, 10, 12, seed=1).requires_grad_(), batch(8, 10, 12, seed=2)
     exact = ImpactLoss(network)(moving, fixed)
+    fewer = ImpactLoss(network, ModelConfig(pca=2))
+    projected = fewer(moving, fixed)
     with torch.autocast("cpu", torch.bfloat16):
         assert number(ImpactLoss(network)(moving, fixed)) == number(exact)
+        assert number(fewer(moving, fixed)) == number(projected)
     half = ImpactLoss(network, ModelConfig(spec=("mixed_precision=true",)))
     value = half(moving, fixed)
     assert value.dtype == torch.float32

@@ -115,6 +115,15 @@ class SettingFlags:
             "A displacement that can be undone anywhere.", None, "--diffeomorphic/--no-diffeomorphic", panel=DEFORMATION
         ),
     ] = None
+    restrict_axes: Annotated[
+        str | None,
+        flag(
+            "Deform along these axes alone: x, y, z by direction, i, j, k by the array; several as x,y.",
+            "AXES",
+            "--restrict-axes",
+            panel=DEFORMATION,
+        ),
+    ] = None
     seed: Seed = None
 
 
@@ -210,6 +219,7 @@ def _single_settings(flags: SettingFlags) -> Iterator[str]:
         "intensities.body": flags.body_mask,
         "refine.symmetric": flags.symmetric,
         "refine.diffeomorphic": flags.diffeomorphic,
+        "refine.axes": flags.restrict_axes,
         "seed": flags.seed,
     }
     for name, value in given.items():

@@ -118,6 +118,12 @@ def _unfinished(known: Known) -> float | None:
     return None if way is None else 100 * abs(way)
 
 
+def _along(known: Known) -> Words:
+    """Where points may move along some axes alone, so does one more search."""
+    axes = known.evidence.axes
+    return {"along": f" along {' and '.join(axes)}" if axes else ""}
+
+
 def _consistency(known: Known) -> float | None:
     if known.evaluation is not None and known.evaluation.consistency is not None:
         return known.evaluation.consistency.fixed.mean_mm
@@ -215,13 +221,15 @@ CHECKS: tuple[Check, ...] = (
     Check(
         name="residual", title="Remaining displacement", unit="mm", in_voxels=True, by_search=True,
         value=lambda known: known.evidence.residual_mm,
-        passed="One more search would move the image by {value:.2g} mm (median).",
-        stopped="One more search would move the image by another {value:.2g} mm (median): it is not in place.",
+        words=_along,
+        passed="One more search{along} would move the image by {value:.2g} mm (median).",
+        stopped="One more search{along} would move the image by another {value:.2g} mm (median): it is not in place.",
     ),
     Check(
         name="mismatch", title="Removable mismatch", value=_percent(lambda e: e.mismatch),
-        passed="One more search would take {value:.0f} % of the mismatch away.",
-        stopped="One more search would take {value:.0f} % of the mismatch away: the image is not in place.",
+        words=_along,
+        passed="One more search{along} would take {value:.0f} % of the mismatch away.",
+        stopped="One more search{along} would take {value:.0f} % of the mismatch away: the image is not in place.",
     ),
     Check(
         name="unfinished", title="Unfinished way", value=_unfinished,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +23,7 @@ from semreg.quality.probes import SIDE as PROBE_SIDE
 from semreg.quality.probes import seen, try_mirrors, try_shifts
 from semreg.quality.residual import search_again
 from semreg.registration.alignment import content_of
+from semreg.registration.dense.axes import directions_of, free_axes_of_image
 from semreg.registration.parametric.overlap import unrelated
 from semreg.registration.result import Registration
 
@@ -73,6 +75,8 @@ class Evidence(Recorded):
     residual_p90_mm: float | None = None
     mismatch: float | None = None
     """Share of the cost that one more search takes away."""
+    axes: tuple[str, ...] = ()
+    """Directions along which alone points were free to move, and one more search was made; empty: all."""
     unfinished: float | None = None
     """⟨r, u⟩ / ⟨u, u⟩ of what the search would add, r, and the displacement without its mean, u."""
     shift_match: tuple[float, float] | None = None
@@ -103,7 +107,8 @@ def collect_evidence(  # noqa: PLR0913 - two images, two masks and what is betwe
         field: the displacement, fixed → moving, on any grid.
         fixed_mask: values in [0, 1] in the fixed image's space; voxels at 0 count nowhere.
         moving_mask: the same for the moving image.
-        config: how intensities are treated, as for a registration. None: the defaults.
+        config: how intensities are treated, and along which axes points were free to move (``refine.axes``), as for a
+            registration. None: the defaults.
         jacobian: the determinants (*S) of ``field`` where they are known already.
 
     Returns:
@@ -114,7 +119,7 @@ def collect_evidence(  # noqa: PLR0913 - two images, two masks and what is betwe
         GeometryError: for images or a field of another dimension.
     """
     pair = prepare_pair(fixed, moving, fixed_mask, moving_mask, config or RegistrationConfig())
-    return collect_pair(pair, field, jacobian=jacobian)
+    return collect_pair(pair, field, jacobian=jacobian, axes=(config or RegistrationConfig()).refine.axes)
 
 
 def evidence_of(result: Registration) -> Evidence:
@@ -133,22 +138,25 @@ def evidence_of(result: Registration) -> Evidence:
         raise ConfigError(
             "expected a result of register, got one read from a folder, without its images: use collect_evidence"
         )
-    return collect_pair(result.pair, result.field, jacobian=result.determinants)
+    axes = result.config.refine.axes
+    return collect_pair(result.pair, result.field, jacobian=result.determinants, axes=axes)
 
 
-def collect_pair(pair: Pair, field: Field, *, jacobian: Tensor | None = None) -> Evidence:
+def collect_pair(pair: Pair, field: Field, *, jacobian: Tensor | None = None, axes: Sequence[str] = ()) -> Evidence:
     """The evidence from images that are checked and treated already.
 
     Args:
         pair: both images.
         field: the displacement, fixed → moving, on any grid.
         jacobian: the determinants (*S) of ``field`` where they are known already.
+        axes: ``refine.axes`` of the settings, the axes along which alone points were free to move; none: all.
 
     Returns:
         The measures that ``judge`` needs.
 
     Raises:
         GeometryError: for a field of another dimension.
+        ConfigError: for axes that the fixed image does not have.
     """
     fixed = pair.grids[0]
     if field.grid.dimension != fixed.dimension:
@@ -165,6 +173,7 @@ def collect_pair(pair: Pair, field: Field, *, jacobian: Tensor | None = None) ->
         spacing_mm=min(fixed.spacing),
         field_missing=bad / field.grid.voxels,
         missing=max(pair.missing.values()),
+        axes=directions_of(axes, fixed),
     )
     if bad:
         return evidence
@@ -283,7 +292,7 @@ def _of_match(evidence: Evidence, layers: tuple[Layer, Layer], far: Shown, field
     evidence = replace(evidence, match=match_of(own, warped))
     if bool(before.known.data.any()):
         evidence = replace(evidence, match_before=match_of(own, features_of(before)))
-    found = search_again(own, warped, field)
+    found = search_again(own, warped, field, free_axes_of_image(evidence.axes, field.grid))
     if found is None:
         return evidence
     moved = found.found - found.found.mean(1, keepdim=True)

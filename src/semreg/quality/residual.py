@@ -6,6 +6,7 @@ working size, in one direction. Knows no check.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,12 +43,16 @@ class Residual:
     """Share of the cost at rest that the best candidate of each takes away, 0 to 1."""
 
 
-def search_again(fixed: Layer, moving: Layer, field: Field) -> Residual | None:
-    """The displacement that the features, both on the grid of ``field``, prefer to none; None where nothing is seen."""
+def search_again(fixed: Layer, moving: Layer, field: Field, free: Sequence[bool] | None = None) -> Residual | None:
+    """The displacement that the features, both on the grid of ``field``, prefer to none; None where nothing is seen.
+
+    ``free``: for each tensor axis whether points may move along it; None: along all.
+    """
     factor = tuple(min(NODE, n) for n in fixed.grid.shape)
     near, far = fixed.pooled(factor), moving.pooled(factor)
     nodes = near.grid
-    widths = tuple(HALF_WIDTH if n > 1 else 0 for n in nodes.shape)
+    may = (True,) * nodes.dimension if free is None else free
+    widths = tuple(HALF_WIDTH if n > 1 and moves else 0 for n, moves in zip(nodes.shape, may, strict=True))
     candidates = window(widths)
     candidates = candidates[candidates.square().sum(1) <= (HALF_WIDTH + 0.5) ** 2]  # as far in every direction
     here = Extended(near.features.data, _weight(near), (0,) * nodes.dimension)

@@ -78,7 +78,7 @@ class Uncertainty:
         return Volume(ordered.reordered(axes.inverse).data.contiguous(), grid)
 
 
-def estimate(
+def estimate(  # noqa: PLR0913 - what was found, and what more is known of it
     terms: Sequence[Term],
     found: Field,
     config: UncertaintyConfig,
@@ -86,14 +86,16 @@ def estimate(
     disagreement: Disagreement | None = None,
     again: Callable[[Sequence[Term]], Field] | None = None,
     seed: int = 0,
+    axes: Sequence[str] = (),
 ) -> Uncertainty:
     """The uncertainty of ``found``, a displacement on the grid of the fixed features, on a part of its samples.
 
     ``terms`` are what was compared; ``again`` registers other terms, for ``config.repeats``, and gives the
-    displacement on the same grid; ``seed`` is that of what it draws.
+    displacement on the same grid; ``seed`` is that of what it draws. ``axes``: the directions along
+    which points were free to move, and are in doubt; none: all.
     """
     disagreement = disagreement or Disagreement()
-    width = width_mm(leading(terms), found)
+    width = width_mm(leading(terms), found, axes)
     nodes = width.grid
     squares = {"window": width.data.square()}
     if disagreement.searches is not None:

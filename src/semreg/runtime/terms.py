@@ -42,6 +42,7 @@ TERMS = {
     "stepsize": "the step size: steps follow from the curvature; refine.step_mm bounds them",
     "samplingpercentage": "sampling: refine.sampling, the share of the voxels in each step of refine.optimizer=adam",
     "numberofspatialsamples": "samples of elastix: refine.sampling, a share, with refine.optimizer=adam",
+    "restrictdeformation": "0x1x0 of ANTs: --restrict-axes y, the axes of the fixed image along which points move",
     "initialtransform": "a transform to start from: --initial",
     "initialmovingtransform": "a transform to start from: --initial",
     "init": "a transform to start from: --initial",

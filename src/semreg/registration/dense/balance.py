@@ -19,11 +19,11 @@ FLOOR = 1e-3
 
 
 def for_search(
-    terms: Sequence[Term], grid: Grid, start: Field, config: CoarseConfig
+    terms: Sequence[Term], grid: Grid, start: Field, config: CoarseConfig, axes: Sequence[str] = ()
 ) -> tuple[Sequence[Term], tuple[float, ...]]:
     """The terms as they are weighed against each other in the search, and the spreads of their costs if these count."""
     if config.balance == "spread":
-        found = spreads(terms, grid, start, config)
+        found = spreads(terms, grid, start, config, axes)
         least = FLOOR * max(found)
         return balanced(terms, [max(value, least) or 1.0 for value in found]), found
     if config.balance == "first":

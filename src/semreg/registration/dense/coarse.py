@@ -22,6 +22,7 @@ from semreg.core.geometry import Grid, index_map
 from semreg.core.kernels import Costs, Extended, cost_volume, coupled_choice
 from semreg.core.sampling import base_index, sample, transform_index
 from semreg.errors import ConfigError
+from semreg.registration.dense.axes import free_axes
 from semreg.registration.dense.disagreement import OnDisagreement, undone_mm
 from semreg.registration.dense.terms import Term
 from semreg.runtime.events import OnStep, Step
@@ -82,19 +83,20 @@ def memory_bytes(grid: Grid, levels: list[Level]) -> int:
     return int(4 * max(sizes) * 5 // 4)
 
 
-def coarse(
+def coarse(  # noqa: PLR0913, PLR0917 - what is compared, where from, how, along what, and who is told
     terms: Sequence[Term],
     grid: Grid,
     initial: Field,
     config: CoarseConfig,
     on_step: OnStep | None = None,
     on_disagreement: OnDisagreement | None = None,
+    axes: Sequence[str] = (),
 ) -> Field:
     """The displacement on nodes of ``grid`` that matches the features best among all in the search range.
 
     The layers of all terms share the axes of ``grid``. ``initial`` is where the search starts. The result lies on the
     nodes of the finest level. ``on_disagreement`` is told after each level how far in mm the search in one direction
-    was from undoing that in the other.
+    was from undoing that in the other. ``axes``: the directions along which windows extend; none: all.
     """
     started = time.perf_counter()
     levels = plan_levels(grid, config)
@@ -104,7 +106,7 @@ def coarse(
     for number, level in enumerate(levels, start=1):
         start = field.on(grid.pooled(level.factor))
         near = [_at_nodes(term, grid, level) for term in terms]
-        update, value = search(near, start, level.half_width, config, on_disagreement)
+        update, value = search(near, start, level.half_width, config, on_disagreement, axes)
         field = update.then(start)
         if on_step is not None:
             seconds = time.perf_counter() - started
@@ -117,7 +119,9 @@ def coarse(
     return field
 
 
-def spreads(terms: Sequence[Term], grid: Grid, initial: Field, config: CoarseConfig) -> tuple[float, ...]:
+def spreads(
+    terms: Sequence[Term], grid: Grid, initial: Field, config: CoarseConfig, axes: Sequence[str] = ()
+) -> tuple[float, ...]:
     """How much the costs of each term tell candidates apart: their range over a window, mean over the nodes.
 
     Of the coarsest level, from the fixed to the moving features, before any weight; 0 for a term that tells nothing.
@@ -125,7 +129,7 @@ def spreads(terms: Sequence[Term], grid: Grid, initial: Field, config: CoarseCon
     level = plan_levels(grid, config)[0]
     _check_memory(memory_bytes(grid, [level]))
     start = initial.on(grid.pooled(level.factor))
-    widths = _widths(level.half_width, start.grid)
+    widths = _widths(level.half_width, start.grid, axes)
     candidates = window(widths)
     found = []
     for term in terms:
@@ -136,8 +140,9 @@ def spreads(terms: Sequence[Term], grid: Grid, initial: Field, config: CoarseCon
     return tuple(found)
 
 
-def _widths(half_width: int, nodes: Grid) -> tuple[int, ...]:
-    return tuple(half_width if n > 1 else 0 for n in nodes.shape)
+def _widths(half_width: int, nodes: Grid, axes: Sequence[str]) -> tuple[int, ...]:
+    free = free_axes(axes, nodes.dimension)
+    return tuple(half_width if n > 1 and may else 0 for n, may in zip(nodes.shape, free, strict=True))
 
 
 def _check_memory(needed: int) -> None:
@@ -165,12 +170,13 @@ def search(
     half_width: int,
     config: CoarseConfig,
     on_disagreement: OnDisagreement | None = None,
+    axes: Sequence[str] = (),
 ) -> tuple[Field, float]:
     """One level: the displacement to apply before ``start``, and the mean matching cost of the chosen candidates.
 
     The fixed features of all terms lie on the grid of ``start``.
     """
-    widths = _widths(half_width, start.grid)
+    widths = _widths(half_width, start.grid, axes)
     candidates = window(widths)
     pairs = [(_extended(term, widths), _warped(term, start, widths)) for term in terms]
     compared = list(zip(terms, pairs, strict=True))

@@ -14,6 +14,7 @@ from semreg.core.fields import Field, Volume, warp
 from semreg.core.geometry import Grid, index_map
 from semreg.core.sampling import transform_index
 from semreg.preprocess.preparation import Frame
+from semreg.registration.dense.axes import restricted
 from semreg.registration.dense.balance import for_refinement, for_search
 from semreg.registration.dense.coarse import coarse
 from semreg.registration.dense.data_term import Renewal, distance_at
@@ -72,7 +73,7 @@ def deform(
     """All stages that find the displacement, one after the other, without telling steps."""
     searched = begun(terms, grids[0], begin)
     if config.coarse.enabled:
-        searched = search(terms, searched, config.coarse)
+        searched = search(terms, searched, config.coarse, axes=config.refine.axes)
     if not config.refine.enabled:
         return fit(terms, grids[0], config.refine, searched, stiffness)
     return refined(terms, grids, config, searched, renewal=renewal, stiffness=stiffness)
@@ -84,12 +85,19 @@ def begun(terms: Sequence[Term], grid: Grid, begin: Field | None) -> Searched:
     return Searched(found, distance_at(terms, found))
 
 
-def search(terms: Sequence[Term], searched: Searched, config: CoarseConfig, on_step: OnStep | None = None) -> Searched:
-    """What a search adds to ``searched``."""
+def search(
+    terms: Sequence[Term],
+    searched: Searched,
+    config: CoarseConfig,
+    on_step: OnStep | None = None,
+    *,
+    axes: Sequence[str] = (),
+) -> Searched:
+    """What a search adds to ``searched``, along the directions ``axes``; none: along all."""
     opposed: list[Volume] = []
     grid = searched.found.grid
-    weighed, spreads = for_search(leading(terms), grid, searched.found, config)
-    found = coarse(weighed, grid, searched.found, config, on_step, opposed.append)
+    weighed, spreads = for_search(leading(terms), grid, searched.found, config, axes)
+    found = coarse(weighed, grid, searched.found, config, on_step, opposed.append, axes)
     return Searched(found, searched.before, spreads, tuple(opposed))
 
 
@@ -102,6 +110,8 @@ def fit(
     coefficients = lattice.fit(found)
     if stiffness is not None:
         coefficients = stiffened(lattice, coefficients, _with_terms(stiffness, terms))
+    coefficients = restricted(coefficients, config.axes)
+    if stiffness is not None:
         found = lattice.field(coefficients, grid)
     similarity = {"before": searched.before, "after": distance_at(terms, found)}
     disagreement = Disagreement(together_mm(searched.opposed))
@@ -169,6 +179,7 @@ def _both_ways(
     coefficients = lattice.fit(Field((found.vox + other.vox) / 2, grid))
     if stiffness is not None:
         coefficients = stiffened(lattice, coefficients, stiffness)
+    coefficients = restricted(coefficients, config.refine.axes)
     mean = replace(refined, coefficients=coefficients, levels=refined.levels + back.levels)
     return mean, between_mm(found, other)
 

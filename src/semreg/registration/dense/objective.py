@@ -19,6 +19,7 @@ from semreg.core.pullback import pullback
 from semreg.core.sampling import smooth
 from semreg.core.sums import total
 from semreg.errors import ConfigError, DivergedError
+from semreg.registration.dense.axes import restricted
 from semreg.registration.dense.data_term import ImageMatch, Match, Renewal, TermMatch
 from semreg.registration.dense.layouts import Layouts
 from semreg.registration.dense.smoothness import Smoothness
@@ -114,7 +115,7 @@ class Problem:
         if unit is None:
             unit = self.unit(distance)
         regularity, stiff = self.smoothness.pull(shaped, unit)
-        gradient = self._unshaped(pulls.add_(stiff))
+        gradient = restricted(self._unshaped(pulls.add_(stiff)), self.config.axes)
         value = distance + unit * regularity
         if not (math.isfinite(value) and _finite(gradient)):
             raise DivergedError(

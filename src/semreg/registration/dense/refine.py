@@ -19,6 +19,7 @@ from semreg.core.geometry import Grid
 from semreg.core.sums import product
 from semreg.errors import GeometryError
 from semreg.registration.dense.adam import adam
+from semreg.registration.dense.axes import restricted
 from semreg.registration.dense.data_term import Renewal, distance_at
 from semreg.registration.dense.held_out import DIFFUSION, best_weight, folds
 from semreg.registration.dense.layouts import Layouts
@@ -128,10 +129,10 @@ def refine(  # noqa: PLR0913, PLR0917 - what is compared, where from, how, and w
         start = lattice.fit(field)
         if stiffness is not None:
             start = stiffened(lattice, start, stiffness)
-        coefficients, outcome = descend(problem, start, config, report)
+        coefficients, outcome = descend(problem, restricted(start, config.axes), config, report)
         reports.append(outcome)
         if stiffness is not None:
-            coefficients = stiffened(lattice, coefficients, stiffness)
+            coefficients = restricted(stiffened(lattice, coefficients, stiffness), config.axes)
         field = lattice.field(coefficients, grid)
     return Refined(lattice, coefficients, tuple(reports), config)
 

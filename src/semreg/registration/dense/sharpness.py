@@ -20,6 +20,7 @@ from semreg.core.geometry import Grid, index_map
 from semreg.core.kernels import Costs, Extended, cost_volume
 from semreg.core.sampling import base_index, inside, sample, smooth, transform_index
 from semreg.errors import ConfigError
+from semreg.registration.dense.axes import free_axes
 from semreg.registration.dense.coarse import window
 from semreg.registration.dense.terms import ALIKE, Term
 
@@ -48,16 +49,20 @@ TELLS = 1e-3 * ALIKE
 """Range of costs over a window below which a node tells nothing."""
 
 
-def width_mm(terms: Sequence[Term], found: Field) -> Volume:
+def width_mm(terms: Sequence[Term], found: Field, axes: Sequence[str] = ()) -> Volume:
     """How far candidates that match about as well lie from ``found``: root mean square in mm, (1, *nodes).
 
     ``found`` lies on the grid of the fixed features; the result on every second, third … sample of it. Between 0 and
-    ``widest_mm``, which it is where nothing tells candidates apart or nothing is seen.
+    ``widest_mm``, which it is where nothing tells candidates apart or nothing is seen. ``axes``: the directions in
+    which candidates lie; none: all.
     """
     found, terms = affordable(terms, found)
     stride = stride_of(found.grid)
     nodes = strided(found.grid, stride)
-    candidates = window(tuple(HALF_WIDTH if n > 1 else 0 for n in found.grid.shape))
+    free = free_axes(axes, found.grid.dimension)
+    candidates = window(
+        tuple(HALF_WIDTH if n > 1 and may else 0 for n, may in zip(found.grid.shape, free, strict=True))
+    )
     costs = _costs(terms, found, stride, candidates)
     steps = torch.tensor(found.grid.spacing, device=costs.device)
     squares = (candidates.to(costs) * steps).square().sum(1)

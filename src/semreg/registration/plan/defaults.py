@@ -10,6 +10,7 @@ from semreg.config import ModelConfig, RegistrationConfig
 from semreg.core.geometry import Grid, canonical_order, reorder
 from semreg.errors import ConfigError
 from semreg.preprocess.preparation import Frame, plan_frame, working_spacing
+from semreg.registration.dense.axes import directions_of
 from semreg.registration.dense.coarse import Level, plan_levels
 
 SMALL_IMAGE = 1 << 19
@@ -67,7 +68,12 @@ def resolve(config: RegistrationConfig, fixed: Grid) -> RegistrationConfig:
         config,
         features=replace(config.features, spacing_mm=spacing, pooling=pooling),
         coarse=search,
-        refine=replace(config.refine, control_mm=control_mm, symmetric=symmetric),
+        refine=replace(
+            config.refine,
+            control_mm=control_mm,
+            symmetric=symmetric,
+            axes=directions_of(config.refine.axes, fixed),
+        ),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from semreg.config import RegistrationConfig
-from semreg.core.geometry import Grid
+from semreg.core.geometry import Grid, canonical_order
 from semreg.preprocess.preparation import CUBIC, MOST_VOXELS, Frame
 from semreg.registration.dense.coarse import Level
 from semreg.registration.dense.held_out import DIFFUSION
@@ -151,6 +151,7 @@ def of_settings(story: Story) -> Iterator[Reason]:
     yield Reason("align", _alignment(story))
     yield Reason("frame", _reading(story))
     yield Reason("features", _features(story))
+    yield from (Reason("refine", sentence) for sentence in _axes(story))
     searched = "There is no search, as set: the refinement starts where the images lie."
     yield Reason("coarse", _search(story) if story.chosen.coarse.enabled else searched)
     yield Reason("refine", _refinement(story) if story.chosen.refine.enabled else "There is no refinement, as set.")
@@ -217,6 +218,22 @@ def _features(story: Story) -> str:
     else:
         why = "at full resolution so large an image would take several times as long for little"
     return f"Features of {names} are averaged over blocks of {pooling * spacing:.3g} mm: {why}."
+
+
+def _axes(story: Story) -> Iterator[str]:
+    """Along which axes alone points move."""
+    axes = story.chosen.refine.axes
+    if not axes:
+        return
+    grid = story.fixed.grid
+    columns = canonical_order(grid).order[::-1]  # in the order x, y, z
+    named = []
+    for name in axes:
+        column = grid.dimension - 1 - columns["xyz".index(name)]
+        direction = ", ".join(f"{row[column]:.2f}" for row in grid.direction)
+        named.append(f"{name} ({'ijk'[column]} of the fixed image's array, direction {direction})")
+    only = " and ".join(named)
+    yield f"The deformation moves points along {only} alone, as set; an alignment is free of that."
 
 
 def _search(story: Story) -> str:
