@@ -14,6 +14,9 @@ from semreg.settings import require
 Modality = Literal["auto", "ct", "mr", "other"]
 """What an image is. ``ct``: values in Hounsfield units. ``auto``: as its DICOM header says, else as its values look."""
 
+Axis = Literal["x", "y", "z", "i", "j", "k"]
+"""An axis of an image: by the direction of LPS that is nearest, or as the array has them, i the fastest."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -206,7 +209,7 @@ class RefineConfig:
     diffeomorphic: bool = True
     """Make the displacement one-to-one: no cell between voxels is turned over, not even a part of one. Without, only
     the Jacobian determinant by central differences is kept positive. Changes nothing where nothing folds."""
-    axes: tuple[Literal["x", "y", "z", "i", "j", "k"], ...] = ()
+    axes: tuple[Axis, ...] = ()
     """Axes of the fixed image along which search and refinement may move points: by the nearest direction of LPS, x, y,
     z, or as the array has them, i, j, k, i the fastest. Empty: all. For images that are distorted along one axis, as
     those of echo planar imaging; an alignment moves points in all directions all the same."""

@@ -7,9 +7,11 @@ It is always an axis of the fixed image that is meant: the one nearest to the di
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from torch import Tensor
 
+from semreg.config import Axis
 from semreg.core.geometry import Grid, canonical_order
 from semreg.errors import ConfigError
 
@@ -17,7 +19,7 @@ DIRECTIONS, INDICES = "zyx", "kji"
 """In the order of the tensor axes: of a working frame, and of an image as it is stored."""
 
 
-def directions_of(names: Sequence[str], fixed: Grid) -> tuple[str, ...]:
+def directions_of(names: Sequence[str], fixed: Grid) -> tuple[Axis, ...]:
     """The axes of the fixed image that are named, by their direction, in the order x, y, z; ConfigError for others."""
     n = fixed.dimension
     order, letters, stored = canonical_order(fixed).order, DIRECTIONS[-n:], INDICES[-n:]
@@ -26,7 +28,7 @@ def directions_of(names: Sequence[str], fixed: Grid) -> tuple[str, ...]:
         known = ", ".join(sorted(letters + stored))
         raise ConfigError(f"expected refine.axes of {known} for an image in {n}-D, got {unknown[0]}: leave it out")
     found = {letters[order.index(stored.index(name))] if name in stored else name for name in names}
-    return tuple(sorted(found))
+    return tuple(cast("Axis", name) for name in sorted(found))
 
 
 def free_axes(directions: Sequence[str], dimension: int) -> tuple[bool, ...]:
