@@ -19,6 +19,7 @@ from semreg.core.sampling import base_index, transform_index
 from semreg.errors import ConfigError
 from semreg.phantom import make_pair
 from semreg.registration.dense.axes import directions_of, free_axes, free_axes_of_image, restricted
+from semreg.registration.dense.coarse import coarse
 from semreg.registration.dense.deform import deform
 from semreg.registration.dense.terms import Term
 from semreg.registration.pipeline import register
@@ -101,6 +102,16 @@ def test_every_way_of_refining(refine):
         assert sizes[1] == 0
         assert min(sizes[0], sizes[2]) > 0.1
     assert float(truth.vox[1].abs().max()) > 1  # what it may not follow
+
+
+def test_the_search_goes_along_the_axes_alone():
+    """No candidate lies beside the axes, so what a search finds does not either, and it finds the way along them."""
+    fixed, moving, truth = pair_of((20, 22, 18), amplitude_mm=4.0)
+    still = Field.zeros(fixed.grid)
+    found = coarse([Term(fixed, moving)], fixed.grid, still, CoarseConfig(), axes=("x",)).on(fixed.grid)
+    assert max(components(found)[:2]) < 1e-6
+    inner = (2, *[slice(4, -4)] * 3)
+    assert np.corrcoef(found.vox[inner].flatten(), truth.vox[inner].flatten())[0, 1] > 0.8
 
 
 def test_the_repeats_of_the_uncertainty():
@@ -191,6 +202,7 @@ def test_the_checks_search_along_the_axes_alone():
         ),
         (lambda: directions_of(("z",), Grid.of_shape((5, 6))), "x, y for an image in 2-D, got z|i, j, x, y.*got z"),
         (lambda: directions_of(("k",), Grid.of_shape((5, 6))), "got k"),
+        (lambda: directions_of(("z",), Grid.of_shape((1, 5, 6))), "several voxels, got z"),
     ],
 )  # fmt: skip
 def test_axes_that_cannot_be(make, said):

@@ -27,7 +27,13 @@ def directions_of(names: Sequence[str], fixed: Grid) -> tuple[Axis, ...]:
     if unknown:
         known = ", ".join(sorted(letters + stored))
         raise ConfigError(f"expected refine.axes of {known} for an image in {n}-D, got {unknown[0]}: leave it out")
+    places = {letter: place for place, letter in enumerate(letters)}
     found = {letters[order.index(stored.index(name))] if name in stored else name for name in names}
+    if found and all(fixed.shape[order[places[name]]] == 1 for name in found):
+        raise ConfigError(
+            f"expected refine.axes along which the fixed image has several voxels, got {', '.join(sorted(found))}, where "
+            "it has one: name others"
+        )
     return tuple(cast("Axis", name) for name in sorted(found))
 
 

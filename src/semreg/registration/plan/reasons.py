@@ -241,20 +241,22 @@ def _search(story: Story) -> str:
     reach = sum(level.reach_mm for level in levels)
     given = story.given.coarse
     extent = min(story.fixed.grid.extent_mm)
+    axes = story.chosen.refine.axes
+    where = f"along {' and '.join(axes)}" if axes else "along each axis"
     apart = f"on nodes {', then '.join(f'{level.spacing_mm:.3g}' for level in levels)} mm apart"
     both = "in both directions " if story.chosen.coarse.inverse_consistency else ""
     if given.levels is not None:
         why = "as the levels that were set reach"
     elif given.reach_mm is not None:
         rounded = f", rounded up to whole nodes: {reach:.3g} mm" if reach > given.reach_mm + 1e-6 else ""
-        return f"The search {both}goes up to {given.reach_mm:.3g} mm along each axis as set{rounded}, {apart}."
+        return f"The search {both}goes up to {given.reach_mm:.3g} mm {where} as set{rounded}, {apart}."
     elif story.fixed.grid.dimension == 2 and not is_small(story.fixed.grid, story.chosen.features.spacing_mm or 1.0):
         why = f"a twelfth of the shortest extent, {extent:.3g} mm, in whole nodes"
     elif extent < 60:
         why = f"half the shortest extent, {extent:.3g} mm, in whole nodes"
     else:
         why = "30 mm, about what breathing and posture do, in whole nodes"
-    return f"The search {both}goes up to {reach:.3g} mm along each axis ({why}), {apart}."
+    return f"The search {both}goes up to {reach:.3g} mm {where} ({why}), {apart}."
 
 
 def _refinement(story: Story) -> str:
