@@ -241,6 +241,32 @@ def test_the_models_are_frozen():
     nn.ModuleDict({"loss": loss}).load_state_dict({})
 
 
+def test_one_pass_over_each_image():
+    """Where there is memory a network runs once over each image, and its graph is kept for the way back."""
+    calls = []
+
+    def network(x):
+        calls.append(x.shape[-1])
+        return torch.tanh(x)
+
+    moving, fixed = batch(17, 18, 19, seed=1).requires_grad_(), batch(17, 18, 19, seed=2)
+    loss = ImpactLoss(network)
+    loss(moving, fixed).backward()  # what is measured of the network
+    calls.clear()
+    loss(moving, fixed).backward()
+    assert calls == [19, 19]
+
+
+def test_a_network_in_tiles():
+    """In patches of another size the loss and its gradient are the same, with one graph at a time."""
+    moving, fixed = batch(30, 18, 16, seed=1).requires_grad_(), batch(30, 18, 16, seed=2)
+    network = Small()
+    whole, parts = (ImpactLoss(network, ModelConfig(spec=spec))(moving, fixed) for spec in ((), ("patch=14",)))
+    torch.testing.assert_close(parts, whole)
+    (found,), (wanted,) = torch.autograd.grad(parts, moving), torch.autograd.grad(whole, moving)
+    torch.testing.assert_close(found, wanted)
+
+
 def test_mixed_precision():
     """Under autocast the value is the same; half precision is asked of the model; half images count as float32."""
     network = Small()
@@ -302,6 +328,7 @@ def test_slices_and_channels():
         (lambda a: ImpactLoss(Small(2), dimension=2)(a, a), ImageError, r"\(N, C, y, x\)"),
         (lambda a: ImpactLoss(Small(), ModelConfig(weight=(1.0, 2.0)))(a, a), ConfigError, "one weight for all or 3"),
         (lambda _: ImpactLoss("nothing.pt"), ModelNotFoundError, "nothing.pt"),
+        (lambda a: ImpactLoss(lambda x: x.sign().detach())(a.requires_grad_(), a), ModelContractError, "no gradient"),
         (lambda _: ImpactLoss([]), ConfigError, "one model or several"),
         (lambda _: ImpactLoss("mind", [ModelConfig()] * 2), ConfigError, "one for each of 1 models, got 2"),
         (lambda _: ImpactLoss(ModelConfig(), ModelConfig()), ConfigError, "leave it out"),

@@ -234,6 +234,7 @@ class Engine:
         plan: Plan,
         shapes: Sequence[tuple[int, ...]],
         margin: int,
+        device: torch.device | str = "cpu",
     ) -> list[Piece]:
         """The core of each output of a tile, or the whole with weights where tiles are blended."""
         self._check(results, tile)
@@ -256,7 +257,7 @@ class Engine:
                 line = window(span, cut)[::stride]
                 weights.append(F.pad(line[None], (0, high - low), mode="replicate")[0, : high - low])
             part = (slice(None), *inner)
-            values = results[layer][0][part].to("cpu")
+            values = results[layer][0][part].to(device)
             mask = _outer(weights) if plan.blended else None
             complete = _complete(plan, tile, output.stride[0], shape[1])
             pieces.append(Piece(layer, values, tuple(start), tuple(core), mask, complete))
@@ -277,6 +278,23 @@ class Engine:
                     f"{tuple(span.size for span in tile)} voxels, got {tuple(y.shape[2:])}: set multiple or patch in "
                     "its description, or leave the output out with layers"
                 )
+
+    def whole(self, request: Request) -> list[Tensor] | None:
+        """All outputs (C, *S) of an image in one piece, with their graph, on the device; None where that has no room.
+
+        Raises what ``run`` raises, and ModelContractError where the image has a gradient and no output has one.
+        """
+        shape = tuple(request.x.shape[1:])
+        plan = self._plan(shape, NoCollector(), math.inf, GRAPH)
+        if len(plan.tiles) > 1 or plan.blended:
+            return None
+        (tile,) = plan.tiles
+        x = _filled(request.x.to(self.device), [span.size for span in tile])
+        results = list(self.network(x[None], request.stats, request.direction.to(self.device)))
+        if x.requires_grad and torch.is_grad_enabled() and not any(y.requires_grad for y in results):
+            raise self._without_gradient()
+        self.plan = plan
+        return [piece.values for piece in self._pieces(results, tile, plan, self.traits.shapes(shape), 0, self.device)]
 
     def pull_back(self, request: Request, gradients: Sequence[Tensor]) -> Tensor:
         """The gradient in the image (1, *S) of a scalar whose gradients in all outputs (C, *S) are given.
@@ -302,13 +320,16 @@ class Engine:
             pairs = [(piece.values, pull) for piece, pull in zip(pieces, pulls, strict=True)]
             kept = [pair for pair in pairs if pair[0].requires_grad]
             if not kept:
-                raise ModelContractError(
-                    f"expected {self.name} to be differentiable in the mode jacobian, it has no gradient: use the mode "
-                    "static"
-                )
+                raise self._without_gradient()
             (gradient,) = pullback([values for values, _ in kept], [pull for _, pull in kept], [x])
             result[part] += gradient.to(result.device)
         return result
+
+    def _without_gradient(self) -> ModelContractError:
+        return ModelContractError(
+            f"expected {self.name} to be differentiable in the mode jacobian or in a loss, it has no gradient: use the "
+            "mode static, or other layers"
+        )
 
 
 class NoCollector:

@@ -105,7 +105,9 @@ class Extractor:
         ``weight`` (1, *S) in [0, 1] excludes voxels; each layer carries it on its grid. Outputs finer than
         ``pooled_mm`` become block means of about that size. ``reference``: intensities whose statistics stand for those
         of the image.
-        Differentiable in ``volume`` where its data require a gradient; then the network is run once more backwards.
+        Differentiable in ``volume`` where its data require a gradient; where the whole image and its graph have no room
+        at once, the network is run once more backwards, tile by tile. Data on another device than the CPU stay there
+        under the same condition.
         """
         frame = frame_of(volume.grid, self.spec)
         engines = [self.engine(axis) for axis in _planes(self.spec, frame)]
@@ -186,8 +188,8 @@ def _layers(
     spacing = min(frame.grid.spacing)
     outputs = engine.traits.outputs
     factors = [1 if pooled_mm is None else max(1, round(pooled_mm / (spacing * min(o.stride)))) for o in outputs]
-    if request.x.requires_grad:
-        found = _Run.apply(request.x, engine, request)  # type: ignore[no-untyped-call]
+    if request.x.requires_grad or request.x.device.type != "cpu":
+        found = engine.whole(request) or _Run.apply(request.x, engine, request)  # type: ignore[no-untyped-call]
         maps = [pool(y, factor) for y, factor in zip(found, factors, strict=True)]
     else:
         collector = Maps(factors, copied=bool(frame.axes.flips))

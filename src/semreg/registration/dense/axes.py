@@ -30,10 +30,8 @@ def directions_of(names: Sequence[str], fixed: Grid) -> tuple[Axis, ...]:
     places = {letter: place for place, letter in enumerate(letters)}
     found = {letters[order.index(stored.index(name))] if name in stored else name for name in names}
     if found and all(fixed.shape[order[places[name]]] == 1 for name in found):
-        raise ConfigError(
-            f"expected refine.axes along which the fixed image has several voxels, got {', '.join(sorted(found))}, where "
-            "it has one: name others"
-        )
+        one = ", ".join(sorted(found))
+        raise ConfigError(f"expected refine.axes of several voxels in the fixed image, got {one} of one: name others")
     return tuple(cast("Axis", name) for name in sorted(found))
 
 
