@@ -114,6 +114,22 @@ def test_the_search_goes_along_the_axes_alone():
     assert np.corrcoef(found.vox[inner].flatten(), truth.vox[inner].flatten())[0, 1] > 0.8
 
 
+def test_a_search_without_refinement():
+    """Both ways to register search along the axes, in place of searching everywhere and leaving the rest out."""
+    fixed, moving, _ = pair_of((20, 22, 18), amplitude_mm=4.0)
+    config = along("x", enabled=False)
+    grids = (fixed.grid, moving.grid)
+    alone = deform([Term(fixed, moving)], grids, config, renewal=None)
+    found = coarse([Term(fixed, moving)], fixed.grid, Field.zeros(fixed.grid), CoarseConfig(), axes=("x",))
+    assert torch.equal(alone.coefficients[2], alone.lattice.fit(found)[2])
+    image, other, _ = distorted(44, axis=0)
+    uncertainty, nodes = replace(PLAIN.uncertainty, enabled=False), CoarseConfig(spacing_mm=4.4)
+    quiet = replace(PLAIN, uncertainty=uncertainty, coarse=nodes)  # so near that the distortion is several of them
+    bound = register(image, other, config=along("x", config=quiet, enabled=False), device="cpu").field.vox[2]
+    everywhere = register(image, other, config=along(config=quiet, enabled=False), device="cpu").field.vox[2]
+    assert float((bound - everywhere).abs().max()) > 0.05
+
+
 def test_the_repeats_of_the_uncertainty():
     """Repeats move along the same axes: the field stays as it is, and the doubt is finite."""
     fixed, moving, _ = distorted(24)

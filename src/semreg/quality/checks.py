@@ -233,7 +233,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     Check(
         name="unfinished", title="Unfinished way", value=_unfinished,
-        words=lambda known: {"way": "take back" if (known.evidence.unfinished or 0) < 0 else "add"} | _along(known),
+        words=lambda known: {**_along(known), "way": "take back" if (known.evidence.unfinished or 0) < 0 else "add"},
         passed="One more search{along} would add {value:.0f} % to the displacement or take it back.",
         stopped="One more search{along} would {way} {value:.0f} % of the displacement.",
         missing="Not measured: the transform moves nothing by itself, or nothing can be compared.",
