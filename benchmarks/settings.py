@@ -19,7 +19,7 @@ import torch
 from semreg import RegistrationConfig, Volume, register
 from semreg.phantom import make_brains, make_pair, make_slides
 from semreg.phantom.pair import PhantomPair
-from semreg.settings import override
+from semreg.runtime.settings import override
 
 NOISE = 0.02
 """Standard deviation of the noise, a share of the range of the intensities."""

@@ -40,7 +40,7 @@ def main() -> None:
 
     from semreg import RegistrationConfig, register
     from semreg.io import files
-    from semreg.settings import override
+    from semreg.runtime.settings import override
 
     config = RegistrationConfig()
     for setting in given.set:

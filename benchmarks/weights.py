@@ -17,7 +17,7 @@ from semreg import Field, Grid, RegistrationConfig, Volume, register
 from semreg.core.fields import warp
 from semreg.core.sampling import smooth
 from semreg.registration.dense.held_out import DIFFUSION
-from semreg.settings import override
+from semreg.runtime.settings import override
 
 SIZE, BORDER = 96, 12
 """Pixels an axis, and those at the border that do not count."""

@@ -20,7 +20,7 @@ from semreg.registration.result import PlanReport
 from semreg.registration.uncertainty import UncertaintySummary
 from semreg.report import Case
 from semreg.runtime.events import StageTime
-from semreg.settings import override
+from semreg.runtime.settings import override
 
 # stored as (P, S, R): x runs to posterior, y to superior, z to the right
 STORED = ((0.0, 0.0, -1.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from semreg.distances import DISTANCES
-from semreg.settings import require
+from semreg.runtime.settings import require
 
 Modality = Literal["auto", "ct", "mr", "other"]
 """What an image is. ``ct``: values in Hounsfield units. ``auto``: as its DICOM header says, else as its values look."""

@@ -23,7 +23,7 @@ from semreg.batch.worker import Task
 from semreg.cli import main
 from semreg.config import RegistrationConfig
 from semreg.errors import ConfigError, DeviceError
-from semreg.settings import override, to_toml
+from semreg.runtime.settings import override, to_toml
 
 distributed = pytest.importorskip("distributed", reason="the extra semreg[dask] is not installed")
 

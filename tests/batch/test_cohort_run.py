@@ -38,7 +38,7 @@ from semreg.config import ModelConfig, RegistrationConfig
 from semreg.errors import DeviceError, ImageError, OutputError
 from semreg.io.files import write_image
 from semreg.quality.run import InputFile
-from semreg.settings import override
+from semreg.runtime.settings import override
 
 
 @pytest.fixture(autouse=True)

@@ -25,7 +25,7 @@ from semreg.core.fields import Volume
 from semreg.io.bridge import PIXEL_TYPES
 from semreg.io.files import write_image
 from semreg.runtime.progress import REGISTER
-from semreg.settings import from_dict, to_toml
+from semreg.runtime.settings import from_dict, to_toml
 
 FIXED = grid_at((3.0, -7.0, 11.0), (22, 20, 16), (1.7, 1.9, 2.6), rotation(3))
 MOVING = grid_at((4.0, -6.0, 12.0), (24, 19, 21), (1.6, 2.1, 2.2), rotation(3, -21.0))
@@ -406,8 +406,8 @@ def test_what_was_meant_is_said(run, words, said):
 
 def test_terms_lead_to_settings_that_are_there():
     """Advice on terms of other tools names settings and flags that exist."""
+    from semreg.runtime.settings import names
     from semreg.runtime.terms import TERMS, advice, nearest
-    from semreg.settings import names
 
     known = set(names(RegistrationConfig))
     for text in TERMS.values():

@@ -18,7 +18,7 @@ from semreg.features.catalogue import LOCK_FILE, entries, find
 from semreg.features.catalogue.entries import PINNED
 from semreg.features.contract import ModelSpec
 from semreg.features.descriptors import DESCRIPTORS
-from semreg.settings import from_toml
+from semreg.runtime.settings import from_toml
 from small_networks import Small, save
 
 NAME, PATH = "ts/m730", "TS/M730.pt"

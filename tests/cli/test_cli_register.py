@@ -20,7 +20,7 @@ from semreg.config import RegistrationConfig
 from semreg.core.fields import Volume
 from semreg.errors import ConfigError
 from semreg.io.files import write_image
-from semreg.settings import from_dict, from_toml, to_toml
+from semreg.runtime.settings import from_dict, from_toml, to_toml
 
 FIXED = grid_at((3.0, -7.0, 11.0), (19, 17, 14), (1.9, 2.1, 2.8), rotation(3))
 MOVING = grid_at((4.0, -6.0, 12.0), (20, 17, 18), (1.8, 2.3, 2.4), rotation(3, -21.0))

@@ -20,7 +20,7 @@ from semreg.presets import configure, effort_names, layered, load_preset, preset
 from semreg.registration.matching import resolve_models
 from semreg.registration.pipeline import register
 from semreg.registration.plan import ImageFacts, Machine, make_plan
-from semreg.settings import to_dict
+from semreg.runtime.settings import to_dict
 
 ALL = (*preset_names(), *effort_names())
 PAIRS = ("brain-multicontrast", "brain-t1", "cbct-ct", "ct-mr-abdomen", "histology-2d", "lung-ct")

@@ -18,7 +18,7 @@ from semreg.config import ModelConfig, RefineConfig, RegistrationConfig
 from semreg.features.contract import ModelSpec, Normalisation
 from semreg.io.files import write_image
 from semreg.presets import load_preset
-from semreg.settings import from_toml, names, override
+from semreg.runtime.settings import from_toml, names, override
 from textured_pair import textured_pair
 
 ROOT = Path(__file__).parents[2]

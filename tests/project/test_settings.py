@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from semreg.config import RegistrationConfig
 from semreg.errors import ConfigError
-from semreg.settings import from_dict, from_toml, names, override, to_dict, to_toml
+from semreg.runtime.settings import from_dict, from_toml, names, override, to_dict, to_toml
 
 
 @dataclass(frozen=True, kw_only=True)

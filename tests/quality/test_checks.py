@@ -29,7 +29,7 @@ from semreg.quality.probes import seen, try_shifts
 from semreg.quality.residual import search_again
 from semreg.registration.result import AlignmentReport, InverseReport
 from semreg.registration.uncertainty import UncertaintySummary
-from semreg.settings import from_toml, override, to_toml
+from semreg.runtime.settings import from_toml, override, to_toml
 
 FINE = Evidence(
     dimension=3, voxel_mm=4.0, diagonal_mm=300.0, spacing_mm=1.5, field_missing=0.0, missing=0.0, overlap=0.95,

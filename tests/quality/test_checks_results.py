@@ -23,7 +23,7 @@ from semreg.preprocess.image_pair import prepare_pair
 from semreg.quality import collect_evidence, collect_pair, judge
 from semreg.quality.coarse_view import field_of_matrix
 from semreg.registration.pipeline import register
-from semreg.settings import override
+from semreg.runtime.settings import override
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 FIXED = DATA / "hippocampus" / "images" / "hippocampus_006.nii.gz"

@@ -210,7 +210,7 @@ def test_every_line_is_a_sentence_with_numbers_in_mm():
 )
 def test_what_was_set_is_said_to_be_set(name, value, words):
     """The sentences tell what was decided from what was asked for."""
-    from semreg.settings import override
+    from semreg.runtime.settings import override
 
     found = decided(BRAIN, BRAIN, override(RegistrationConfig(), f"{name}={value}"), PLENTY)
     assert words in " ".join(found.sentences)

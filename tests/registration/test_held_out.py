@@ -15,7 +15,7 @@ from semreg.core.geometry import Grid
 from semreg.core.sampling import smooth
 from semreg.registration.dense.held_out import DIFFUSION, WEIGHTS, best_weight, folds
 from semreg.registration.dense.terms import Term
-from semreg.settings import override
+from semreg.runtime.settings import override
 
 
 @pytest.mark.parametrize("best", [0.8, 0.9, 1.3])

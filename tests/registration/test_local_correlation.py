@@ -12,7 +12,7 @@ from semreg.errors import ConfigError
 from semreg.phantom import make_pair
 from semreg.registration.pipeline import plan, register
 from semreg.registration.plan.defaults import LOCAL_CORRELATION, with_local_correlation
-from semreg.settings import override
+from semreg.runtime.settings import override
 
 PLAIN = RegistrationConfig(align=AlignConfig(transform="none"))
 

@@ -32,7 +32,7 @@ from semreg.io.bridge import field_of_transform, to_volume
 from semreg.phantom import make_pair
 from semreg.registration.matching import resolve_models
 from semreg.registration.plan.memory import IMPORTS_BYTES
-from semreg.settings import from_dict
+from semreg.runtime.settings import from_dict
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 

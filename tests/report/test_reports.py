@@ -34,7 +34,7 @@ from semreg.report.stacks import bounded, make_stacks
 from semreg.report.tables import changed_settings, key_figures, number
 from semreg.report.viewer import viewer_data
 from semreg.report.windows import BONE, LUNG, SOFT_TISSUE, Code
-from semreg.settings import override
+from semreg.runtime.settings import override
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from semreg.batch.pairs import Pair
 from semreg.config import RegistrationConfig
 from semreg.errors import ImageError
 from semreg.io.digests import sha256_of
-from semreg.settings import to_dict, to_toml
+from semreg.runtime.settings import to_dict, to_toml
 
 SETTINGS_FILE = "settings.toml"
 """The settings as they were asked for, in the folder of the pair."""

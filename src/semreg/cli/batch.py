@@ -128,7 +128,7 @@ def settings_of(pairs: Sequence[Pair], given: SettingFlags) -> dict[str, Registr
 
 def _with_settings(config: RegistrationConfig, assignments: Sequence[str]) -> RegistrationConfig:
     """The settings of one pair on top; paths of networks absolute, since the command runs in another folder."""
-    from semreg.settings import override
+    from semreg.runtime.settings import override
 
     for assignment in assignments:
         config = override(config, assignment)

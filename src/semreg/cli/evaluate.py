@@ -243,7 +243,7 @@ def changes_since(inputs: Mapping[str, tuple[ReadFile, ...]], result: Result | N
 def checks_of(flags: EvaluateFlags, result: Result | None) -> RegistrationConfig:
     """The settings that hold: those of the folder's record, over them ``--config`` and each ``--set``."""
     from semreg.presets import layered, read_toml
-    from semreg.settings import override, to_dict
+    from semreg.runtime.settings import override, to_dict
 
     layers = [] if result is None else [to_dict(result.record.settings)]
     config = layered(*layers, *([] if flags.config is None else [read_toml(flags.config)]))

@@ -84,7 +84,7 @@ def _dealt(
 
 
 def _set(model: ModelConfig, name: str, text: str | None) -> ModelConfig:
-    from semreg.settings import override
+    from semreg.runtime.settings import override
 
     if text is None:
         return model
@@ -96,6 +96,6 @@ def _set(model: ModelConfig, name: str, text: str | None) -> ModelConfig:
 
 def _specs(text: str) -> tuple[str, ...]:
     """``axes=LIA,patch=[96,96,96]`` as two assignments; one with commas in its value stays one."""
-    from semreg.settings import override
+    from semreg.runtime.settings import override
 
     return (text,) if text.count("=") == 1 else override(ModelConfig(), f"spec={text}").spec

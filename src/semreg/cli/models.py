@@ -70,7 +70,7 @@ def show_command(
         from semreg.features.catalogue import find
         from semreg.features.descriptors import DESCRIPTORS
         from semreg.features.models import describe_model, is_file_name
-        from semreg.settings import to_toml
+        from semreg.runtime.settings import to_toml
 
         if name in DESCRIPTORS:
             use = DESCRIPTORS.rows[name].use
@@ -226,7 +226,7 @@ def rows_of(found: Inspection) -> list[tuple[str, str]]:
 
 def in_words(spec: ModelSpec) -> str:
     """What a description says beside its defaults, and for what kind of input."""
-    from semreg.settings import to_dict
+    from semreg.runtime.settings import to_dict
 
     usual = to_dict(type(spec)())
     said = to_dict(spec).items()

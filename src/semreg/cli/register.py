@@ -18,8 +18,8 @@ from semreg.cli.summary import show_registration
 from semreg.errors import ConfigError
 from semreg.runtime.events import Clock
 from semreg.runtime.progress import REGISTER, Progress
+from semreg.runtime.settings import to_dict
 from semreg.runtime.terminal import show_sentences
-from semreg.settings import to_dict
 
 if TYPE_CHECKING:
     from semreg.config import RegistrationConfig

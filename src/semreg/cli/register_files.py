@@ -83,7 +83,7 @@ def write_results(flags: RegisterFlags, result: Registration, folder: OutputFold
 def write_texts(run: Run, folder: OutputFolder) -> None:
     """Write the record, and the settings that were in force as a file for ``--config``."""
     from semreg.io.records import stable_json
-    from semreg.settings import to_toml
+    from semreg.runtime.settings import to_toml
 
     folder.stage(RECORD).write_text(stable_json(run), encoding="utf-8")
     folder.stage(CONFIG).write_text(to_toml(run.settings), encoding="utf-8")

@@ -199,7 +199,7 @@ def load_config(flags: SettingFlags) -> RegistrationConfig:
     last the flags of single settings such as ``--align`` and ``--seed``.
     """
     from semreg.presets import configure
-    from semreg.settings import override
+    from semreg.runtime.settings import override
 
     if flags.fast and flags.quality:
         raise ConfigError("expected --fast or --quality, got both: leave one out")

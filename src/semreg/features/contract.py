@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from semreg.settings import require
+from semreg.runtime.settings import require
 
 LARGEST = 1e6
 """Voxels or mm beyond which a number in a description is a mistake."""

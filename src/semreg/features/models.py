@@ -15,7 +15,7 @@ from semreg.features.catalogue.folders import default_folder, locate
 from semreg.features.contract import Descriptor, DescriptorSpec, ModelSpec, Network
 from semreg.features.descriptors import DESCRIPTORS
 from semreg.features.networks import as_network, load_network, read_spec
-from semreg.settings import override
+from semreg.runtime.settings import override
 
 SUFFIXES = (".pt", ".pt2", ".ts", ".jit", ".pth")
 

@@ -22,7 +22,7 @@ from semreg.features.loaded import LoadedNetwork, Model, PythonModel, device_of,
 from semreg.io.digests import sha256_of_open
 from semreg.io.ordinary_file import check_file
 from semreg.runtime.memory import available_bytes, is_out_of_memory
-from semreg.settings import from_toml
+from semreg.runtime.settings import from_toml
 
 KINDS = ("TorchScript", "torch.export")
 """Files that hold a model."""

@@ -12,7 +12,7 @@ from semreg.config import ModelConfig
 from semreg.core.sampling import resample
 from semreg.distances import DISTANCES
 from semreg.nn.loss import ImpactLoss
-from semreg.settings import require
+from semreg.runtime.settings import require
 
 NAMES = {row.itk_name: name for name, row in DISTANCES.rows.items() if row.itk_name}
 """What IMPACT calls a distance, and its name here."""

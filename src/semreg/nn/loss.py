@@ -19,7 +19,7 @@ from semreg.features.inputs import frame_of
 from semreg.nn.patches import Box, Patches
 from semreg.registration.dense.terms import Term
 from semreg.registration.matching import Compared, Given, Model, Pairing, check_channels, compare, resolve_models
-from semreg.settings import require
+from semreg.runtime.settings import require
 
 AXES = {2: "(N, C, y, x)", 3: "(N, C, z, y, x)"}
 

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import torch
 
-from semreg.settings import require
+from semreg.runtime.settings import require
 
 Box: TypeAlias = tuple[slice, ...]
 """One slice for each spatial axis."""

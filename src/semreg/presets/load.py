@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from semreg.config import RegistrationConfig
 from semreg.errors import ConfigError
+from semreg.runtime.settings import from_dict, override, toml_table
 from semreg.runtime.texts import read_text
-from semreg.settings import from_dict, override, toml_table
 
 EFFORTS = ("fast", "quality")
 """Presets that say how much time to take; they go with any pair, and on top of another preset."""

@@ -139,7 +139,7 @@ def label_rows(evaluation: Evaluation | None) -> list[tuple[str, MeanOverlap]]:
 def changed_settings(record: AlignRecord | None) -> list[tuple[str, str, str]]:
     """Name, value and default of each setting in force that differs from the default."""
     from semreg.config import RegistrationConfig
-    from semreg.settings import to_dict
+    from semreg.runtime.settings import to_dict
 
     if record is None:
         return []

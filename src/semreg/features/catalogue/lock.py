@@ -8,7 +8,7 @@ from pathlib import Path
 from semreg.errors import ConfigError, ModelError
 from semreg.io.atomic_output import atomic_file
 from semreg.io.digests import sha256_of
-from semreg.settings import from_toml, to_toml
+from semreg.runtime.settings import from_toml, to_toml
 
 LOCK_FILE = "models.lock.toml"
 

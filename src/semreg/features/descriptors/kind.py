@@ -8,7 +8,7 @@ from typing import Any
 
 from semreg.errors import ModelError
 from semreg.features.contract import Descriptor
-from semreg.settings import names, override
+from semreg.runtime.settings import names, override
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +20,8 @@ class NoParameters:
 class Kind:
     """What a row of the table points to.
 
-    ``parameters``: a settings class, see ``semreg.settings``. ``make(dimension, parameters)`` gives the descriptor for
-    images of 2 or 3 dimensions.
+    ``parameters``: a settings class, see ``semreg.runtime.settings``. ``make(dimension, parameters)`` gives the
+    descriptor for images of 2 or 3 dimensions.
     """
 
     parameters: type

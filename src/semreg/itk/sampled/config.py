@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from semreg.config import FeatureConfig, ModelConfig
-from semreg.settings import require
+from semreg.runtime.settings import require
 
 
 @dataclass(frozen=True, kw_only=True)
