@@ -22,6 +22,7 @@ from semreg.core.geometry import Grid, index_map
 from semreg.core.kernels import Costs, Extended, cost_volume, coupled_choice
 from semreg.core.sampling import base_index, sample, transform_index
 from semreg.errors import ConfigError
+from semreg.registration.dense.correspondences import Correspondences, add_costs
 from semreg.registration.dense.disagreement import OnDisagreement, undone_mm
 from semreg.registration.dense.terms import Term
 from semreg.runtime.events import OnStep, Step
@@ -82,19 +83,20 @@ def memory_bytes(grid: Grid, levels: list[Level]) -> int:
     return int(4 * max(sizes) * 5 // 4)
 
 
-def coarse(
+def coarse(  # noqa: PLR0913, PLR0917 - what is compared, where from, how, and who is told
     terms: Sequence[Term],
     grid: Grid,
     initial: Field,
     config: CoarseConfig,
     on_step: OnStep | None = None,
     on_disagreement: OnDisagreement | None = None,
+    points: Correspondences | None = None,
 ) -> Field:
     """The displacement on nodes of ``grid`` that matches the features best among all in the search range.
 
     The layers of all terms share the axes of ``grid``. ``initial`` is where the search starts. The result lies on the
     nodes of the finest level. ``on_disagreement`` is told after each level how far in mm the search in one direction
-    was from undoing that in the other.
+    was from undoing that in the other. ``points`` of both images are led to each other.
     """
     started = time.perf_counter()
     levels = plan_levels(grid, config)
@@ -104,7 +106,7 @@ def coarse(
     for number, level in enumerate(levels, start=1):
         start = field.on(grid.pooled(level.factor))
         near = [_at_nodes(term, grid, level) for term in terms]
-        update, value = search(near, start, level.half_width, config, on_disagreement)
+        update, value = search(near, start, level.half_width, config, on_disagreement, points)
         field = update.then(start)
         if on_step is not None:
             seconds = time.perf_counter() - started
@@ -165,6 +167,7 @@ def search(
     half_width: int,
     config: CoarseConfig,
     on_disagreement: OnDisagreement | None = None,
+    points: Correspondences | None = None,
 ) -> tuple[Field, float]:
     """One level: the displacement to apply before ``start``, and the mean matching cost of the chosen candidates.
 
@@ -175,9 +178,13 @@ def search(
     pairs = [(_extended(term, widths), _warped(term, start, widths)) for term in terms]
     compared = list(zip(terms, pairs, strict=True))
     cost = _total([(term, here.inner(), there) for term, (here, there) in compared], candidates, config)
+    if points is not None:
+        add_costs(cost, points, candidates, start, back=False)
     forward, value = coupled_convex(cost, candidates, start.grid.shape)
     if config.inverse_consistency:
         cost = _total([(term, there.inner(), here) for term, (here, there) in compared], candidates, config)
+        if points is not None:
+            add_costs(cost, points, candidates, start, back=True)
         backward, _ = coupled_convex(cost, candidates, start.grid.shape)
         if on_disagreement is not None:
             on_disagreement(undone_mm(forward, backward, start.grid))

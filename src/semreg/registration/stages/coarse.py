@@ -8,7 +8,7 @@ from semreg.registration.stages.stage import Stage, State
 
 def run(state: State) -> None:
     """Search from where the displacement begins."""
-    state.searched = search(state.terms, state.searched, state.config.coarse, state.clock.on_step)
+    state.searched = search(state.terms, state.searched, state.config.coarse, state.clock.on_step, state.prior.points)
 
 
 COARSE = Stage(name="coarse", run=run, wanted=lambda state: state.config.coarse.enabled, tells=True, share=0.15)
