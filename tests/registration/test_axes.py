@@ -21,6 +21,7 @@ from semreg.phantom import make_pair
 from semreg.registration.dense.axes import directions_of, free_axes, free_axes_of_image, restricted
 from semreg.registration.dense.coarse import coarse
 from semreg.registration.dense.deform import deform
+from semreg.registration.dense.prior import Prior
 from semreg.registration.dense.terms import Term
 from semreg.registration.pipeline import register
 from semreg.runtime.terms import advice
@@ -97,7 +98,7 @@ def test_every_way_of_refining(refine):
     stiffness = Volume(torch.full((1, *fixed.grid.shape), 1.0), fixed.grid)
     stiffness.data[0, 4:12, 5:14, 6:12] = 30.0
     for given in (None, stiffness):
-        found = deform([Term(fixed, moving)], (fixed.grid, moving.grid), config, renewal=None, stiffness=given)
+        found = deform([Term(fixed, moving)], (fixed.grid, moving.grid), config, renewal=None, prior=Prior(given))
         sizes = components(found.lattice.field(found.coefficients, fixed.grid))
         assert sizes[1] == 0
         assert min(sizes[0], sizes[2]) > 0.1

@@ -16,6 +16,7 @@ from semreg.core.regularity import diffusion, folding
 from semreg.errors import ImageError
 from semreg.registration.dense.deform import deform
 from semreg.registration.dense.objective import Problem
+from semreg.registration.dense.prior import Prior
 from semreg.registration.dense.smoothness import Smoothness
 from semreg.registration.dense.stiffness import checked_stiffness, stiffened
 from semreg.registration.dense.terms import Term
@@ -46,7 +47,7 @@ def result(stiffness: Volume | None, **changes: bool) -> tuple[Field, Field]:
     fixed, moving, truth = pair_of(SIZE, amplitude_mm=4.0)
     refine = RefineConfig(diffusion=0.1, symmetric=changes.get("symmetric", False), enabled=changes.get("refine", True))
     config = RegistrationConfig(refine=refine, coarse=CoarseConfig(enabled=changes.get("coarse", False)))
-    found = deform([Term(fixed, moving)], (fixed.grid, moving.grid), config, renewal=None, stiffness=stiffness)  # type: ignore[arg-type]
+    found = deform([Term(fixed, moving)], (fixed.grid, moving.grid), config, renewal=None, prior=Prior(stiffness))  # type: ignore[arg-type]
     return found.lattice.field(found.coefficients, fixed.grid), truth
 
 
@@ -86,7 +87,7 @@ def test_small_values_set_free() -> None:
     config = RegistrationConfig(refine=RefineConfig(diffusion=5.0, symmetric=False), coarse=CoarseConfig(enabled=False))
     errors = []
     for stiffness in (None, block_map(fixed.grid, 0.02)):
-        found = deform([Term(fixed, moving)], (fixed.grid, moving.grid), config, renewal=None, stiffness=stiffness)  # type: ignore[arg-type]
+        found = deform([Term(fixed, moving)], (fixed.grid, moving.grid), config, renewal=None, prior=Prior(stiffness))  # type: ignore[arg-type]
         error = (found.lattice.field(found.coefficients, fixed.grid).mm() - truth.mm()).norm(dim=0)
         errors.append(float(error[CORE].mean()))
     assert errors[1] < 0.8 * errors[0]
@@ -147,7 +148,7 @@ def test_gradient_of_the_weighted_smoothness() -> None:
     fixed, moving, _ = pair_of((20, 18, 16))
     lattice = SplineLattice(fixed.grid, (3.0, 4.0, 5.0))
     data = 4 * noise(1, *fixed.grid.shape, dtype=torch.float32, seed=5).abs()
-    problem = Problem([Term(fixed, moving)], lattice, RefineConfig(), stiffness=Volume(data, fixed.grid))
+    problem = Problem([Term(fixed, moving)], lattice, RefineConfig(), prior=Prior(stiffness=Volume(data, fixed.grid)))
     x = (1.5 * noise(3, *lattice.shape, dtype=torch.float32)).requires_grad_()
     of = problem.smoothness
     gradient = torch.stack([spline_product(x, bases) for bases in of.bases], 1) * of.unit

@@ -21,6 +21,7 @@ SETTINGS = "Settings"
 MODELS = "Models"
 ALIGNMENT = "Alignment"
 DEFORMATION = "Deformation"
+GUIDANCE = "Guidance"
 MEASURES = "Measures"
 PROOF = "Proof"
 PICTURES = "Pictures"
@@ -28,8 +29,8 @@ MACHINE = "Machine"
 MESSAGES = "Messages"
 
 ORDER = (
-    "Arguments", INPUT, "Options", OUTPUT, SETTINGS, MODELS, ALIGNMENT, DEFORMATION, MEASURES, PICTURES, PROOF,
-    MACHINE, MESSAGES,
+    "Arguments", INPUT, "Options", OUTPUT, SETTINGS, MODELS, ALIGNMENT, DEFORMATION, GUIDANCE, MEASURES, PICTURES,
+    PROOF, MACHINE, MESSAGES,
 )  # fmt: skip
 """Of the sections; "Options" are those that name none."""
 

@@ -11,6 +11,7 @@ import typer
 
 from semreg.cli.common import command_of, leave_by_verdict, limit_threads, print_json
 from semreg.cli.grouping import grouped
+from semreg.cli.guidance_flags import read_guidance
 from semreg.cli.register_files import describe_inputs, run_into_folder, run_of, write_results
 from semreg.cli.register_flags import PairFlags, RegisterFlags, load_config
 from semreg.cli.report_output import verdict_of, write_proof
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from semreg.io.bridge import LoadedImage
     from semreg.quality import Evaluation
     from semreg.quality.run import RegisterRun
+    from semreg.registration.guidance import Guidance
     from semreg.registration.result import Registration
 
 
@@ -40,6 +42,7 @@ def register_command(context: typer.Context, flags: RegisterFlags) -> None:
     """
     with flags.messages.spoken():
         check_together(flags.pair)
+        flags.guidance.check()
         if flags.dry_run:
             run_plan(flags)
         else:
@@ -112,14 +115,15 @@ def _registered(
         images = read_images(flags.pair)
         start = read_start(flags.pair, images)
         stiffness = None if flags.stiffness is None else read_image(flags.stiffness).volume
+        guidance = read_guidance(flags.guidance, images)
         inputs = describe_inputs(flags, images)  # as they are now: nobody knows what they are when it ends
-    for line in masked(start):
+    for line in [*masked(start), *guided(guidance)]:
         progress.say(line)
     explain = flags.explain and not flags.messages.quiet and not flags.messages.as_json
     result = register(
         images["fixed"], images["moving"], config=config, device=flags.device, models=flags.folders,
         on_plan=(lambda plan: show_sentences(plan.sentences)) if explain else None, on_step=progress,
-        stiffness=stiffness, inverse=flags.inverse, **vars(start),
+        stiffness=stiffness, guidance=guidance, inverse=flags.inverse, **vars(start),
     )  # fmt: skip
     with progress.stage("write"), clock.stage("write"):
         write_results(flags, result, folder, images["moving"].pixel_type)
@@ -163,6 +167,7 @@ class Start:
 def read_start(pair: PairFlags, images: Mapping[str, LoadedImage]) -> Start:
     """The masks, and the transform or the landmarks to start from."""
     from semreg.io.files import in_unit_of, read_mask
+    from semreg.quality import read_both
     from semreg.transforms import read_transform
 
     def mask(name: str, path: Path | None) -> Volume | None:
@@ -179,22 +184,18 @@ def read_start(pair: PairFlags, images: Mapping[str, LoadedImage]) -> Start:
     )
 
 
-def read_both(paths: tuple[Path, Path], images: Mapping[str, LoadedImage]) -> tuple[Any, Any]:
-    """The points (N, D) in mm of a file for each image, in the order of the fixed ones."""
-    from semreg.quality import of_pixels, read_landmarks
-
-    found = read_landmarks([paths[0]], [paths[1]])
-    if not found.in_voxels:
-        return found.fixed, found.moving
-    fixed, moving = (images[side].volume.grid for side in ("fixed", "moving"))
-    return of_pixels(found.fixed, fixed), of_pixels(found.moving, moving)
-
-
 def masked(start: Start) -> list[str]:
     """How much of each masked image counts, in a sentence."""
     masks = {"fixed": start.fixed_mask, "moving": start.moving_mask}
     shares = {name: 100 * float((mask.data > 0).double().mean()) for name, mask in masks.items() if mask is not None}
     return [f"{name} mask: {share:.3g} % of its voxels count" for name, share in shares.items()]
+
+
+def guided(guidance: Guidance | None) -> list[str]:
+    """What guides beside the images, in sentences; labels of one image alone are named."""
+    from semreg.registration.guidance import sentences
+
+    return [] if guidance is None else sentences(guidance)
 
 
 def evaluation_of(result: Registration, start: Start) -> Evaluation:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from semreg.cli.common import Device, FailOn, Folders, ImageFiles, JsonMessages, Private, Threads
+from semreg.cli.guidance_flags import GuidanceFlags
 from semreg.cli.model_flags import ModelFlags, model_configs
 from semreg.cli.panels import ALIGNMENT, DEFORMATION, INPUT, MESSAGES, OUTPUT, SETTINGS, argument, flag
 from semreg.cli.report_output import ProofFlags
@@ -147,6 +148,7 @@ class RegisterFlags:
             panel=OUTPUT,
         ),
     ] = False
+    guidance: GuidanceFlags = field(default_factory=GuidanceFlags)
     proof: ProofFlags = field(default_factory=ProofFlags)
     fail_on: FailOn = None
     images: ImageFiles = field(default_factory=ImageFiles)
@@ -175,6 +177,7 @@ class RegisterFlags:
             "fixed_landmarks": landmarks[0],
             "moving_landmarks": landmarks[1],
             "stiffness": self.stiffness,
+            **self.guidance.inputs,
             "config": self.settings.config,
         }
         return {name: path for name, path in named.items() if path is not None}

@@ -10,6 +10,7 @@ from semreg.runtime.terminal import show_rows, show_sentences, show_table
 if TYPE_CHECKING:
     from semreg.quality import Evaluation, LandmarkSummary, Verdict
     from semreg.quality.run import AlignRun, RegisterRun
+    from semreg.registration.guidance import GuidanceReport
     from semreg.registration.result import AlignmentReport, InverseReport
 
 DIRECTION = (
@@ -51,6 +52,7 @@ def registration_rows(run: RegisterRun, files: list[Path]) -> list[tuple[str, st
         *verdict_rows(run.verdict),
         *alignment_rows(run.alignment),
         *landmark_rows(run.landmarks),
+        *guidance_rows(run.guidance),
         ("distance of features", f"{_number(apart.before)} before, {_number(apart.after)} after"),
         ("smallest Jacobian", f"{jacobian.minimum:.4g}"),
         ("folded voxels", f"{100 * jacobian.folded_share:.4g} %"),
@@ -91,6 +93,18 @@ def landmark_rows(found: LandmarkSummary | None) -> list[tuple[str, str]]:
         f"largest {before.maximum_mm:.2f} → {after.maximum_mm:.2f} mm"
     )
     return [("landmark error", f"{errors}; {found.worse} of {found.count} got worse")]
+
+
+def guidance_rows(found: GuidanceReport | None) -> list[tuple[str, str]]:
+    """How well the landmarks that guided are met; which labels guided was said before."""
+    if found is None or found.landmarks is None:
+        return []
+    points = found.landmarks
+    words = (
+        f"mean {points.before.mean_mm:.2f} → {points.after.mean_mm:.2f} mm, largest {points.after.maximum_mm:.2f} mm"
+    )
+    doubt = f"; {points.contradicted} more than three deviations off: look at them" if points.contradicted else ""
+    return [("guiding landmarks", f"{words}, no proof, the result was made so{doubt}")]
 
 
 def _number(value: float | None) -> str:

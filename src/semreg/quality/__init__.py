@@ -9,7 +9,7 @@ from semreg.quality.evidence import Evidence, collect_evidence, collect_pair, ev
 from semreg.quality.landmarks import LandmarkSummary, table_of_landmarks
 from semreg.quality.measuring import evaluate, measure
 from semreg.quality.overlap import label_overlap
-from semreg.quality.reading import of_pixels, read_label_names, read_landmarks
+from semreg.quality.reading import of_pixels, read_both, read_label_names, read_landmarks
 from semreg.quality.result import Evaluation, stage_evaluation, write_evaluation
 from semreg.quality.run import EvaluationRun, Result, locate, read_result
 from semreg.quality.subject import Subject, prepare
@@ -35,6 +35,7 @@ __all__ = [
     "measure",
     "of_pixels",
     "prepare",
+    "read_both",
     "read_label_names",
     "read_landmarks",
     "read_result",

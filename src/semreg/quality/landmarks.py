@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from semreg.core.geometry import Grid
 from semreg.errors import GeometryError
-from semreg.transforms.pointwise import Distances, Points
+from semreg.transforms.pointwise import Distances, Points, checked_points
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,26 +104,6 @@ class PointMap(Protocol):
 
     def map(self, points: Points) -> Points:
         """The points (D, N) in mm after it."""
-
-
-def checked_points(points: npt.ArrayLike, name: str, dimension: int) -> Points:
-    """Points (N, D) in mm as (D, N), float64; in 2-D a third coordinate that is 0 everywhere is left out.
-
-    Raises GeometryError for another shape, for none at all and for what is not finite.
-    """
-    array = np.asarray(points, dtype=np.float64)
-    if array.ndim == 2 and array.shape[1] == 3 and dimension == 2 and not array[:, 2].any():
-        array = array[:, :2]
-    if array.ndim != 2 or array.shape[1] != dimension:
-        raise GeometryError(
-            f"expected {name} landmarks of shape (N, {dimension}) as the transform is in {dimension}-D, "
-            f"got {array.shape}: give points of the two images"
-        )
-    if not len(array):
-        raise GeometryError(f"expected at least one {name} landmark, got none: leave the landmarks out")
-    if not np.isfinite(array).all():
-        raise GeometryError(f"expected {name} landmarks with finite coordinates, got NaN or infinity: remove those")
-    return np.ascontiguousarray(array.T)
 
 
 def distances(way: PointMap | None, fixed: Points, moving: Points) -> Distances:

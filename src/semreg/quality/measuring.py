@@ -21,11 +21,12 @@ from semreg.quality.deformation import (
     share_inside,
 )
 from semreg.quality.image_similarity import similarity_table
-from semreg.quality.landmarks import LandmarkErrors, checked_points, outside, table_of_landmarks
+from semreg.quality.landmarks import LandmarkErrors, outside, table_of_landmarks
 from semreg.quality.overlap import notes_on_labels, table_of_labels
 from semreg.quality.result import Evaluation, Share
 from semreg.quality.subject import Subject, check_dimension, labels_of, prepare
 from semreg.transforms import Outside
+from semreg.transforms.pointwise import checked_points
 
 
 def evaluate(  # noqa: PLR0913 - a transform and all that it can be held against

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from semreg.core.geometry import Grid
 from semreg.errors import ConfigError, GeometryError, ImageError
+from semreg.io.bridge import LoadedImage
 from semreg.runtime.texts import parse_table, quoted, read_text
 from semreg.transforms import read_points
 from semreg.transforms.pointwise import Points
@@ -77,6 +78,15 @@ def of_pixels(points: Points, grid: Grid) -> Points:
     """
     matrix = grid.index_to_point()  # of indices in the order of the tensor, x last
     return np.asarray(points[:, ::-1] @ matrix[:-1, :-1].T + matrix[:-1, -1])
+
+
+def read_both(paths: tuple[Path, Path], images: Mapping[str, LoadedImage]) -> tuple[Points, Points]:
+    """The points (N, D) in mm of a file for each image, in the order of the fixed ones."""
+    found = read_landmarks([paths[0]], [paths[1]])
+    if not found.in_voxels:
+        return found.fixed, found.moving
+    fixed, moving = (images[side].volume.grid for side in ("fixed", "moving"))
+    return of_pixels(found.fixed, fixed), of_pixels(found.moving, moving)
 
 
 def read_label_names(path: str | Path) -> dict[int, str]:

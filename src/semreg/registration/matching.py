@@ -204,8 +204,8 @@ class Images:
         """The moving image (1, *S) on its working grid."""
         return self._prepared.volume
 
-    def terms(self, pairings: Sequence[Pairing]) -> tuple[Term, ...]:
-        """One term for each layer of each model, with features of both images."""
+    def terms(self, pairings: Sequence[Pairing], given: Sequence[Term] = ()) -> tuple[Term, ...]:
+        """One term for each layer of each model, with features of both images, and those that are given."""
         generator = torch.Generator().manual_seed(self.config.seed)
         self._compared, terms = [], []
         for pairing in pairings:
@@ -216,7 +216,7 @@ class Images:
             compared = compare(pairing, near, generator)
             self._compared.append(compared)
             terms += compared.terms(compared.reduced(far), self.config)
-        return terms_of(terms)
+        return terms_of([*terms, *given])
 
     def renewed(self, displacement: Field, spacing_mm: float) -> tuple[Term, ...]:
         """The terms with the moving features of the image warped by ``displacement``, about ``spacing_mm`` apart.

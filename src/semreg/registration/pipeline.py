@@ -14,6 +14,7 @@ import torch
 from semreg.config import RegistrationConfig
 from semreg.io.bridge.kinds import ImageLike, TransformLike
 from semreg.registration.alignment import Points, settings_of
+from semreg.registration.guidance import Guidance, GuidanceReport
 from semreg.registration.matching import describe_models
 from semreg.registration.plan import Plan
 from semreg.registration.plan.defaults import distances
@@ -46,6 +47,7 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
     fixed_mask: ImageLike | None = None,
     moving_mask: ImageLike | None = None,
     stiffness: ImageLike | None = None,
+    guidance: Guidance | None = None,
     inverse: bool = False,
     device: str = "auto",
     models: Sequence[str | Path] | str | Path = (),
@@ -71,6 +73,7 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
         fixed_mask: values in [0, 1] in the fixed image's space; voxels at 0 count nowhere.
         moving_mask: the same for the moving image.
         stiffness: an image of the weight of the regularity, 1 as usual, in the fixed image's space.
+        guidance: landmarks and labels that pull during the whole deformation.
         inverse: find the way back too.
         device: auto, cpu, cuda, cuda:n or mps.
         models: folders with fetched models.
@@ -90,7 +93,8 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
     """
     asked = Request(
         fixed=fixed, moving=moving, fixed_mask=fixed_mask, moving_mask=moving_mask, model=model, folders=models,
-        initial=initial, landmarks=landmarks, stiffness=stiffness, inverse=inverse, on_plan=on_plan,
+        initial=initial, landmarks=landmarks, stiffness=stiffness, guidance=guidance, inverse=inverse,
+        on_plan=on_plan,
     )  # fmt: skip
     state = _state(asked, settings_of(config, preset), device, on_step)
     for stage in STAGES:
@@ -184,9 +188,23 @@ def _record(state: State) -> Record:
         convergence=deformed.levels,
         spreads=deformed.spreads,
         jacobian=state.folding,
+        guidance=_guidance(state),
         uncertainty=None if state.doubt is None else state.doubt.summary(),
         inverse=None if state.inverse is None else InverseReport.of(state.total, state.inverse),
     )
+
+
+def _guidance(state: State) -> GuidanceReport | None:
+    """What guided, and how well it is obeyed; None: nothing did."""
+    points, labels = state.known_points, state.known_labels
+    if points is None and labels is None:
+        return None
+    residual = None
+    if points is not None:
+        way = state.total.point_map()
+        mapped = way(torch.from_numpy(points.fixed)).numpy()
+        residual = points.residual(points.fixed, mapped)
+    return GuidanceReport(landmarks=residual, labels=None if labels is None else labels.use)
 
 
 def peak_memory_bytes(device: torch.device) -> dict[str, int]:

@@ -22,6 +22,7 @@ from semreg.preprocess.image_pair import Pair
 from semreg.preprocess.intensities import Treatment
 from semreg.preprocess.modality import Recognised
 from semreg.registration.dense.refine import LevelReport
+from semreg.registration.guidance import GuidanceReport
 from semreg.registration.matching import ModelReport
 from semreg.registration.parametric.align import Alignment
 from semreg.registration.plan.reasons import Reason
@@ -173,6 +174,8 @@ class Record(AlignRecord):
     """Of the refinement, from the coarsest level on."""
     spreads: tuple[float, ...] = ()
     jacobian: Folding
+    guidance: GuidanceReport | None = None
+    """Landmarks and labels that guided, and how well the result obeys them."""
     uncertainty: UncertaintySummary | None = None
     inverse: InverseReport | None = None
 

@@ -6,6 +6,7 @@ Each sample sees four control points: on a fine lattice the matrices are bands a
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,6 +80,33 @@ class SplineLattice:
             [a / b for a, b in zip(self.grid.spacing, target.spacing, strict=True)], device=coefficients.device
         )
         return Field(spline_product(coefficients * ratio.reshape(-1, *[1] * target.dimension), bases), target)
+
+
+class SplinePoints:
+    """The displacement of a spline at single points, in voxels of its grid, and the way back to its coefficients."""
+
+    def __init__(self, lattice: SplineLattice, index: Tensor, device: torch.device) -> None:
+        """Find the control points (4 an axis) that each point of ``index`` (D, N), in voxels, sees."""
+        bases = lattice.bases(list(index.double().cpu().numpy()))
+        self.shape = tuple(basis.shape[1] for basis in bases)
+        count = index.shape[1]
+        self.rows = torch.zeros((count, 1), dtype=torch.long)
+        self.weights = torch.ones((count, 1))
+        for basis in bases:
+            weights, seen = basis.topk(min(4, basis.shape[1]), dim=1)
+            self.rows = (self.rows[:, :, None] * basis.shape[1] + seen[:, None]).flatten(1)
+            self.weights = (self.weights[:, :, None] * weights[:, None]).flatten(1)
+        self.rows, self.weights = self.rows.to(device), self.weights.to(device)
+
+    def __call__(self, coefficients: Tensor) -> Tensor:
+        """The displacements (D, N) of ``coefficients`` (D, *shape)."""
+        return (coefficients.flatten(1)[:, self.rows] * self.weights).sum(-1)
+
+    def adjoint(self, pull: Tensor) -> Tensor:
+        """The gradient (D, *shape) of what has the gradient ``pull`` (D, N) in the displacements."""
+        result = pull.new_zeros((len(pull), math.prod(self.shape)))
+        spread = (pull[:, :, None] * self.weights).flatten(1)
+        return result.index_add_(1, self.rows.flatten(), spread).reshape(len(pull), *self.shape)
 
 
 def _cubic(t: Floats) -> Floats:

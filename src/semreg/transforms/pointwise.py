@@ -1,4 +1,4 @@
-"""The inverse of one map at given points, where no formula gives it. Knows nothing of files and of SimpleITK.
+"""Points in mm, and the inverse of one map at them, where no formula gives it. Knows nothing of files and of SimpleITK.
 
 Points are float64 arrays (D, N) in mm.
 """
@@ -15,6 +15,7 @@ import torch
 from semreg.core.fields import Field
 from semreg.core.inversion import displacement, undo
 from semreg.core.sampling import inside, sample, transform_index
+from semreg.errors import GeometryError
 
 Points: TypeAlias = npt.NDArray[np.float64]
 """Points (D, N) in mm, x y(, z), LPS."""
@@ -30,6 +31,26 @@ TOLERANCE_MM = 1e-5
 MOST_STEPS = 50
 LARGEST_DAMPING = 1e3
 """With more damping the steps are too short to matter: the point is given up."""
+
+
+def checked_points(points: npt.ArrayLike, name: str, dimension: int) -> Points:
+    """Points (N, D) in mm as (D, N), float64; in 2-D a third coordinate that is 0 everywhere is left out.
+
+    Raises GeometryError for another shape, for none at all and for what is not finite.
+    """
+    array = np.asarray(points, dtype=np.float64)
+    if array.ndim == 2 and array.shape[1] == 3 and dimension == 2 and not array[:, 2].any():
+        array = array[:, :2]
+    if array.ndim != 2 or array.shape[1] != dimension:
+        raise GeometryError(
+            f"expected {name} landmarks of shape (N, {dimension}) as the transform is in {dimension}-D, "
+            f"got {array.shape}: give points of the two images"
+        )
+    if not len(array):
+        raise GeometryError(f"expected at least one {name} landmark, got none: leave the landmarks out")
+    if not np.isfinite(array).all():
+        raise GeometryError(f"expected {name} landmarks with finite coordinates, got NaN or infinity: remove those")
+    return np.ascontiguousarray(array.T)
 
 
 def invert_field(field: Field, points: Points, *, continued: bool) -> tuple[Points, Distances]:

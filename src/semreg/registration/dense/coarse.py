@@ -23,6 +23,7 @@ from semreg.core.kernels import Costs, Extended, cost_volume, coupled_choice
 from semreg.core.sampling import base_index, sample, transform_index
 from semreg.errors import ConfigError
 from semreg.registration.dense.axes import free_axes
+from semreg.registration.dense.correspondences import Correspondences, add_costs
 from semreg.registration.dense.disagreement import OnDisagreement, undone_mm
 from semreg.registration.dense.terms import Term
 from semreg.runtime.events import OnStep, Step
@@ -91,12 +92,14 @@ def coarse(  # noqa: PLR0913, PLR0917 - what is compared, where from, how, along
     on_step: OnStep | None = None,
     on_disagreement: OnDisagreement | None = None,
     axes: Sequence[str] = (),
+    points: Correspondences | None = None,
 ) -> Field:
     """The displacement on nodes of ``grid`` that matches the features best among all in the search range.
 
     The layers of all terms share the axes of ``grid``. ``initial`` is where the search starts. The result lies on the
     nodes of the finest level. ``on_disagreement`` is told after each level how far in mm the search in one direction
-    was from undoing that in the other. ``axes``: the directions along which windows extend; none: all.
+    was from undoing that in the other. ``axes``: the directions along which windows extend; none: all. ``points`` of
+    both images are led to each other.
     """
     started = time.perf_counter()
     levels = plan_levels(grid, config)
@@ -106,7 +109,7 @@ def coarse(  # noqa: PLR0913, PLR0917 - what is compared, where from, how, along
     for number, level in enumerate(levels, start=1):
         start = field.on(grid.pooled(level.factor))
         near = [_at_nodes(term, grid, level) for term in terms]
-        update, value = search(near, start, level.half_width, config, on_disagreement, axes)
+        update, value = search(near, start, level.half_width, config, on_disagreement, axes, points)
         field = update.then(start)
         if on_step is not None:
             seconds = time.perf_counter() - started
@@ -164,13 +167,14 @@ def _at_nodes(term: Term, grid: Grid, level: Level) -> Term:
     return replace(term, fixed=fixed, moving=term.moving.pooled(factor))
 
 
-def search(
+def search(  # noqa: PLR0913, PLR0917 - what is compared, where from, how, along what, and who is told
     terms: Sequence[Term],
     start: Field,
     half_width: int,
     config: CoarseConfig,
     on_disagreement: OnDisagreement | None = None,
     axes: Sequence[str] = (),
+    points: Correspondences | None = None,
 ) -> tuple[Field, float]:
     """One level: the displacement to apply before ``start``, and the mean matching cost of the chosen candidates.
 
@@ -181,9 +185,13 @@ def search(
     pairs = [(_extended(term, widths), _warped(term, start, widths)) for term in terms]
     compared = list(zip(terms, pairs, strict=True))
     cost = _total([(term, here.inner(), there) for term, (here, there) in compared], candidates, config)
+    if points is not None:
+        add_costs(cost, points, candidates, start, back=False)
     forward, value = coupled_convex(cost, candidates, start.grid.shape)
     if config.inverse_consistency:
         cost = _total([(term, there.inner(), here) for term, (here, there) in compared], candidates, config)
+        if points is not None:
+            add_costs(cost, points, candidates, start, back=True)
         backward, _ = coupled_convex(cost, candidates, start.grid.shape)
         if on_disagreement is not None:
             on_disagreement(undone_mm(forward, backward, start.grid))

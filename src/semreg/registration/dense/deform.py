@@ -17,8 +17,10 @@ from semreg.preprocess.preparation import Frame
 from semreg.registration.dense.axes import restricted
 from semreg.registration.dense.balance import for_refinement, for_search
 from semreg.registration.dense.coarse import coarse
+from semreg.registration.dense.correspondences import Correspondences
 from semreg.registration.dense.data_term import Renewal, distance_at
 from semreg.registration.dense.disagreement import Disagreement, between_mm, together_mm
+from semreg.registration.dense.prior import NOTHING, Prior
 from semreg.registration.dense.refine import CONTROL_VOXELS, LevelReport, Refined, lattice_of, refine
 from semreg.registration.dense.stiffness import stiffened
 from semreg.registration.dense.terms import Term, device_of, leading
@@ -67,16 +69,16 @@ def deform(
     config: RegistrationConfig,
     *,
     renewal: Renewal,
-    stiffness: Volume | None = None,
+    prior: Prior = NOTHING,
     begin: Field | None = None,
 ) -> Deformed:
     """All stages that find the displacement, one after the other, without telling steps."""
     searched = begun(terms, grids[0], begin)
     if config.coarse.enabled:
-        searched = search(terms, searched, config.coarse, axes=config.refine.axes)
+        searched = search(terms, searched, config.coarse, axes=config.refine.axes, points=prior.points)
     if not config.refine.enabled:
-        return fit(terms, grids[0], config.refine, searched, stiffness)
-    return refined(terms, grids, config, searched, renewal=renewal, stiffness=stiffness)
+        return fit(terms, grids[0], config.refine, searched, prior)
+    return refined(terms, grids, config, searched, renewal=renewal, prior=prior)
 
 
 def begun(terms: Sequence[Term], grid: Grid, begin: Field | None) -> Searched:
@@ -92,24 +94,26 @@ def search(
     on_step: OnStep | None = None,
     *,
     axes: Sequence[str] = (),
+    points: Correspondences | None = None,
 ) -> Searched:
     """What a search adds to ``searched``, along the directions ``axes``; none: along all."""
     opposed: list[Volume] = []
     grid = searched.found.grid
     weighed, spreads = for_search(leading(terms), grid, searched.found, config, axes)
-    found = coarse(weighed, grid, searched.found, config, on_step, opposed.append, axes)
+    found = coarse(weighed, grid, searched.found, config, on_step, opposed.append, axes, points)
     return Searched(found, searched.before, spreads, tuple(opposed))
 
 
 def fit(
-    terms: Sequence[Term], grid: Grid, config: RefineConfig, searched: Searched, stiffness: Volume | None
+    terms: Sequence[Term], grid: Grid, config: RefineConfig, searched: Searched, prior: Prior = NOTHING
 ) -> Deformed:
-    """The spline on ``grid`` that fits what was found, smoother where ``stiffness`` says so: without a refinement."""
+    """The spline on ``grid`` that fits what was found, smoother where it is stiff: without a refinement."""
     found = searched.found  # of a search: on its nodes
     lattice = lattice_of(grid, config)
     coefficients = lattice.fit(found)
+    stiffness = _with_terms(prior, terms).stiffness
     if stiffness is not None:
-        coefficients = stiffened(lattice, coefficients, _with_terms(stiffness, terms))
+        coefficients = stiffened(lattice, coefficients, stiffness)
     coefficients = restricted(coefficients, config.axes)
     if stiffness is not None:
         found = lattice.field(coefficients, grid)
@@ -126,30 +130,27 @@ def refined(  # noqa: PLR0913 - what is compared, where, how, from where, and wh
     *,
     renewal: Renewal,
     on_step: OnStep | None = None,
-    stiffness: Volume | None = None,
+    prior: Prior = NOTHING,
 ) -> Deformed:
-    """The spline on the first of ``grids``, those of the fixed and the moving features, that a descent finds.
-
-    ``stiffness`` is a map (1, *S) in the space of the fixed image, on any grid, that weighs the regularity from
-    place to place: 1 is the usual weight, see ``checked_stiffness``, which has checked it.
-    """
+    """The spline on the first of ``grids``, those of the fixed and the moving features, that a descent finds."""
     grid, found = grids[0], searched.found
-    stiffness = None if stiffness is None else _with_terms(stiffness, terms)
+    prior = _with_terms(prior, terms)
     weighed = for_refinement(terms, found, config.refine)
     hook = counting(on_step, config.refine.levels, 2 if config.refine.symmetric else 1, done=0)
-    best = refine(weighed, grid, found, config.refine, hook, renewal, stiffness, config.seed)
+    best = refine(weighed, grid, found, config.refine, hook, renewal, prior, config.seed)
     apart: Volume | None = None
     if config.refine.symmetric:
-        best, apart = _both_ways(best, weighed, grids, config, on_step, stiffness)
+        best, apart = _both_ways(best, weighed, grids, config, on_step, prior)
     found = best.lattice.field(best.coefficients, grid)
     similarity = {"before": searched.before, "after": distance_at(terms, found)}
     disagreement = Disagreement(together_mm(searched.opposed), apart)
     return Deformed(best.lattice, best.coefficients, similarity, best.levels, searched.spreads, disagreement)
 
 
-def _with_terms(stiffness: Volume, terms: Sequence[Term]) -> Volume:
-    """The map where the features lie."""
-    return Volume(stiffness.data.to(device_of(terms)), stiffness.grid)
+def _with_terms(prior: Prior, terms: Sequence[Term]) -> Prior:
+    """The same with its map where the features lie."""
+    found = prior.stiffness
+    return prior if found is None else replace(prior, stiffness=Volume(found.data.to(device_of(terms)), found.grid))
 
 
 def _moved(field: Field, terms: Sequence[Term]) -> Field:
@@ -163,7 +164,7 @@ def _both_ways(
     grids: tuple[Grid, Grid],
     config: RegistrationConfig,
     on_step: OnStep | None,
-    stiffness: Volume | None,
+    prior: Prior,
 ) -> tuple[Refined, Volume]:
     """Refine the other way too, from the inverse of what was found; the mean of both, and how far they were apart."""
     grid, there = grids
@@ -172,13 +173,16 @@ def _both_ways(
     there = there.part(*_seen(found, there))
     start = found.inverse(there, iterations=INVERSE_ITERATIONS)
     hook = counting(on_step, config.refine.levels, 2, done=1)
-    carried = None if stiffness is None else warp(stiffness, start, outside=1.0)
+    carried = Prior(
+        stiffness=None if prior.stiffness is None else warp(prior.stiffness, start, outside=1.0),
+        points=None if prior.points is None else prior.points.swapped(),
+    )
     swapped = [replace(term, moving=term.moving.part(*_seen(found, term.moving.grid))).swapped() for term in terms]
-    back = refine(swapped, there, start, refined.config, hook, stiffness=carried, seed=config.seed)
+    back = refine(swapped, there, start, refined.config, hook, prior=carried, seed=config.seed)
     other = back.lattice.field(back.coefficients, there).inverse(grid, iterations=INVERSE_ITERATIONS)
     coefficients = lattice.fit(Field((found.vox + other.vox) / 2, grid))
-    if stiffness is not None:
-        coefficients = stiffened(lattice, coefficients, stiffness)
+    if prior.stiffness is not None:
+        coefficients = stiffened(lattice, coefficients, prior.stiffness)
     coefficients = restricted(coefficients, config.refine.axes)
     mean = replace(refined, coefficients=coefficients, levels=refined.levels + back.levels)
     return mean, between_mm(found, other)

@@ -14,14 +14,15 @@ import torch
 from torch import Tensor
 
 from semreg.config import RefineConfig
-from semreg.core.fields import Volume
 from semreg.core.pullback import pullback
 from semreg.core.sampling import smooth
 from semreg.core.sums import total
 from semreg.errors import ConfigError, DivergedError
 from semreg.registration.dense.axes import restricted
+from semreg.registration.dense.correspondences import PointMatch
 from semreg.registration.dense.data_term import ImageMatch, Match, Renewal, TermMatch
 from semreg.registration.dense.layouts import Layouts
+from semreg.registration.dense.prior import NOTHING, Prior
 from semreg.registration.dense.smoothness import Smoothness
 from semreg.registration.dense.subsampled import DrawnMatch, PartMatch
 from semreg.registration.dense.terms import ALIKE, Term, device_of
@@ -52,7 +53,7 @@ class Problem:
         lattice: SplineLattice,
         config: RefineConfig,
         renewal: Renewal | None = None,
-        stiffness: Volume | None = None,
+        prior: Prior = NOTHING,
         *,
         generator: torch.Generator | None = None,
         layouts: Layouts | None = None,
@@ -74,8 +75,10 @@ class Problem:
         if config.mode == "jacobian":
             if renewal is None:
                 raise ConfigError("expected a network to differentiate for the mode jacobian, got none: name a model")
-            self.matches = [ImageMatch(terms, lattice, renewal)]
-        self.smoothness = Smoothness(lattice, config, self.device, stiffness)
+            given = [match for match, term in zip(self.bounds, terms, strict=True) if term.given]
+            self.matches = [ImageMatch([term for term in terms if not term.given], lattice, renewal), *given]
+        self.points = None if prior.points is None else PointMatch(prior.points, lattice, self.device)
+        self.smoothness = Smoothness(lattice, config, self.device, prior.stiffness)
         self.scale = ALIKE
         self.bounded = all(term.measure.zero_at_match for term in terms)
         self.redraws = config.sampling < 1 or (any(term.subset for term in terms) and config.mode == "static")
@@ -115,8 +118,13 @@ class Problem:
         if unit is None:
             unit = self.unit(distance)
         regularity, stiff = self.smoothness.pull(shaped, unit)
-        gradient = restricted(self._unshaped(pulls.add_(stiff)), self.config.axes)
+        pulls.add_(stiff)
         value = distance + unit * regularity
+        if self.points is not None:
+            guided, pull = self.points.pull(shaped, unit)
+            value += guided
+            pulls.add_(pull)
+        gradient = restricted(self._unshaped(pulls), self.config.axes)
         if not (math.isfinite(value) and _finite(gradient)):
             raise DivergedError(
                 f"expected finite values in the refinement, got a distance of {distance}: "
@@ -138,8 +146,10 @@ class Problem:
         anchor = smooth(anchor, radius=radius, passes=2) if radius else anchor
         displacement = self.lattice.field(anchor, self.lattice.grid)
         renewed = self.renewal.renewed(displacement, self.spacing_mm)
-        pairs = zip(self.bounds, renewed, strict=True)
-        self.matches = self._drawn([match.renewed(term.moving, displacement) for match, term in pairs])
+        modelled = [match for match, term in zip(self.bounds, self.terms, strict=True) if not term.given]
+        given = [match for match, term in zip(self.bounds, self.terms, strict=True) if term.given]
+        pairs = zip(modelled, renewed, strict=True)
+        self.matches = self._drawn([*(match.renewed(term.moving, displacement) for match, term in pairs), *given])
 
     def redraw(self) -> None:
         """Draw other channels for the terms that ask for it, and other samples where not all are compared."""
@@ -155,6 +165,8 @@ class Problem:
         """An upper bound of the objective's curvature for each coefficient, from the fixed features' gradients."""
         bound = torch.stack([match.curvature() for match in self.bounds]).sum(0)
         bound = self.smoothness.curved(bound, unit)
+        if self.points is not None:
+            bound = bound + self.points.curvature(unit)
         return bound.clamp(min=1e-3 * total(bound) / bound.numel() + 1e-30)
 
     def longest_step(self, config: RefineConfig) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from semreg.config import RefineConfig
-from semreg.core.fields import Field, Volume
+from semreg.core.fields import Field
 from semreg.core.geometry import Grid
 from semreg.core.sums import product
 from semreg.errors import GeometryError
@@ -24,6 +24,7 @@ from semreg.registration.dense.data_term import Renewal, distance_at
 from semreg.registration.dense.held_out import DIFFUSION, best_weight, folds
 from semreg.registration.dense.layouts import Layouts
 from semreg.registration.dense.objective import Evaluation, Problem
+from semreg.registration.dense.prior import NOTHING, Prior
 from semreg.registration.dense.stiffness import stiffened
 from semreg.registration.dense.terms import Term
 from semreg.registration.dense.unfold import unfold
@@ -91,23 +92,22 @@ def refine(  # noqa: PLR0913, PLR0917 - what is compared, where from, how, and w
     config: RefineConfig,
     on_step: OnStep | None = None,
     renewal: Renewal | None = None,
-    stiffness: Volume | None = None,
+    prior: Prior = NOTHING,
     seed: int = 0,
     layouts: Layouts | None = None,
 ) -> Refined:
     """Lower the distance between the fixed and the warped moving features of all terms, starting at ``initial``.
 
     The layers of all terms share the axes of ``grid``, on which the control points are counted. ``renewal`` gives
-    features of the warped image, for the modes that ask for them. ``stiffness`` weighs the regularity from place to
-    place, see ``Smoothness``. ``layouts`` are layers that others prepared. Each level draws its samples and channels
-    from ``seed`` again. Raises GeometryError where no sample of the images can be compared and DivergedError for values
-    that are not finite.
+    features of the warped image, for the modes that ask for them. ``layouts`` are layers that others prepared. Each
+    level draws its samples and channels from ``seed`` again. Raises GeometryError where no sample of the images can be
+    compared and DivergedError for values that are not finite.
     """
     started = time.perf_counter()
     reports: list[LevelReport] = []
     field, generator = initial, torch.Generator()
     layouts = Layouts() if layouts is None else layouts
-    config = _settled(terms, grid, initial, config, stiffness, layouts)
+    config = _settled(terms, grid, initial, config, prior, layouts)
     for number in range(1, config.levels + 1):
         factor = 2 ** (config.levels - number)
         lattice = lattice_of(grid, config, factor)
@@ -125,14 +125,14 @@ def refine(  # noqa: PLR0913, PLR0917 - what is compared, where from, how, and w
         whole = factor == 1 or config.mode == "jacobian"  # a network sees the image as it is
         near = list(terms) if whole else [layouts.pooled(term, factor * min(grid.spacing)) for term in terms]
         generator.manual_seed(seed)
-        problem = Problem(near, lattice, config, renewal, stiffness, generator=generator, layouts=layouts)
+        problem = Problem(near, lattice, config, renewal, prior, generator=generator, layouts=layouts)
         start = lattice.fit(field)
-        if stiffness is not None:
-            start = stiffened(lattice, start, stiffness)
+        if prior.stiffness is not None:
+            start = stiffened(lattice, start, prior.stiffness)
         coefficients, outcome = descend(problem, restricted(start, config.axes), config, report)
         reports.append(outcome)
-        if stiffness is not None:
-            coefficients = restricted(stiffened(lattice, coefficients, stiffness), config.axes)
+        if prior.stiffness is not None:
+            coefficients = restricted(stiffened(lattice, coefficients, prior.stiffness), config.axes)
         field = lattice.field(coefficients, grid)
     return Refined(lattice, coefficients, tuple(reports), config)
 
@@ -142,7 +142,7 @@ def _settled(
     grid: Grid,
     initial: Field,
     config: RefineConfig,
-    stiffness: Volume | None,
+    prior: Prior,
     layouts: Layouts,
 ) -> RefineConfig:
     """The settings with the weight of the diffusion and the number of steps that they left open.
@@ -154,7 +154,7 @@ def _settled(
     asked = config.diffusion is None and config.iterations is None and bool(divisible)
     weight = DIFFUSION if config.diffusion is None else config.diffusion
     if asked:
-        weight = _fitting(divisible, grid, initial, config, stiffness, layouts)
+        weight = _fitting(divisible, grid, initial, config, prior, layouts)
     steps = LONG if asked and weight > DIFFUSION else config.steps
     return replace(config, diffusion=weight, iterations=steps)
 
@@ -170,7 +170,7 @@ def _fitting(
     grid: Grid,
     initial: Field,
     config: RefineConfig,
-    stiffness: Volume | None,
+    prior: Prior,
     layouts: Layouts,
 ) -> float:
     """The weight of the diffusion that predicts unseen samples best, at least the usual one."""
@@ -180,7 +180,7 @@ def _fitting(
         trial = replace(config, diffusion=weight, iterations=TRIAL_STEPS)
         total = 0.0
         for shown, held_out in parts:
-            found = refine(shown, grid, initial, trial, stiffness=stiffness, layouts=layouts)
+            found = refine(shown, grid, initial, trial, prior=prior, layouts=layouts)
             total += distance_at(held_out, found.lattice.field(found.coefficients, grid), layouts)
         return total
 

@@ -38,6 +38,8 @@ class Term:
     """Channels drawn again for each step of the refinement; 0: all."""
     radius: int = RADIUS
     """Of distances in windows: their half width in voxels."""
+    given: bool = False
+    """Whether no model gives its features, as those of labels: they stay what they are where models run again."""
 
     @property
     def measure(self) -> Distance:

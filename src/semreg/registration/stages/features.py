@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from semreg.core.fields import Field
 from semreg.core.geometry import Grid
 from semreg.io.bridge import field_of_displacements, field_of_transform
 from semreg.preprocess.preparation import canonical, check_overlap
+from semreg.registration.alignment import checked_start, linear_part
 from semreg.registration.dense.deform import begun, feature_grids
+from semreg.registration.dense.terms import Term
+from semreg.registration.guidance import KnownLabels
 from semreg.registration.matching import Images
 from semreg.registration.plan.defaults import layout
 from semreg.registration.stages.stage import Stage, State
@@ -26,8 +30,20 @@ def run(state: State) -> None:
     state.start, state.first = (None, field) if config.refine.continues else (field, None)
     treated = canonical(state.pair.treated["fixed"]), canonical(state.pair.treated["moving"])
     state.images = Images(*treated, frame, state.start, config, state.device)
-    state.terms = state.images.terms(state.pairings)
+    guided = [] if state.known_labels is None else [_of_labels(state.known_labels, state)]
+    state.terms = state.images.terms(state.pairings, guided)
+    if state.known_points is not None:
+        linear = None if state.start is None else checked_start(linear_part(begin), target.dimension)
+        state.prior = replace(
+            state.prior, points=state.known_points.in_frame(feature_grids(frame, config)[0], state.start, linear)
+        )
     state.searched = begun(state.terms, feature_grids(frame, config)[0], state.first)
+
+
+def _of_labels(labels: KnownLabels, state: State) -> Term:
+    """The term of the labels that guide."""
+    grids, pooling = (state.frame.fixed, state.frame.moving), state.config.features.pooling or 1
+    return labels.term(grids, state.start, pooling, state.device)
 
 
 def _as_field(initial: Any, grid: Grid) -> Field:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from semreg.io.bridge import to_volume
 from semreg.preprocess.image_pair import opened, prepare_pair
 from semreg.registration.alignment import checked_start, linear_part, start_of
+from semreg.registration.dense.prior import Prior
 from semreg.registration.dense.stiffness import checked_stiffness
+from semreg.registration.guidance import checked_labels, checked_landmarks
 from semreg.registration.stages.stage import Stage, State
 
 
@@ -15,7 +17,11 @@ def run(state: State) -> None:
     state.pair = prepare_pair(asked.fixed, asked.moving, asked.fixed_mask, asked.moving_mask, config)
     dimension = state.pair.grids[0].dimension
     stiffness = asked.stiffness
-    state.stiffness = None if stiffness is None else checked_stiffness(to_volume(opened(stiffness)), dimension)
+    if stiffness is not None:
+        state.prior = Prior(stiffness=checked_stiffness(to_volume(opened(stiffness)), dimension))
+    if asked.guidance is not None:
+        state.known_points = checked_landmarks(asked.guidance, dimension)
+        state.known_labels = checked_labels(asked.guidance, dimension)
     state.begin = start_of(asked.initial, asked.landmarks, config.align.transform, dimension)
     checked_start(linear_part(state.begin), dimension)
 

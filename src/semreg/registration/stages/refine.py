@@ -10,14 +10,14 @@ def run(state: State) -> None:
     """Refine what was found."""
     state.deformed = refined(
         state.terms, feature_grids(state.frame, state.config), state.config, state.searched,
-        renewal=state.images, on_step=state.clock.on_step, stiffness=state.stiffness,
+        renewal=state.images, on_step=state.clock.on_step, prior=state.prior,
     )  # fmt: skip
 
 
 def run_fit(state: State) -> None:
     """Without a refinement: the spline that fits what was found."""
     grid = feature_grids(state.frame, state.config)[0]
-    state.deformed = fit(state.terms, grid, state.config.refine, state.searched, state.stiffness)
+    state.deformed = fit(state.terms, grid, state.config.refine, state.searched, state.prior)
 
 
 REFINE = Stage(name="refine", run=run, wanted=lambda state: state.config.refine.enabled, tells=True, share=0.5)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from semreg.config import RegistrationConfig
+from semreg.registration.dense.prior import NOTHING, Prior
 from semreg.runtime.events import Clock
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from semreg.registration.alignment import Points
     from semreg.registration.dense.deform import Deformed, Searched
     from semreg.registration.dense.terms import Term
+    from semreg.registration.guidance import Guidance, KnownLabels, KnownPoints
     from semreg.registration.matching import Images, Pairing
     from semreg.registration.parametric.align import Alignment
     from semreg.registration.plan import Plan
@@ -43,6 +45,7 @@ class Request:
     initial: Any | None = None
     landmarks: Points | None = None
     stiffness: Any | None = None
+    guidance: Guidance | None = None
     inverse: bool = False
     """Whether the way back is wanted."""
     on_plan: Callable[[Plan], None] | None = None
@@ -60,8 +63,12 @@ class State:
     clock: Clock
 
     pair: Pair = field(init=False)
-    """Set by ``prepare``, as ``stiffness`` and ``begin``."""
-    stiffness: Volume | None = field(init=False)
+    """Set by ``prepare``, as all until ``begin``."""
+    prior: Prior = field(default=NOTHING)
+    """What is known beside the images; its points are set by ``features``, in its frame."""
+    known_points: KnownPoints | None = field(init=False, default=None)
+    known_labels: KnownLabels | None = field(init=False, default=None)
+    """What guides, checked."""
     begin: Any = field(init=False)
     """The transform to start from, a SimpleITK transform or a Field; None: where the headers put the images."""
     pairings: list[Pairing] = field(init=False)

@@ -17,8 +17,8 @@ def run(state: State) -> None:
 
     def again(terms: Sequence[Term]) -> Field:
         grids = feature_grids(state.frame, config)
-        stiffness, begin = state.stiffness, state.first
-        return _displacement(deform(terms, grids, config, renewal=state.images, stiffness=stiffness, begin=begin))
+        found = deform(terms, grids, config, renewal=state.images, prior=state.prior, begin=state.first)
+        return _displacement(found)
 
     state.doubt = estimate(
         state.terms, _displacement(found), config.uncertainty,

@@ -1,0 +1,23 @@
+"""What is known of a displacement beside the features that it is found from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from semreg.core.fields import Volume
+from semreg.registration.dense.correspondences import Correspondences
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What a deformation is held to."""
+
+    stiffness: Volume | None = None
+    """A map (1, *S) in the space of the fixed image, on any grid, that weighs the regularity from place to place: 1 is
+    the usual weight, see ``checked_stiffness``, which has checked it."""
+    points: Correspondences | None = None
+    """Points of both images that are led to each other."""
+
+
+NOTHING = Prior()
+"""Where nothing is known."""

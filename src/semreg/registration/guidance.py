@@ -1,0 +1,227 @@
+"""What is known beside two images, points that correspond and labels: it guides the deformation as terms of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from semreg.core.fields import Field, Layer, Volume
+from semreg.core.geometry import Grid, Matrix
+from semreg.core.sampling import smooth
+from semreg.errors import ConfigError, GeometryError
+from semreg.io.bridge import LabelMap, to_labels
+from semreg.io.bridge.kinds import ImageLike
+from semreg.io.images import read_labels
+from semreg.preprocess.preparation import to_frame
+from semreg.registration.dense.correspondences import Correspondences, in_frame
+from semreg.registration.dense.terms import Term
+from semreg.transforms.pointwise import Distances, checked_points
+from semreg.transforms.pointwise import Points as PointArray
+
+LABEL_BLUR = 2
+"""How many times a map of a label is averaged over 3 feature voxels: a border then pulls before it is reached."""
+
+Labels: TypeAlias = tuple[ImageLike | LabelMap, ImageLike | LabelMap]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guidance:
+    """What guides a deformation beside the images.
+
+    Args:
+        landmarks: points of the fixed and of the moving image, (N, D) each in mm, LPS; the n-th ones belong together.
+        landmark_sd_mm: how far a point may be off along each axis, one standard deviation in mm, or one for each, (N,).
+        labels: label maps of the fixed and of the moving image, on grids of their own; 0 is no label.
+        label_weight: how much the labels count beside the models, whose weights mostly are 1.
+        weights: of single labels, beside each other; 1 for those that are not named.
+    """
+
+    landmarks: tuple[npt.ArrayLike, npt.ArrayLike] | None = None
+    landmark_sd_mm: float | npt.ArrayLike = 2.0
+    labels: Labels | None = None
+    label_weight: float = 1.0
+    weights: Mapping[int, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distance:
+    """Distances of points in mm."""
+
+    mean_mm: float
+    p95_mm: float
+    maximum_mm: float
+
+    @classmethod
+    def of(cls, distances: Distances) -> Distance:
+        """Of distances (N,)."""
+        p95 = np.percentile(distances, 95)
+        return cls(mean_mm=float(distances.mean()), p95_mm=float(p95), maximum_mm=float(distances.max()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LandmarkResidual:
+    """How far the landmarks that guided are from where they should be, in mm: no proof, the result was made so."""
+
+    count: int
+    before: Distance
+    after: Distance
+    contradicted: int
+    """How many are off by more than three standard deviations: what the images and the other points contradict."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelUse:
+    """Which labels guided."""
+
+    shared: tuple[int, ...]
+    fixed_only: tuple[int, ...] = ()
+    moving_only: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuidanceReport:
+    """What guided, and how well the result obeys it."""
+
+    landmarks: LandmarkResidual | None = None
+    labels: LabelUse | None = None
+
+
+@dataclass(frozen=True)
+class KnownPoints:
+    """Landmarks that were checked."""
+
+    fixed: PointArray
+    """(D, N) in mm."""
+    moving: PointArray
+    sd_mm: Distances
+
+    def in_frame(self, grid: Grid, start: Field | None, linear: Matrix | None) -> Correspondences:
+        """The points where the moving image is read through a start; ``linear`` is its matrix, where it has one."""
+        fixed, moving, sd = (torch.from_numpy(each) for each in (self.fixed, self.moving, self.sd_mm))
+        return in_frame(fixed, moving, sd, grid, start, linear)
+
+    def residual(self, before: PointArray, after: PointArray) -> LandmarkResidual:
+        """How well maps of the fixed points, (D, N) each, meet the moving ones."""
+        errors = [np.sqrt(((mapped - self.moving) ** 2).sum(0)) for mapped in (before, after)]
+        off = errors[1] > 3 * self.sd_mm * np.sqrt(len(self.fixed))
+        return LandmarkResidual(
+            count=len(self.sd_mm),
+            before=Distance.of(errors[0]),
+            after=Distance.of(errors[1]),
+            contradicted=int(off.sum()),
+        )
+
+
+@dataclass(frozen=True)
+class KnownLabels:
+    """Label maps that were checked."""
+
+    fixed: LabelMap
+    moving: LabelMap
+    use: LabelUse
+    weight: float
+    weights: Mapping[int, float]
+
+    def term(self, grids: tuple[Grid, Grid], start: Field | None, pooling: int, device: torch.device) -> Term:
+        """One channel a label, its share of each sample, on the working ``grids`` pooled; labels count everywhere."""
+        fixed = self._layer(self.fixed, grids[0], None, pooling, device)
+        moving = self._layer(self.moving, grids[1], start, pooling, device)
+        return Term(fixed, moving, distance="l2", share=self.weight, given=True)
+
+    def _layer(self, labels: LabelMap, grid: Grid, start: Field | None, pooling: int, device: torch.device) -> Layer:
+        """The maps of all labels of one image."""
+        maps = [self._share(labels, label, grid, start, pooling) for label in self.use.shared]
+        return Layer(Volume(torch.cat(maps).to(device), grid.pooled(pooling)), None)
+
+    def _share(self, labels: LabelMap, label: int, grid: Grid, start: Field | None, pooling: int) -> torch.Tensor:
+        """The share of a label of each sample, smooth, times the root of its weight; (1, *S)."""
+        mask = Volume((labels.numbers.data == labels.labels.index(label)).float(), labels.grid)
+        seen = to_frame(mask, None, grid, None if start is None else start.on(grid))
+        share = seen.volume.data if seen.weight is None else seen.volume.data * (seen.weight.data > 0)
+        pooled = Layer(Volume(share, grid), None).pooled(pooling).features.data
+        return smooth(pooled, passes=LABEL_BLUR).mul_(math.sqrt(self.weights.get(label, 1.0)))
+
+
+def sentences(guidance: Guidance) -> list[str]:
+    """What guides, as far as it is known before the images are looked at."""
+    said = []
+    if guidance.landmarks is not None:
+        said.append(f"{len(np.asarray(guidance.landmarks[0]))} landmarks guide the deformation")
+    labels = checked_labels(guidance, None)
+    if labels is not None:
+        use = labels.use
+        said.append(f"labels that guide: {_few(use.shared)}")
+        for name, alone in (("fixed", use.fixed_only), ("moving", use.moving_only)):
+            said += [f"labels in the {name} image only, left out: {_few(alone)}"] if alone else []
+    return said
+
+
+def checked_landmarks(guidance: Guidance, dimension: int) -> KnownPoints | None:
+    """The landmarks of ``guidance``, (D, N). Raises GeometryError and ConfigError for what cannot be used."""
+    if guidance.landmarks is None:
+        return None
+    fixed, moving = (
+        checked_points(points, name, dimension)
+        for points, name in zip(guidance.landmarks, ("fixed", "moving"), strict=True)
+    )
+    if fixed.shape != moving.shape or fixed.shape[1] == 0:
+        raise GeometryError(
+            f"expected as many fixed as moving landmarks, at least one, got {fixed.shape[1]} and {moving.shape[1]}: "
+            "the n-th ones belong together"
+        )
+    sd = np.asarray(guidance.landmark_sd_mm, dtype=np.float64)
+    if sd.ndim > 1 or (sd.ndim == 1 and len(sd) != fixed.shape[1]) or not (np.isfinite(sd) & (sd > 0)).all():
+        raise ConfigError(
+            f"expected one standard deviation above 0 mm for all landmarks, or {fixed.shape[1]} of them, got {sd}"
+        )
+    return KnownPoints(fixed, moving, np.broadcast_to(sd, fixed.shape[1:]).copy())
+
+
+def checked_labels(guidance: Guidance, dimension: int | None) -> KnownLabels | None:
+    """The labels of ``guidance``, of any dimension where that is None.
+
+    Raises ImageError, GeometryError and ConfigError for what cannot be used.
+    """
+    if guidance.labels is None:
+        return None
+    fixed, moving = (opened_labels(each, name) for each, name in zip(guidance.labels, ("fixed", "moving"), strict=True))
+    for name, found in (("fixed", fixed), ("moving", moving)):
+        if dimension not in (None, found.grid.dimension):
+            raise GeometryError(
+                f"expected {name} labels in {dimension}-D as the images are, got {found.grid.dimension}-D"
+            )
+    near, far = ({label for label in each.labels if label != 0} for each in (fixed, moving))
+    shared = tuple(sorted(near & far))
+    if not shared:
+        raise ConfigError(
+            f"expected labels that both label maps have, got {_few(near)} in the fixed and {_few(far)} in the moving "
+            "one: give what is the same in both the same number"
+        )
+    if not 0 < guidance.label_weight < float("inf"):
+        raise ConfigError(f"expected a weight of the labels above 0, got {guidance.label_weight}")
+    unknown = set(guidance.weights) - set(shared)
+    if unknown or not all(0 < weight < float("inf") for weight in guidance.weights.values()):
+        raise ConfigError(
+            f"expected weights above 0 of labels that both label maps have, {_few(shared)}, "
+            f"got {dict(guidance.weights)}"
+        )
+    use = LabelUse(shared=shared, fixed_only=tuple(sorted(near - far)), moving_only=tuple(sorted(far - near)))
+    return KnownLabels(fixed, moving, use, guidance.label_weight, guidance.weights)
+
+
+def opened_labels(obj: ImageLike | LabelMap, name: str) -> LabelMap:
+    """A label map, exact, from a file or from anything ``semreg.to_volume`` takes."""
+    return read_labels(obj) if isinstance(obj, (str, Path)) else to_labels(obj, name)
+
+
+def _few(labels: Collection[int]) -> str:
+    """Some labels in words."""
+    shown = ", ".join(map(str, sorted(labels)[:8])) or "none"
+    return f"{shown}, …" if len(labels) > 8 else shown
