@@ -12,7 +12,7 @@ import SimpleITK as sitk
 import torch
 
 from conftest import grid_at, noise, rotation
-from semreg import RegistrationConfig, register, write_image
+from semreg import RegistrationConfig, infer, register, write_image
 from semreg.config import AlignConfig, RefineConfig
 from semreg.core.fields import Field, Volume
 from semreg.core.geometry import Grid
@@ -32,6 +32,7 @@ from semreg.registration.dense.correspondences import (
 )
 from semreg.registration.guidance import Guidance
 from semreg.transforms.bspline import SplineLattice, SplinePoints
+from small_networks import save
 
 STRAIGHT = RegistrationConfig(align=AlignConfig(transform="none"))
 COUNT = 20
@@ -285,7 +286,9 @@ def test_the_command_takes_them(run, phantom, tmp_path):
     ("words", "said"),
     [
         (("--fixed-labels", "x.nii"), "--fixed-labels and --moving-labels together"),
-        (("--label-weight", "2"), "--label-weight with --fixed-labels"),
+        (("--label-weight", "2"), "--label-weight with labels or --segment"),
+        (("--segment-spec", "a=1"), "--segment-spec with --segment"),
+        (("--segment", "x.pt", "--fixed-labels", "x.nii", "--moving-labels", "y.nii"), "leave one way out"),
         (("--landmark-sd", "1"), "--landmark-sd with --landmarks"),
     ],
 )
@@ -293,3 +296,43 @@ def test_flags_that_mean_nothing_alone_are_refused(run, tmp_path, words, said):
     code, _, err = run("register", "a.nii", "b.nii", "-o", tmp_path / "out", *words)
     assert code == 2
     assert said in err
+
+
+class Bright(torch.nn.Module):
+    """Two classes of an image from 0 to 1: dark, which is no label, and bright."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The scores of both."""
+        return torch.cat([torch.full_like(x, 0.35), x], 1)
+
+
+def test_a_network_that_segments_both_images_guides(run, tmp_path):
+    """Its classes are the labels: the same field as with the labels that it writes, from the command line too."""
+    pair = make_pair(size=36, seed=1)
+    spec = ("normalisation.kind=min-max",)
+    labels = [infer(image, Bright(), spec=spec, argmax=True)[0] for image in (pair.fixed, pair.moving)]
+    quick = replace(STRAIGHT, refine=RefineConfig(iterations=3, levels=1))
+    by_hand = register(pair.fixed, pair.moving, config=quick, guidance=Guidance(labels=tuple(labels)))
+    known = Guidance(segment=Bright(), segment_spec=spec)
+    itself = register(pair.fixed, pair.moving, config=quick, guidance=known)
+    assert torch.equal(by_hand.field.vox, itself.field.vox)
+    assert itself.record.guidance.labels.shared == (1,)
+    for name in ("fixed", "moving"):
+        write_image(getattr(pair, name), tmp_path / f"{name}.nrrd", "float32")
+    network = save(Bright(), tmp_path / "bright.pt")
+    images = ("register", tmp_path / "fixed.nrrd", tmp_path / "moving.nrrd", "-o", tmp_path / "out", "--align", "none")
+    settings = ("--set", "refine.iterations=3", "--set", "refine.levels=1", "--no-report")
+    code, _, said = run(*images, *settings, "--segment", network, "--segment-spec", spec[0])
+    assert code == 0, said
+    assert "segments both images, and its classes guide" in said
+    record = json.loads((tmp_path / "out" / "record.json").read_text(encoding="utf-8"))
+    assert record["guidance"]["labels"]["shared"] == [1]
+    assert record["inputs"]["segment"]["path"].endswith("bright.pt")
+
+
+def test_labels_and_a_network_together_are_refused(phantom):
+    with pytest.raises(ConfigError, match="labels or a network that segments, got both"):
+        register(
+            phantom.fixed, phantom.moving, config=STRAIGHT,
+            guidance=Guidance(labels=(phantom.fixed_labels(), phantom.moving_labels()), segment=Bright()),
+        )  # fmt: skip

@@ -34,6 +34,13 @@ class GuidanceFlags:
     moving_labels: Annotated[
         Path | None, flag("Labels of the moving image, the same numbers.", "FILE", panel=GUIDANCE)
     ] = None
+    segment: Annotated[
+        str | None, flag("A network whose classes are the labels of both images.", "FILE|NAME", panel=GUIDANCE)
+    ] = None
+    segment_spec: Annotated[
+        tuple[str, ...],
+        flag("What its description is to say instead; repeatable.", "NAME=VALUE", panel=GUIDANCE),
+    ] = ()
     label_weight: Annotated[
         tuple[str, ...],
         flag("How much labels count, N, or one of them, LABEL=N; repeatable.", "N", panel=GUIDANCE),
@@ -43,8 +50,12 @@ class GuidanceFlags:
         """Refuse what has no meaning alone (ConfigError)."""
         if (self.fixed_labels is None) != (self.moving_labels is None):
             raise ConfigError("expected --fixed-labels and --moving-labels together, got one of them: give both")
-        if self.label_weight and self.fixed_labels is None:
-            raise ConfigError("expected --label-weight with --fixed-labels and --moving-labels, got it alone")
+        if self.segment is not None and self.fixed_labels is not None:
+            raise ConfigError("expected --segment or --fixed-labels and --moving-labels, got all: leave one way out")
+        if self.label_weight and self.fixed_labels is None and self.segment is None:
+            raise ConfigError("expected --label-weight with labels or --segment, got it alone")
+        if self.segment_spec and self.segment is None:
+            raise ConfigError("expected --segment-spec with --segment, got it alone")
         if self.landmark_sd != SD_MM and self.landmarks is None:
             raise ConfigError("expected --landmark-sd with --landmarks, got it alone")
 
@@ -57,16 +68,20 @@ class GuidanceFlags:
             "guiding_moving_landmarks": points[1],
             "fixed_labels": self.fixed_labels,
             "moving_labels": self.moving_labels,
+            "segment": None if self.segment is None or not Path(self.segment).is_file() else Path(self.segment),
         }
 
 
 def read_guidance(flags: GuidanceFlags, images: Mapping[str, LoadedImage]) -> Guidance | None:
     """What the flags name; None: nothing guides."""
-    if flags.landmarks is None and flags.fixed_labels is None:
+    if flags.landmarks is None and flags.fixed_labels is None and flags.segment is None:
         return None
+    from semreg.features.trial import try_model
     from semreg.quality import read_both
     from semreg.registration.guidance import Guidance
 
+    if flags.segment is not None:
+        try_model(flags.segment, flags.segment_spec)
     sides = {"fixed": flags.fixed_labels, "moving": flags.moving_labels}
     maps = {name: _labels(path, images[name]) for name, path in sides.items() if path is not None}
     weight, weights = _weights(flags.label_weight, tuple(maps.values()))
@@ -74,6 +89,8 @@ def read_guidance(flags: GuidanceFlags, images: Mapping[str, LoadedImage]) -> Gu
         landmarks=None if flags.landmarks is None else read_both(flags.landmarks, images),
         landmark_sd_mm=_deviations(flags.landmark_sd),
         labels=(maps["fixed"], maps["moving"]) if maps else None,
+        segment=flags.segment,
+        segment_spec=flags.segment_spec,
         label_weight=weight,
         weights=weights,
     )

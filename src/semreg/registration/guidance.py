@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,12 @@ from semreg.core.fields import Field, Layer, Volume
 from semreg.core.geometry import Grid, Matrix
 from semreg.core.sampling import smooth
 from semreg.errors import ConfigError, GeometryError
+from semreg.features.inference import Options, labels_of, load
+from semreg.features.models import folders_of
 from semreg.io.bridge import LabelMap, to_labels
 from semreg.io.bridge.kinds import ImageLike
 from semreg.io.images import read_labels
+from semreg.preprocess.image_pair import Cleaned
 from semreg.preprocess.preparation import to_frame
 from semreg.registration.dense.correspondences import Correspondences, in_frame
 from semreg.registration.dense.terms import Term
@@ -31,6 +34,9 @@ LABEL_BLUR = 2
 Labels: TypeAlias = tuple[ImageLike | LabelMap, ImageLike | LabelMap]
 
 
+Folders: TypeAlias = Sequence[str | Path] | str | Path
+
+
 @dataclass(frozen=True, kw_only=True)
 class Guidance:
     """What guides a deformation beside the images.
@@ -39,6 +45,9 @@ class Guidance:
         landmarks: points of the fixed and of the moving image, (N, D) each in mm, LPS; the n-th ones belong together.
         landmark_sd_mm: how far a point may be off along each axis, one standard deviation in mm, or one for each, (N,).
         labels: label maps of the fixed and of the moving image, on grids of their own; 0 is no label.
+        segment: in place of ``labels`` a network that segments both images: a file, a name or an object, as for
+            ``semreg.infer``. Its classes guide; class 0 is no label.
+        segment_spec: values that replace those of its description, as ``name=value``.
         label_weight: how much the labels count beside the models, whose weights mostly are 1.
         weights: of single labels, beside each other; 1 for those that are not named.
     """
@@ -46,6 +55,8 @@ class Guidance:
     landmarks: tuple[npt.ArrayLike, npt.ArrayLike] | None = None
     landmark_sd_mm: float | npt.ArrayLike = 2.0
     labels: Labels | None = None
+    segment: Any | None = None
+    segment_spec: tuple[str, ...] = ()
     label_weight: float = 1.0
     weights: Mapping[int, float] = field(default_factory=dict)
 
@@ -154,6 +165,9 @@ def sentences(guidance: Guidance) -> list[str]:
     said = []
     if guidance.landmarks is not None:
         said.append(f"{len(np.asarray(guidance.landmarks[0]))} landmarks guide the deformation")
+    if guidance.segment is not None:
+        name = guidance.segment if isinstance(guidance.segment, (str, Path)) else "a network"
+        said.append(f"{name} segments both images, and its classes guide")
     labels = checked_labels(guidance, None)
     if labels is not None:
         use = labels.use
@@ -185,12 +199,14 @@ def checked_landmarks(guidance: Guidance, dimension: int) -> KnownPoints | None:
 
 
 def checked_labels(guidance: Guidance, dimension: int | None) -> KnownLabels | None:
-    """The labels of ``guidance``, of any dimension where that is None.
+    """The labels that ``guidance`` brings, of any dimension where that is None.
 
     Raises ImageError, GeometryError and ConfigError for what cannot be used.
     """
     if guidance.labels is None:
         return None
+    if guidance.segment is not None:
+        raise ConfigError("expected labels or a network that segments, got both: leave one out")
     fixed, moving = (opened_labels(each, name) for each, name in zip(guidance.labels, ("fixed", "moving"), strict=True))
     for name, found in (("fixed", fixed), ("moving", moving)):
         if dimension not in (None, found.grid.dimension):
@@ -214,6 +230,23 @@ def checked_labels(guidance: Guidance, dimension: int | None) -> KnownLabels | N
         )
     use = LabelUse(shared=shared, fixed_only=tuple(sorted(near - far)), moving_only=tuple(sorted(far - near)))
     return KnownLabels(fixed, moving, use, guidance.label_weight, guidance.weights)
+
+
+def segmented(
+    guidance: Guidance,
+    images: tuple[Cleaned, Cleaned],
+    device: torch.device,
+    folders: Sequence[str | Path] | str | Path,
+) -> Guidance:
+    """The same with the labels that its network finds in both images; as it is without a network."""
+    if guidance.segment is None or guidance.labels is not None:
+        return guidance
+    found = []
+    for volume, weight in images:
+        options = Options(spec=guidance.segment_spec, device=str(device), folders=folders_of(folders))
+        network = load(guidance.segment, volume.grid.dimension, options)
+        found.append(to_labels(labels_of(volume, weight, network, options)))
+    return replace(guidance, labels=(found[0], found[1]), segment=None)
 
 
 def opened_labels(obj: ImageLike | LabelMap, name: str) -> LabelMap:

@@ -7,7 +7,7 @@ from semreg.preprocess.image_pair import opened, prepare_pair
 from semreg.registration.alignment import checked_start, linear_part, start_of
 from semreg.registration.dense.prior import Prior
 from semreg.registration.dense.stiffness import checked_stiffness
-from semreg.registration.guidance import checked_labels, checked_landmarks
+from semreg.registration.guidance import checked_labels, checked_landmarks, segmented
 from semreg.registration.stages.stage import Stage, State
 
 
@@ -21,7 +21,8 @@ def run(state: State) -> None:
         state.prior = Prior(stiffness=checked_stiffness(to_volume(opened(stiffness)), dimension))
     if asked.guidance is not None:
         state.known_points = checked_landmarks(asked.guidance, dimension)
-        state.known_labels = checked_labels(asked.guidance, dimension)
+        images = state.pair.cleaned["fixed"], state.pair.cleaned["moving"]
+        state.known_labels = checked_labels(segmented(asked.guidance, images, state.device, asked.folders), dimension)
     state.begin = start_of(asked.initial, asked.landmarks, config.align.transform, dimension)
     checked_start(linear_part(state.begin), dimension)
 
