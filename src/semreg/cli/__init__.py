@@ -24,6 +24,7 @@ from semreg.cli.infer import features_command, infer_command
 from semreg.cli.models import app as models_app
 from semreg.cli.panels import GroupedCommands, SectionedCommand, flag
 from semreg.cli.presets import app as presets_app
+from semreg.cli.propagate import propagate_command
 from semreg.cli.register import register_command
 from semreg.cli.report import report_command
 from semreg.cli.transforms import (
@@ -82,6 +83,7 @@ app.command("evaluate", cls=SectionedCommand)(evaluate_command)
 app.command("report", cls=SectionedCommand)(report_command)
 app.command("figures", cls=SectionedCommand)(figures_command)
 app.command("batch", cls=SectionedCommand)(batch_command)
+app.command("propagate", cls=SectionedCommand)(propagate_command)
 app.command("apply", cls=SectionedCommand)(apply_command)
 app.command("convert", cls=SectionedCommand)(convert_command)
 app.command("compose", cls=SectionedCommand)(compose_command)
