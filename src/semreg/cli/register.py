@@ -17,7 +17,7 @@ from semreg.cli.report_output import verdict_of, write_proof
 from semreg.cli.summary import show_registration
 from semreg.errors import ConfigError
 from semreg.runtime.events import Clock
-from semreg.runtime.progress import REGISTER, Progress
+from semreg.runtime.progress import IMPORTED, READ, REGISTER, Progress
 from semreg.runtime.terminal import show_sentences
 from semreg.settings import to_dict
 
@@ -109,7 +109,9 @@ def _registered(
         if any(name not in DESCRIPTORS for entry in config.models for name in (entry.model, entry.moving or "mind")):
             return_freed_memory()  # what is kept for reuse would be taken for what a network needs
         try_models(config.models)
+        progress.at(IMPORTED)
         images = read_images(flags.pair)
+        progress.at(READ)
         start = read_start(flags.pair, images)
         stiffness = None if flags.stiffness is None else read_image(flags.stiffness).volume
         inputs = describe_inputs(flags, images)  # as they are now: nobody knows what they are when it ends
