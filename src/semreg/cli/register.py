@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from semreg.cli.common import command_of, leave_by_verdict, limit_threads, print_json
+from semreg.cli.common import check_judged, command_of, leave_by_verdict, limit_threads, print_json
 from semreg.cli.grouping import grouped
 from semreg.cli.register_files import describe_inputs, run_into_folder, run_of, write_results
 from semreg.cli.register_flags import PairFlags, RegisterFlags, load_config
@@ -77,8 +77,7 @@ def run_register(flags: RegisterFlags) -> None:
     config = load_config(flags.settings)
     if flags.uncertainty and not config.uncertainty.enabled:
         raise ConfigError("expected uncertainty.enabled=true with --uncertainty, got false: leave one of them out")
-    if flags.fail_on is not None and not config.checks.enabled:
-        raise ConfigError("expected checks.enabled=true with --fail-on, got false: leave one of them out")
+    check_judged(flags.fail_on, config)
     run, files = run_into_folder(flags, lambda folder: registered(flags, config, folder))
     if flags.messages.as_json:
         print_json(run)
