@@ -330,11 +330,17 @@ def test_window_survives_odd_images():
 def test_lost_orientation_is_told():
     """A note says that letters may be wrong where the direction is the identity and the first voxel the origin."""
     bare, good = Grid.of_shape((4, 5, 6)), fixed_grid()
-    assert "the fixed image has the identity" in doubt_of_letters(bare, good)
-    assert "the fixed image and the moving image each have" in doubt_of_letters(bare, bare)
+
+    def doubt(fixed, moving, /, **oriented):
+        return doubt_of_letters({"fixed": fixed, "moving": moving}, oriented)
+
+    assert "the fixed image has the identity" in doubt(bare, good)
+    assert "the fixed image and the moving image each have" in doubt(bare, bare)
     placed = Grid((4, 5, 6), (1.0, 1.0, 1.0), (40.0, -30.0, 7.0), bare.direction)
-    assert doubt_of_letters(good, good) == doubt_of_letters(placed, good) == ""
-    assert doubt_of_letters(Grid.of_shape((4, 5)), Grid.of_shape((4, 5))) == ""
+    assert doubt(good, good) == doubt(placed, good) == ""
+    assert doubt(bare, bare, fixed=True, moving=True) == ""
+    assert "wrong: the fixed image has no place in the header; the moving" in doubt(bare, bare, fixed=False)
+    assert doubt(Grid.of_shape((4, 5)), Grid.of_shape((4, 5))) == ""
     assert "may be wrong" in render(make_case(moving=Volume(torch.rand(1, 4, 5, 6), bare)))
 
 

@@ -75,7 +75,7 @@ def render(case: Case) -> str:
         modes=modes_of(stacks),
         states=stacks.states,
         has_total=stacks.linear is not None and stacks.states[-1].key == "deformed",
-        doubt=doubt_of_letters(case.fixed.grid, case.moving.grid),
+        doubt=doubt_of_letters({"fixed": case.fixed.grid, "moving": case.moving.grid}, case.oriented),
         codes=stacks.codes,
         curves=drawings.curves(case.record),
         curve_size=(drawings.CURVE_WIDTH, drawings.CURVE_HEIGHT),
