@@ -483,7 +483,7 @@ def test_lowest_dice_is_first(page):
     """Labels are sorted by Dice after, the mean closes the table, unknown measures are dashes."""
     rows = page.split('id="labels"')[1].split("<tr")[2:5]
     assert [re.search(r'scope="row">(\w+)<', row)[1] for row in rows] == ["spleen", "liver", "Mean"]
-    cells = re.findall(r'class="number">(.*?)</td>', rows[0])
+    cells = re.findall(r'class="number[^"]*">(.*?)</td>', rows[0])
     assert cells[:2] == ["0.440 → <strong>0.520</strong>", "– → <strong>–</strong>"]
 
 
