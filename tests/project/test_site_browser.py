@@ -23,6 +23,11 @@ return [document.documentElement.scrollWidth, Array.from(document.querySelectorA
     return [i.src, i.naturalWidth, i.width, i.getBoundingClientRect().right];
 })]"""
 """The width of the page, and of each picture its file, its pixels, its width on the page and where it ends."""
+COMMANDS = """
+return Array.from(document.querySelectorAll('.language-sh pre > code, .language-text pre > code')).map(function (c) {
+    return [c.innerText.slice(0, 80), c.scrollWidth - c.clientWidth];
+})"""
+"""The commands of a page and what programs say, and how many pixels of each are hidden to the right."""
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +80,10 @@ def wait(driver, script):
 def test_all_pages(browser, site):
     """No page writes an error, asks for anything but files of the site, or is wider than the window.
 
-    Every picture is loaded, fits its column, and has a pixel for each that is shown.
+    Every picture is loaded, fits its column, and has a pixel for each that is shown; every command is wrapped.
     """
     pages = sorted(path for path in site.rglob("*.html") if path.name != "404.html")
-    wrong = []
+    wrong, commands = [], 0
     for path in pages:
         log, asked = show(browser, path, WIDTHS[0])
         wrong += [(path.name, entry["message"]) for entry in log]
@@ -92,7 +97,11 @@ def test_all_pages(browser, site):
             for source, natural, shown, right in pictures:
                 sharp = source.endswith(".svg") or shown <= natural
                 wrong += [] if natural > 0 and right <= width and sharp else [(path.name, source, natural, shown)]
+            found = browser.execute_script(COMMANDS)
+            commands += len(found)
+            wrong += [(path.name, width, said) for said, hidden in found if hidden > 1]
     assert len(pages) > 50
+    assert commands > 100
     assert wrong == []
 
 
