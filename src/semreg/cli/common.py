@@ -78,7 +78,12 @@ class FailLevel(StrEnum):
 
 FailOn = Annotated[
     FailLevel | None,
-    flag("Leave with exit code 3 where the verdict is FAIL, or is REVIEW or FAIL.", None, "--fail-on", panel=PROOF),
+    flag(
+        "Leave with exit code 3: of fail where the verdict is FAIL, of review where it is REVIEW or FAIL.",
+        None,
+        "--fail-on",
+        panel=PROOF,
+    ),
 ]
 
 
