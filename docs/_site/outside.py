@@ -54,6 +54,27 @@ FIRST = {
 """How much more the words of a page count in the search than those of others: users come before developers."""
 OTHERS, REFERENCE = 1, 0.5
 """The same of pages that are not named, and of those of the reference."""
+WORDS = {
+    "index.md": "notebook jupyter",
+    "installation.md": "gpu cuda install docker container apptainer offline hospital telemetry",
+    "tutorials/ct_mr.md": "ct mr mri",
+    "tutorials/brain.md": "brain",
+    "tutorials/two_d.md": "histology slides 2d",
+    "choose.md": "lung liver",
+    "limits.md": "ultrasound pet",
+    "configuration.md": "settings presets",
+    "alignment.md": "rigid affine",
+    "images.md": "dicom nifti mask masks nibabel freesurfer",
+    "features.md": "network networks",
+    "transforms.md": "transforms inverse points resample convert simpleitk slicer ants elastix fsl",
+    "outputs.md": "jacobian displacement progress log private exit",
+    "batch.md": "batch bids slurm cluster cohort",
+    "memory_speed.md": "threads memory speed",
+    "measures.md": "landmarks labels dice folding",
+    "reference/index.md": "python api",
+    "reference/registration.md": "monai torchio",
+}
+"""What users type for a page, where its words alone would not lead there first."""
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
@@ -62,8 +83,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     uri = page.file.src_uri
     page.meta["search"] = {
         "exclude": uri.startswith(f"{FOLDER}/") and uri not in FOUND,
-        "boost": FIRST.get(uri, 0.5 if uri.startswith("reference/") else 1),
+        "boost": FIRST.get(uri, REFERENCE if uri.startswith("reference/") else OTHERS),
     }
+    page.meta["tags"] = WORDS.get(uri, "").split()
     root = Path(config.config_file_path).parent
     source = repository_path(page.file.src_uri, root)
 

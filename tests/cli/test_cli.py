@@ -396,6 +396,14 @@ def test_missing_gpu_is_one_sentence(run, pair, device):
     (("register", "a", "b", "-o", "c", "--set", "FinalGridSpacing=8"), "refine.control_mm"),
     (("align", "a", "b", "-o", "c", "--dof", "6"), "--align rigid has 6"),
     (("evaluate", "a", "--fail-on", "reviw"), "did you mean review?"),
+    (("register", "a", "b", "-o", "c", "--mask", "m"), "No such option: --mask: masks: --fixed-mask and --moving-mask"),
+    (("register", "a", "b", "-o", "c", "--gpu"), "--device cuda"),
+    (("register", "-f", "a", "--moving", "b"), "semreg register FIXED MOVING, without flags"),
+    (("register", "a", "b", "-o", "c", "--zzz"), "No such option: --zzz"),
+    (("register", "a", "b", "-o", "c", "-k", "3"), "No such option: -k"),
+    (("register", "a", "b", "-o", "c", "--align", "affin"), "'--align': 'affin' is not one of"),
+    (("register", "a", "b", "-o", "c", "--device", "gpu"), "got 'gpu': did you mean cuda?"),
+    (("align", "a", "b", "-o", "c", "--device", "tpu"), "expected a device of auto, cpu, cuda"),
 ])  # fmt: skip
 def test_what_was_meant_is_said(run, words, said):
     """A slip is answered with the nearest name, the word of another tool with what it is here."""

@@ -106,6 +106,37 @@ def test_every_pair_is_registered_and_evaluated(done):
     ]  # fmt: skip
 
 
+def test_fail_on_leaves_by_the_verdicts(here, tmp_path):
+    """--fail-on leaves with 3 where a pair that was asked for is as bad, all files written, and else with 0."""
+    good, bad = (image_pair(tmp_path, name, seed) for seed, name in enumerate(("good", "bad")))
+    fixed = sitk.ReadImage(str(tmp_path / good["fixed"]))
+    sitk.WriteImage(sitk.AdditiveGaussianNoise(fixed, 1.0, 0.0, 3), str(tmp_path / good["moving"]))
+    noise = sitk.AdditiveGaussianNoise(fixed * 0, 300.0, 0.0, 5)
+    sitk.WriteImage(noise, str(tmp_path / bad["moving"]))
+    pairs = [{key: row[key] for key in ("name", "fixed", "moving")} for row in (good, bad)]
+    output, quick = tmp_path / "out", [flag for flag in QUICK if flag != "--private"]
+    source = write_table(tmp_path / "pairs.csv", pairs)
+    ran = here(source, "-o", output, *quick, "--fail-on", "review")
+    with (output / "cohort.csv").open(encoding="utf-8", newline="") as file:
+        levels = {row["name"]: row["verdict"] for row in csv.DictReader(file)}
+    assert levels["good"] == "PASS"
+    assert levels["bad"] in ("REVIEW", "FAIL")
+    assert ran[0] == 3, ran
+    assert {path.name for path in output.iterdir()} >= {"good", "bad", "cohort.csv", "index.html"}
+    assert here(source, "-o", output, *quick)[0] == 0
+    assert here(source, "-o", output, *quick, "--fail-on", "fail")[0] == (3 if levels["bad"] == "FAIL" else 0)
+    assert here(source, "-o", output, *quick, "--only", "good", "--fail-on", "review")[0] == 0
+    assert here(source, "-o", output, *quick, "--only", "bad", "--fail-on", "review")[0] == 3
+
+
+def test_fail_on_needs_a_verdict(here, table, tmp_path):
+    """--fail-on with settings that judge nothing is refused before anything runs."""
+    code, _, err = here(table, "-o", tmp_path / "out", *QUICK, "--fail-on", "fail", "--set", "checks.enabled=false")
+    assert code == 2
+    assert "expected checks.enabled=true with --fail-on" in err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_private_batch_names_nothing(done, table, here, tmp_path):
     """With --private no file of a batch names a path, the machine or its user; no folder becomes private later."""
     output, _, said, _ = done

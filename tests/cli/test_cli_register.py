@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections import Counter
 
@@ -18,6 +19,7 @@ from semreg.cli.model_flags import ModelFlags
 from semreg.cli.register_flags import Alignment, SettingFlags, load_config
 from semreg.config import RegistrationConfig
 from semreg.core.fields import Volume
+from semreg.core.geometry import Grid
 from semreg.errors import ConfigError
 from semreg.io.files import write_image
 from semreg.runtime.settings import from_dict, from_toml, to_toml
@@ -319,6 +321,28 @@ def test_uncertainty_that_is_off_cannot_be_written(run, pair):
     assert code == 2
     assert "uncertainty.enabled" in err
     assert not out.exists()
+
+
+def test_letters_are_doubted_where_a_header_says_no_place(run, pair):
+    """The page doubts the letters of NIfTI whose codes are 0, whoever writes it, and never those of DICOM."""
+    folder, bare, out = pair[0].parent / "dicom", pair[0].parent / "bare.nii", pair[2]
+    folder.mkdir()
+    grid = Grid((20, 18, 16), (2.0, 2.1, 2.2), (0.0, 0.0, 0.0), np.eye(3))
+    image = blobs(grid, (0.0, 0.0, 0.0))
+    for number, pixels in enumerate(image.data[0].numpy().astype(np.int16)):
+        tags = slice_tags("1.2.3", number + 1, (0.0, 0.0, 2.2 * number), [1, 0, 0, 0, 1, 0], grid.spacing_xyz[:2])
+        write_dicom(folder / f"{number:02d}.dcm", {**tags, **pixel_tags(pixels)})
+    write_image(image, bare, "int16")
+    header = bytearray(bare.read_bytes())
+    header[252:256] = bytes(4)
+    bare.write_bytes(header)
+    doubts = []
+    for moving, command in ((folder, ()), (bare, ()), (bare, ("evaluate", out, "-q")), (bare, ("report", out, "-q"))):
+        code, _, err = run(*(command or ("register", folder, moving, "-o", out, *QUICK)))
+        assert code == 0, err
+        doubts += [re.findall(r"may be wrong: ([^.]*)\.", (out / "report.html").read_text(encoding="utf-8"))]
+        (out / "report.html").unlink()
+    assert doubts == [[], *3 * [["the moving image has no place in the header"]]]
 
 
 def test_the_series_of_a_folder_is_found_again(run, pair):

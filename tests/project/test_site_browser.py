@@ -23,6 +23,11 @@ return [document.documentElement.scrollWidth, Array.from(document.querySelectorA
     return [i.src, i.naturalWidth, i.width, i.getBoundingClientRect().right];
 })]"""
 """The width of the page, and of each picture its file, its pixels, its width on the page and where it ends."""
+COMMANDS = """
+return Array.from(document.querySelectorAll('.language-sh pre > code, .language-text pre > code')).map(function (c) {
+    return [c.innerText.slice(0, 80), c.scrollWidth - c.clientWidth];
+})"""
+"""The commands of a page and what programs say, and how many pixels of each are hidden to the right."""
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +80,10 @@ def wait(driver, script):
 def test_all_pages(browser, site):
     """No page writes an error, asks for anything but files of the site, or is wider than the window.
 
-    Every picture is loaded, fits its column, and has a pixel for each that is shown.
+    Every picture is loaded, fits its column, and has a pixel for each that is shown; every command is wrapped.
     """
     pages = sorted(path for path in site.rglob("*.html") if path.name != "404.html")
-    wrong = []
+    wrong, commands = [], 0
     for path in pages:
         log, asked = show(browser, path, WIDTHS[0])
         wrong += [(path.name, entry["message"]) for entry in log]
@@ -92,19 +97,42 @@ def test_all_pages(browser, site):
             for source, natural, shown, right in pictures:
                 sharp = source.endswith(".svg") or shown <= natural
                 wrong += [] if natural > 0 and right <= width and sharp else [(path.name, source, natural, shown)]
+            found = browser.execute_script(COMMANDS)
+            commands += len(found)
+            wrong += [(path.name, width, said) for said, hidden in found if hidden > 1]
     assert len(pages) > 50
+    assert commands > 100
     assert wrong == []
 
 
 WORDS = {
-    "install": "installation", "gpu": "installation", "hospital": "installation", "telemetry": "installation",
-    "landmarks": "measures", "dicom": "images", "nifti": "images", "ants": "transforms", "elastix": "transforms",
-    "slicer": "transforms", "uncertainty": "uncertainty", "verdict": "verdict", "jacobian": "outputs",
-    "memory": "memory_speed", "preset": "configuration", "bids": "batch", "rigid": "alignment", "report": "report",
-    "itk": "itk", "notebook": "index", "gallery": "gallery",
-}  # fmt: skip
-"""What users type, and the page that they should see first."""
+    "index": "notebook",
+    "gallery": "gallery",
+    "installation": "install gpu cuda hospital offline docker telemetry",
+    "tutorials/ct_mr": "ct mr",
+    "tutorials/brain": "brain",
+    "tutorials/two_d": "histology",
+    "choose": "lung liver",
+    "limits": "ultrasound pet",
+    "configuration": "settings preset presets",
+    "alignment": "rigid affine",
+    "images": "dicom nifti mask nibabel freesurfer",
+    "features": "network",
+    "transforms": "transform inverse points resample simpleitk slicer ants elastix fsl",
+    "outputs": "jacobian displacement private log exit progress",
+    "batch": "batch bids slurm cluster",
+    "itk": "itk metric",
+    "memory_speed": "memory threads speed",
+    "report": "report checkerboard",
+    "verdict": "verdict",
+    "uncertainty": "uncertainty",
+    "measures": "landmarks labels dice folding",
+    "reference/index": "python",
+    "reference/registration": "monai torchio",
+}
+"""The page that users should see first for each of the words that they type."""
 TYPED = """
+document.querySelector('.md-search-result__list').innerHTML = '';
 var field = document.querySelector('input[data-md-component=search-query]');
 field.focus(); field.value = arguments[0]; field.dispatchEvent(new KeyboardEvent('keyup', {bubbles: true}));"""
 FOUND = """
@@ -114,13 +142,15 @@ return found.length ? found : null;"""
 
 def test_search_finds(browser, site):
     """From a disk, without a network and without a worker, the search leads each word to its page first."""
+    pages = {word: page for page, words in WORDS.items() for word in words.split()}
+    assert len(pages) > 50
+    show(browser, site / "conventions.html", 1440)
     first = {}
-    for word in WORDS:
-        show(browser, site / "conventions.html", 1440)
+    for word in pages:
         browser.execute_script(TYPED, word)
         (link, *_) = wait(browser, FOUND)
-        first[word] = link.rpartition("/")[2].partition(".html")[0]
-    assert first == WORDS
+        first[word] = link.partition(f"{site.as_uri()}/")[2].partition(".html")[0]
+    assert first == pages
 
 
 def test_search_leaves_files_of_machines_out(site):

@@ -186,8 +186,17 @@ def test_what_is_missing_is_said_and_does_not_count():
     notes = evaluate(away, labels=(Volume(data, FIXED), Volume(other, FIXED))).notes
     assert notes == (
         "Only one of the two label maps has: 7, 9.",
-        "No voxel of the fixed label map gets, after: 2; no distance to it is known.",
+        "No voxel of the fixed image has these moving labels after, so no distance is known: 2.",
     )
+
+
+def test_where_nothing_is_known_before_the_mean_after_stands_alone():
+    """Of images that do not overlap before, the mean distance after is that over the labels; Dice has both sides."""
+    labels = label_volume(FIXED)
+    away = Field(torch.full((3, *FIXED.shape), 500.0), FIXED)
+    found = table_of_labels(to_labels(labels), to_labels(labels), (away, None), tolerance_mm=1.0)
+    assert found.mean.before == Overlap(dice=0.0, surface_dice=0.0)
+    assert found.mean.after == Overlap(dice=1.0, hd95_mm=0.0, assd_mm=0.0, surface_dice=1.0)
 
 
 @pytest.mark.parametrize(("value", "said"), [(0.5, "whole numbers"), (float("nan"), "NaN")])

@@ -20,6 +20,7 @@ from semreg.errors import GeometryError
 from semreg.phantom.anatomy import CENTRE_MM
 from semreg.registration.parametric.align import align, plan_spacings
 from semreg.registration.parametric.overlap import Picture
+from semreg.registration.parametric.telling import Telling
 from semreg.transforms.maps import angle_deg, scales
 
 MM = {2: 6.0, 3: 11.0}
@@ -34,9 +35,10 @@ def settings(dimension, **more):
 
 
 def aligned(pair, **more):
-    start, reach, tell = (more.pop(name, None) for name in ("start", "reach_mm", "tell"))
+    start, reach, on_step = (more.pop(name, None) for name in ("start", "reach_mm", "on_step"))
     config = settings(pair.fixed.image.grid.dimension, **more)
-    return align(pair.fixed, pair.moving, describe, config, start=start, reach_mm=reach or 0.0, tell=tell)
+    telling = Telling(on_step, config.iterations)
+    return align(pair.fixed, pair.moving, describe, config, start=start, reach_mm=reach or 0.0, telling=telling)
 
 
 def everything(volume):
@@ -418,10 +420,31 @@ def test_resolutions_go_from_coarse_to_fine(dimension):
 
 
 def test_it_tells_each_step():
-    """A listener hears the level of each step that was taken, how many there are, and the match."""
+    """A listener hears the level of each step of a descent, how many levels there are, and the match."""
     told = []
-    pair = placed_pair(linear(2, shift=(200.0, 0.0)))
-    found = aligned(pair, tell=lambda *values: told.append(values), transform="rigid")
-    assert {level for level, *_ in told} == set(range(1, len(found.levels) + 1))
-    assert {levels for _, levels, *_ in told} == {len(found.levels)}
-    assert max(match for level, _, _, match in told if level == 1) == pytest.approx(found.match)
+    found = aligned(placed_pair(linear(2, shift=(200.0, 0.0))), on_step=told.append, transform="rigid")
+    steps = [step for step in told if np.isfinite(step.value)]
+    assert {step.level for step in steps} == set(range(1, len(found.levels) + 1))
+    assert {step.levels for step in told} == {len(found.levels)}
+    assert 1 - min(step.value for step in steps if step.level == 1) == pytest.approx(found.match)
+    assert 1 - told[-1].value == pytest.approx(found.levels[-1]["match"])
+
+
+@pytest.mark.parametrize(
+    ("dimension", "truth", "searched"),
+    [(3, {}, 7), (3, {"degrees": 20.0, "shift": (30.0, -12.0, 14.0)}, 30), (2, {"shift": (200.0, 0.0)}, 30)],
+)
+def test_what_is_done_is_told_all_along(dimension, truth, searched):
+    """The share that is done never falls, moves with each rotation that is tried and with descents, and ends at 1."""
+    told = []
+    aligned(placed_pair(linear(dimension, **truth)), on_step=told.append)
+    shares = [step.done for step in told]
+    assert shares == sorted(shares)
+    assert 0 < shares[0] < 0.2
+    assert shares[-1] == 1.0
+    tried = [step for step in told if np.isnan(step.value)]
+    assert len(tried) > searched
+    assert all(1 <= step.iteration <= step.iterations for step in told)
+    assert len(set(shares)) > 0.7 * len(shares)
+    assert max(np.diff(shares[:-1])) < 0.5  # parts that are not needed are passed over
+    assert {step.stage for step in told} == {"align"}

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from conftest import eventually
-from report_case import check_of, fixed_grid, make_case
+from report_case import SHIFT, check_of, fixed_grid, grid_centre, make_case, phantom
 from semreg.core.fields import Field, Volume
+from semreg.core.geometry import Grid
 from semreg.io.bridge import LabelMap
 from semreg.quality import Verdict
 from semreg.report import write_report
@@ -421,6 +422,35 @@ def test_window_is_dragged_chosen_and_typed(opened, stacks):
     drawn(opened)
     expected = stacks.cut("fixed", plane, cursor[0], code.windows[2])
     assert np.abs(inner(pixels(opened, 0, expected.shape).mean(2) - expected)).mean() < 4
+
+
+def test_planes_of_a_flat_volume_share_a_column(browser, tmp_path):
+    """Beside a tall axial plane the others lie below each other, in its scale; on a narrow screen all are in a row."""
+    grid = Grid((60, 60, 8), (2.0, 2.0, 3.0), tuple(grid_centre() - [59.0, 59.0, 10.5]), np.eye(3))
+    field = Field.from_mm(torch.tensor(SHIFT).reshape(3, 1, 1, 1).expand(3, *grid.shape), grid)
+    case = make_case(fixed=phantom(grid), field=field, uncertainty=None)
+    write_report(case, tmp_path / "flat.html")
+    boxes = {}
+    for width in (1440, 400):
+        resize(browser, width)
+        browser.get((tmp_path / "flat.html").as_uri())
+        wait(browser, "return document.getElementById('viewer').dataset.ready === 'true'")
+        boxes[width] = browser.execute_script(
+            "return Array.from(document.querySelectorAll('.pane')).map(function (p) {"
+            "var b = p.getBoundingClientRect(); return [b.left, b.top, b.right, b.bottom]; })"
+        )
+        scales = [
+            float(drawn_px) / float(length)
+            for length, _, drawn_px in (
+                pane.get_attribute("data-ruler").split() for pane in browser.find_elements("css selector", ".pane")
+            )
+        ]
+        assert max(scales) < 1.03 * min(scales) or width == 400
+    axial, coronal, sagittal = boxes[1440]
+    assert coronal[0] == sagittal[0] > axial[2]
+    assert sagittal[1] >= coronal[3]
+    assert len({round(box[0]) for box in boxes[400]}) == 1
+    assert [box[1] for box in boxes[400]] == sorted(box[1] for box in boxes[400])
 
 
 def test_zoom_and_pan(opened, stacks):

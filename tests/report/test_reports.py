@@ -28,10 +28,10 @@ from semreg.report.drawings import box_panels, curves, outline
 from semreg.report.encode import Sheets, sheets, sheets_within
 from semreg.report.motion import motion_of
 from semreg.report.page import checks_of, counted, render
-from semreg.report.pictures import jacobian_colours
+from semreg.report.pictures import Layout, jacobian_colours
 from semreg.report.planes import doubt_of_letters, planes_of
 from semreg.report.stacks import bounded, make_stacks
-from semreg.report.tables import changed_settings, key_figures, number
+from semreg.report.tables import changed_settings, exact, key_figures, number
 from semreg.report.viewer import viewer_data
 from semreg.report.windows import BONE, LUNG, SOFT_TISSUE, Code
 from semreg.runtime.settings import override
@@ -327,14 +327,34 @@ def test_window_survives_odd_images():
         assert code.shown(code.encode(values)).dtype == np.uint8
 
 
+def test_panes_of_a_flat_volume_lie_in_two_columns():
+    """Coronal and sagittal panes share a column where both are together no higher than the axial one, in one scale."""
+    flat = Layout(((200.0, 240.0), (80.0, 240.0), (80.0, 200.0)))
+    assert flat.stacked
+    assert flat.columns == (240.0, 240.0)
+    assert flat.across == pytest.approx(2.4)
+    assert [flat.share(pane) for pane in range(3)] == [1.0, 1.0, pytest.approx(200 / 240, abs=1e-4)]
+    cubic = Layout(((200.0, 240.0), (150.0, 240.0), (150.0, 200.0)))
+    assert not cubic.stacked
+    assert cubic.columns == (240.0, 240.0, 200.0)
+    assert {cubic.share(pane) for pane in range(3)} == {1.0}
+    assert Layout(((200.0, 240.0),)).columns == (240.0,)
+
+
 def test_lost_orientation_is_told():
     """A note says that letters may be wrong where the direction is the identity and the first voxel the origin."""
     bare, good = Grid.of_shape((4, 5, 6)), fixed_grid()
-    assert "the fixed image has the identity" in doubt_of_letters(bare, good)
-    assert "the fixed image and the moving image each have" in doubt_of_letters(bare, bare)
+
+    def doubt(fixed, moving, /, **oriented):
+        return doubt_of_letters({"fixed": fixed, "moving": moving}, oriented)
+
+    assert "the fixed image has the identity" in doubt(bare, good)
+    assert "the fixed image and the moving image each have" in doubt(bare, bare)
     placed = Grid((4, 5, 6), (1.0, 1.0, 1.0), (40.0, -30.0, 7.0), bare.direction)
-    assert doubt_of_letters(good, good) == doubt_of_letters(placed, good) == ""
-    assert doubt_of_letters(Grid.of_shape((4, 5)), Grid.of_shape((4, 5))) == ""
+    assert doubt(good, good) == doubt(placed, good) == ""
+    assert doubt(bare, bare, fixed=True, moving=True) == ""
+    assert "wrong: the fixed image has no place in the header; the moving" in doubt(bare, bare, fixed=False)
+    assert doubt(Grid.of_shape((4, 5)), Grid.of_shape((4, 5))) == ""
     assert "may be wrong" in render(make_case(moving=Volume(torch.rand(1, 4, 5, 6), bare)))
 
 
@@ -463,8 +483,8 @@ def test_lowest_dice_is_first(page):
     """Labels are sorted by Dice after, the mean closes the table, unknown measures are dashes."""
     rows = page.split('id="labels"')[1].split("<tr")[2:5]
     assert [re.search(r'scope="row">(\w+)<', row)[1] for row in rows] == ["spleen", "liver", "Mean"]
-    cells = re.findall(r'class="number">(.*?)</td>', rows[0])
-    assert cells[:2] == ["0.44 → <strong>0.52</strong>", "– → <strong>–</strong>"]
+    cells = re.findall(r'class="number[^"]*">(.*?)</td>', rows[0])
+    assert cells[:2] == ["0.440 → <strong>0.520</strong>", "– → <strong>–</strong>"]
 
 
 def test_key_figures_have_before_and_after():
@@ -510,6 +530,14 @@ def test_only_changed_settings_are_listed():
 def test_numbers_are_short(value, text):
     """Numbers have three digits, large ones a gap, unknown ones a dash."""
     assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, "–"), (float("nan"), "–"), (0, "0.00"), (6.0, "6.00"), (0.069, "0.07")]
+)
+def test_numbers_of_a_column_have_the_same_decimals(value, text):
+    """Numbers that stand below each other can be compared at a glance."""
+    assert exact(value, 2) == text
 
 
 def test_curves_have_a_point_an_iteration():

@@ -10,6 +10,7 @@ import re
 import select
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,26 @@ def test_a_bar_moves_on_a_terminal(screen: Screen) -> None:
     assert any(line.startswith("refine") and "%" in line for line in lines)
     shares = [int(found) for found in re.findall(r"(\d+) %", text)]
     assert shares == sorted(shares)
+
+
+def test_a_share_that_is_told_moves_the_bar(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a stage says which share of it is done, the bar stands there; what is tried is counted, but is no step.
+
+    At the end the line has the seconds of the stage itself, not those of what comes next.
+    """
+    monkeypatch.setenv("COLUMNS", "80")
+    told = Step(stage="align", level=1, levels=2, iteration=1, iterations=7, value=math.nan, seconds=1.0, done=0.5)
+    found = replace(told, iteration=1, iterations=30, value=0.25, seconds=2.0, done=0.75)
+    with screen.on(), Progress(quiet=False, stages={"read": 20, "align": 60, "features": 20}) as progress:
+        with progress.stage("read"):
+            progress.at(0.5)
+            assert progress._share == pytest.approx(0.1)
+        for step in (told, found, replace(found, value=0.125, seconds=2.5, done=1.0)):
+            progress(step)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.text())
+    assert re.search(r"align .* 50 % .*1 of 7", text)
+    assert re.search(r"align .* 65 % .*distance 0\.25", text)
+    assert re.search(r"align +2\.5 s +distance 0\.125, 2 steps", text)
 
 
 def test_a_stage_has_a_line_in_a_log(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ from semreg.cli.register_flags import (
 from semreg.cli.report_output import ProofFlags
 from semreg.cli.summary import show_alignment
 from semreg.io.result_folder import TRANSFORM
-from semreg.runtime.progress import ALIGN, Progress
+from semreg.runtime.progress import ALIGN, IMPORTED, READ, Progress
 
 if TYPE_CHECKING:
     from semreg.config import RegistrationConfig
@@ -123,7 +123,9 @@ def aligned(flags: RegisterFlags, config: RegistrationConfig, folder: OutputFold
             from semreg.quality.run import AlignRun
             from semreg.registration.alignment import align
 
+            progress.at(IMPORTED)
             images = read_images(flags.pair)
+            progress.at(READ)
             start = read_start(flags.pair, images)
             inputs = describe_inputs(flags, images)  # as they are now: nobody knows what they are when it ends
         for line in masked(start):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from semreg.cli.batch_flags import BatchFlags
-from semreg.cli.common import EXIT_INTERRUPTED, check_dtype, command_of, leave_by_verdict, print_json
+from semreg.cli.common import EXIT_INTERRUPTED, check_dtype, check_judged, command_of, leave_by_verdict, print_json
 from semreg.cli.grouping import grouped
 from semreg.cli.register_flags import SettingFlags, load_config
 from semreg.errors import ConfigError
@@ -43,13 +43,15 @@ def batch_command(context: typer.Context, flags: BatchFlags) -> None:
 
 
 def run(flags: BatchFlags) -> tuple[bool, list[CohortRow]]:
-    """Read, check, run and show; whether a pair failed, and what became of all."""
+    """Read, check, run and show; whether a pair failed, and what became of those that were asked for."""
     from semreg.batch import BatchOptions, plan_batch, run_batch, threads_of
 
     scheduler = scheduler_of(flags)
     everything = read_pairs(flags)
     pairs = chosen(everything, flags.only)
     found = settings_of(everything, flags.settings)
+    for pair in pairs:
+        check_judged(flags.fail_on, found[pair.name])
     threads = threads_of(flags.output, flags.threads, default_threads(flags))
     jobs = make_jobs(pairs, found, flags, threads)
     if flags.dry_run:
@@ -71,7 +73,8 @@ def run(flags: BatchFlags) -> tuple[bool, list[CohortRow]]:
         typer.echo("interrupted: what is finished is kept; give the same command again to go on", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     show_result(result, rows, flags)
-    return bool(result.failed), rows
+    asked = {pair.name for pair in pairs}
+    return bool(result.failed), [row for row in rows if row.name in asked]
 
 
 def read_pairs(flags: BatchFlags) -> list[Pair]:

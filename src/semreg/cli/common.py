@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -22,6 +22,9 @@ from semreg.cli.way_out import EXIT_BAD_INPUT, leave, say_error
 from semreg.errors import ConfigError, OutputError, SemregError
 from semreg.runtime.memory import is_out_of_memory
 from semreg.runtime.terminal import show_log
+
+if TYPE_CHECKING:
+    from semreg.config import RegistrationConfig
 
 EXIT_VERDICT = 3
 """The result was written, and its verdict is one that ``--fail-on`` names."""
@@ -75,7 +78,12 @@ class FailLevel(StrEnum):
 
 FailOn = Annotated[
     FailLevel | None,
-    flag("Leave with exit code 3 where the verdict is FAIL, or is REVIEW or FAIL.", None, "--fail-on", panel=PROOF),
+    flag(
+        "Leave with exit code 3: of fail where the verdict is FAIL, of review where it is REVIEW or FAIL.",
+        None,
+        "--fail-on",
+        panel=PROOF,
+    ),
 ]
 
 
@@ -148,6 +156,12 @@ class ImageFiles:
 def command_of(context: typer.Context) -> tuple[str, ...]:
     """The words of the command line, for the record."""
     return tuple(context.obj or ("semreg", *sys.argv[1:]))
+
+
+def check_judged(fail_on: FailLevel | None, config: RegistrationConfig) -> None:
+    """Refuse ``--fail-on`` where nothing is judged (ConfigError)."""
+    if fail_on is not None and not config.checks.enabled:
+        raise ConfigError("expected checks.enabled=true with --fail-on, got false: leave one of them out")
 
 
 def leave_by_verdict(fail_on: FailLevel | None, levels: Iterable[str | None]) -> None:

@@ -300,6 +300,7 @@ def case_of(found: Evaluated, run: EvaluationRun) -> Case | None:
         fixed_labels=labels[0],
         moving_labels=labels[1],
         names=names,
+        oriented={name: image.oriented for name, image in found.images.items()},
         title=f"{names['moving']} onto {names['fixed']}",
         notes=found.changes,
     )

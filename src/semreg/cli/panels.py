@@ -125,7 +125,8 @@ def _advised(command: Any, context: Any) -> Iterator[None]:
     except USAGE as error:
         hint = _hint(error, command, context)
         if hint:
-            error.message = f"{error.message.rstrip('. ')}: {hint}"
+            said = error.message.removeprefix("Value error, ").rstrip(". ")
+            error.message = f"{said}: {hint}"
             if hasattr(error, "possibilities"):
                 error.possibilities = None
         raise
@@ -136,7 +137,7 @@ def _hint(error: Any, command: Any, context: Any) -> str:
     given = getattr(error, "option_name", None)
     if given is not None:
         known = [name for each in command.get_params(context) for name in (*each.opts, *each.secondary_opts)]
-        meant = nearest(given, known)
+        meant = "" if len(given.strip("-")) == 1 else nearest(given, known, cutoff=0.6)
         return advice(given) or (f"did you mean {meant}?" if meant else "")
     said = re.search(r"'(.*?)' is not one of (.*)", error.message)
     if said:

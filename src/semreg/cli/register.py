@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from semreg.cli.common import command_of, leave_by_verdict, limit_threads, print_json
+from semreg.cli.common import check_judged, command_of, leave_by_verdict, limit_threads, print_json
 from semreg.cli.grouping import grouped
 from semreg.cli.guidance_flags import read_guidance
 from semreg.cli.register_files import describe_inputs, run_into_folder, run_of, write_results
@@ -18,7 +18,7 @@ from semreg.cli.report_output import verdict_of, write_proof
 from semreg.cli.summary import show_registration
 from semreg.errors import ConfigError
 from semreg.runtime.events import Clock
-from semreg.runtime.progress import REGISTER, Progress
+from semreg.runtime.progress import IMPORTED, READ, REGISTER, Progress
 from semreg.runtime.settings import to_dict
 from semreg.runtime.terminal import show_sentences
 
@@ -80,8 +80,7 @@ def run_register(flags: RegisterFlags) -> None:
     config = load_config(flags.settings)
     if flags.uncertainty and not config.uncertainty.enabled:
         raise ConfigError("expected uncertainty.enabled=true with --uncertainty, got false: leave one of them out")
-    if flags.fail_on is not None and not config.checks.enabled:
-        raise ConfigError("expected checks.enabled=true with --fail-on, got false: leave one of them out")
+    check_judged(flags.fail_on, config)
     run, files = run_into_folder(flags, lambda folder: registered(flags, config, folder))
     if flags.messages.as_json:
         print_json(run)
@@ -112,7 +111,9 @@ def _registered(
         if any(name not in DESCRIPTORS for entry in config.models for name in (entry.model, entry.moving or "mind")):
             return_freed_memory()  # what is kept for reuse would be taken for what a network needs
         try_models(config.models)
+        progress.at(IMPORTED)
         images = read_images(flags.pair)
+        progress.at(READ)
         start = read_start(flags.pair, images)
         stiffness = None if flags.stiffness is None else read_image(flags.stiffness).volume
         guidance = read_guidance(flags.guidance, images)

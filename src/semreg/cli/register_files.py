@@ -23,6 +23,7 @@ from semreg.io.result_folder import (
     RECORD,
     TRANSFORM,
 )
+from semreg.runtime.devices import check_device
 from semreg.runtime.texts import parse_json, read_text
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def run_into_folder(flags: RegisterFlags, work: Callable[[OutputFolder], R]) -> 
     check_outputs(flags)
     before = written_before(flags.pair.output)
     check_dtype(flags.images.dtype)
+    check_device(flags.device)
     limit_threads(flags.threads)
     with OutputFolder(flags.pair.output, record=RECORD) as folder:
         run = work(folder)

@@ -142,7 +142,7 @@ class RegisterFlags:
     uncertainty: Annotated[
         bool,
         flag(
-            "Write the map of how far the displacement may be off, in mm, without a page too.",
+            "Write the map of how far the displacement may be off, in mm, also where no page is written.",
             None,
             "--uncertainty",
             panel=OUTPUT,

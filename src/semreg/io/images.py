@@ -29,7 +29,7 @@ from semreg.io.headers import check_before, lattice_of
 from semreg.io.image_files import data_files, digest_of, files_of
 from semreg.io.nibabel_files import grid_with_nibabel, is_for_nibabel, read_with_nibabel
 from semreg.io.nifti import float_voxels, is_cut_short, plain_copy
-from semreg.io.nifti_header import is_nifti_name, is_packed
+from semreg.io.nifti_header import is_nifti_name, is_packed, says_no_place
 from semreg.io.pictures import ENDINGS as PICTURES
 from semreg.io.pictures import counts_in_pixels, in_pixels, is_colour, is_picture, pixel_size_note
 from semreg.io.promises import Promise, most_held
@@ -64,7 +64,8 @@ def read_image(path: str | Path, *, series: str | None = None) -> LoadedImage:
     """
     path = Path(path)
     stored, digest = _stored(path, series, scalar=True)
-    return LoadedImage(_reading(path, stored.samples().volume), stored.pixel_type, path, digest, stored.modality)
+    volume = _reading(path, stored.samples().volume)
+    return LoadedImage(volume, stored.pixel_type, path, digest, stored.modality, stored.oriented)
 
 
 def read_labels(path: str | Path, *, series: str | None = None) -> LabelMap:
@@ -160,8 +161,8 @@ def _stored(path: Path, series: str | None, *, scalar: bool) -> tuple[Stored, st
     names = files_of(path, series)
     if path.is_dir() or is_dicom(path):
         volume, kind, segments = _reading(path, lambda: read_series(names, str(path)))
-        modality = modality_of(names[0])
-        stored = Stored(volume.data[0].numpy(), volume.grid, None, kind, segments=segments, modality=modality)
+        array, modality = volume.data[0].numpy(), modality_of(names[0])
+        stored = Stored(array, volume.grid, None, kind, segments=segments, modality=modality, oriented=True)
         return stored, digest_of(path, names)
     if is_for_nibabel(path):
         check_before(path)
@@ -175,6 +176,8 @@ def _stored(path: Path, series: str | None, *, scalar: bool) -> tuple[Stored, st
             stored = _load(path, reader, lattice)
     for note in notes:
         logger.warning("%s: %s", path, note)
+    if says_no_place(path):
+        stored = replace(stored, oriented=False)
     digest = digest_of(path, names)
     if path.name.lower().endswith(PICTURES) and (turn := tiff.turned(path)) not in (0, 1):
         logger.warning(

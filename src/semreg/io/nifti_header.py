@@ -196,6 +196,12 @@ def _parse_second(data: bytes) -> NiftiHeader | None:
     )
 
 
+def says_no_place(path: Path) -> bool:
+    """Whether a file is NIfTI or Analyze in 3-D, and its header does not say where its voxels lie."""
+    header = read_header(path)
+    return header is not None and len(header.pixdim) == 3 and max(header.codes) == 0
+
+
 def place_of(header: NiftiHeader) -> NiftiPlace:
     """Where the voxels of a 3-D image lie.
 

@@ -31,6 +31,8 @@ class Stored:
     """What 3D Slicer stores of segments, such as ``Segment0_Name``."""
     modality: Modality | None = None
     """What its DICOM header says that it is; None: nothing, as in other formats."""
+    oriented: bool | None = None
+    """Whether its header says how the patient lies: DICOM does, NIfTI without codes does not; None: it may."""
 
     def grey(self) -> Stored:
         """Colours as their luminance."""

@@ -90,7 +90,7 @@ def run(out: Path, *, kind: str = "abdomen", size: int | None = None, on_step: O
         case = Case(
             fixed=pair.fixed, moving=pair.moving, field=result.field, warped=result.warped,
             jacobian=result.jacobian(), uncertainty=result.uncertainty, evaluation=evaluation, verdict=verdict,
-            record=run, names=names, title="The built-in phantoms",
+            record=run, names=names, oriented=dict.fromkeys(names, True), title="The built-in phantoms",
         )  # fmt: skip
         write_report(case, folder.stage(PAGE))
     jacobian = result.record.jacobian

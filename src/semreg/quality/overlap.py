@@ -64,7 +64,7 @@ class LabelOverlaps:
     """Of the surface Dice."""
     each: tuple[LabelOverlap, ...]
     mean: MeanOverlap
-    """Over the labels that are measured both before and after."""
+    """Over the labels that are measured both before and after; of what none has before, over those after."""
 
 
 def label_overlap(fixed: Mask, other: Mask, spacing: Sequence[float], tolerance_mm: float) -> Overlap:
@@ -129,8 +129,8 @@ def table_of_labels(
     """The agreement of all labels on the fixed labels' grid, before and after the two ``fields``.
 
     The moving labels are read at the nearest voxel through each field (None: the identity). A label that one of the
-    two maps lacks has no measures; the means are over labels that are measured both before and after. Voxels that are
-    ``left_out``, (*S) bool, have no label.
+    two maps lacks has no measures; the means are over labels that are measured both before and after, of a measure
+    that none has before over those after. Voxels that are ``left_out``, (*S) bool, have no label.
     Raises GeometryError for maps of different dimension, ImageError where they have no label in common.
     """
     if fixed.grid.dimension != moving.grid.dimension:
@@ -172,8 +172,8 @@ def notes_on_labels(found: LabelOverlaps) -> list[str]:
     for side in ("before", "after"):
         sides = [(label.name, label.before if side == "before" else label.after) for label in found.each]
         lost = [name for name, overlap in sides if overlap.dice == 0 and overlap.hd95_mm is None]
-        told = f"No voxel of the fixed label map gets, {side}: {', '.join(lost)}; no distance to it is known."
-        notes += [told] if lost else []
+        told = f"No voxel of the fixed image has these moving labels {side}, so no distance is known: "
+        notes += [f"{told}{', '.join(lost)}."] if lost else []
     return notes
 
 
@@ -217,7 +217,7 @@ def _box(mask: Mask) -> tuple[slice, ...]:
 
 
 def _mean(each: Sequence[LabelOverlap]) -> MeanOverlap:
-    """The mean of each measure over the labels that have it on both sides."""
+    """The mean of each measure over the labels that have it on both sides; where none has it before, after alone."""
     before: dict[str, float] = {}
     after: dict[str, float] = {}
     for measure in (field.name for field in fields(Overlap)):
@@ -225,6 +225,8 @@ def _mean(each: Sequence[LabelOverlap]) -> MeanOverlap:
         known = [pair for pair in pairs if None not in pair]
         if known:
             before[measure], after[measure] = (math.fsum(side) / len(known) for side in zip(*known, strict=True))
+        elif alone := [second for first, second in pairs if first is None and second is not None]:
+            after[measure] = math.fsum(alone) / len(alone)
     return MeanOverlap(before=Overlap(**before), after=Overlap(**after))
 
 

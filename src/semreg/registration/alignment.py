@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -30,9 +28,10 @@ from semreg.presets import configure
 from semreg.registration.parametric.align import Alignment
 from semreg.registration.parametric.align import align as align_pictures
 from semreg.registration.parametric.overlap import Picture
+from semreg.registration.parametric.telling import Telling
 from semreg.registration.result import AlignmentReport, AlignRecord
 from semreg.runtime.devices import choose_device
-from semreg.runtime.events import Clock, OnStep, Step
+from semreg.runtime.events import Clock, OnStep
 from semreg.transforms import read_transform
 from semreg.transforms.maps import fit_points
 
@@ -272,28 +271,18 @@ def find_alignment(  # noqa: PLR0913 - two images, how, where, and from where
         return describe(volume, mind, weight=weight, device=volume.data.device)
 
     levels = config.levels or (LEVELS_BEFORE if reach_mm else LEVELS)
+    telling = Telling(on_step, config.iterations)
+    telling.begin("pictures", 2)
+    near = picture(fixed, device, ct=ct[0])
+    telling.piece()
+    far = picture(moving, device, ct=ct[1])
+    telling.piece()
     return align_pictures(
-        picture(fixed, device, ct=ct[0]),
-        picture(moving, device, ct=ct[1]),
+        near,
+        far,
         described,
         replace(config, levels=levels),
         start=start,
         reach_mm=reach_mm,
-        tell=_telling(on_step, config.iterations),
+        telling=telling,
     )
-
-
-def _telling(on_step: OnStep | None, iterations: int) -> Callable[[int, int, int, float], None] | None:
-    if on_step is None:
-        return None
-    hook, started = on_step, time.perf_counter()
-
-    def tell(level: int, levels: int, step: int, match: float) -> None:
-        hook(
-            Step(
-                stage="align", level=level, levels=levels, iteration=step, iterations=iterations,
-                value=1.0 - match, seconds=time.perf_counter() - started,
-            )
-        )  # fmt: skip
-
-    return tell

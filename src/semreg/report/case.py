@@ -55,6 +55,8 @@ class Case:
     """Labels of the moving image."""
     names: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Names of the files, by role: ``fixed``, ``moving``."""
+    oriented: Mapping[str, bool | None] = dataclasses.field(default_factory=dict)
+    """Whether their headers say how the patient lies, by role; None, or not there: they may."""
     notes: tuple[str, ...] = ()
     """Sentences a reader has to know, such as that a file has changed since."""
 
@@ -154,4 +156,5 @@ class Case:
             fixed_labels=None if fixed_labels is None else to_labels(fixed_labels, "fixed"),
             moving_labels=None if moving_labels is None else to_labels(moving_labels, "moving"),
             names=names,
+            oriented={name: image.oriented for name, image in read.items() if isinstance(image, LoadedImage)},
         )

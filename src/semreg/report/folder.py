@@ -78,6 +78,7 @@ def read_case(  # noqa: PLR0913 - what a user has
         fixed_labels=outlined[0],
         moving_labels=outlined[1],
         names=names,
+        oriented={role: image.oriented for role, image in images.items()},
         notes=tuple(notes),
     )
 

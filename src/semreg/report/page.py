@@ -13,7 +13,7 @@ from semreg.quality import CheckResult, Evaluation, EvaluationRun, Verdict
 from semreg.registration.result import Record
 from semreg.report import drawings, tables
 from semreg.report.case import Case
-from semreg.report.pictures import frame_of, rows_of
+from semreg.report.pictures import Layout, frame_of, rows_of
 from semreg.report.planes import doubt_of_letters, planes_of
 from semreg.report.stacks import Stacks, make_stacks
 from semreg.report.templating import environment
@@ -71,11 +71,11 @@ def render(case: Case) -> str:
         boxes={"fixed": case.fixed.grid.sentence, "moving": case.moving.grid.sentence},
         rows=rows_of(stacks, planes),
         planes=planes,
-        frames=[frame_of(stacks, plane) for plane in planes],
+        layout=Layout(tuple(frame_of(stacks, plane) for plane in planes)),
         modes=modes_of(stacks),
         states=stacks.states,
         has_total=stacks.linear is not None and stacks.states[-1].key == "deformed",
-        doubt=doubt_of_letters(case.fixed.grid, case.moving.grid),
+        doubt=doubt_of_letters({"fixed": case.fixed.grid, "moving": case.moving.grid}, case.oriented),
         codes=stacks.codes,
         curves=drawings.curves(case.record),
         curve_size=(drawings.CURVE_WIDTH, drawings.CURVE_HEIGHT),
@@ -86,6 +86,7 @@ def render(case: Case) -> str:
         label_tolerance=None if labels is None else labels.tolerance_mm,
         measures=tables.MEASURES,
         number=tables.number,
+        exact=tables.exact,
         measured=_origin(case.evaluation),
         remarks=() if case.evaluation is None else case.evaluation.notes,
         decisions=[each.sentence for each in case.record.plan.reasons] if isinstance(case.record, Record) else [],

@@ -64,6 +64,34 @@ def frame_of(stacks: Stacks, plane: Plane) -> tuple[float, float]:
     return round(max(height, width / WIDEST), 4), round(max(width, height / TALLEST), 4)
 
 
+@dataclass(frozen=True)
+class Layout:
+    """Where the viewer's panes lie, all in one scale: side by side, or, of a flat volume, two below each other."""
+
+    frames: tuple[tuple[float, float], ...]
+    """Height and width of each pane in mm."""
+
+    @property
+    def stacked(self) -> bool:
+        """Whether the second and the third pane are together no higher than the first: then they share a column."""
+        return len(self.frames) == 3 and self.frames[1][0] + self.frames[2][0] <= self.frames[0][0]
+
+    @property
+    def columns(self) -> tuple[float, ...]:
+        """The width of each column in mm."""
+        first, *rest = (width for _, width in self.frames)
+        return (first, max(rest)) if self.stacked else (first, *rest)
+
+    @property
+    def across(self) -> float:
+        """The width of all per height of the highest."""
+        return round(sum(self.columns) / max(height for height, _ in self.frames), 4)
+
+    def share(self, pane: int) -> float:
+        """Which part of its column a pane is wide."""
+        return round(self.frames[pane][1] / self.columns[-1], 4) if self.stacked and pane > 0 else 1.0
+
+
 def cuts(stacks: Stacks, plane: Plane) -> dict[str, Bytes]:
     """The middle slices of the fixed image and of all states of the moving one at their size on the page."""
     number, size = middle(stacks, plane), size_of(stacks, plane)

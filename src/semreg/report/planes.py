@@ -6,6 +6,7 @@ sagittal ones with anterior on the left.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -68,21 +69,36 @@ def _opposite(word: str) -> str:
     return word.translate(str.maketrans("LRPASI", "RLAPIS"))
 
 
-def doubt_of_letters(fixed: Grid, moving: Grid) -> str:
+def doubt_of_letters(grids: Mapping[str, Grid], oriented: Mapping[str, bool | None]) -> str:
     """Why the letters may be wrong, in a sentence; empty where nothing speaks against them.
 
     A file whose orientation was lost has the identity as direction and begins at the origin; so may a good one.
+
+    Args:
+        grids: where the images lie, by their names.
+        oriented: whether their headers say how the patient lies, by their names, as far as that is known.
+
+    Returns:
+        The sentence.
     """
-    if fixed.dimension == 2:
+    unknown = [name for name, grid in grids.items() if grid.dimension == 3 and oriented.get(name) is None]
+    whys = {
+        "no place in the header": [name for name in grids if oriented.get(name) is False],
+        "the identity as direction and the origin as first voxel, as files do whose orientation was lost": [
+            name for name in unknown if _bare(grids[name])
+        ],
+    }
+    said = [f"{_named(names)} {why}" for why, names in whys.items() if names]
+    if not said:
         return ""
-    lost = [name for name, grid in (("fixed", fixed), ("moving", moving)) if _bare(grid)]
-    if not lost:
-        return ""
-    which = " and ".join(f"the {name} image" for name in lost) + (" each have" if len(lost) == 2 else " has")
     return (
-        f"The letters R, L, A, P, S and I may be wrong: {which} the identity as direction and the origin as first "
-        "voxel, as files do whose orientation was lost. Check the letters at an organ whose side you know."
+        f"The letters R, L, A, P, S and I may be wrong: {'; '.join(said)}. "
+        "Check the letters at an organ whose side you know."
     )
+
+
+def _named(names: Sequence[str]) -> str:
+    return " and ".join(f"the {name} image" for name in names) + (" each have" if len(names) > 1 else " has")
 
 
 def _bare(grid: Grid) -> bool:

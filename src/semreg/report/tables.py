@@ -39,6 +39,11 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{digits}g}"
 
 
+def exact(value: float | None, decimals: int) -> str:
+    """A number of a column with so many decimals, so that they stand below each other; a dash for what is unknown."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:.{decimals}f}"
+
+
 def key_figures(case: Case, motion: Motion, covered: tuple[float, float]) -> list[Key]:
     """The figures of the first screen, what matters most first; only what is known.
 
@@ -122,9 +127,10 @@ def landmark_rows(evaluation: Evaluation | None) -> list[Landmark]:
 
 
 MEASURES = {
-    "dice": ("Dice", "higher is better"), "surface_dice": ("Surface Dice", "higher is better"),
-    "hd95_mm": ("HD95 in mm", "lower is better"), "assd_mm": ("Mean surface distance in mm", "lower is better"),
+    "dice": ("Dice", "higher is better", 3), "surface_dice": ("Surface Dice", "higher is better", 3),
+    "hd95_mm": ("HD95 in mm", "lower is better", 1), "assd_mm": ("Mean surface distance in mm", "lower is better", 2),
 }  # fmt: skip
+"""Of labels: what it is called, how it is read, its decimals."""
 
 
 def label_rows(evaluation: Evaluation | None) -> list[tuple[str, MeanOverlap]]:

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import re
-
-import torch
+from typing import TYPE_CHECKING
 
 from semreg.errors import DeviceError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def check_device(name: str) -> None:
+    """Refuse what is no name of a device (DeviceError), before anything is loaded."""
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+        meant = ": did you mean cuda?" if "gpu" in name.lower() else ""
+        raise DeviceError(f"expected a device of auto, cpu, cuda, cuda:n or mps, got {name!r}{meant}")
 
 
 def choose_device(name: str) -> torch.device:
@@ -14,8 +23,9 @@ def choose_device(name: str) -> torch.device:
 
     ``auto`` is CUDA if there is a GPU, then MPS, then the CPU. Raises DeviceError if the device is not there.
     """
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
-        raise DeviceError(f"expected a device of auto, cpu, cuda, cuda:n or mps, got {name!r}")
+    import torch
+
+    check_device(name)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if _has_mps() else "cpu")
     if name.startswith("cuda"):
@@ -29,4 +39,6 @@ def choose_device(name: str) -> torch.device:
 
 
 def _has_mps() -> bool:
+    import torch
+
     return bool(torch.backends.mps.is_available())

@@ -30,6 +30,8 @@ class Step:
     """Wall time in seconds since the stage began."""
     objective: float = math.nan
     """Distance and regularity together, relative to the distance at the start of the level; NaN where there is none."""
+    done: float = math.nan
+    """Share of the stage that is done, 0 to 1, never falling; NaN where levels and iterations tell it."""
 
 
 OnStep: TypeAlias = Callable[[Step], None]

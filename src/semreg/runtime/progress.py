@@ -22,6 +22,8 @@ REGISTER: Mapping[str, float] = {
 }  # fmt: skip
 """The stages of a registration in their order, and what share of the time each usually takes."""
 ALIGN: Mapping[str, float] = {"read": 25, "prepare": 5, "align": 60, "field": 4, "write": 6}
+IMPORTED, READ = 0.4, 0.8
+"""What of the stage ``read`` is done when the packages are there, and when the images are."""
 USUAL = 0.4
 """Of the iterations that a level may make, those that it usually makes."""
 EARLIEST = 0.1
@@ -72,19 +74,25 @@ class Progress:
         yield
         self._finish(time.monotonic() - self._began)
 
+    def at(self, share: float) -> None:
+        """This share of the stage that runs is done, 0 to 1."""
+        self._move(share)
+
     def __call__(self, step: Step) -> None:
         """Show one step; this is the ``on_step`` of a registration."""
         if step.stage != self._name:
             self._finish(time.monotonic() - self._began)
             self._begin(step.stage)
-        self._steps, self._last = self._steps + 1, step
-        if step.iterations == step.levels == 1:  # told when it was done
+        if not math.isnan(step.value) or math.isnan(step.done):  # else what is tried before there is a step
+            self._steps, self._last = self._steps + 1, step
+        if step.done == 1.0 or step.iterations == step.levels == 1:  # told when it was done
             self._finish(step.seconds)
             self._begin(self._next(step.stage), guessed=True)
             return
         self._move(_within(step))
         if self._bar is not None:
-            shown = "" if math.isnan(step.value) else f"distance {step.value:.4g}"
+            counted = f"{step.iteration} of {step.iterations}"
+            shown = counted if math.isnan(step.value) else f"distance {step.value:.4g}"
             first = step.iteration == 1
             self._bar.update(self._task, description=step.stage, value=shown, refresh=first)
 
@@ -156,7 +164,9 @@ class Progress:
 
 
 def _within(step: Step) -> float:
-    """Which share of its stage is done: each level takes about twice as long as the one before it."""
+    """Which share of its stage is done; by default each level takes about twice as long as the one before it."""
+    if not math.isnan(step.done):
+        return step.done
     share = min(1.0, step.iteration / max(1.0, step.iterations * (USUAL if step.iterations > 1 else 1.0)))
     whole = 2.0**step.levels - 1
     return (2.0 ** (step.level - 1) - 1 + 2.0 ** (step.level - 1) * share) / whole

@@ -8,6 +8,9 @@ from collections.abc import Iterable
 
 LEVELS = "the levels follow from the image: features.pooling, coarse.levels and refine.levels set them"
 SMOOTHNESS = "refine.diffusion weighs the smoothness, refine.control_mm is the distance of control points in mm"
+MASKS = "masks: --fixed-mask and --moving-mask"
+IMAGES = "the images: semreg register FIXED MOVING, without flags"
+PARAMETERS = "a parameter file of elastix: --config FILE in TOML; semreg presets show NAME prints one"
 DEFORMATION = "semreg register deforms by default; --align alone says which linear map comes first"
 TERMS = {
     "shrinkfactors": f"shrink factors of ANTs: {LEVELS}",
@@ -53,11 +56,25 @@ TERMS = {
     "winsorizeimageintensities": "outliers of intensity: intensities.percentiles and intensities.winsorise",
     "histogrammatching": "histogram matching: not needed, features do not see the scale of intensities",
     "usehistogrammatching": "histogram matching: not needed, features do not see the scale of intensities",
-    "masks": "masks: --fixed-mask and --moving-mask",
+    "masks": MASKS,
+    "mask": MASKS,
+    "x": MASKS,
     "fmask": "the fixed mask: --fixed-mask",
     "mmask": "the moving mask: --moving-mask",
     "dimensionality": "the dimension follows from the images",
-    "parameters": "a parameter file of elastix: --config FILE in TOML; semreg presets show NAME prints one",
+    "parameters": PARAMETERS,
+    "p": PARAMETERS,
+    "f": IMAGES,
+    "fixed": IMAGES,
+    "fixedimage": IMAGES,
+    "moving": IMAGES,
+    "movingimage": IMAGES,
+    "gpu": "a GPU: --device cuda; auto, the default, takes one where there is one",
+    "cuda": "a GPU: --device cuda; auto, the default, takes one where there is one",
+    "transform": f"the transform: --align for linear ones; else {DEFORMATION}",
+    "levels": f"levels: {LEVELS}",
+    "iterations": "iterations: --set refine.iterations=N",
+    "interpolation": "the warped image is read linearly; semreg apply has --interpolation for others",
 }
 """By the word without dashes, dots and underscores, in small letters."""
 
@@ -69,7 +86,7 @@ def advice(word: str) -> str:
 
 
 def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.5) -> str:
-    """The known name that is most like the word, whatever its letters' size; empty where none is."""
-    names = {name.lower(): name for name in known}
-    found = difflib.get_close_matches(word.lower(), names, n=1, cutoff=cutoff)
+    """The known name that is most like the word, whatever its letters' size and its dashes; empty where none is."""
+    names = {name.lower().lstrip("-"): name for name in known}
+    found = difflib.get_close_matches(word.lower().lstrip("-"), names, n=1, cutoff=cutoff)
     return names[found[0]] if found else ""

@@ -38,6 +38,8 @@ class LoadedImage:
     of all files of a DICOM series in the order of their names."""
     modality: Modality | None = None
     """What its DICOM header says that it is; None: nothing, as in other formats."""
+    oriented: bool | None = None
+    """Whether its header says how the patient lies: DICOM does, NIfTI without codes does not; None: it may."""
 
 
 def to_volume(obj: Any, *, grid: Grid | None = None) -> Volume:

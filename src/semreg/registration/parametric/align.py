@@ -7,7 +7,6 @@ tried, the axes of the arrays and of what they show among them. Scores are those
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,12 +14,13 @@ import numpy as np
 from semreg.config import AlignConfig
 from semreg.core.geometry import Grid, Matrix, boxes_overlap
 from semreg.errors import GeometryError
-from semreg.registration.parametric.candidates import Search, Tell, candidates
+from semreg.registration.parametric.candidates import Search, candidates
 from semreg.registration.parametric.choice import NOTHING, SAME_MOVE, Choice
 from semreg.registration.parametric.descent import Descent, Placed
 from semreg.registration.parametric.evidence import Blocks
 from semreg.registration.parametric.overlap import Describe, Picture, describe_picture, unrelated
 from semreg.registration.parametric.shifts import Candidate, ShiftSearch
+from semreg.registration.parametric.telling import Telling
 from semreg.transforms.maps import angle_deg
 
 SEARCH_SIDE = {2: 96, 3: 32}
@@ -71,7 +71,7 @@ def align(  # noqa: PLR0913 - two images, how, where from
     *,
     start: Matrix | None = None,
     reach_mm: float = 0.0,
-    tell: Tell | None = None,
+    telling: Telling | None = None,
 ) -> Alignment:
     """Find the map that brings the moving picture onto the fixed one.
 
@@ -79,8 +79,9 @@ def align(  # noqa: PLR0913 - two images, how, where from
     ``auto`` a map that moves little beside ``reach_mm``, which a later search covers anyway, is
     left out. Raises GeometryError where no map brings enough of both images together.
     """
-    search = Search(fixed, moving, describe, config, tell or (lambda *_: None))
+    search = Search(fixed, moving, describe, config, telling or Telling(None, config.iterations))
     spacings = plan_spacings(fixed.image.grid, moving.image.grid, config)
+    search.telling.levels = len(spacings)
     near, far = fixed.at(spacings[0]), moving.at(spacings[0])
     descent = Descent(near, far, describe)
     family: str = "rigid" if config.transform == "auto" else config.transform
@@ -100,7 +101,7 @@ def align(  # noqa: PLR0913 - two images, how, where from
             "content, got none: lower align.minimum_overlap, or give an initial transform"
         )
     simple = "rigid" if family == "affine" else family
-    placed = _descents(search, descent, pool, simple, len(spacings))
+    placed = _descents(search, descent, pool, simple)
     best = placed[0]
     _judge(search, placed, others)
     for name, seen in (("fixed", descent.seen), ("moving", describe_picture(far, describe))):
@@ -113,7 +114,7 @@ def align(  # noqa: PLR0913 - two images, how, where from
             return _result(search, before, "none", before)
         best, family = found or (best, family)
     elif family == "affine":
-        best = descent.descend(best.matrix, family, config.iterations, lambda *_: None)
+        best = descent.descend(best.matrix, family, config.iterations, search.telling.trial())
     return _result(search, _finish(search, best, family, spacings), family, before)
 
 
@@ -127,21 +128,15 @@ def plan_spacings(fixed: Grid, moving: Grid, config: AlignConfig) -> list[float]
     return [halved[0], *[s for s in halved[1:] if s >= 0.99 * least]]
 
 
-def _descents(search: Search, descent: Descent, pool: list[Candidate], family: str, levels: int) -> list[Placed]:
+def _descents(search: Search, descent: Descent, pool: list[Candidate], family: str) -> list[Placed]:
     """Where descent from the distinct ones of the candidates ends, best first."""
     chosen: list[Candidate] = []
     for candidate in sorted(pool, key=lambda c: -c.match):
         if all(search.move(candidate.matrix, c.matrix) > 2 * descent.spacing for c in chosen):
             chosen.append(candidate)
-    ends: list[Placed] = []
-    for candidate in chosen[:DESCENTS]:
-        end = descent.descend(
-            candidate.matrix,
-            family,
-            search.config.iterations,
-            lambda step, match: search.tell(1, levels, step, match),
-        )
-        ends.append(end)
+    chosen = chosen[:DESCENTS]
+    search.telling.begin("descents", len(chosen))
+    ends = [descent.descend(c.matrix, family, search.config.iterations, search.telling.descent(1)) for c in chosen]
     ends.sort(key=lambda placed: -placed.match)
     search.reports.append({"spacing_mm": descent.spacing, "steps": ends[0].steps, "match": ends[0].match})
     return ends
@@ -173,19 +168,18 @@ def _judge(search: Search, placed: list[Placed], others: list[float]) -> None:
 def _finish(search: Search, best: Placed, family: str, spacings: list[float]) -> Placed:
     """The map after the finer resolutions, with the match of the coarsest."""
     fine = best
+    lengths = [4.0**level for level in range(len(spacings) - 1)]
+    search.telling.begin("finer", sum(lengths))
     for level, spacing in enumerate(spacings[1:], start=2):
         finer = Descent(search.fixed.at(spacing), search.moving.at(spacing), search.describe)
-        tell = _telling(search.tell, level, len(spacings))
+        tell = search.telling.descent(level, lengths[level - 2])
         fine = finer.descend(fine.matrix, family, search.config.iterations, tell)
         search.reports.append({"spacing_mm": spacing, "steps": fine.steps, "match": fine.match})
     return Placed(fine.matrix, best.match, best.overlap)
 
 
-def _telling(tell: Tell, level: int, levels: int) -> Callable[[int, float], None]:
-    return lambda step, match: tell(level, levels, step, match)
-
-
 def _result(search: Search, placed: Placed, family: str, before: Placed | None) -> Alignment:
+    search.telling.end(search.reports[-1]["match"] if family != "none" else placed.match)
     matrix = placed.matrix.copy()
     matrix[-1] = np.eye(len(matrix))[-1]  # without what rounding left
     return Alignment(

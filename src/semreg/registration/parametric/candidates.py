@@ -7,7 +7,6 @@ tried, the axes of the arrays and of what they show among them. Scores are those
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +16,7 @@ from semreg.core.geometry import Matrix
 from semreg.registration.parametric.overlap import Describe, Picture
 from semreg.registration.parametric.rotations import RING_DEG, ball, between_axes, between_moments, ring
 from semreg.registration.parametric.shifts import Candidate, ShiftSearch
+from semreg.registration.parametric.telling import Telling
 from semreg.transforms.maps import angle_deg, largest_move, linear_about
 
 STANDS_OUT = 1.12
@@ -27,9 +27,6 @@ SWEEP_KEEPS = 16
 PERHAPS = 1.04
 """Below this factor no closer look is taken."""
 
-Tell = Callable[[int, int, int, float], None]
-"""Level, levels, step, match."""
-
 
 @dataclass
 class Search:
@@ -39,7 +36,7 @@ class Search:
     moving: Picture
     describe: Describe
     config: AlignConfig
-    tell: Tell
+    telling: Telling
     decisions: list[str] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
     reports: list[dict[str, float]] = field(default_factory=list)
@@ -76,9 +73,9 @@ def candidates(search: Search, shifts: ShiftSearch) -> tuple[list[Candidate], li
         return pool, []
     # on larger voxels first, each orientation by its best shift; where that is not decisive, on those of the search
     sweep = search.shifts(SWEEP_COARSER * shifts.spacing)
-    straight, others = _around(sweep, n)
+    straight, others = _around(search, "orientations", sweep)
     if n == 3 and PERHAPS <= straight / max(*others, 1e-6) < STANDS_OUT:
-        straight, others = _around(shifts, n)
+        straight, others = _around(search, "closer", shifts)
     # in 2-D all orientations cost little
     if n == 3 and straight >= STANDS_OUT * max(*others, 1e-6):
         search.decisions.append(
@@ -90,10 +87,11 @@ def candidates(search: Search, shifts: ShiftSearch) -> tuple[list[Candidate], li
     axes = [between_axes(search.fixed.image.grid, search.moving.image.grid)]
     axes += between_moments(search.fixed.content, search.moving.content)
     axes = _allowed(axes, config.rotation_deg)
-    ranked = [(found[0].match, k) for k, turn in enumerate(turns) if (found := sweep.candidates(turn, 1))]
+    search.telling.begin("rotations", len(turns) + SWEEP_KEEPS + len(axes))
+    ranked = [(found[0].match, k) for k, turn in enumerate(turns) if (found := _best(search, sweep, turn))]
     kept = [turns[k] for _, k in sorted(ranked, reverse=True)[:SWEEP_KEEPS]]
     for turn in [*kept, *axes]:
-        pool += shifts.candidates(turn, 1)
+        pool += _best(search, shifts, turn)
     why = "The orientation of the headers does not stand out: " if n == 3 else ""
     search.decisions.append(
         f"{why}{len(turns)} rotations up to {config.largest_rotation_deg(n):g}° "
@@ -113,8 +111,17 @@ def _allowed(turns: list[Matrix], largest_deg: float | None) -> list[Matrix]:
     return [turn for turn in turns if angle_deg(linear_about(turn, np.zeros(n), np.zeros(n))) <= largest_deg + 1e-6]
 
 
-def _around(shifts: ShiftSearch, dimension: int) -> tuple[float, list[float]]:
+def _best(search: Search, shifts: ShiftSearch, turn: Matrix) -> list[Candidate]:
+    """The best shift after a rotation, none where too little overlaps; told as a piece."""
+    found = shifts.candidates(turn, 1)
+    search.telling.piece()
+    return found
+
+
+def _around(search: Search, part: str, shifts: ShiftSearch) -> tuple[float, list[float]]:
     """The best match in the orientation of the headers, and in each of those around it; 0 where too little overlaps."""
+    dimension = search.fixed.image.grid.dimension
     turns = [np.eye(dimension), *ring(dimension)]
-    matches = [max((found.match for found in shifts.candidates(turn, 1)), default=0.0) for turn in turns]
+    search.telling.begin(part, len(turns))
+    matches = [max((found.match for found in _best(search, shifts, turn)), default=0.0) for turn in turns]
     return matches[0], matches[1:]

@@ -6,7 +6,7 @@ it, and clearly better than the maps that lead elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,8 @@ NOTHING = 0.01
 """A match up to this is none."""
 STRONGEST_SCALE = 1.5
 """An affine map that stretches more is not taken by itself."""
+DESCENTS = 6
+"""About as many descents are made to compare with."""
 NEAR = 1 / 2
 """Share of the reach of the dense search up to which a shift is left to it: the rest is for the deformation itself."""
 NEARLY_UPRIGHT_DEG = 10.0
@@ -52,6 +54,7 @@ class Choice:
 
     def of(self, ends: Sequence[Placed]) -> tuple[Placed, str] | None:
         """The map to apply and its family, best end first; None where the start stands. Says why."""
+        self.search.telling.begin("choice", DESCENTS)
         if self.before is None:
             return self.richer(ends[0])
         local = self._descend(self.before, "rigid")
@@ -136,14 +139,13 @@ class Choice:
         return self.search.move(first.matrix, second.matrix) > SAME_MOVE * self.search.diagonal
 
     def _certainty(self, found: Placed, family: str, base: Placed) -> float:
-        held = self.blocks.held_out(found, family, self.search.config.iterations)
+        held = self.blocks.held_out(found, family, self.search.config.iterations, self.search.telling.trial())
         sure = certainty(held, self.blocks.shares(base.matrix))
         self.search.evidence.append((family, sure))
         return sure
 
     def _descend(self, start: Placed, family: str) -> Placed:
-        quiet: Callable[[int, float], None] = lambda *_: None  # noqa: E731
-        return self.descent.descend(start.matrix, family, self.search.config.iterations, quiet)
+        return self.descent.descend(start.matrix, family, self.search.config.iterations, self.search.telling.trial())
 
     def _say(self, sentence: str) -> None:
         self.search.decisions.append(sentence)

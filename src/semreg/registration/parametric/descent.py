@@ -8,7 +8,6 @@ Benhimane, Malis, IROS 2004) and Levenberg's damping.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,6 +24,7 @@ from semreg.registration.parametric.overlap import (
     match,
     unrelated,
 )
+from semreg.registration.parametric.telling import Heard
 from semreg.transforms.maps import exponential, generators, largest_move
 
 LONGEST = 4.0
@@ -93,7 +93,7 @@ class Descent:
         result.most = min(float(share.sum()), self.most)
         return result
 
-    def descend(self, start: Matrix, family: str, iterations: int, tell: Callable[[int, float], None]) -> Placed:
+    def descend(self, start: Matrix, family: str, iterations: int, tell: Heard) -> Placed:
         """The best map of a family near ``start``; ``tell`` gets the number of each step and the match."""
         basis = generators(family, self._centre())
         looked = self._look(start)
@@ -106,11 +106,12 @@ class Descent:
             trial = self._look(looked.placed.matrix @ change)
             if trial.placed.match > looked.placed.match:
                 looked, damping, failures = trial, max(damping / 5, LEAST_DAMPING), 0
-                tell(step, trial.placed.match)
+                tell(step, looked.placed.match)
                 if move < SETTLED:
                     break
             else:
                 damping, failures = damping * 10, failures + 1
+                tell(step, looked.placed.match)
                 if move < 2 * SETTLED or failures > MOST_FAILURES:
                     break
         found = looked.placed

@@ -15,6 +15,7 @@ import torch
 
 from semreg.core.geometry import Matrix
 from semreg.registration.parametric.descent import Descent, Placed
+from semreg.registration.parametric.telling import Heard
 
 BLOCK = 8
 """Voxels a side of a block: more than a descriptor sees, so that each block tells by itself, and few enough that an
@@ -48,12 +49,12 @@ class Blocks:
         gain = self.descent.gains(matrix).cpu().numpy()
         return np.asarray(np.bincount(self.number.ravel(), gain.ravel(), len(self.odd)), dtype=np.float64)
 
-    def held_out(self, start: Placed, family: str, iterations: int) -> Array:
+    def held_out(self, start: Placed, family: str, iterations: int, tell: Heard) -> Array:
         """What each block adds to the match of a map of a family that was found, from ``start``, without it, (K,)."""
         result = np.zeros(len(self.odd))
         for odd in (False, True):
             counted = torch.as_tensor(self.odd[self.number] == odd)
-            found = self.descent.within(counted).descend(start.matrix, family, iterations, lambda *_: None)
+            found = self.descent.within(counted).descend(start.matrix, family, iterations, tell)
             result = np.where(self.odd != odd, self.shares(found.matrix), result)
         return result
 

@@ -214,7 +214,7 @@ function makeSlices(data) {
       var greys = data.greys[role], v = greys.table[nearest(volumes[key], index)];
       return (Math.abs(v) >= 100 || v === 0 ? v.toFixed(0) : v.toPrecision(3)).replace("-", "\u2212") + (greys.unit ? " " + greys.unit : "");
     }
-    words.push("x, y" + (data.dimension === 3 ? ", z " : " ") + point(index).map(function (v) { return v.toFixed(1).replace("-", "\u2212"); }).join(", ") + " mm (LPS)");
+    words.push("x, y" + (data.dimension === 3 ? ", z " : " ") + point(index).map(function (v) { return v.toFixed(1).replace("-", "\u2212"); }).join(", ") + (data.dimension === 3 ? " mm (LPS)" : " mm"));
     words.push("fixed " + value("fixed", "fixed"), "moving " + value("moving", stateKey));
     words.push("deformed by " + Math.hypot.apply(null, displacement(index, false)).toFixed(1) + " mm" +
       (data.linear ? ", in all " + Math.hypot.apply(null, displacement(index, true)).toFixed(1) + " mm" : ""));
