@@ -336,3 +336,11 @@ def test_labels_and_a_network_together_are_refused(phantom):
             phantom.fixed, phantom.moving, config=STRAIGHT,
             guidance=Guidance(labels=(phantom.fixed_labels(), phantom.moving_labels()), segment=Bright()),
         )  # fmt: skip
+
+
+def test_labels_that_need_more_memory_than_there_is_are_refused(phantom, monkeypatch):
+    """Before a map is made: how many labels, what they take, and what to do."""
+    monkeypatch.setattr("semreg.registration.guidance.available_bytes", lambda: 1 << 20)
+    labels = (phantom.fixed_labels(), phantom.moving_labels())
+    with pytest.raises(ConfigError, match=r"labels that take .* GB: keep those that matter"):
+        register(phantom.fixed, phantom.moving, config=STRAIGHT, guidance=Guidance(labels=labels))

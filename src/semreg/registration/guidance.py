@@ -25,11 +25,15 @@ from semreg.preprocess.image_pair import Cleaned
 from semreg.preprocess.preparation import to_frame
 from semreg.registration.dense.correspondences import Correspondences, in_frame
 from semreg.registration.dense.terms import Term
+from semreg.runtime.memory import SHARE, available_bytes
 from semreg.transforms.pointwise import Distances, checked_points
 from semreg.transforms.pointwise import Points as PointArray
 
 LABEL_BLUR = 2
 """How many times a map of a label is averaged over 3 feature voxels: a border then pulls before it is reached."""
+
+COPIES = 3
+"""How often the map of a label is held at once: as it is made, and laid out for the search and for the descent."""
 
 Labels: TypeAlias = tuple[ImageLike | LabelMap, ImageLike | LabelMap]
 
@@ -141,7 +145,17 @@ class KnownLabels:
     weights: Mapping[int, float]
 
     def term(self, grids: tuple[Grid, Grid], start: Field | None, pooling: int, device: torch.device) -> Term:
-        """One channel a label, its share of each sample, on the working ``grids`` pooled; labels count everywhere."""
+        """One channel a label, its share of each sample, on the working ``grids`` pooled; labels count everywhere.
+
+        Raises ConfigError where the maps of so many labels do not fit into memory.
+        """
+        samples = sum(grid.pooled(pooling).voxels for grid in grids)
+        needed, room = COPIES * 4 * samples * len(self.use.shared), SHARE * available_bytes()
+        if needed > room:
+            raise ConfigError(
+                f"expected labels whose maps fit into {room / 1e9:.2g} GB of memory, got {len(self.use.shared)} labels "
+                f"that take {needed / 1e9:.2g} GB: keep those that matter, or raise features.spacing_mm"
+            )
         fixed = self._layer(self.fixed, grids[0], None, pooling, device)
         moving = self._layer(self.moving, grids[1], start, pooling, device)
         return Term(fixed, moving, distance="l2", share=self.weight, given=True)
