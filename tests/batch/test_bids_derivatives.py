@@ -178,6 +178,7 @@ def test_what_cannot_be_laid_out_changes_nothing(done, bids, run, tmp_path):
         ((out / SECOND, "-o", foreign), "says something else: choose another"),
         ((out / SECOND, "-o", bids / "mine"), "among the raw data"),
         ((out / SECOND, "-o", bids), "among the raw data"),
+        ((out / SECOND, "-o", bids / "derivatives"), "among the raw data"),
         ((out / "gone", "-o", tmp_path / "new"), "expected the output folder of semreg register"),
         ((private, "-o", tmp_path / "new"), "made with --private"),
     ):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from semreg.batch.bids import EXTENSIONS, LEFT_OUT
+from semreg.batch.bids import EXTENSIONS
 from semreg.batch.bids_names import DerivedNames, derived_names
 from semreg.errors import ConfigError, OutputError
 from semreg.io.atomic_output import UNFINISHED_KEY, OutputFolder
@@ -179,8 +179,9 @@ def _link(root: Path, folder: Path) -> str:
 
 def _check_folder(folder: Path, root: Path) -> None:
     """Refuse what is not of derivatives that semreg wrote of this data set (OutputError)."""
-    inside = folder.resolve().relative_to(root).parts if folder.resolve().is_relative_to(root) else ("derivatives",)
-    if not inside or inside[0] not in LEFT_OUT:
+    place = folder.resolve()
+    inside = place.relative_to(root).parts if place.is_relative_to(root) else None
+    if inside is not None and (len(inside) < 2 or inside[0] != "derivatives"):
         raise OutputError(
             f"expected a folder of derivatives, got {folder} among the raw data: name {root / 'derivatives' / 'semreg'}"
         )
