@@ -6,6 +6,7 @@ Every pair is registered by a process of its own. Knows nothing of how a registr
 from semreg.batch.batch import BatchOptions, BatchResult, plan_batch, run_batch, threads_of
 from semreg.batch.bids import bids_pairs
 from semreg.batch.cluster import DaskScheduler
+from semreg.batch.derivatives import check_derivatives, write_derivatives
 from semreg.batch.jobs import Digests, Job, JobFlags, Step, make_job
 from semreg.batch.measures import cohort_rows, write_csv
 from semreg.batch.page import write_page
@@ -25,6 +26,7 @@ __all__ = [
     "Scheduler",
     "Step",
     "bids_pairs",
+    "check_derivatives",
     "cohort_rows",
     "make_job",
     "plan_batch",
@@ -32,5 +34,6 @@ __all__ = [
     "run_batch",
     "threads_of",
     "write_csv",
+    "write_derivatives",
     "write_page",
 ]

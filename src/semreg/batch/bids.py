@@ -56,7 +56,7 @@ class Rule:
 
     def fits(self, file: Named) -> bool:
         """Whether a file is meant."""
-        return all(_same(key, value, file.values.get(key, "")) for key, value in self.values.items())
+        return all(same_label(key, value, file.values.get(key, "")) for key, value in self.values.items())
 
 
 def parse_rule(text: str, flag: str = "--fixed") -> Rule:
@@ -157,7 +157,7 @@ def _partner(moving: Named, fixed: Sequence[Named]) -> list[Named]:
     found = [file for file in fixed if file.values["sub"] == moving.values["sub"] and file.path != moving.path]
     for key in ("ses", "run"):
         if len(found) > 1:
-            found = [file for file in found if _same(key, file.values.get(key, ""), moving.values.get(key, ""))]
+            found = [file for file in found if same_label(key, file.values.get(key, ""), moving.values.get(key, ""))]
     if len(found) > 1:
         names = ", ".join(file.path.name for file in found)
         raise ConfigError(
@@ -184,6 +184,7 @@ def _pair(fixed: Path, moving: Named, folder: Path) -> Pair:
     )
 
 
-def _same(key: str, one: str, other: str) -> bool:
+def same_label(key: str, one: str, other: str) -> bool:
+    """Whether two labels of an entity mean the same: of indices ``1`` is ``01``."""
     both = key in INDICES and one.isdecimal() and other.isdecimal()
     return int(one) == int(other) if both else one == other

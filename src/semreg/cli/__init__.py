@@ -16,6 +16,7 @@ import semreg
 from semreg.cli.align import align_command
 from semreg.cli.apply import apply_command
 from semreg.cli.batch import batch_command
+from semreg.cli.bids import bids_command
 from semreg.cli.demo import demo_command
 from semreg.cli.doctor import doctor_command
 from semreg.cli.evaluate import evaluate_command
@@ -84,6 +85,7 @@ app.command("report", cls=SectionedCommand)(report_command)
 app.command("figures", cls=SectionedCommand)(figures_command)
 app.command("batch", cls=SectionedCommand)(batch_command)
 app.command("propagate", cls=SectionedCommand)(propagate_command)
+app.command("bids", cls=SectionedCommand)(bids_command)
 app.command("apply", cls=SectionedCommand)(apply_command)
 app.command("convert", cls=SectionedCommand)(convert_command)
 app.command("compose", cls=SectionedCommand)(compose_command)

@@ -49,6 +49,8 @@ def run(flags: BatchFlags) -> tuple[bool, list[CohortRow]]:
     scheduler = scheduler_of(flags)
     everything = read_pairs(flags)
     pairs = chosen(everything, flags.only)
+    if flags.derivatives is not None:
+        check_layout(pairs, flags.derivatives, flags)
     found = settings_of(everything, flags.settings)
     for pair in pairs:
         check_judged(flags.fail_on, found[pair.name])
@@ -72,6 +74,8 @@ def run(flags: BatchFlags) -> tuple[bool, list[CohortRow]]:
     except KeyboardInterrupt:
         typer.echo("interrupted: what is finished is kept; give the same command again to go on", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
+    if flags.derivatives is not None:
+        lay_out([pair.name for pair in pairs if pair.name not in result.failed], flags.derivatives, flags)
     show_result(result, rows, flags)
     asked = {pair.name for pair in pairs}
     return bool(result.failed), [row for row in rows if row.name in asked]
@@ -95,6 +99,28 @@ def read_pairs(flags: BatchFlags) -> list[Pair]:
             "a table names its images"
         )
     return read_table(flags.source)
+
+
+def check_layout(pairs: Sequence[Pair], folder: Path, flags: BatchFlags) -> None:
+    """Refuse what cannot be laid out as BIDS derivatives before anything runs (ConfigError, OutputError)."""
+    from semreg.batch import check_derivatives
+    from semreg.batch.bids import EXTENSIONS
+
+    if flags.private:
+        raise ConfigError(
+            "expected --bids-derivatives or --private, got both: names of derivatives are those of images"
+        )
+    if f".{flags.images.image_format.value}" not in EXTENSIONS:
+        raise ConfigError(f"expected --format nii.gz or nii with --bids-derivatives, got {flags.images.image_format}")
+    check_derivatives([(pair.fixed, pair.moving) for pair in pairs], folder)
+
+
+def lay_out(names: Sequence[str], folder: Path, flags: BatchFlags) -> None:
+    """Write the derivatives of the pairs that are finished."""
+    from semreg.batch import write_derivatives
+
+    if names:
+        write_derivatives([flags.output / name for name in names], folder)
 
 
 def chosen(pairs: Sequence[Pair], only: Sequence[str]) -> list[Pair]:
@@ -220,6 +246,7 @@ def show_result(result: BatchResult, rows: Sequence[CohortRow], flags: BatchFlag
             ("failed", str(len(result.failed))),
             *([("verdicts", counts)] if counts else []),
             ("page", str(flags.output / "index.html")),
+            *([] if flags.derivatives is None else [("derivatives", str(flags.derivatives))]),
         ]
     )
 

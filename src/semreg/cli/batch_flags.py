@@ -37,6 +37,13 @@ class BatchFlags:
     output: Annotated[
         Path, flag("Folder for the results, one folder a pair.", "FOLDER", "--output", "-o", panel=OUTPUT)
     ]
+    derivatives: Annotated[
+        Path | None,
+        flag(
+            "Lay the results out as BIDS derivatives too, such as BIDS/derivatives/semreg.",
+            "FOLDER", "--bids-derivatives", panel=OUTPUT,
+        ),
+    ] = None  # fmt: skip
     jobs: Annotated[int, flag("Pairs at once on this machine.", "N", "--jobs", "-j", panel=MACHINE, min=1)] = 1
     scheduler: Annotated[
         str | None, flag("Dask scheduler to run on, such as tcp://host:8786.", "ADDRESS", panel=MACHINE)
