@@ -11,6 +11,8 @@ import pytest
 import SimpleITK as sitk
 import torch
 import typer
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -28,6 +30,7 @@ from semreg.quality import EvaluationRun, Verdict, collect_evidence, evaluate, j
 from semreg.registration.pipeline import register
 from semreg.report import Case, FigureOptions, read_case, write_figures
 from semreg.report.figures import view_of
+from semreg.report.panels import show
 from semreg.report.stacks import make_stacks
 
 app = typer.Typer()
@@ -299,6 +302,24 @@ def test_a_figure_is_of_the_place_and_the_window():
     shown = view.cut("fixed", view.planes[0])
     values = case.fixed.reordered(canonical_order(case.fixed.grid)).data[0, :, :, 11].numpy()[::-1]
     assert np.abs(shown - np.clip(values / 50 * 255, 0, 255)).max() <= 6
+
+
+def test_letters_can_be_read_on_white():
+    """The letters of a figure stand on a dark ground of their own."""
+    figure = Figure(figsize=(2.0, 2.0), dpi=100)
+    canvas, stacks = FigureCanvasAgg(figure), make_stacks(make_case())
+    view = view_of(stacks, FigureOptions(planes=("axial",)))
+    plane = view.planes[0]
+    white = np.full((stacks.shape[plane.rows], stacks.shape[plane.columns]), 255, dtype=np.uint8)
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    show(axes, white, view, plane)
+    canvas.draw()
+    for letter in axes.texts:
+        box = letter.get_window_extent()
+        drawn = np.asarray(canvas.buffer_rgba())[::-1, :, 0][int(box.y0) : int(box.y1), int(box.x0) : int(box.x1)]
+        assert (drawn < 128).mean() > 0.3
+        assert (drawn > 250).any()
+    assert [letter.get_text() for letter in axes.texts] == list(plane.letters)
 
 
 def test_figures_of_little(tmp_path):

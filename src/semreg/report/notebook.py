@@ -85,8 +85,9 @@ def _plane(stacks: Stacks, plane: Plane) -> str:
     edges = (("left:3px;top:45%", left), ("right:3px;top:45%", right), ("top:1px;left:47%", top),
              ("bottom:1px;left:47%", bottom))  # fmt: skip
     letters = "".join(
-        f'<b style="position:absolute;{where};color:#fff;text-shadow:0 0 3px #000">{letter}</b>'
+        f'<b style="position:absolute;{where};color:#fff;background:rgba(0,0,0,.6);padding:0 3px">{letter}</b>'
         for where, letter in edges
+        if letter
     )
     change = SLICES.format(box="this.closest('figure')", height=height)
     slider = (

@@ -117,11 +117,14 @@ def show(axes: Any, picture: npt.NDArray[Any], view: View, plane: Plane, **optio
     shown = axes.imshow(picture, extent=extent, interpolation=options.pop("interpolation", "antialiased"), **options)
     axes.set_axis_off()
     left, right, top, bottom = plane.letters
+    ground = {"boxstyle": "round,pad=0.15", "facecolor": (0, 0, 0, 0.6), "edgecolor": "none"}
     for word, x, y in ((left, 0.03, 0.5), (right, 0.97, 0.5), (top, 0.5, 0.97), (bottom, 0.5, 0.03)):
+        if not word:
+            continue
         axes.text(
             x, y, word, transform=axes.transAxes, color="white", fontsize=FONT_PT, weight="bold",
             ha="left" if x < 0.1 else "right" if x > 0.9 else "center",
-            va="bottom" if y < 0.1 else "top" if y > 0.9 else "center",
+            va="bottom" if y < 0.1 else "top" if y > 0.9 else "center", bbox=ground,
         )  # fmt: skip
     return shown
 
