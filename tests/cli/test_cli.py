@@ -549,8 +549,8 @@ def test_help_has_sections():
     command = typer.main.get_command(app).commands["register"]
     with typer.Context(command, info_name="semreg register") as context:
         text = command.get_help(context)
-    titles = ["Arguments", "Input", "Output", "Settings", "Models", "Alignment", "Deformation", "Proof", "Machine"]
-    assert re.findall(r"^(\w+):$", text, re.MULTILINE) == [*titles, "Messages"]
+    titles = ["Arguments", "Input", "Output", "Settings", "Models", "Alignment", "Deformation", "Guidance", "Proof"]
+    assert re.findall(r"^(\w+):$", text, re.MULTILINE) == [*titles, "Machine", "Messages"]
     assert "Usage: semreg register [OPTIONS] FIXED MOVING\n" in text
     assert "--initial-landmarks FIXED MOVING" in text
     assert "list[" not in text

@@ -81,7 +81,20 @@ def of_pixels(points: Points, grid: Grid) -> Points:
 
 
 def read_both(paths: tuple[Path, Path], images: Mapping[str, LoadedImage]) -> tuple[Points, Points]:
-    """The points (N, D) in mm of a file for each image, in the order of the fixed ones."""
+    """The points of a file for each image, in the order of the fixed ones.
+
+    Args:
+        paths: the files with the points of the fixed and of the moving image.
+        images: both images, by ``fixed`` and ``moving``, for points that count in voxels.
+
+    Returns:
+        Fixed and moving points, (N, D) each in mm, LPS.
+
+    Raises:
+        ConfigError: as ``read_landmarks`` does, as all that follow.
+        GeometryError: for files with different numbers of points.
+        ImageError: for a file that cannot be read.
+    """
     found = read_landmarks([paths[0]], [paths[1]])
     if not found.in_voxels:
         return found.fixed, found.moving

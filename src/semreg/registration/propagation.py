@@ -28,7 +28,7 @@ from semreg.preprocess.image_pair import opened
 from semreg.registration.guidance import opened_labels
 from semreg.registration.pipeline import register
 from semreg.registration.result import FeatureDistance, Registration
-from semreg.transforms.labels import largest_share
+from semreg.transforms.labels import largest_share, staple
 
 PASSES = 2
 """How many times the mismatch of an atlas is averaged over 5 voxels before it weighs its vote."""
@@ -208,29 +208,16 @@ def fuse(stack: Tensor, fusion: Fusion, weights: Tensor | None = None) -> tuple[
         chosen = torch.where(score > best, label, chosen)
         best = torch.maximum(score, best)
     if fusion == Fusion.STAPLE and len(stack) > 1:
-        chosen = _staple(stack, chosen)
+        found = torch.from_numpy(staple(stack.numpy()))
+        chosen = torch.where(found < 0, chosen, found)  # where it cannot decide the majority holds
         best = (stack == chosen).float().sum(0)
     return chosen, best / votes.sum(0)
 
 
-def _staple(stack: Tensor, undecided: Tensor) -> Tensor:
-    """What ITK's multi-label STAPLE finds; where it cannot decide, the majority holds."""
-    import SimpleITK as sitk
-
-    none = int(stack.max()) + 1
-    images = [sitk.GetImageFromArray(layer.numpy().astype(np.uint16)) for layer in stack]
-    found = torch.from_numpy(sitk.GetArrayFromImage(sitk.MultiLabelSTAPLE(images, none)).astype(np.int64))
-    return torch.where(found == none, undecided, found)
-
-
 def _carried(labels: LabelMap, found: Registration) -> LabelMap:
     """The labels of an atlas on the grid of the image: at each voxel the one with the largest share."""
-    import SimpleITK as sitk
-
-    image = sitk.Cast(labels.numbers.to_sitk(), sitk.sitkInt32)
-    moved = largest_share(image, found.field.grid, found.transform(), 0)
-    numbers = torch.from_numpy(sitk.GetArrayFromImage(moved).astype(np.float32))[None]
-    return LabelMap(Volume(numbers, found.field.grid), labels.labels, labels.names)
+    moved = largest_share(labels.numbers.to_sitk("int32"), found.field.grid, found.transform(), 0)
+    return LabelMap(Volume(to_volume(moved).data, found.field.grid), labels.labels, labels.names)
 
 
 def _in_one_table(maps: Sequence[LabelMap]) -> tuple[Tensor, Tensor]:

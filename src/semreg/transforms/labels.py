@@ -89,6 +89,26 @@ def _largest(array: npt.NDArray[Any], index: npt.NDArray[np.float64], outside: f
     return found
 
 
+def staple(stack: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The labels that several maps estimate together, each by its performance, which is estimated with them.
+
+    Rohlfing, Russakoff, Maurer: Performance-based classifier combination in atlas-based image segmentation using
+    expectation-maximization parameter estimation. IEEE TMI, 2004; the filter of ITK.
+
+    Args:
+        stack: labels of each map, whole numbers from 0 below 2^16 − 1, (K, *S).
+
+    Returns:
+        Labels (*S), −1 where it cannot decide.
+    """
+    import SimpleITK as sitk
+
+    none = int(stack.max()) + 1
+    images = [sitk.GetImageFromArray(layer.astype(np.uint16)) for layer in stack]
+    found = sitk.GetArrayFromImage(sitk.MultiLabelSTAPLE(images, none)).astype(np.int64)
+    return np.where(found == none, -1, found)
+
+
 def at_points(image: Any, grid: Grid, chain: Chain) -> Any:
     """The labels of ``image`` on ``grid``, each at the one voxel where its centre comes to lie.
 
