@@ -148,6 +148,15 @@ def test_newton_finds_the_way_back_of_a_known_map():
     np.testing.assert_allclose(found, points, atol=0.01)  # residual / slope and a little more where it is flat
 
 
+@pytest.mark.parametrize("size", [1.0, 1e6, 1e12])
+def test_a_map_that_flattens_space_has_no_inverse_and_says_so(size):
+    """Its derivative has one direction alone, however steep it is: the nearest point is found, and what is left told."""
+    points = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    _, residual = invert_points(lambda p: size * np.broadcast_to(p.sum(0), p.shape), points, scale_mm=1.0)
+    middle = points - points.mean(0)
+    np.testing.assert_allclose(residual, np.sqrt((middle**2).sum(0)), rtol=1e-6)
+
+
 def test_a_map_without_inverse_says_so():
     """Where nothing leads to a point the residual is what is missing, and no step makes it worse than none."""
     points = np.array([[-2.0, 0.5], [0.0, 1.0]])

@@ -29,6 +29,8 @@ PIECE = 1 << 17
 TOLERANCE_MM = 1e-5
 """A point that is mapped back this well is done."""
 MOST_STEPS = 50
+ROUNDING = 1e-14
+"""Of the largest entry of the normal equations: with less damping a map that flattens space makes them singular."""
 LARGEST_DAMPING = 1e3
 """With more damping the steps are too short to matter: the point is given up."""
 
@@ -100,7 +102,9 @@ def _newton(move: Move, target: Points, step_mm: float) -> tuple[Points, Distanc
             break
         jacobian = _jacobian(move, x[:, todo], step_mm)
         transposed = jacobian.transpose(0, 2, 1)
-        normal = transposed @ jacobian + damping[todo, None, None] * np.eye(len(target))
+        normal = transposed @ jacobian
+        least = ROUNDING * np.abs(normal).max((1, 2))  # beside huge derivatives a fixed damping would be rounded away
+        normal += np.maximum(damping[todo], least)[:, None, None] * np.eye(len(target))
         step = np.linalg.solve(normal, transposed @ residual[:, todo].T[..., None])[..., 0].T
         trial = x[:, todo] - step
         new = move(trial) - target[:, todo]
