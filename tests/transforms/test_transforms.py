@@ -150,7 +150,7 @@ def test_newton_finds_the_way_back_of_a_known_map():
 
 @pytest.mark.parametrize("size", [1.0, 1e6, 1e12])
 def test_a_map_that_flattens_space_has_no_inverse_and_says_so(size):
-    """Its derivative has one direction alone, however steep it is: the nearest point is found, and what is left told."""
+    """Its derivative has one direction alone, however steep it is: the nearest point is found, what is left is told."""
     points = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
     _, residual = invert_points(lambda p: size * np.broadcast_to(p.sum(0), p.shape), points, scale_mm=1.0)
     middle = points - points.mean(0)
