@@ -13,7 +13,7 @@ from conftest import grid_at, noise
 from semreg import RegistrationConfig, write_image
 from semreg.config import AlignConfig, RefineConfig
 from semreg.core.fields import Volume
-from semreg.errors import ConfigError, GeometryError
+from semreg.errors import ConfigError, GeometryError, ImageError
 from semreg.phantom import make_brains
 from semreg.registration.propagation import Fusion, files_of_atlas, fuse, propagate
 
@@ -106,6 +106,10 @@ def test_what_cannot_be_propagated_is_refused(heads):
         propagate(image, [], config=QUICK)
     with pytest.raises(ConfigError, match="a fusion of local, majority, staple"):
         propagate(image, atlases, fusion="best", config=QUICK)
+    many = Volume(torch.ones_like(image.data), image.grid).to_sitk("int16")
+    huge = sitk.Cast(many, sitk.sitkInt64) * ((1 << 24) + 1)
+    with pytest.raises(ImageError, match="numbers up to 16777216"):
+        propagate(image, [(image, huge)], config=QUICK)
     flat = grid_at((0.0, 0.0), (12, 14), (1.0, 1.0), np.eye(2))
     with pytest.raises(GeometryError, match="labels of atlas 1 in 3-D"):
         propagate(image, [(image, Volume(torch.ones(1, *flat.shape), flat))], config=QUICK)

@@ -18,7 +18,7 @@ from torch import Tensor
 from semreg.config import RegistrationConfig
 from semreg.core.fields import Volume
 from semreg.core.sampling import smooth
-from semreg.errors import ConfigError, GeometryError
+from semreg.errors import ConfigError, GeometryError, ImageError
 from semreg.features.descriptors.mind import MindSSC
 from semreg.features.extract import describe
 from semreg.io.bridge import LabelMap, to_volume
@@ -32,6 +32,8 @@ from semreg.transforms.labels import largest_share, staple
 
 PASSES = 2
 """How many times the mismatch of an atlas is averaged over 5 voxels before it weighs its vote."""
+LARGEST_LABEL = 1 << 24
+"""Up to which float32 holds each whole number."""
 LEAST_MISMATCH = 1e-3
 """Below it a mismatch is rounding, and all atlases that are as good weigh the same."""
 
@@ -222,6 +224,12 @@ def _carried(labels: LabelMap, found: Registration) -> LabelMap:
 
 def _in_one_table(maps: Sequence[LabelMap]) -> tuple[Tensor, Tensor]:
     """The labels of all, 0 first (N,), float32, and the maps as indices into them (K, *S)."""
+    largest = max((abs(label) for each in maps for label in each.labels), default=0)
+    if largest > LARGEST_LABEL:
+        raise ImageError(
+            f"expected labels of numbers up to {LARGEST_LABEL}, which the image of the result holds exactly, got "
+            f"{largest}: number them anew"
+        )
     every = sorted({label for each in maps for label in each.labels} | {0}, key=lambda label: (label != 0, label))
     place = {label: index for index, label in enumerate(every)}
     stack = [torch.tensor([place[label] for label in each.labels])[each.numbers.data[0].long()] for each in maps]
