@@ -30,7 +30,7 @@ from semreg.registration.dense.correspondences import (
     in_frame,
     student,
 )
-from semreg.registration.guidance import Guidance
+from semreg.registration.guidance import Guidance, checked_labels
 from semreg.transforms.bspline import SplineLattice, SplinePoints
 from small_networks import save
 
@@ -155,6 +155,15 @@ def test_landmarks_pull_what_lies_around_them(phantom, alone):
     assert guided.record.jacobian.minimum > 0
 
 
+def test_the_search_goes_by_landmarks_too(phantom):
+    """Without a refinement they lower the error of those that guide, in the search alone."""
+    bare = replace(STRAIGHT, refine=RefineConfig(enabled=False))
+    known = Guidance(landmarks=points_of_pair(phantom))
+    found = [register(phantom.fixed, phantom.moving, config=bare, guidance=each) for each in (None, known)]
+    without, guided = (errors(each, phantom, slice(0, COUNT)).mean() for each in found)
+    assert guided < 0.95 * without
+
+
 def test_one_wrong_pair_does_not_spoil_it(phantom, alone):
     """One landmark of 20 is 35 mm off: it is told, and the error elsewhere is still lower than without landmarks."""
     known = points_of_pair(phantom, off=np.array([25.0, -20.0, 15.0]))
@@ -192,6 +201,26 @@ def test_labels_pull(phantom, alone):
     use = guided.record.guidance.labels
     assert use.shared == tuple(shared[1:-1])
     assert (use.fixed_only, use.moving_only) == ((shared[-1],), (shared[0],))
+
+
+def test_weights_of_labels_reach_the_objective(phantom):
+    """Squared differences of a label count by its weight, and the whole term by that of the labels."""
+    labels = (phantom.fixed_labels(), phantom.moving_labels())
+    grids = (phantom.fixed.grid, phantom.moving.grid)
+
+    def term(**weights):
+        known = checked_labels(Guidance(labels=labels, **weights), 3)
+        assert known is not None
+        return known.term(grids, None, 2, torch.device("cpu"))
+
+    plain, weighed = term(), term(weights={2: 9.0}, label_weight=0.25)
+    assert (plain.share, weighed.share) == (1.0, 0.25)
+    place = checked_labels(Guidance(labels=labels), 3).use.shared.index(2)
+    for image in ("fixed", "moving"):
+        before, after = (getattr(each, image).features.data for each in (plain, weighed))
+        torch.testing.assert_close(after[place], 3 * before[place])
+        torch.testing.assert_close(after[place + 1], before[place + 1])
+        assert 0 < float(before[place].max()) <= 1
 
 
 def test_labels_of_any_number_and_on_any_grid_are_the_same(phantom):

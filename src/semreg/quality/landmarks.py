@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from semreg.core.geometry import Grid
 from semreg.errors import GeometryError
-from semreg.transforms.pointwise import Distances, Points, checked_points
+from semreg.transforms.pointwise import Distances, ErrorSummary, Points, checked_points
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,20 +66,6 @@ class LandmarkErrors:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ErrorSummary:
-    """What a record says of the errors of all landmarks."""
-
-    mean_mm: float
-    p95_mm: float
-    maximum_mm: float
-
-    @classmethod
-    def of(cls, spread: Spread) -> ErrorSummary:
-        """Of all that is known of them."""
-        return cls(mean_mm=spread.mean, p95_mm=spread.p95, maximum_mm=spread.maximum)
-
-
-@dataclass(frozen=True, kw_only=True)
 class LandmarkSummary:
     """What a record says of landmarks: errors before and after, and how many points got worse."""
 
@@ -91,7 +77,10 @@ class LandmarkSummary:
     @classmethod
     def of(cls, found: LandmarkErrors) -> LandmarkSummary:
         """Of all errors."""
-        sides = {"before": ErrorSummary.of(found.before), "after": ErrorSummary.of(found.after)}
+        sides = {
+            name: ErrorSummary(mean_mm=spread.mean, p95_mm=spread.p95, maximum_mm=spread.maximum)
+            for name, spread in (("before", found.before), ("after", found.after))
+        }
         return cls(count=found.count, worse=found.worse, **sides)
 
 

@@ -26,7 +26,7 @@ from semreg.preprocess.preparation import to_frame
 from semreg.registration.dense.correspondences import Correspondences, in_frame
 from semreg.registration.dense.terms import Term
 from semreg.runtime.memory import SHARE, available_bytes
-from semreg.transforms.pointwise import Distances, checked_points
+from semreg.transforms.pointwise import Distances, ErrorSummary, checked_points
 from semreg.transforms.pointwise import Points as PointArray
 
 LABEL_BLUR = 2
@@ -36,8 +36,6 @@ COPIES = 3
 """How often the map of a label is held at once: as it is made, and laid out for the search and for the descent."""
 
 Labels: TypeAlias = tuple[ImageLike | LabelMap, ImageLike | LabelMap]
-
-
 Folders: TypeAlias = Sequence[str | Path] | str | Path
 
 
@@ -66,29 +64,14 @@ class Guidance:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distance:
-    """Distances of points in mm."""
-
-    mean_mm: float
-    p95_mm: float
-    maximum_mm: float
-
-    @classmethod
-    def of(cls, distances: Distances) -> Distance:
-        """Of distances (N,)."""
-        p95 = np.percentile(distances, 95)
-        return cls(mean_mm=float(distances.mean()), p95_mm=float(p95), maximum_mm=float(distances.max()))
-
-
-@dataclass(frozen=True, kw_only=True)
 class LandmarkResidual:
     """How far the landmarks that guided are from where they should be, in mm: no proof, the result was made so."""
 
     count: int
-    before: Distance
-    after: Distance
+    before: ErrorSummary
+    after: ErrorSummary
     contradicted: int
-    """How many are off by more than three standard deviations: what the images and the other points contradict."""
+    """How many are off by more than three standard deviations, each of its axes by that: what all else contradicts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,8 +111,8 @@ class KnownPoints:
         off = errors[1] > 3 * self.sd_mm * np.sqrt(len(self.fixed))
         return LandmarkResidual(
             count=len(self.sd_mm),
-            before=Distance.of(errors[0]),
-            after=Distance.of(errors[1]),
+            before=ErrorSummary.of(errors[0]),
+            after=ErrorSummary.of(errors[1]),
             contradicted=int(off.sum()),
         )
 
@@ -199,9 +182,9 @@ def checked_landmarks(guidance: Guidance, dimension: int) -> KnownPoints | None:
         checked_points(points, name, dimension)
         for points, name in zip(guidance.landmarks, ("fixed", "moving"), strict=True)
     )
-    if fixed.shape != moving.shape or fixed.shape[1] == 0:
+    if fixed.shape != moving.shape:
         raise GeometryError(
-            f"expected as many fixed as moving landmarks, at least one, got {fixed.shape[1]} and {moving.shape[1]}: "
+            f"expected as many fixed as moving landmarks, got {fixed.shape[1]} and {moving.shape[1]}: "
             "the n-th ones belong together"
         )
     sd = np.asarray(guidance.landmark_sd_mm, dtype=np.float64)
@@ -246,12 +229,7 @@ def checked_labels(guidance: Guidance, dimension: int | None) -> KnownLabels | N
     return KnownLabels(fixed, moving, use, guidance.label_weight, guidance.weights)
 
 
-def segmented(
-    guidance: Guidance,
-    images: tuple[Cleaned, Cleaned],
-    device: torch.device,
-    folders: Sequence[str | Path] | str | Path,
-) -> Guidance:
+def segmented(guidance: Guidance, images: tuple[Cleaned, Cleaned], device: torch.device, folders: Folders) -> Guidance:
     """The same with the labels that its network finds in both images; as it is without a network."""
     if guidance.segment is None or guidance.labels is not None:
         return guidance

@@ -6,6 +6,7 @@ Points are float64 arrays (D, N) in mm.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -33,6 +34,21 @@ ROUNDING = 1e-14
 """Of the largest entry of the normal equations: with less damping a map that flattens space makes them singular."""
 LARGEST_DAMPING = 1e3
 """With more damping the steps are too short to matter: the point is given up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorSummary:
+    """What a record says of the errors of many points."""
+
+    mean_mm: float
+    p95_mm: float
+    maximum_mm: float
+
+    @classmethod
+    def of(cls, errors: Distances) -> ErrorSummary:
+        """Of errors (N,)."""
+        p95 = float(np.percentile(errors, 95))
+        return cls(mean_mm=float(errors.mean()), p95_mm=p95, maximum_mm=float(errors.max()))
 
 
 def checked_points(points: npt.ArrayLike, name: str, dimension: int) -> Points:

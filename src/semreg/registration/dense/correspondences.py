@@ -39,11 +39,6 @@ class Correspondences:
     sd_mm: Tensor
     """How far each may be off along an axis: its standard deviation, (N,)."""
 
-    @property
-    def count(self) -> int:
-        """How many there are."""
-        return self.fixed.shape[1]
-
     def swapped(self) -> Correspondences:
         """The same with the two images in each other's place."""
         return Correspondences(self.grid, self.moving, self.fixed, self.sd_mm)
