@@ -24,7 +24,7 @@ from semreg.errors import GeometryError, ImageError
 from semreg.io import tiff
 from semreg.io.bridge import PIXEL_TYPES, LabelMap, Lattice, LoadedImage, check_scalar_image, pixel_type_name
 from semreg.io.dicom import modality_of, read_series, series_grid
-from semreg.io.dicom_files import is_dicom
+from semreg.io.dicom_files import is_dicom, patient_of
 from semreg.io.headers import check_before, lattice_of
 from semreg.io.image_files import data_files, digest_of, files_of
 from semreg.io.nibabel_files import grid_with_nibabel, is_for_nibabel, read_with_nibabel
@@ -65,7 +65,7 @@ def read_image(path: str | Path, *, series: str | None = None) -> LoadedImage:
     path = Path(path)
     stored, digest = _stored(path, series, scalar=True)
     volume = _reading(path, stored.samples().volume)
-    return LoadedImage(volume, stored.pixel_type, path, digest, stored.modality, stored.oriented)
+    return LoadedImage(volume, stored.pixel_type, path, digest, stored.modality, stored.oriented, stored.patient)
 
 
 def read_labels(path: str | Path, *, series: str | None = None) -> LabelMap:
@@ -162,7 +162,10 @@ def _stored(path: Path, series: str | None, *, scalar: bool) -> tuple[Stored, st
     if path.is_dir() or is_dicom(path):
         volume, kind, segments = _reading(path, lambda: read_series(names, str(path)))
         array, modality = volume.data[0].numpy(), modality_of(names[0])
-        stored = Stored(array, volume.grid, None, kind, segments=segments, modality=modality, oriented=True)
+        stored = Stored(
+            array, volume.grid, None, kind, segments=segments, modality=modality, oriented=True,
+            patient=patient_of(names[0]),
+        )  # fmt: skip
         return stored, digest_of(path, names)
     if is_for_nibabel(path):
         check_before(path)
