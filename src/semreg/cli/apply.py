@@ -17,6 +17,7 @@ from semreg.cli.transforms import (
     OutputFile,
     Reference,
     Transforms,
+    check_folder_of,
     check_image_name,
     files_of,
     grid_of,
@@ -28,7 +29,7 @@ from semreg.transforms.points import POINTS
 
 if TYPE_CHECKING:
     from semreg.core.geometry import Grid
-    from semreg.transforms import Chain, Outside
+    from semreg.transforms import Chain, MovedDose, MovedStructures, Outside
 
 logger = logging.getLogger("semreg")
 
@@ -40,7 +41,9 @@ Reading = Literal["linear", "bspline", "nearest", "label", "points"]
 def apply_command(  # noqa: PLR0913 - one parameter a flag
     *,
     transforms: Transforms,
-    source: Annotated[Path, flag(f"Image, labels, or points: {', '.join(POINTS)}.", "FILE", "--input", "-i")],
+    source: Annotated[
+        Path, flag(f"Image, labels, RT structures or dose, or points: {', '.join(POINTS)}.", "FILE", "--input", "-i")
+    ],
     output: OutputFile,
     reference: Reference = None,
     series: Annotated[str | None, flag("Of the DICOM folder --input: UID or description.", "NAME")] = None,
@@ -63,6 +66,8 @@ def apply_command(  # noqa: PLR0913 - one parameter a flag
     is brought onto the moving one (the --reference), and points of the moving side to the fixed one. With a transform
     that was written for the other way, such as inverse.h5, the sides change places.
 
+    Structures and doses of DICOM go the way of images, into a .dcm file that belongs to the series of --reference.
+
     Several transforms: the first one named is applied to the points of the fixed image first, the order of
     antsApplyTransforms. Images get the grid of --reference, or else that of the field that comes first.
     """
@@ -72,8 +77,13 @@ def apply_command(  # noqa: PLR0913 - one parameter a flag
         from semreg import transforms as library
 
         points = library.is_point_file(source)
-        brought: MovedPoints | ResampledImage
-        if points:
+        brought: MovedPoints | ResampledImage | MovedStructures | MovedDose
+        bring = None if points else library.object_to_bring(source, output)
+        if bring is not None:
+            check_folder_of(output)
+            onto = library.Onto.of(reference, reference_series, library.Outside(outside), transforms)
+            brought = bring(source, output, chain, onto)
+        elif points:
             brought = apply_to_points(chain, source, output, outside, ras=ras)
         else:
             grid = grid_for_images(chain, reference, reference_series)

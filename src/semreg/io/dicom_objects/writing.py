@@ -5,6 +5,7 @@ The objects are data sets of pydicom, which is imported by the functions that ne
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -115,6 +116,17 @@ def of_study(header: Any) -> Any:
         if keyword not in data:
             put(data, **{keyword: ""})
     return data
+
+
+def moved_to_study(data: Any, header: Any) -> Any:
+    """The elements of a data set with the patient and the study of another, all texts in UTF-8."""
+    own, other = copy.deepcopy(fresh(data)), of_study(copy.deepcopy(fresh(header)))
+    own.decode()
+    other.decode()
+    put(own, **dict.fromkeys((*PATIENT, *STUDY, "DigitalSignaturesSequence", "MACParametersSequence")))
+    own.update(other)
+    put(own, SpecificCharacterSet="ISO_IR 192")
+    return own
 
 
 def stamp(data: Any, sop_class: str) -> None:
