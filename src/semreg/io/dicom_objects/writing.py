@@ -125,7 +125,9 @@ def moved_to_study(data: Any, header: Any) -> Any:
     other.decode()
     put(own, **dict.fromkeys((*PATIENT, *STUDY, "DigitalSignaturesSequence", "MACParametersSequence")))
     own.update(other)
-    put(own, SpecificCharacterSet="ISO_IR 192")
+    put(own, SpecificCharacterSet="ISO_IR 192", InstanceNumber=1)
+    if "OperatorsName" not in own:
+        put(own, OperatorsName="")
     return own
 
 
