@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +40,12 @@ def warped(scans):
     start = sitk.Euler3DTransform((3.0, -7.0, 11.0), 0.05, -0.03, 0.08, (1.5, -1.0, 0.5))
     sitk.WriteTransform(start, str(scans / "start.tfm"))
     command = ["register", scans / "fixed", scans / "moving", "-o", out, "--initial", scans / "start.tfm", "--dicom"]
+    logger = logging.getLogger("semreg")
+    before = logger.handlers[:], logger.propagate, logger.level
     with pytest.raises(SystemExit) as end:
         main([str(word) for word in (*command, *QUICK)])
+    logger.handlers, logger.propagate = before[0], before[1]
+    logger.setLevel(before[2])
     assert not end.value.code
     return out
 
@@ -277,6 +282,23 @@ def test_slices_with_scales_of_their_own_get_one(run, scans):
     found = sitk.GetArrayFromImage(reader.Execute())
     expected = sitk.GetArrayFromImage(sitk.ReadImage(str(scans / "one" / "warped.nii.gz")))
     np.testing.assert_allclose(found, expected, atol=0.02)
+
+
+def test_a_registration_that_leads_the_other_way_is_refused(run, scans, warped):
+    """By its frames of reference, in --initial and in apply; with --inverse it is taken."""
+    reg = warped / "registration.dcm"
+    code, _, err = run("register", scans / "moving", scans / "fixed", "-o", scans / "no", "--initial", reg, *QUICK)
+    assert code == 2
+    assert "the other way round" in err
+    given = ("-i", scans / "fixed", "-r", scans / "moving", "-o", scans / "there.nrrd", "-q")
+    assert run("apply", reg, *given)[0] == 2
+    assert run("apply", reg, *given, "--inverse")[0] == 0
+    write_series(scans / "strange", blobs(FIXED).data[0].numpy(), FIXED, header(CT, "CT", PatientID="Z-9"))
+    strange = ("-i", scans / "moving", "-r", scans / "strange", "-o", scans / "strange.nrrd")
+    code, _, err = run("apply", reg, *strange)
+    assert code == 0
+    assert "a registration of other images" in err
+    assert "Z-9" in err
 
 
 def test_two_patients_are_said_before_they_are_mixed(run, scans):

@@ -130,7 +130,7 @@ def aligned(flags: RegisterFlags, config: RegistrationConfig, folder: OutputFold
             progress.at(IMPORTED)
             images = read_images(flags.pair, private=flags.private)
             progress.at(READ)
-            start = read_start(flags.pair, images)
+            start = read_start(flags.pair, images, private=flags.private)
             sides = read_sides(flags.pair, images) if flags.dicom else None
             inputs = describe_inputs(flags, images)  # as they are now: nobody knows what they are when it ends
         for line in masked(start):

@@ -79,6 +79,8 @@ def apply_command(  # noqa: PLR0913 - one parameter a flag
         points = library.is_point_file(source)
         brought: MovedPoints | ResampledImage | MovedStructures | MovedDose
         bring = None if points else library.object_to_bring(source, output)
+        if not points:
+            check_origins(transforms, (reference, reference_series), (source, series), inverse=inverse)
         if bring is not None:
             check_folder_of(output)
             onto = library.Onto.of(reference, reference_series, library.Outside(outside), transforms)
@@ -190,6 +192,27 @@ def apply_to_image(chain: Chain, grid: Grid, paths: tuple[Path, Path], how: Resa
         background=background_of(source, method) if how.background is None else how.background,
         outside=how.outside.value, outside_share=coverage.share, labels_lost=lost,
     )  # fmt: skip
+
+
+def check_origins(
+    transforms: Sequence[Path],
+    reference: tuple[Path | None, str | None],
+    source: tuple[Path, str | None],
+    *,
+    inverse: bool,
+) -> None:
+    """Say where reference and image are of two patients, and refuse a registration of DICOM that leads the other way.
+
+    Of ``reference`` and ``source`` the path, and which series of a folder.
+    """
+    from semreg.io.files import read_origin
+    from semreg.io.patients import say_if_two
+    from semreg.transforms import check_frames
+
+    path, series = reference
+    fixed, moving = None if path is None else read_origin(path, series), read_origin(*source)
+    say_if_two({"reference": fixed, "image": moving})
+    check_frames(transforms, {"fixed": fixed, "moving": moving}, inverse=inverse)
 
 
 def say_lost(lost: Sequence[int], names: Mapping[int, str]) -> None:

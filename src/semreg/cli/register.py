@@ -65,7 +65,7 @@ def run_plan(flags: RegisterFlags) -> None:
     limit_threads(flags.threads)
     try_models(config.models)
     images = read_images(flags.pair, private=flags.private)
-    start = read_start(flags.pair, images)
+    start = read_start(flags.pair, images, private=flags.private)
     found = plan(
         images["fixed"], images["moving"], config=config, device=flags.device, models=flags.folders, **vars(start)
     )
@@ -115,7 +115,7 @@ def _registered(
         progress.at(IMPORTED)
         images = read_images(flags.pair, private=flags.private)
         progress.at(READ)
-        start = read_start(flags.pair, images)
+        start = read_start(flags.pair, images, private=flags.private)
         stiffness = None if flags.stiffness is None else read_image(flags.stiffness).volume
         guidance = read_guidance(flags.guidance, images)
         sides = read_sides(flags.pair, images) if flags.dicom else None
@@ -156,7 +156,7 @@ def read_images(pair: PairFlags, *, private: bool = False) -> dict[str, LoadedIm
 
     paths = {"fixed": pair.fixed, "moving": pair.moving}
     images = in_one_unit({name: read_image(path, series=pair.series.get(name)) for name, path in paths.items()})
-    say_if_two({f"{name} image": image.patient for name, image in images.items()}, private=private)
+    say_if_two({f"{name} image": image.origin for name, image in images.items()}, private=private)
     return images
 
 
@@ -172,11 +172,14 @@ class Start:
     """Points (N, D) of both images in mm."""
 
 
-def read_start(pair: PairFlags, images: Mapping[str, LoadedImage]) -> Start:
+def read_start(pair: PairFlags, images: Mapping[str, LoadedImage], *, private: bool = False) -> Start:
     """The masks, and the transform or the landmarks to start from."""
     from semreg.io.files import in_unit_of, read_mask
     from semreg.quality import read_both
-    from semreg.transforms import read_transform
+    from semreg.transforms import check_frames, read_transform
+
+    if pair.initial is not None:
+        check_frames([pair.initial], {name: image.origin for name, image in images.items()}, private=private)
 
     def mask(name: str, path: Path | None) -> Volume | None:
         if path is None:

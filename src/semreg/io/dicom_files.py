@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from semreg.errors import ImageError, SemregError
-from semreg.io.patients import Patient
+from semreg.io.patients import Origin
 
 logger = logging.getLogger("semreg")
 
@@ -145,11 +145,11 @@ def read_header(path: Path, *, pixels: bool = False) -> tuple[Any, int]:
     return data, start
 
 
-def patient_of(path: Path) -> Patient:
-    """Whose image a file holds (ImageError where its header is damaged)."""
+def origin_of(path: Path) -> Origin:
+    """Of whom and in which frame of reference a file is (ImageError where its header is damaged)."""
     header, _ = read_header(path)
     with reading(path):
-        return Patient.of(header)
+        return Origin.of(header)
 
 
 def value_of(data: Any, name: str) -> Any:

@@ -39,17 +39,31 @@ class Patient:
         return ", ".join(f"{name} {value!r}" for name, value in self.said if name in SHOWN and value) or "no PatientID"
 
 
-def say_if_two(patients: Mapping[str, Patient | None], *, private: bool = False) -> bool:
+@dataclass(frozen=True)
+class Origin:
+    """What a DICOM header says of where an image comes from."""
+
+    patient: Patient
+    frame: str
+    """The Frame of Reference UID, empty where there is none: places in mm are comparable within one."""
+
+    @classmethod
+    def of(cls, header: Any) -> Origin:
+        """That of a data set of pydicom."""
+        return cls(Patient.of(header), str(header.get("FrameOfReferenceUID") or ""))
+
+
+def say_if_two(origins: Mapping[str, Origin | None], *, private: bool = False) -> bool:
     """Warn where headers are of two patients, before their images are mixed.
 
     Args:
-        patients: of each image, by its role; None: it says nothing of a patient.
+        origins: of each image, by its role; None: it says nothing of a patient.
         private: say in what they differ, and no value of it.
 
     Returns:
         Whether they differ.
     """
-    known = [(role, patient) for role, patient in patients.items() if patient is not None]
+    known = [(role, origin.patient) for role, origin in origins.items() if origin is not None]
     for role, patient in known[1:]:
         first, reference = known[0]
         different = reference.differs_in(patient)

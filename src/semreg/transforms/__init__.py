@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from semreg.transforms.dicom import Onto as Onto
     from semreg.transforms.dicom import bring_dose as bring_dose
     from semreg.transforms.dicom import bring_structures as bring_structures
+    from semreg.transforms.dicom import check_frames as check_frames
     from semreg.transforms.dicom import object_to_bring as object_to_bring
     from semreg.transforms.domain import Coverage as Coverage
     from semreg.transforms.domain import Outside as Outside
@@ -58,6 +59,7 @@ _HOMES = {
     "background_of": "images",
     "bring_dose": "dicom",
     "bring_structures": "dicom",
+    "check_frames": "dicom",
     "chosen": "several",
     "invert": "inverse",
     "is_point_file": "points.reading",

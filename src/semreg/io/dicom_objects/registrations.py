@@ -40,6 +40,7 @@ from semreg.io.dicom_objects.writing import (
     reference,
     stamp,
 )
+from semreg.io.patients import Patient
 
 logger = logging.getLogger("semreg")
 
@@ -235,6 +236,21 @@ def is_registration(path: Path) -> bool:
         return str(read_header(path)[0].get("SOPClassUID")) in (LINEAR, DEFORMABLE)
     except ValueError:  # damaged: whoever reads it says so
         return False
+
+
+@careful
+def frames_of(path: Path) -> tuple[tuple[str, str], Patient]:
+    """The frames of reference of an object, the registered one and that of its source, and its patient.
+
+    The second is empty where several are registered or none says it.
+    """
+    data, _ = read_header(path)
+    registered = str(data.get("FrameOfReferenceUID") or "")
+    items = [*(data.get("RegistrationSequence") or ()), *(data.get("DeformableRegistrationSequence") or ())]
+    said = {str(each.get("SourceFrameOfReferenceUID") or each.get("FrameOfReferenceUID") or "") for each in items}
+    others = said - {registered, ""}
+    source = next(iter(others)) if len(others) == 1 else registered if not others else ""
+    return (registered, source), Patient.of(data)
 
 
 @careful
