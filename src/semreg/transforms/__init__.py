@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from semreg.transforms.dicom import Onto as Onto
     from semreg.transforms.dicom import bring_dose as bring_dose
     from semreg.transforms.dicom import bring_structures as bring_structures
-    from semreg.transforms.dicom import check_frames as check_frames
     from semreg.transforms.dicom import object_to_bring as object_to_bring
     from semreg.transforms.domain import Coverage as Coverage
     from semreg.transforms.domain import Outside as Outside
+    from semreg.transforms.frames import check_frames as check_frames
     from semreg.transforms.images import Interpolation as Interpolation
     from semreg.transforms.images import background_of as background_of
     from semreg.transforms.images import lost_labels as lost_labels
@@ -59,7 +59,7 @@ _HOMES = {
     "background_of": "images",
     "bring_dose": "dicom",
     "bring_structures": "dicom",
-    "check_frames": "dicom",
+    "check_frames": "frames",
     "chosen": "several",
     "invert": "inverse",
     "is_point_file": "points.reading",

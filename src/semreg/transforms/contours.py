@@ -35,6 +35,8 @@ GAP = 1.5
 """A plane is missing where the next one is more steps away."""
 NEAR = 3.0
 """Pixels from a contour within which distances are those to its lines; beyond, to its pixels."""
+AT_ONCE = 1 << 20
+"""Points that are led through a transform at once, which takes its time for each call."""
 FINEST_MM, COARSEST_MM = 0.25, 1.0
 """Distance of the points at which a region is read."""
 BULGE = 1 / 24
@@ -166,14 +168,15 @@ class Region:
             np.linspace(low[axis], high[axis], 1 + int(np.ceil((high[axis] - low[axis]) * grid.spacing[axis] / wanted)))
             for axis in (1, 2)
         )
-        rows, columns = np.meshgrid(y, x, indexing="ij")
         matrix = grid.index_to_point()
-        for plane in range(max(0, int(np.floor(low[0]))), min(grid.shape[0] - 1, int(np.ceil(high[0]))) + 1):
-            index = np.stack([np.full(rows.size, float(plane)), rows.ravel(), columns.ravel()])
-            points = matrix[:3, :3] @ index + matrix[:3, 3:]
-            values = self.at(chain.follow(points, outside).points).reshape(rows.shape)
-            if (values > 0).any():
-                yield plane, tuple(_placed(line, plane, matrix) for line in _outlines(x, y, values))
+        planes = range(max(0, int(np.floor(low[0]))), min(grid.shape[0] - 1, int(np.ceil(high[0]))) + 1)
+        count = max(1, AT_ONCE // (len(y) * len(x)))
+        for some in (planes[start : start + count] for start in range(0, len(planes), count)):
+            index = np.stack(np.meshgrid(np.array(some, dtype=np.float64), y, x, indexing="ij")).reshape(3, -1)
+            points = chain.follow(matrix[:3, :3] @ index + matrix[:3, 3:], outside).points
+            for plane, values in zip(some, self.at(points).reshape(len(some), len(y), len(x)), strict=True):
+                if (values > 0).any():
+                    yield plane, tuple(_placed(line, plane, matrix) for line in _outlines(x, y, values))
 
     def _box(self, chain: Chain, grid: Grid, outside: Outside) -> tuple[Points, Points]:
         """The least and the largest index of the grid that the region may reach."""

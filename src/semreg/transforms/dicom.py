@@ -6,7 +6,7 @@ Like images they are brought from the moving to the fixed side: the transform le
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -20,7 +20,8 @@ from semreg.io.dicom_files import is_dicom, read_header
 from semreg.io.dicom_frames import DOSE
 from semreg.io.dicom_objects.doses import dose_object
 from semreg.io.dicom_objects.headers import DicomImage, series_headers
-from semreg.io.dicom_objects.registrations import frames_of, is_registration, kind_of_matrix
+from semreg.io.dicom_objects.registration_maps import is_registration
+from semreg.io.dicom_objects.registrations import kind_of_matrix
 from semreg.io.dicom_objects.structures import (
     CLOSED,
     OPEN,
@@ -32,7 +33,6 @@ from semreg.io.dicom_objects.structures import (
 )
 from semreg.io.dicom_objects.writing import reference, save
 from semreg.io.files import read_grid
-from semreg.io.patients import Origin, say_if_two
 from semreg.transforms.chain import Chain
 from semreg.transforms.contours import Planes, Region, enclosed
 from semreg.transforms.domain import Outside
@@ -283,43 +283,6 @@ def _area_on(lines: tuple[Points, ...], grid: Grid) -> float:
 def _check_dimension(chain: Chain) -> None:
     if chain.dimension != 3:
         raise GeometryError("expected a transform in 3-D for DICOM objects, got one in 2-D: give that of the images")
-
-
-def check_frames(
-    transforms: Sequence[Path], origins: Mapping[str, Origin | None], *, inverse: bool = False, private: bool = False
-) -> None:
-    """Refuse a registration object that leads the other way, and say where it is of other images or another patient.
-
-    Args:
-        transforms: the files of a transform; nothing is known of several, and of one that is no such object.
-        origins: of the ``fixed`` and the ``moving`` image, or of one of them; None: it is in no DICOM.
-        inverse: whether the inverse is meant: then ``fixed`` is the side that it starts from.
-        private: name no patient.
-
-    Raises:
-        ConfigError: where the frames of reference say that the sides are exchanged.
-    """
-    if len(transforms) != 1 or not is_registration(transforms[0]):
-        return
-    path = transforms[0]
-    frames, own = frames_of(path)
-    start, end = frames[::-1] if inverse else frames
-    known = {name: each.frame for name, each in origins.items() if each is not None and each.frame}
-    expected = {"fixed": start, "moving": end}
-    wrong = [name for name, frame in known.items() if expected[name] not in ("", frame)]
-    turned = {"fixed": end, "moving": start}
-    if wrong and all(turned[name] == frame for name, frame in known.items()):
-        raise ConfigError(
-            f"expected a registration that leads from the frame of reference of the {' and the '.join(known)} image "
-            f"as it is used, got {path} the other way round: give --inverse to apply, or leave it out there, or "
-            "write the other way with semreg invert"
-        )
-    if wrong:
-        logger.warning(
-            "%s is a registration of other images by its frames of reference than the %s image", path, wrong[0]
-        )
-    images = {f"{name} image": each for name, each in origins.items()}
-    say_if_two({"registration": Origin(own, frames[0]), **images}, private=private)
 
 
 OBJECTS: Mapping[str, Bring] = {STRUCTURES: bring_structures, DOSE: bring_dose}

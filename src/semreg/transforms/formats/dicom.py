@@ -14,7 +14,7 @@ import numpy as np
 from semreg.core.geometry import Grid
 from semreg.errors import ConfigError
 from semreg.io.bridge import transform_of, with_sitk_header
-from semreg.io.dicom_objects.registrations import is_registration, read_registration
+from semreg.io.dicom_objects.registration_maps import is_registration, read_registration
 from semreg.io.transform_files.building import field_transform
 from semreg.transforms.chain import Chain
 from semreg.transforms.domain import Outside
