@@ -15,6 +15,7 @@ from semreg.core.geometry import Grid
 
 CT, MR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"
 STRUCTURES, DOSE = "1.2.840.10008.5.1.4.1.1.481.3", "1.2.840.10008.5.1.4.1.1.481.2"
+SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 
 
 def header(sop_class: str, modality: str, **more: Any) -> Dataset:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
 
-from dicom_pair import DOSE, STRUCTURES, header
+from dicom_pair import DOSE, SEGMENTATION, STRUCTURES, header
 from semreg.core.geometry import Grid
 
 Points = npt.NDArray[np.float64]
@@ -52,6 +52,42 @@ def structures(headers: Sequence[Dataset], regions: Mapping[str, Sequence[tuple[
         data.StructureSetROISequence.append(region)
         data.ROIContourSequence.append(drawn)
         data.RTROIObservationsSequence.append(observed)
+    return data
+
+
+def segmentation(image: Dataset, labels: npt.NDArray[np.int64], grid: Grid, names: Mapping[int, str]) -> Dataset:
+    """A binary segmentation (z, y, x) in the frame of an image, one frame for each segment in each slice it is in."""
+    axes, spacing = np.asarray(grid.direction), grid.spacing_xyz
+    data = header(SEGMENTATION, "SEG")
+    for keyword in ("FrameOfReferenceUID", "StudyInstanceUID"):
+        setattr(data, keyword, image[keyword].value)
+    data.SegmentationType, data.ContentLabel, data.ContentDescription, data.ContentCreatorName = "BINARY", "S", "", ""
+    data.SamplesPerPixel, data.PhotometricInterpretation, data.LossyImageCompression = 1, "MONOCHROME2", "00"
+    data.Rows, data.Columns = labels.shape[1:]
+    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 1, 1, 0, 0
+    data.SegmentSequence, data.PerFrameFunctionalGroupsSequence, frames = [], [], []
+    shared, measures, orientation = Dataset(), Dataset(), Dataset()
+    measures.PixelSpacing, measures.SliceThickness = [spacing[1], spacing[0]], spacing[2]
+    measures.SpacingBetweenSlices = spacing[2]
+    orientation.ImageOrientationPatient = [f"{v:.10f}" for v in axes[:, :2].T.ravel()]
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
+    data.SharedFunctionalGroupsSequence = [shared]
+    for label, name in names.items():
+        segment = Dataset()
+        segment.SegmentNumber, segment.SegmentLabel, segment.SegmentAlgorithmType = label, name, "MANUAL"
+        data.SegmentSequence.append(segment)
+        for plane in np.flatnonzero((labels == label).any((1, 2))):
+            frame, place, which = Dataset(), Dataset(), Dataset()
+            first = np.asarray(grid.origin_xyz) + axes[:, 2] * plane * spacing[2]
+            place.ImagePositionPatient = [f"{v:.9g}" for v in first]
+            which.ReferencedSegmentNumber = label
+            frame.PlanePositionSequence, frame.SegmentIdentificationSequence = [place], [which]
+            data.PerFrameFunctionalGroupsSequence.append(frame)
+            frames.append(labels[plane] == label)
+    data.NumberOfFrames = len(frames)
+    packed = np.packbits(np.stack(frames).ravel(), bitorder="little").tobytes()
+    data.PixelData = packed + b"\0" * (len(packed) % 2)
+    data["PixelData"].VR = "OB"
     return data
 
 

@@ -10,7 +10,7 @@ import torch
 
 from conftest import rotation
 from dicom_pair import CT, header, save, write_series
-from dicom_plans import dose, on_slice, structures
+from dicom_plans import dose, on_slice, segmentation, structures
 from semreg.core.fields import Field
 from semreg.core.geometry import Grid
 from semreg.io.files import write_transform
@@ -165,6 +165,44 @@ def test_a_dose_keeps_its_sum(run, plan):
         middles.append((values[..., None] * points).sum((0, 1, 2)) / values.sum())
     assert sums[0] == pytest.approx(sums[1], rel=0.005)
     np.testing.assert_allclose(far.TransformPoint(middles[0].tolist()), middles[1], atol=0.05)
+
+
+def test_segments_become_segments_of_the_reference(run, plan):
+    """Each frame lies on a slice of the reference and names it; volumes and centres are those the map gives."""
+    index = np.indices(MOVING.shape).reshape(3, -1)
+    points = MOVING.index_to_point()[:3, :3] @ index + MOVING.index_to_point()[:3, 3:]
+    away = np.linalg.norm(points - CENTRE[:, None], axis=0).reshape(MOVING.shape)
+    labels = np.where(away < 10, 2, np.where(away < 18, 5, 0))
+    moving = next(map(pydicom.dcmread, (plan / "moving").iterdir()))
+    save(segmentation(moving, labels, MOVING, {2: "core", 5: "rim"}), plan / "seg.dcm")
+    out = plan / "seg_moved.dcm"
+    given = ("-i", plan / "seg.dcm", "-r", plan / "fixed", "-o", out)
+    code, said, err = run("apply", plan / "rigid.tfm", *given)
+    assert code == 0, err
+    assert "core" in said + err
+    data = pydicom.dcmread(out)
+    fixed = {each.SOPInstanceUID: each for each in map(pydicom.dcmread, (plan / "fixed").iterdir())}
+    pixels = data.pixel_array
+    assert [each.SegmentLabel for each in data.SegmentSequence] == ["core", "rim"]
+    counts, middles = {2: 0, 5: 0}, {2: np.zeros(3), 5: np.zeros(3)}
+    for frame, groups in zip(pixels, data.PerFrameFunctionalGroupsSequence, strict=True):
+        label = groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        source = groups.DerivationImageSequence[0].SourceImageSequence[0]
+        place = np.array(groups.PlanePositionSequence[0].ImagePositionPatient, dtype=float)
+        slice_ = fixed[source.ReferencedSOPInstanceUID]
+        np.testing.assert_allclose(place, np.array(slice_.ImagePositionPatient, dtype=float), atol=1e-3)
+        row, column = np.array(slice_.ImageOrientationPatient, dtype=float).reshape(2, 3)
+        y, x = np.nonzero(frame)
+        counts[label] += len(x)
+        middles[label] += (place + x[:, None] * 1.9 * row + y[:, None] * 1.7 * column).sum(0)
+    voxel = 1.9 * 1.7 * 3.0
+    for label in (2, 5):
+        exact = (labels == label).sum() * 1.8 * 1.9 * 4.0
+        assert counts[label] * voxel == pytest.approx(exact, rel=0.03)
+    rigid = sitk.ReadTransform(str(plan / "rigid.tfm"))
+    np.testing.assert_allclose(rigid.TransformPoint((middles[2] / counts[2]).tolist()), CENTRE, atol=0.4)
+    assert run("convert", out, plan / "x.h5", "-q")[0] == 2
+    assert data.FrameOfReferenceUID == slice_.FrameOfReferenceUID
 
 
 def test_what_cannot_be_brought_is_refused(run, plan):

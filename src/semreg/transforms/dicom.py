@@ -1,4 +1,4 @@
-"""Structure sets and doses of DICOM through a transform, onto the image that they are to be seen with.
+"""Structure sets, doses and segmentations of DICOM through a transform, onto the image that they are to be seen with.
 
 Like images they are brought from the moving to the fixed side: the transform leads from the reference to them.
 """
@@ -17,11 +17,12 @@ from semreg.core.geometry import Grid, Matrix
 from semreg.errors import ConfigError, GeometryError
 from semreg.io.bridge import matrix_of, to_volume
 from semreg.io.dicom_files import is_dicom, read_header
-from semreg.io.dicom_frames import DOSE
+from semreg.io.dicom_frames import DOSE, SEGMENTATIONS
 from semreg.io.dicom_objects.doses import dose_object
 from semreg.io.dicom_objects.headers import DicomImage, series_headers
 from semreg.io.dicom_objects.registration_maps import is_registration
 from semreg.io.dicom_objects.registrations import kind_of_matrix
+from semreg.io.dicom_objects.segmentations import segmentation
 from semreg.io.dicom_objects.structures import (
     CLOSED,
     OPEN,
@@ -238,6 +239,45 @@ def bring_dose(source: Path, target: Path, chain: Chain, onto: Onto) -> MovedDos
     return MovedDose(grid.size_xyz, sums[0], sums[1])
 
 
+def bring_segmentation(source: Path, target: Path, chain: Chain, onto: Onto) -> MovedStructures:
+    """Write the segments of a segmentation on the voxels of the reference, the largest share of each voxel.
+
+    Args:
+        source: the segmentation; its segments do not overlap.
+        target: the file to write.
+        chain: leads from the reference to the segments.
+        onto: the reference.
+
+    Returns:
+        The volumes before and after.
+
+    Raises:
+        ImageError: for a damaged one, and for segments that overlap.
+        GeometryError: for a transform in 2-D.
+        ConfigError: for fractions, and for a reference without a frame of reference.
+        OutputError: where the file cannot be written.
+    """
+    data, _ = read_header(source)
+    if str(data.get("SegmentationType")) == "FRACTIONAL":
+        raise ConfigError(f"expected segments of whole voxels to be written in DICOM, got fractions in {source}: "
+                          "bring them as an image, such as .nrrd")  # fmt: skip
+    _check_dimension(chain)
+    image = read_any_image(source, nearest=True)
+    resampled = resample(image, chain, onto.grid, Interpolation.LABEL, 0.0, outside=onto.outside)
+    moved, before = (to_volume(each) for each in (resampled, image))
+    regions, lost = [], []
+    for each in data.get("SegmentSequence") or ():
+        label, name = int(each.SegmentNumber), str(each.get("SegmentLabel") or each.SegmentNumber)
+        sizes = [float((v.data == label).sum()) * float(np.prod(v.grid.spacing)) for v in (moved, before)]
+        slices = int((moved.data[0] == label).flatten(1).any(1).sum())
+        regions.append(MovedRegion(name, sizes[0], sizes[1], slices))
+        if sizes[1] and not sizes[0]:
+            lost.append(name)
+            logger.warning("the segment %r is left out: it has no voxel of the reference", name)
+    save(segmentation(data, moved.data[0].long().numpy(), onto.grid, onto.image), target)
+    return MovedStructures(tuple(regions), tuple(lost))
+
+
 def dose_grid(dose: Grid, chain: Chain, onto: Onto) -> Grid:
     """The grid in the axes of the reference that holds all of a dose, with its spacing."""
     ends = [np.linspace(-0.5, n - 0.5, SURFACE_POINTS) for n in dose.shape]
@@ -285,5 +325,7 @@ def _check_dimension(chain: Chain) -> None:
         raise GeometryError("expected a transform in 3-D for DICOM objects, got one in 2-D: give that of the images")
 
 
-OBJECTS: Mapping[str, Bring] = {STRUCTURES: bring_structures, DOSE: bring_dose}
+OBJECTS: Mapping[str, Bring] = {
+    STRUCTURES: bring_structures, DOSE: bring_dose, **dict.fromkeys(SEGMENTATIONS, bring_segmentation),
+}  # fmt: skip
 """What is brought, by its SOP class."""

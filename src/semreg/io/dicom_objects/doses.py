@@ -12,7 +12,16 @@ from semreg.errors import ConfigError
 from semreg.io.dicom_files import whole
 from semreg.io.dicom_frames import DOSE
 from semreg.io.dicom_objects.headers import DicomImage
-from semreg.io.dicom_objects.writing import decimals, described, moved_to_study, new_uid, number, put, stamp
+from semreg.io.dicom_objects.writing import (
+    contributed,
+    decimals,
+    described,
+    moved_to_study,
+    new_uid,
+    number,
+    put,
+    stamp,
+)
 
 OFFSETS = 0x3004000C
 """GridFrameOffsetVector, to which the frames are bound."""
@@ -54,6 +63,7 @@ def dose_object(
     stored = np.rint(values.astype(np.float64) / scaling).astype(f"<{'i' if signed else 'u'}{bits // 8}")
     result = moved_to_study(data, image.first)
     stamp(result, DOSE)
+    contributed(result, "registration and resampling")
     axes, spacing = np.asarray(grid.direction), grid.spacing_xyz
     put(result, **dict.fromkeys(OF_THE_OLD_DOSE))
     put(

@@ -14,6 +14,7 @@ from semreg.errors import ConfigError, ImageError
 from semreg.io.dicom_files import careful, read_header
 from semreg.io.dicom_objects.headers import DicomImage
 from semreg.io.dicom_objects.writing import (
+    contributed,
     described,
     fresh,
     item,
@@ -102,6 +103,7 @@ def structure_set(data: Any, contours: Mapping[int, Sequence[Contour]], image: D
         )
     result = moved_to_study(data, image.first)
     stamp(result, STRUCTURES)
+    contributed(result, "contours drawn again after registration")
     put(
         result, SeriesInstanceUID=new_uid(), SeriesDescription=described(data, "registered"),
         StructureSetDate=result.ContentDate, StructureSetTime=result.ContentTime, ContentDate=None, ContentTime=None,
