@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK as sitk
 import torch
 from pydicom.dataset import Dataset
 
@@ -12,12 +13,15 @@ from conftest import rotation
 from dicom_pair import CT, header, save, write_series
 from semreg.core.fields import Field, Volume
 from semreg.core.geometry import Grid
-from semreg.errors import GeometryError
-from semreg.io.dicom_objects.headers import headers_of
-from semreg.io.dicom_objects.registrations import Sides, deformable_object, kind_of_matrix, linear_object
+from semreg.errors import ConfigError, GeometryError
+from semreg.io.atomic_output import OutputFolder
+from semreg.io.dicom_objects.headers import DicomImage, check_can_be_derived, headers_of
+from semreg.io.dicom_objects.registrations import LINEAR, Sides, deformable_object, kind_of_matrix, linear_object
+from semreg.io.dicom_objects.results import FoundMap, write_result
 from semreg.io.dicom_objects.series import encoding_for
 from semreg.io.dicom_objects.series import write_series as write_derived
 from semreg.io.dicom_objects.writing import save as save_object
+from semreg.io.patients import Patient
 from semreg.transforms import read_transform
 
 GRID = Grid((6, 5, 4), (2.0, 3.0, 4.0), (-5.0, 7.0, 11.0), tuple(map(tuple, rotation(3))))
@@ -163,6 +167,47 @@ def test_values_that_do_not_fit_get_another_scale(sides, caplog):
     values = np.array([-1024.0, 0.3, 5000.0], np.float32)
     stored = np.frombuffer(wide.of(values)[:6], "<u2")
     np.testing.assert_allclose(stored * wide.slope + wide.intercept, values, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"NumberOfFrames": 7}, "several frames"),
+        ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, "RGB"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "PALETTE COLOR"),
+        ({"BitsAllocated": 32}, "32 bits"),
+    ],
+)
+def test_no_series_is_derived_of_frames_colours_and_floats(sides, changes, reason):
+    """Each is refused by what it is."""
+    changed = Dataset()
+    changed.update(sides.moving.first)
+    for keyword, value in changes.items():
+        changed.pop(keyword, None)
+        setattr(changed, keyword, value)
+    check_can_be_derived(sides.moving)
+    with pytest.raises(ConfigError, match=reason):
+        check_can_be_derived(DicomImage("scan", (changed,), (0.0,), (0.0, 0.0, 1.0)))
+
+
+def test_a_deformation_that_moves_nothing_is_none(sides, tmp_path):
+    """Then the object is a linear one, whatever the command; a source that is not known goes by no frame."""
+    turn = sitk.Euler3DTransform((1.0, 2.0, 3.0), 0.1, 0.2, 0.3, (4.0, 5.0, 6.0))
+    found = FoundMap.of(Field(torch.zeros(3, *GRID.shape), GRID), turn)
+    expected = np.array([turn.TransformPoint(point.tolist()) for point in POINTS])
+    np.testing.assert_allclose(found.move(POINTS.T).T, expected, atol=1e-9)
+    with OutputFolder(tmp_path / "out") as folder:
+        names = write_result(found, Volume(torch.zeros(1, *GRID.shape), GRID), sides, folder)
+    assert pydicom.dcmread(tmp_path / "out" / "registration.dcm").SOPClassUID == LINEAR
+    assert names == ["registration.dcm", *(f"dicom/{number:04d}.dcm" for number in range(1, 5))]
+    np.testing.assert_allclose(moved(tmp_path / "out" / "registration.dcm"), expected, atol=1e-6)
+
+
+def test_names_of_patients_are_compared_as_words():
+    """The case and the marks between parts of a name tell nobody apart; an empty value says nothing."""
+    one = Patient.of({"PatientID": "A", "PatientName": "DOE^John"})
+    assert one.differs_in(Patient.of({"PatientID": "A", "PatientName": "Doe John", "PatientSex": "M"})) == ()
+    assert one.differs_in(Patient.of({"PatientID": "B", "PatientName": "Doe^Jane"})) == ("PatientID", "PatientName")
 
 
 def test_an_object_that_was_cut_short_is_refused(sides, tmp_path):

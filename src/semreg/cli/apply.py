@@ -66,7 +66,8 @@ def apply_command(  # noqa: PLR0913 - one parameter a flag
     is brought onto the moving one (the --reference), and points of the moving side to the fixed one. With a transform
     that was written for the other way, such as inverse.h5, the sides change places.
 
-    Structures, doses and segments of DICOM go the way of images, into a .dcm file that belongs to the series of --reference.
+    Structures, doses and segments of DICOM go the way of images, into a .dcm file that belongs to the series of
+    --reference.
 
     Several transforms: the first one named is applied to the points of the fixed image first, the order of
     antsApplyTransforms. Images get the grid of --reference, or else that of the field that comes first.
