@@ -9,6 +9,7 @@ import typer
 
 from semreg.cli.common import (
     Device,
+    Dicom,
     FailLevel,
     ImageFiles,
     JsonMessages,
@@ -18,6 +19,7 @@ from semreg.cli.common import (
     leave_by_verdict,
     print_json,
 )
+from semreg.cli.dicom_output import read_sides
 from semreg.cli.grouping import grouped
 from semreg.cli.panels import ALIGNMENT, PROOF, flag
 from semreg.cli.register import check_together, masked, read_images, read_start
@@ -74,6 +76,7 @@ class AlignFlags:
         flag("With review, leave with exit code 3 where something speaks against the alignment.", panel=PROOF),
     ] = None
     images: ImageFiles = field(default_factory=ImageFiles)
+    dicom: Dicom = False
     private: Private = False
     messages: JsonMessages = field(default_factory=JsonMessages)
 
@@ -86,7 +89,7 @@ class AlignFlags:
         return RegisterFlags(
             pair=self.pair, settings=settings, explain=self.explain, device=self.device, threads=self.threads,
             images=self.images, messages=self.messages, command=command, dense=False, fail_on=self.fail_on,
-            proof=ProofFlags(report=False), private=self.private,
+            proof=ProofFlags(report=False), dicom=self.dicom, private=self.private,
         )  # fmt: skip
 
 
@@ -120,13 +123,15 @@ def aligned(flags: RegisterFlags, config: RegistrationConfig, folder: OutputFold
     with Progress(quiet=flags.messages.quiet, stages=ALIGN, title=title) as progress:
         with progress.stage("read"):
             from semreg.io import files
+            from semreg.io.dicom_objects.results import FoundMap, write_result
             from semreg.quality.run import AlignRun
             from semreg.registration.alignment import align
 
             progress.at(IMPORTED)
-            images = read_images(flags.pair)
+            images = read_images(flags.pair, private=flags.private)
             progress.at(READ)
-            start = read_start(flags.pair, images)
+            start = read_start(flags.pair, images, private=flags.private)
+            sides = read_sides(flags.pair, images) if flags.dicom else None
             inputs = describe_inputs(flags, images)  # as they are now: nobody knows what they are when it ends
         for line in masked(start):
             progress.say(line)
@@ -137,4 +142,5 @@ def aligned(flags: RegisterFlags, config: RegistrationConfig, folder: OutputFold
             pixel_type = flags.images.dtype or images["moving"].pixel_type
             files.write_image(result.warped, folder.stage(flags.images.name("warped")), pixel_type)
             files.write_sitk_transform(result.transform(), folder.stage(TRANSFORM))
-    return run_of(flags, AlignRun, result.record, inputs, outputs=tuple(flags.outputs))
+            given = [] if sides is None else write_result(FoundMap(None, result.matrix), result.warped, sides, folder)
+    return run_of(flags, AlignRun, result.record, inputs, outputs=tuple(sorted({*flags.outputs, *given})))

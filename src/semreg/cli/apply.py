@@ -17,6 +17,7 @@ from semreg.cli.transforms import (
     OutputFile,
     Reference,
     Transforms,
+    check_folder_of,
     check_image_name,
     files_of,
     grid_of,
@@ -28,7 +29,7 @@ from semreg.transforms.points import POINTS
 
 if TYPE_CHECKING:
     from semreg.core.geometry import Grid
-    from semreg.transforms import Chain, Outside
+    from semreg.transforms import Chain, MovedDose, MovedStructures, Outside
 
 logger = logging.getLogger("semreg")
 
@@ -40,7 +41,9 @@ Reading = Literal["linear", "bspline", "nearest", "label", "points"]
 def apply_command(  # noqa: PLR0913 - one parameter a flag
     *,
     transforms: Transforms,
-    source: Annotated[Path, flag(f"Image, labels, or points: {', '.join(POINTS)}.", "FILE", "--input", "-i")],
+    source: Annotated[
+        Path, flag(f"Image, labels, RT structures or dose, or points: {', '.join(POINTS)}.", "FILE", "--input", "-i")
+    ],
     output: OutputFile,
     reference: Reference = None,
     series: Annotated[str | None, flag("Of the DICOM folder --input: UID or description.", "NAME")] = None,
@@ -63,6 +66,9 @@ def apply_command(  # noqa: PLR0913 - one parameter a flag
     is brought onto the moving one (the --reference), and points of the moving side to the fixed one. With a transform
     that was written for the other way, such as inverse.h5, the sides change places.
 
+    Structures, doses and segments of DICOM go the way of images, into a .dcm file that belongs to the series of
+    --reference.
+
     Several transforms: the first one named is applied to the points of the fixed image first, the order of
     antsApplyTransforms. Images get the grid of --reference, or else that of the field that comes first.
     """
@@ -72,8 +78,15 @@ def apply_command(  # noqa: PLR0913 - one parameter a flag
         from semreg import transforms as library
 
         points = library.is_point_file(source)
-        brought: MovedPoints | ResampledImage
-        if points:
+        brought: MovedPoints | ResampledImage | MovedStructures | MovedDose
+        bring = None if points else library.object_to_bring(source, output)
+        if not points:
+            check_origins(transforms, (reference, reference_series), (source, series), inverse=inverse)
+        if bring is not None:
+            check_folder_of(output)
+            onto = library.Onto.of(reference, reference_series, library.Outside(outside), transforms)
+            brought = bring(source, output, chain, onto)
+        elif points:
             brought = apply_to_points(chain, source, output, outside, ras=ras)
         else:
             grid = grid_for_images(chain, reference, reference_series)
@@ -180,6 +193,27 @@ def apply_to_image(chain: Chain, grid: Grid, paths: tuple[Path, Path], how: Resa
         background=background_of(source, method) if how.background is None else how.background,
         outside=how.outside.value, outside_share=coverage.share, labels_lost=lost,
     )  # fmt: skip
+
+
+def check_origins(
+    transforms: Sequence[Path],
+    reference: tuple[Path | None, str | None],
+    source: tuple[Path, str | None],
+    *,
+    inverse: bool,
+) -> None:
+    """Say where reference and image are of two patients, and refuse a registration of DICOM that leads the other way.
+
+    Of ``reference`` and ``source`` the path, and which series of a folder.
+    """
+    from semreg.io.files import read_origin
+    from semreg.io.patients import say_if_two
+    from semreg.transforms import check_frames
+
+    path, series = reference
+    fixed, moving = None if path is None else read_origin(path, series), read_origin(*source)
+    say_if_two({"reference": fixed, "image": moving})
+    check_frames(transforms, {"fixed": fixed, "moving": moving}, inverse=inverse)
 
 
 def say_lost(lost: Sequence[int], names: Mapping[int, str]) -> None:

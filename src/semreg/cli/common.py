@@ -59,6 +59,15 @@ Private = Annotated[
         None, "--private", panel=OUTPUT,
     ),
 ]  # fmt: skip
+Dicom = Annotated[
+    bool,
+    flag(
+        "Write DICOM too: the warped image as a series, and the registration as an object.",
+        None,
+        "--dicom",
+        panel=OUTPUT,
+    ),
+]
 Quiet = Annotated[bool, flag("Show nothing but errors.", None, "--quiet", "-q", panel=MESSAGES)]
 Json = Annotated[bool, flag("Print the record as JSON and nothing else.", None, "--json", panel=MESSAGES)]
 Debug = Annotated[bool, flag("Show the trace of an error.", None, "--debug", panel=MESSAGES)]

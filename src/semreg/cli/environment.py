@@ -64,7 +64,7 @@ PACKAGES = (
     Package("filelock", "one batch at a time in a folder", "4", needed=True),
     Package("msgspec", "settings", "0.19", needed=True),
     Package("h5py", "transforms in HDF5", "3.10", needed=True),
-    Package("pydicom", "series of DICOM folders", "2.4", "4", needed=True),
+    Package("pydicom", "series of DICOM folders, and DICOM that is written", "3.0.1", "4", needed=True),
     Package("SimpleITK", "reads and writes images and transforms", "2.5.4", needed=True),
     Package("semreg-kernels", "speed on CPUs; without it torch computes the same", "0.1.dev0"),
     Package("itk", "images of the itk package, and ITK's own registration", "5.4.3", "5.5"),

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from semreg.cli.common import check_judged, command_of, leave_by_verdict, limit_threads, print_json
+from semreg.cli.dicom_output import read_sides
 from semreg.cli.grouping import grouped
 from semreg.cli.guidance_flags import read_guidance
-from semreg.cli.register_files import describe_inputs, run_into_folder, run_of, write_results
+from semreg.cli.register_files import describe_inputs, run_into_folder, run_of, write_dicom, write_results
 from semreg.cli.register_flags import PairFlags, RegisterFlags, load_config
 from semreg.cli.report_output import verdict_of, write_proof
 from semreg.cli.summary import show_registration
@@ -63,8 +64,8 @@ def run_plan(flags: RegisterFlags) -> None:
 
     limit_threads(flags.threads)
     try_models(config.models)
-    images = read_images(flags.pair)
-    start = read_start(flags.pair, images)
+    images = read_images(flags.pair, private=flags.private)
+    start = read_start(flags.pair, images, private=flags.private)
     found = plan(
         images["fixed"], images["moving"], config=config, device=flags.device, models=flags.folders, **vars(start)
     )
@@ -112,11 +113,12 @@ def _registered(
             return_freed_memory()  # what is kept for reuse would be taken for what a network needs
         try_models(config.models)
         progress.at(IMPORTED)
-        images = read_images(flags.pair)
+        images = read_images(flags.pair, private=flags.private)
         progress.at(READ)
-        start = read_start(flags.pair, images)
+        start = read_start(flags.pair, images, private=flags.private)
         stiffness = None if flags.stiffness is None else read_image(flags.stiffness).volume
         guidance = read_guidance(flags.guidance, images)
+        sides = read_sides(flags.pair, images) if flags.dicom else None
         inputs = describe_inputs(flags, images)  # as they are now: nobody knows what they are when it ends
     for line in [*masked(start), *guided(guidance)]:
         progress.say(line)
@@ -128,8 +130,10 @@ def _registered(
     )  # fmt: skip
     with progress.stage("write"), clock.stage("write"):
         write_results(flags, result, folder, images["moving"].pixel_type)
+        given = [] if sides is None else write_dicom(result, sides, folder)
     unknown = flags.images.name("uncertainty")
-    outputs = tuple(name for name in flags.outputs if result.uncertainty is not None or name != unknown)
+    written = {*flags.outputs, *given}
+    outputs = tuple(sorted(name for name in written if result.uncertainty is not None or name != unknown))
     run = run_of(flags, RegisterRun, result.record, inputs, outputs=outputs, seconds_files={})
     with clock.stage("report"):
         with progress.stage("judge"):
@@ -145,12 +149,15 @@ def _registered(
     return replace(run, outputs=tuple(sorted({*run.outputs, *drawn})), seconds_files=seconds)
 
 
-def read_images(pair: PairFlags) -> dict[str, LoadedImage]:
-    """Both images."""
+def read_images(pair: PairFlags, *, private: bool = False) -> dict[str, LoadedImage]:
+    """Both images; a warning says where their headers are of two patients, ``private`` without what they say."""
     from semreg.io.files import in_one_unit, read_image
+    from semreg.io.patients import say_if_two
 
     paths = {"fixed": pair.fixed, "moving": pair.moving}
-    return in_one_unit({name: read_image(path, series=pair.series.get(name)) for name, path in paths.items()})
+    images = in_one_unit({name: read_image(path, series=pair.series.get(name)) for name, path in paths.items()})
+    say_if_two({f"{name} image": image.origin for name, image in images.items()}, private=private)
+    return images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,11 +172,14 @@ class Start:
     """Points (N, D) of both images in mm."""
 
 
-def read_start(pair: PairFlags, images: Mapping[str, LoadedImage]) -> Start:
+def read_start(pair: PairFlags, images: Mapping[str, LoadedImage], *, private: bool = False) -> Start:
     """The masks, and the transform or the landmarks to start from."""
     from semreg.io.files import in_unit_of, read_mask
     from semreg.quality import read_both
-    from semreg.transforms import read_transform
+    from semreg.transforms import check_frames, read_transform
+
+    if pair.initial is not None:
+        check_frames([pair.initial], {name: image.origin for name, image in images.items()}, private=private)
 
     def mask(name: str, path: Path | None) -> Volume | None:
         if path is None:

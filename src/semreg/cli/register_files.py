@@ -15,6 +15,7 @@ from semreg.errors import OutputError
 from semreg.io.atomic_output import OutputFolder
 from semreg.io.result_folder import (
     CONFIG,
+    DICOM,
     EVALUATION,
     EVALUATION_TABLE,
     FIGURES,
@@ -28,6 +29,7 @@ from semreg.runtime.texts import parse_json, read_text
 
 if TYPE_CHECKING:
     from semreg.io.bridge import LoadedImage
+    from semreg.io.dicom_objects.registrations import Sides
     from semreg.quality.run import AlignRun, InputFile, RegisterRun, Run
     from semreg.registration.result import AlignRecord, Registration
 
@@ -82,6 +84,13 @@ def write_results(flags: RegisterFlags, result: Registration, folder: OutputFold
         files.write_image(result.uncertainty, folder.stage(name), "float32")
 
 
+def write_dicom(result: Registration, sides: Sides, folder: OutputFolder) -> list[str]:
+    """Write the series and the registration object; their names."""
+    from semreg.io.dicom_objects.results import FoundMap, write_result
+
+    return write_result(FoundMap.of(result.deformation, result.affine), result.warped, sides, folder)
+
+
 def write_texts(run: Run, folder: OutputFolder) -> None:
     """Write the record, and the settings that were in force as a file for ``--config``."""
     from semreg.io.records import stable_json
@@ -99,6 +108,24 @@ def check_outputs(flags: RegisterFlags) -> None:
             raise OutputError(
                 f"expected another output folder: {path}, the {role.replace('_', ' ')}, would be written over"
             )
+        if flags.dicom and (flags.pair.output / DICOM).resolve() in (path.resolve(), *path.resolve().parents):
+            raise OutputError(
+                f"expected another output folder with --dicom: its folder {DICOM} holds {path}, the "
+                f"{role.replace('_', ' ')}, which would be written over"
+            )
+    if flags.dicom:
+        check_no_other_slices(flags.pair.output)
+
+
+def check_no_other_slices(output: Path) -> None:
+    """Refuse a folder for slices with files that no earlier run says it wrote (OutputError): series would be mixed."""
+    own = set(written_before(output))
+    others = sorted(path.name for path in (output / DICOM).glob("*") if f"{DICOM}/{path.name}" not in own)
+    if others:
+        raise OutputError(
+            f"expected no files of others in {output / DICOM}, where the slices of --dicom go, got {len(others)} such "
+            f"as {others[0]}: name another output folder, or move them elsewhere"
+        )
 
 
 def written_before(output: Path) -> list[str]:
@@ -108,14 +135,15 @@ def written_before(output: Path) -> list[str]:
     except (ValueError, LookupError, TypeError):
         return []
     parts = {str(name): Path(str(name)).parts for name in names}
-    own = [name for name, each in parts.items() if len(each) == 1 or (len(each) == 2 and each[0] == FIGURES)]
+    own = [name for name, each in parts.items() if len(each) == 1 or (len(each) == 2 and each[0] in (FIGURES, DICOM))]
     return [*own, *LATER]
 
 
 def stale_of(flags: RegisterFlags, before: list[str]) -> list[str]:
     """What of an earlier run is not read by this one: an old inverse beside a new transform misleads."""
     read = {path.resolve() for path in flags.inputs.values()}
-    return [name for name in before if (flags.pair.output / name).resolve() not in read]
+    places = {name: (flags.pair.output / name).resolve() for name in before}
+    return [name for name, place in places.items() if not read & {place, place.parent}]
 
 
 def describe_inputs(flags: RegisterFlags, images: Mapping[str, LoadedImage]) -> dict[str, InputFile]:

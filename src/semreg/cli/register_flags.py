@@ -8,13 +8,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from semreg.cli.common import Device, FailOn, Folders, ImageFiles, JsonMessages, Private, Threads
+from semreg.cli.common import Device, Dicom, FailOn, Folders, ImageFiles, JsonMessages, Private, Threads
 from semreg.cli.guidance_flags import GuidanceFlags
 from semreg.cli.model_flags import ModelFlags, model_configs
 from semreg.cli.panels import ALIGNMENT, DEFORMATION, INPUT, MESSAGES, OUTPUT, SETTINGS, argument, flag
 from semreg.cli.report_output import ProofFlags
 from semreg.errors import ConfigError
-from semreg.io.result_folder import CONFIG, INVERSE, PAGE, RECORD, TRANSFORM
+from semreg.io.result_folder import CONFIG, INVERSE, PAGE, RECORD, REGISTRATION, TRANSFORM
 
 if TYPE_CHECKING:
     from semreg.config import RegistrationConfig
@@ -152,6 +152,7 @@ class RegisterFlags:
     proof: ProofFlags = field(default_factory=ProofFlags)
     fail_on: FailOn = None
     images: ImageFiles = field(default_factory=ImageFiles)
+    dicom: Dicom = False
     private: Private = False
     folders: Folders = ()
     device: Device = "auto"
@@ -184,15 +185,16 @@ class RegisterFlags:
 
     @property
     def outputs(self) -> list[str]:
-        """Names of all files that are written, but for the figures."""
+        """Names of all files that are written, but for the figures and the slices of DICOM."""
         name = self.images.name
         inverse = [INVERSE, name("inverse")] if self.inverse else []
         jacobian = [name("jacobian")] if self.jacobian else []
         dense = [name("field")] if self.dense else []
         page = [PAGE] if self.dense and self.proof.report else []
         uncertainty = [name("uncertainty")] if self.uncertainty or page else []
+        registration = [REGISTRATION] if self.dicom else []
         always = [RECORD, CONFIG, TRANSFORM, *dense, name("warped")]
-        return [*always, *inverse, *jacobian, *uncertainty, *page]
+        return [*always, *inverse, *jacobian, *uncertainty, *page, *registration]
 
 
 def load_config(flags: SettingFlags) -> RegistrationConfig:

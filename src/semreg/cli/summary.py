@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from semreg.io.result_folder import DICOM
 from semreg.runtime.terminal import show_rows, show_sentences, show_table
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def show_alignment(run: AlignRun, files: list[Path], *, explain: bool) -> None:
     """What was decided, if that was asked for, and what was found."""
     if explain and run.alignment is not None:
         show_sentences(run.alignment.decisions)
-    show_rows([*alignment_rows(run.alignment), ("files", ", ".join(map(str, files)))], DIRECTION)
+    show_rows([*alignment_rows(run.alignment), ("files", named(files))], DIRECTION)
 
 
 def show_evaluation(
@@ -45,6 +46,13 @@ def show_evaluation(
         show_sentences(line for line in lines if line)
 
 
+def named(files: list[Path]) -> str:
+    """The files of a result; the slices of DICOM as one."""
+    slices = [path for path in files if path.parent.name == DICOM]
+    series = [f"{slices[0].parent} ({len(slices)} slices)"] if slices else []
+    return ", ".join([*series, *(str(path) for path in files if path not in slices)])
+
+
 def registration_rows(run: RegisterRun, files: list[Path]) -> list[tuple[str, str]]:
     """Names and values of the summary."""
     apart, jacobian = run.similarity, run.jacobian
@@ -58,7 +66,7 @@ def registration_rows(run: RegisterRun, files: list[Path]) -> list[tuple[str, st
         ("folded voxels", f"{100 * jacobian.folded_share:.4g} %"),
         *([] if run.inverse is None else [("there and back", _there_and_back(run.inverse))]),
         *([] if run.uncertainty is None else [("uncertainty", _estimated(run.uncertainty.median_mm))]),
-        ("files", ", ".join(map(str, files))),
+        ("files", named(files)),
     ]
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from semreg.errors import ImageError, SemregError
+from semreg.io.patients import Origin
 
 logger = logging.getLogger("semreg")
 
@@ -142,6 +143,13 @@ def read_header(path: Path, *, pixels: bool = False) -> tuple[Any, int]:
         if name in data and value_of(data, name) is None:
             del data[name]
     return data, start
+
+
+def origin_of(path: Path) -> Origin:
+    """Of whom and in which frame of reference a file is (ImageError where its header is damaged)."""
+    header, _ = read_header(path)
+    with reading(path):
+        return Origin.of(header)
 
 
 def value_of(data: Any, name: str) -> Any:

@@ -40,6 +40,7 @@ from semreg.io.images import (
     read_image,
     read_labels,
     read_mask,
+    read_origin,
     read_stored,
     reason_of,
 )
@@ -68,6 +69,7 @@ __all__ = [
     "read_image",
     "read_labels",
     "read_mask",
+    "read_origin",
     "read_stored",
     "read_transforms",
     "write_field",

@@ -24,12 +24,13 @@ from semreg.errors import GeometryError, ImageError
 from semreg.io import tiff
 from semreg.io.bridge import PIXEL_TYPES, LabelMap, Lattice, LoadedImage, check_scalar_image, pixel_type_name
 from semreg.io.dicom import modality_of, read_series, series_grid
-from semreg.io.dicom_files import is_dicom
+from semreg.io.dicom_files import is_dicom, origin_of
 from semreg.io.headers import check_before, lattice_of
 from semreg.io.image_files import data_files, digest_of, files_of
 from semreg.io.nibabel_files import grid_with_nibabel, is_for_nibabel, read_with_nibabel
 from semreg.io.nifti import float_voxels, is_cut_short, plain_copy
 from semreg.io.nifti_header import is_nifti_name, is_packed, says_no_place
+from semreg.io.patients import Origin
 from semreg.io.pictures import ENDINGS as PICTURES
 from semreg.io.pictures import counts_in_pixels, in_pixels, is_colour, is_picture, pixel_size_note
 from semreg.io.promises import Promise, most_held
@@ -65,7 +66,7 @@ def read_image(path: str | Path, *, series: str | None = None) -> LoadedImage:
     path = Path(path)
     stored, digest = _stored(path, series, scalar=True)
     volume = _reading(path, stored.samples().volume)
-    return LoadedImage(volume, stored.pixel_type, path, digest, stored.modality, stored.oriented)
+    return LoadedImage(volume, stored.pixel_type, path, digest, stored.modality, stored.oriented, stored.origin)
 
 
 def read_labels(path: str | Path, *, series: str | None = None) -> LabelMap:
@@ -156,13 +157,27 @@ def read_grid(path: str | Path, series: str | None = None) -> Grid:
         return _reading(path, lambda: lattice_of(reader, path)[0].straight(str(path))[0])
 
 
+def read_origin(path: str | Path, series: str | None = None) -> Origin | None:
+    """Of whom and in which frame of reference an object of DICOM is; None: it is in another format.
+
+    Raises ImageError for a damaged header, and where a folder does not hold one series.
+    """
+    path = Path(path)
+    if path.is_dir() or (path.is_file() and is_dicom(path)):
+        return origin_of(files_of(path, series)[0])
+    return None
+
+
 def _stored(path: Path, series: str | None, *, scalar: bool) -> tuple[Stored, str]:
     """What is in the files of an image, and their checksum; ``scalar``: one value a voxel, or colours, made grey."""
     names = files_of(path, series)
     if path.is_dir() or is_dicom(path):
         volume, kind, segments = _reading(path, lambda: read_series(names, str(path)))
         array, modality = volume.data[0].numpy(), modality_of(names[0])
-        stored = Stored(array, volume.grid, None, kind, segments=segments, modality=modality, oriented=True)
+        stored = Stored(
+            array, volume.grid, None, kind, segments=segments, modality=modality, oriented=True,
+            origin=origin_of(names[0]),
+        )  # fmt: skip
         return stored, digest_of(path, names)
     if is_for_nibabel(path):
         check_before(path)

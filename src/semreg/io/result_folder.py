@@ -14,6 +14,8 @@ TRANSFORM, INVERSE = "transform.h5", "inverse.h5"
 RECORD, CONFIG = "record.json", "config.toml"
 EVALUATION, EVALUATION_TABLE = "evaluation.json", "evaluation.csv"
 PAGE, FIGURES = "report.html", "figures"
+DICOM, REGISTRATION = "dicom", "registration.dcm"
+"""The folder of the warped image as a DICOM series, and the registration object in it."""
 FORMATS = ("nii.gz", "nii", "nrrd", "mha")
 """Endings of the images."""
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from semreg.config import Modality
 from semreg.core.geometry import Grid, Matrix
 from semreg.io.bridge import Samples
+from semreg.io.patients import Origin
 from semreg.io.pictures import grey
 
 
@@ -33,6 +34,8 @@ class Stored:
     """What its DICOM header says that it is; None: nothing, as in other formats."""
     oriented: bool | None = None
     """Whether its header says how the patient lies: DICOM does, NIfTI without codes does not; None: it may."""
+    origin: Origin | None = None
+    """Of whom and in which frame it is by its DICOM header; None: it is in another format."""
 
     def grey(self) -> Stored:
         """Colours as their luminance."""

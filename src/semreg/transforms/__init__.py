@@ -15,8 +15,15 @@ if TYPE_CHECKING:
     from semreg.transforms.chain import Chain as Chain
     from semreg.transforms.chain import Followed as Followed
     from semreg.transforms.chain import Link as Link
+    from semreg.transforms.dicom import MovedDose as MovedDose
+    from semreg.transforms.dicom import MovedStructures as MovedStructures
+    from semreg.transforms.dicom import Onto as Onto
+    from semreg.transforms.dicom import bring_dose as bring_dose
+    from semreg.transforms.dicom import bring_structures as bring_structures
+    from semreg.transforms.dicom import object_to_bring as object_to_bring
     from semreg.transforms.domain import Coverage as Coverage
     from semreg.transforms.domain import Outside as Outside
+    from semreg.transforms.frames import check_frames as check_frames
     from semreg.transforms.images import Interpolation as Interpolation
     from semreg.transforms.images import background_of as background_of
     from semreg.transforms.images import lost_labels as lost_labels
@@ -45,8 +52,14 @@ _HOMES = {
     "Inverted": "inverse",
     "JacobianSummary": "jacobian",
     "Link": "chain",
+    "MovedDose": "dicom",
+    "MovedStructures": "dicom",
+    "Onto": "dicom",
     "Outside": "domain",
     "background_of": "images",
+    "bring_dose": "dicom",
+    "bring_structures": "dicom",
+    "check_frames": "frames",
     "chosen": "several",
     "invert": "inverse",
     "is_point_file": "points.reading",
@@ -55,6 +68,7 @@ _HOMES = {
     "logarithm": "jacobian",
     "lost_labels": "images",
     "move_points": "points.reading",
+    "object_to_bring": "dicom",
     "read_any_image": "images",
     "read_chain": "reading",
     "read_points": "points.reading",

@@ -21,6 +21,7 @@ from semreg.io.bridge.lattice import Lattice
 from semreg.io.bridge.samples import LabelMap, Samples
 from semreg.io.bridge.simpleitk import samples_of_sitk
 from semreg.io.nifti_header import notes_on, parse_header, place_of
+from semreg.io.patients import Origin
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class LoadedImage:
     """What its DICOM header says that it is; None: nothing, as in other formats."""
     oriented: bool | None = None
     """Whether its header says how the patient lies: DICOM does, NIfTI without codes does not; None: it may."""
+    origin: Origin | None = None
+    """Of whom and in which frame it is by its DICOM header; None: it is in another format."""
 
 
 def to_volume(obj: Any, *, grid: Grid | None = None) -> Volume:

@@ -45,6 +45,7 @@ FORMATS: Table[FormatRow, Format] = Table(
             r"TransformParameters.*\.(?i:txt)",
             "TransformParameters*.txt (elastix)",
         ),
+        "dicom": FormatRow("semreg.transforms.formats.dicom:DICOM"),
     },
 )
 """By the name that ``--format`` takes. The last one that a name matches counts: later ones are more special."""
