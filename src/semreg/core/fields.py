@@ -28,6 +28,7 @@ from semreg.core.sampling import (
     slabs,
     transform_index,
 )
+from semreg.core.scattered import Table
 from semreg.errors import GeometryError
 from semreg.runtime.offers import OFFERS
 
@@ -325,6 +326,29 @@ class Field:
             return points + apply_linear(self.grid.index_to_point(), shift).to(points.dtype)
 
         return move
+
+    @property
+    def dimension(self) -> int:
+        """2 or 3."""
+        return self.grid.dimension
+
+    def map(self, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """The points (D, N) in mm, float64, after the field; beyond the box they stay."""
+        return np.asarray(self.point_map()(torch.from_numpy(points).to(self.vox.device)).cpu().numpy())
+
+    def jacobian(self, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """The derivative of ``map`` at points (D, N) in mm: (N, D, D), row i of the component i, without unit.
+
+        On a voxel centre, where it has a kink, the mean of both sides.
+        """
+        n = self.grid.dimension
+        index = transform_index(self.grid.point_to_index(), torch.from_numpy(points).to(self.vox.device))
+        reading = Table(self.vox.to(torch.float64)).at(index)
+        ones = torch.eye(n, dtype=torch.float64, device=self.vox.device)
+        rows = [reading.pull(one.expand(points.shape[1], n).contiguous()) for one in ones]
+        slopes = (torch.stack(rows) * inside(index, self.grid.shape)).movedim(2, 0).cpu().numpy()
+        to_mm, to_index = self.grid.index_to_point()[:n, :n], self.grid.point_to_index()[:n, :n]
+        return np.asarray(np.eye(n) + to_mm @ slopes @ to_index)
 
     def inverse_point_map(self, *, iterations: int = 30) -> PointMap:
         """The map of points (D, N) in mm to their origins: it undoes ``point_map`` for points from within the box.
