@@ -10,9 +10,11 @@ import SimpleITK as sitk
 import torch
 
 from conftest import centre, grid_at, make_grid, noise, noise_volume, oblique_grid, rotation, sitk_resample
-from placed_pair import describe, fixed_grid, linear, moving_grid, picture, placed_pair, shown
+from placed_pair import ANATOMY, describe, fixed_grid, linear, moving_grid, picture, placed_pair, shown
 from semreg.core.fields import Layer, Volume
 from semreg.core.geometry import Grid
+from semreg.errors import ConfigError
+from semreg.phantom import render
 from semreg.phantom.anatomy import CENTRE_MM
 from semreg.registration.parametric.descent import Descent
 from semreg.registration.parametric.overlap import (
@@ -255,6 +257,58 @@ def test_descent_reaches_the_map(family, dimension):
     assert told[-1][1] == found.match == descent.look(found.transform).match
     if family in ("translation", "rigid"):
         np.testing.assert_allclose(scales(found.matrix), 1.0, atol=1e-9)
+
+
+@pytest.mark.parametrize(("dimension", "mm", "share"), [(2, 3.0, 0.55), (3, 8.0, 0.75)])
+def test_descent_reaches_a_deformation(dimension, mm, share):
+    """A spline found by the same descent, CT onto MR, takes away what no affine map can of a smooth deformation."""
+    n, wavelength = dimension, 220.0
+
+    def deformed(points):
+        """Waves of 10 mm along each axis, (D, N) in mm."""
+        from_middle = points - torch.tensor(CENTRE_MM[:n], dtype=points.dtype)[:, None]
+        return points + 10.0 * torch.stack(
+            [
+                torch.sin(2 * torch.pi * from_middle[(axis + 1) % n] / wavelength + 0.7 * axis)
+                * torch.cos(torch.pi * from_middle[axis] / wavelength)
+                for axis in range(n)
+            ]
+        )
+
+    def origin(points):
+        """By fixed-point steps: the waves are flat enough."""
+        flat = points.reshape(n, -1)
+        found = flat.clone()
+        for _ in range(60):
+            found = found - (deformed(found) - flat)
+        return found.reshape(points.shape)
+
+    grid = moving_grid(n, np.eye(n + 1))
+    clean = render(ANATOMY, grid, "mr", origin_of=origin).data
+    moving = Volume(clean + 10.0 * noise(*clean.shape, dtype=clean.dtype), grid)
+    descent = Descent(picture(shown(fixed_grid(n), "ct")).at(mm), picture(moving).at(mm), describe)
+    inner = np.array(CENTRE_MM[:n])[:, None] + [[60.0], [45.0], [50.0]][:n] * np.random.default_rng(8).uniform(
+        -1, 1, (n, 200)
+    )
+    truth = deformed(torch.as_tensor(inner)).numpy()
+
+    def error(found):
+        return float(np.linalg.norm(found.transform.map(inner) - truth, axis=0).mean())
+
+    affine = descent.descend(descent.begin("affine", np.eye(n + 1)), 30, SILENT)
+    found = descent.descend(descent.begin("bspline", affine.matrix), 30, SILENT)
+    assert error(found) < share * error(affine) < share * error(descent.look(Linear(np.eye(n + 1))))
+    assert found.match > 1.05 * affine.match
+    assert found.value > affine.value
+    assert np.linalg.det(found.transform.jacobian(inner)).min() > 0.3
+
+
+def test_a_family_that_is_none_is_refused():
+    """A name of no family is refused with those that there are."""
+    pair = placed_pair(linear(2))
+    descent = Descent(pair.fixed.at(12.0), pair.moving.at(12.0), describe)
+    with pytest.raises(ConfigError, match="translation, rigid, similarity, affine, bspline, got 'spline'"):
+        descent.begin("spline", np.eye(3))
 
 
 def test_descent_never_ends_worse():

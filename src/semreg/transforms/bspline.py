@@ -24,7 +24,7 @@ STIFFNESS = 1e-3
 """Weight of the squared second differences of the coefficients where a field is fitted, beside its samples: what hardly
 any sample sees, at the edges, continues its neighbours instead of running away. A linear field is still met exactly."""
 
-BENDING = 0.02
+BENDING = 0.3
 """What is taken off a match for a spline whose slopes differ by 1 from one control interval to the next."""
 FOLDED = 0.1
 """Voxels with a smaller Jacobian determinant do not say which way the spline should change."""
@@ -99,6 +99,11 @@ class Spline:
     matrix: Matrix
     """A, homogeneous, (E, E), which no step changes."""
 
+    @classmethod
+    def of(cls, lattice: SplineLattice, coefficients: Tensor) -> Spline:
+        """The displacement of ``coefficients`` alone: nothing follows it."""
+        return cls(lattice, coefficients, np.eye(lattice.grid.dimension + 1))
+
     @property
     def dimension(self) -> int:
         """2 or 3."""
@@ -114,6 +119,10 @@ class Spline:
         """How much it bends, weighed with ``BENDING``."""
         c = self.coefficients.double().cpu().numpy().reshape(self.dimension, -1)
         return float((c * _bent(self.lattice, c)).sum())
+
+    def field(self, target: Grid) -> Field:
+        """The displacement on an aligned grid, before the linear map."""
+        return self.lattice.field(self.coefficients, target)
 
     def map(self, points: Points) -> Points:
         """The points (D, N) in mm after it; beyond the box the displacement at its border holds."""
@@ -138,7 +147,7 @@ class Spline:
     def index(self, grid: Grid, target: Grid, *, like: Tensor) -> Tensor:
         """Where the voxels of ``grid``, which has the axes of the lattice, are read in ``target``."""
         matrix = target.point_to_index() @ self.matrix @ grid.index_to_point()
-        return transform_index(matrix, self.lattice.field(self.coefficients, grid).index().to(like))
+        return transform_index(matrix, self.field(grid).index().to(like))
 
     def changed(self, step: Parameters) -> Spline:
         """The spline with ``step`` added to its coefficients."""
@@ -188,7 +197,9 @@ class Spline:
         n, lattice = self.dimension, self.lattice
         columns = []
         for axis in range(n):
-            bases = [b.to(laid.unit.device) for b in lattice.bases(lattice.positions(grid), axis)]
+            positions = lattice.positions(grid)
+            bases = [b.to(laid.unit.device) for b in lattice.bases(positions, axis)]
+            bases[axis][(positions[axis] < -0.5) | (positions[axis] > lattice.grid.shape[axis] - 0.5)] = 0
             slope = spline_product(self.coefficients, bases).flatten(1)
             columns.append(slope * laid.unit / laid.unit[axis])
         return torch.stack(columns, -1).movedim(1, 0) + torch.eye(n, device=laid.unit.device)
