@@ -12,6 +12,7 @@ from semreg.core.fields import Field, apply_linear
 from semreg.core.geometry import Grid, Matrix, index_map
 from semreg.core.pullback import pullback
 from semreg.core.sampling import SLAB_POINTS, base_index, inside, sample, slabs, transform_index
+from semreg.core.shapes import Weights
 from semreg.errors import DivergedError
 
 UNSOLVED_MM = 0.01
@@ -120,7 +121,7 @@ def _spread(values: Tensor, index: Tensor, shape: tuple[int, ...]) -> Tensor:
     return pullback([read], [values[None]], [image])[0][0]
 
 
-def errors_of(distances: Tensor) -> Errors:
+def errors_of(distances: Weights) -> Errors:
     """Mean, 99.9th percentile and maximum of distances (P,) in mm."""
     count = distances.numel()
     if count == 0:
@@ -145,7 +146,7 @@ def inverse_consistency(field: Field, inverse: Field) -> dict[str, Errors]:
     return {"fixed": errors_of(disagreement(field, inverse)), "moving": errors_of(disagreement(inverse, field))}
 
 
-def disagreement(first: Field, second: Field) -> Tensor:
+def disagreement(first: Field, second: Field) -> Weights:
     """The distance from p to where it ends after ``first`` and then ``second``.
 
     Args:

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
+from jaxtyping import Float64, Shaped
 from torch import Tensor
 
 from semreg.core import kernels
@@ -29,6 +30,7 @@ from semreg.core.sampling import (
     transform_index,
 )
 from semreg.core.scattered import Table
+from semreg.core.shapes import Values, Vectors
 from semreg.errors import GeometryError
 from semreg.runtime.offers import OFFERS
 
@@ -48,7 +50,7 @@ class Volume:
         GeometryError: for samples that do not have the shape of the grid.
     """
 
-    data: Tensor
+    data: Shaped[Tensor, "c *s"]
     grid: Grid
 
     def __post_init__(self) -> None:
@@ -154,7 +156,7 @@ class Layer:
         return Layer(Volume(values / weight.data.clamp(min=1e-6), grid), weight)
 
 
-def reorder_tensor(x: Tensor, axes: AxisOrder) -> Tensor:
+def reorder_tensor(x: Shaped[Tensor, "c *s"], axes: AxisOrder) -> Shaped[Tensor, "c *t"]:
     """Permute and flip the spatial axes of ``x`` (C, *S)."""
     moved = x.permute(0, *[a + 1 for a in axes.order])
     return moved.flip([a + 1 for a in axes.flips]) if axes.flips else moved
@@ -172,7 +174,7 @@ class Field:
         GeometryError: for displacements that do not have the shape of the grid.
     """
 
-    vox: Tensor
+    vox: Vectors
     grid: Grid
 
     def __post_init__(self) -> None:
@@ -196,7 +198,7 @@ class Field:
         return cls(torch.zeros((grid.dimension, *grid.shape), device=device), grid)
 
     @classmethod
-    def from_mm(cls, mm: Tensor, grid: Grid) -> Field:
+    def from_mm(cls, mm: Vectors, grid: Grid) -> Field:
         """A field from displacements in mm.
 
         Args:
@@ -208,7 +210,7 @@ class Field:
         """
         return cls(apply_linear(grid.point_to_index(), mm), grid)
 
-    def mm(self) -> Tensor:
+    def mm(self) -> Vectors:
         """Displacements in mm, (D, *S), components in the order x, y(, z)."""
         return apply_linear(self.grid.index_to_point(), self.vox)
 
@@ -232,7 +234,7 @@ class Field:
     def __repr__(self) -> str:
         return f"Field({self.grid.sentence})"
 
-    def index(self, part: slice | None = None) -> Tensor:
+    def index(self, part: slice | None = None) -> Vectors:
         """Where each sample (of the slab ``part``) is found: own index plus displacement, (D, *S), own voxels."""
         part = part or slice(0, self.grid.shape[0])
         index = base_index((part.stop - part.start, *self.grid.shape[1:]), like=self.vox)
@@ -270,7 +272,7 @@ class Field:
 
     def inverse_with_error(
         self, grid: Grid | None = None, *, iterations: int = 30, after: Matrix | None = None
-    ) -> tuple[Field, Tensor]:
+    ) -> tuple[Field, Values]:
         """The inverse g of this field f, and its error.
 
         Args:
@@ -332,11 +334,11 @@ class Field:
         """2 or 3."""
         return self.grid.dimension
 
-    def map(self, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def map(self, points: Float64[npt.NDArray[np.float64], "d n"]) -> Float64[npt.NDArray[np.float64], "d n"]:
         """The points (D, N) in mm, float64, after the field; beyond the box they stay."""
         return np.asarray(self.point_map()(torch.from_numpy(points).to(self.vox.device)).cpu().numpy())
 
-    def jacobian(self, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def jacobian(self, points: Float64[npt.NDArray[np.float64], "d n"]) -> Float64[npt.NDArray[np.float64], "n d d"]:
         """The derivative of ``map`` at points (D, N) in mm: (N, D, D), row i of the component i, without unit.
 
         On a voxel centre, where it has a kink, the mean of both sides.
@@ -403,7 +405,7 @@ def warp(moving: Volume, field: Field, *, mode: Mode = "linear", outside: float)
     return Volume(result, field.grid)
 
 
-def jacobian_determinant(field: Field) -> Tensor:
+def jacobian_determinant(field: Field) -> Values:
     """Determinant of ∂(p + u)/∂p at every sample, (*S), without unit; negative where space is folded.
 
     Central differences, with border values continued, as ``itk::DisplacementFieldJacobianDeterminantFilter``.
@@ -412,7 +414,7 @@ def jacobian_determinant(field: Field) -> Tensor:
     return kernels.jacobian_determinant(field.vox)
 
 
-def apply_linear(matrix: Matrix, vectors: Tensor) -> Tensor:
+def apply_linear(matrix: Matrix, vectors: Vectors) -> Vectors:
     """The linear part of a homogeneous (E, E) matrix applied to vectors (D, *S)."""
     n = vectors.shape[0]
     linear = torch.as_tensor(matrix[:n, :n], dtype=vectors.dtype, device=vectors.device)

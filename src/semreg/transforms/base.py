@@ -11,15 +11,16 @@ from typing import Protocol, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from semreg.core.geometry import Grid, Matrix
 
-Points: TypeAlias = npt.NDArray[np.float64]
+Points: TypeAlias = Float64[npt.NDArray[np.float64], "d n"]
 """Points (D, N) in mm, x y(, z), LPS."""
-Matrices: TypeAlias = npt.NDArray[np.float64]
+Matrices: TypeAlias = Float64[npt.NDArray[np.float64], "n d d"]
 """A matrix a point, (N, D, D): row i is the derivative of the component i."""
-Parameters: TypeAlias = npt.NDArray[np.float64]
+Parameters: TypeAlias = Float64[npt.NDArray[np.float64], "k"]
 """A step of each parameter, (K,)."""
 
 
@@ -52,7 +53,7 @@ class Parametric(Transform, Protocol):
     def energy(self) -> float:
         """What is taken off its match for its own regularity; 0 for a map that is regular whatever its parameters."""
 
-    def index(self, grid: Grid, target: Grid, *, like: Tensor) -> Tensor:
+    def index(self, grid: Grid, target: Grid, *, like: Tensor) -> Float[Tensor, "d *s"]:
         """Where the voxels of ``grid`` are read in an image on ``target``: (D, *S) in its voxels, typed as ``like``."""
 
     def changed(self, step: Parameters) -> Self:
@@ -61,7 +62,9 @@ class Parametric(Transform, Protocol):
     def largest_move(self, step: Parameters, points: Points) -> float:
         """How far a step moves any of ``points`` (N, D), or an upper bound of it, in mm."""
 
-    def equations(self, grid: Grid, square: Tensor, pull: Tensor, unit: float) -> tuple[Matrix, Parameters]:
+    def equations(
+        self, grid: Grid, square: Float[Tensor, "d d n"], pull: Float[Tensor, "d n"], unit: float
+    ) -> tuple[Matrix, Parameters]:
         """The normal equations of a step, from those of the displacement of each voxel.
 
         Args:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from semreg.core.fields import Field
@@ -45,7 +46,7 @@ class SplineLattice:
         pairs = zip(self.grid.shape, self.step, strict=True)
         return tuple(1 if n == 1 else int(np.ceil(n / s - 1e-9)) + 3 for n, s in pairs)
 
-    def bases(self, positions: list[Floats], derivative: int | None = None) -> list[Tensor]:
+    def bases(self, positions: list[Floats], derivative: int | None = None) -> list[Float[Tensor, "samples controls"]]:
         """One (samples, control points) matrix per axis for ``positions`` in voxels of ``grid``; float32.
 
         Along the axis ``derivative`` it gives the derivative per voxel. Beyond the grid the border value holds.
@@ -69,7 +70,7 @@ class SplineLattice:
         matrix = index_map(target, self.grid)
         return [matrix[axis, axis] * np.arange(n) + matrix[axis, -1] for axis, n in enumerate(target.shape)]
 
-    def fit(self, field: Field) -> Tensor:
+    def fit(self, field: Field) -> Float[Tensor, "d *controls"]:
         """Coefficients (D, *shape) of the spline nearest to ``field`` in the least squares sense."""
         solvers = []
         for basis in self.bases(self.positions(self.grid)):
@@ -80,7 +81,7 @@ class SplineLattice:
         device = field.vox.device
         return spline_product(field.on(self.grid).vox, [s.to(device) for s in solvers])
 
-    def field(self, coefficients: Tensor, target: Grid) -> Field:
+    def field(self, coefficients: Float[Tensor, "d *controls"], target: Grid) -> Field:
         """The displacement on an aligned grid."""
         bases = [b.to(coefficients.device) for b in self.bases(self.positions(target))]
         ratio = torch.tensor(
@@ -94,13 +95,13 @@ class Spline:
     """A transform: p → A (p + u(p)), a displacement u as a spline in the fixed image's space, then a linear map."""
 
     lattice: SplineLattice
-    coefficients: Tensor
+    coefficients: Float[Tensor, "d *controls"]
     """(D, *lattice.shape), float32, in voxels of ``lattice.grid``."""
     matrix: Matrix
     """A, homogeneous, (E, E), which no step changes."""
 
     @classmethod
-    def of(cls, lattice: SplineLattice, coefficients: Tensor) -> Spline:
+    def of(cls, lattice: SplineLattice, coefficients: Float[Tensor, "d *controls"]) -> Spline:
         """The displacement of ``coefficients`` alone: nothing follows it."""
         return cls(lattice, coefficients, np.eye(lattice.grid.dimension + 1))
 
@@ -144,7 +145,7 @@ class Spline:
             (self.matrix @ grid.index_to_point())[:n, :n] @ change @ grid.point_to_index()[:n, :n], dtype=np.float64
         )
 
-    def index(self, grid: Grid, target: Grid, *, like: Tensor) -> Tensor:
+    def index(self, grid: Grid, target: Grid, *, like: Tensor) -> Float[Tensor, "d *s"]:
         """Where the voxels of ``grid``, which has the axes of the lattice, are read in ``target``."""
         matrix = target.point_to_index() @ self.matrix @ grid.index_to_point()
         return transform_index(matrix, self.field(grid).index().to(like))
@@ -159,7 +160,9 @@ class Spline:
         spacing = np.array(self.lattice.grid.spacing)[:, None]
         return float(np.linalg.norm(step.reshape(self.dimension, -1) * spacing, axis=0).max())
 
-    def equations(self, grid: Grid, square: Tensor, pull: Tensor, unit: float) -> tuple[Matrix, Parameters]:
+    def equations(
+        self, grid: Grid, square: Float[Tensor, "d d n"], pull: Float[Tensor, "d n"], unit: float
+    ) -> tuple[Matrix, Parameters]:
         """Products of the bases along each axis, of whose sums over the voxels all entries are made.
 
         A change c of the displacement moves what is seen at a voxel as a displacement J⁻¹ c there would, J being the
@@ -240,11 +243,11 @@ class SplineIndex:
         base = base_index(grid.shape, like=torch.empty(0, device=device))
         self.base = transform_index(index_map(grid, target), base).flatten(1)
 
-    def __call__(self, coefficients: Tensor) -> Tensor:
+    def __call__(self, coefficients: Float[Tensor, "d *controls"]) -> Float[Tensor, "d p"]:
         """The index (D, P)."""
         return self.base + spline_product(coefficients, self.bases).flatten(1) * self.unit
 
-    def adjoint(self, pull: Tensor) -> Tensor:
+    def adjoint(self, pull: Float[Tensor, "d p"]) -> Float[Tensor, "d *controls"]:
         """The gradient in the coefficients of what has the gradient ``pull`` (D, P) in the index."""
         shape = [len(basis) for basis in self.bases]
         return spline_adjoint((pull * self.unit).reshape(len(pull), *shape), self.bases)
@@ -254,7 +257,7 @@ class SplinePoints:
     """The displacement of a spline at single points, in voxels of its grid, and the way back to its coefficients."""
 
     def __init__(
-        self, lattice: SplineLattice, index: Tensor, device: torch.device, derivative: int | None = None
+        self, lattice: SplineLattice, index: Float[Tensor, "d n"], device: torch.device, derivative: int | None = None
     ) -> None:
         """Find the control points (4 an axis) that each point of ``index`` (D, N), in voxels, sees.
 
@@ -273,11 +276,11 @@ class SplinePoints:
             self.weights = (self.weights[:, :, None] * weights[:, None]).flatten(1)
         self.rows, self.weights = self.rows.to(device), self.weights.to(device)
 
-    def __call__(self, coefficients: Tensor) -> Tensor:
+    def __call__(self, coefficients: Float[Tensor, "d *controls"]) -> Float[Tensor, "d n"]:
         """The displacements (D, N) of ``coefficients`` (D, *shape)."""
         return (coefficients.flatten(1)[:, self.rows] * self.weights).sum(-1)
 
-    def adjoint(self, pull: Tensor) -> Tensor:
+    def adjoint(self, pull: Float[Tensor, "d n"]) -> Float[Tensor, "d *controls"]:
         """The gradient (D, *shape) of what has the gradient ``pull`` (D, N) in the displacements."""
         result = pull.new_zeros((len(pull), math.prod(self.shape)))
         spread = (pull[:, :, None] * self.weights).flatten(1)

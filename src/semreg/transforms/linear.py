@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from semreg.core.geometry import Grid, Matrix
@@ -50,7 +51,7 @@ class Linear:
         n = self.dimension
         return np.broadcast_to(self.matrix[:n, :n], (points.shape[1], n, n))
 
-    def index(self, grid: Grid, target: Grid, *, like: Tensor) -> Tensor:
+    def index(self, grid: Grid, target: Grid, *, like: Tensor) -> Float[Tensor, "d *s"]:
         """Where the voxels of ``grid`` are read in ``target``, by one product of matrices."""
         matrix = target.point_to_index() @ self.matrix @ grid.index_to_point()
         return transform_index(matrix, base_index(grid.shape, like=like))
@@ -63,7 +64,13 @@ class Linear:
         """How far a step moves any of ``points`` (N, D), in mm."""
         return largest_move(exponential(step, self.basis), points)
 
-    def equations(self, grid: Grid, square: Tensor, pull: Tensor, unit: float) -> tuple[Matrix, Parameters]:  # noqa: ARG002 - it has no energy
+    def equations(
+        self,
+        grid: Grid,
+        square: Float[Tensor, "d d n"],
+        pull: Float[Tensor, "d n"],
+        unit: float,  # noqa: ARG002 - it has no energy
+    ) -> tuple[Matrix, Parameters]:
         """Sums over the voxels of how each generator moves them, which is linear in their index."""
         index = base_index(grid.shape, like=pull).flatten(1)
         ways = [grid.point_to_index() @ g @ grid.index_to_point() for g in self.basis]

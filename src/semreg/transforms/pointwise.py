@@ -12,6 +12,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
+from jaxtyping import Float64
 
 from semreg.core.fields import Field
 from semreg.core.inversion import displacement, undo
@@ -19,7 +20,7 @@ from semreg.core.sampling import inside, sample, transform_index
 from semreg.errors import GeometryError
 from semreg.transforms.base import Matrices, Points
 
-Distances: TypeAlias = npt.NDArray[np.float64]
+Distances: TypeAlias = Float64[npt.NDArray[np.float64], "n"]
 """One length in mm a point, (N,)."""
 Move: TypeAlias = Callable[[Points], Points]
 """A map of points, (D, N) → (D, N), that takes any number of them at once."""
