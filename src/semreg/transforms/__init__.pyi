@@ -1,0 +1,25 @@
+# Each name with the module it lives in: for type checkers, and read by lazy_loader at import.
+from .chain import Chain as Chain
+from .chain import Followed as Followed
+from .chain import Link as Link
+from .domain import Coverage as Coverage
+from .domain import Outside as Outside
+from .images import Interpolation as Interpolation
+from .images import background_of as background_of
+from .images import lost_labels as lost_labels
+from .images import read_any_image as read_any_image
+from .images import resample as resample
+from .images import set_segments as set_segments
+from .inverse import Inverted as Inverted
+from .inverse import invert as invert
+from .jacobian import JacobianSummary as JacobianSummary
+from .jacobian import jacobian_map as jacobian_map
+from .jacobian import logarithm as logarithm
+from .points.reading import is_point_file as is_point_file
+from .points.reading import move_points as move_points
+from .points.reading import read_points as read_points
+from .reading import read_chain as read_chain
+from .reading import read_transform as read_transform
+from .several import chosen as chosen
+from .writing import kind_of as kind_of
+from .writing import write_chain as write_chain
