@@ -103,8 +103,7 @@ def _balance(field: Field, inverse: Field, after: Matrix | None) -> None:
 
 def _landed(field: Field, part: slice, grid: Grid, after: Matrix | None) -> tuple[Tensor, Tensor]:
     """Where samples of ``field`` land in ``grid``, and the displacement that leads back, (D, P), in its voxels."""
-    own = base_index((part.stop - part.start, *field.grid.shape[1:]), like=field.vox)
-    own[0] += part.start
+    own = base_index(field.grid.shape, like=field.vox, part=part)
     here = index_map(field.grid, grid)
     way = here if after is None else grid.point_to_index() @ after @ field.grid.index_to_point()
     index = transform_index(way, own + field.vox[:, part]).flatten(1)

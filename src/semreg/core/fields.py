@@ -236,10 +236,8 @@ class Field:
 
     def index(self, part: slice | None = None) -> Vectors:
         """Where each sample (of the slab ``part``) is found: own index plus displacement, (D, *S), own voxels."""
-        part = part or slice(0, self.grid.shape[0])
-        index = base_index((part.stop - part.start, *self.grid.shape[1:]), like=self.vox)
-        index[0] += part.start
-        return index.add_(self.vox[:, part])
+        index = base_index(self.grid.shape, like=self.vox, part=part)
+        return index.add_(self.vox if part is None else self.vox[:, part])
 
     def on(self, grid: Grid) -> Field:
         """The same field on another grid: resampled, vectors rescaled; border vectors hold beyond the box."""
@@ -293,8 +291,7 @@ class Field:
         result = self.vox.new_empty((grid.dimension, *grid.shape))
         error = self.vox.new_empty(grid.shape)
         for part in slabs(grid.shape, SLAB_POINTS):
-            index = base_index((part.stop - part.start, *grid.shape[1:]), like=self.vox)
-            index[0] += part.start
+            index = base_index(grid.shape, like=self.vox, part=part)
             where = transform_index(forth, index).flatten(1)
             found, left = undo(moved, where, iterations)
             result[:, part] = apply_linear(back, found).reshape(index.shape)

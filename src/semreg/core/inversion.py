@@ -163,8 +163,7 @@ def _from_nearest(search: _Search) -> bool:
     nearest = wanted.new_full((len(rows),), math.inf)
     origin = torch.zeros_like(wanted)
     for part in slabs(shape, max(1, PAIRS // len(rows))):
-        index = base_index((part.stop - part.start, *shape[1:]), like=vox)
-        index[0] += part.start
+        index = base_index(shape, like=vox, part=part)
         index = index.flatten(1).T
         distance, at = torch.cdist(wanted, index + vox[:, part].flatten(1).T).min(1)
         better = distance < nearest

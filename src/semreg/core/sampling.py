@@ -24,9 +24,11 @@ SLAB_POINTS = 1 << 18
 """Points handled at once where a whole volume is resampled: bounds the memory of the indices."""
 
 
-def base_index(shape: tuple[int, ...], *, like: Tensor) -> Vectors:
-    """The index of every voxel of ``shape``, (D, *shape), with the type and device of ``like``."""
-    axes = [torch.arange(n, dtype=like.dtype, device=like.device) for n in shape]
+def base_index(shape: tuple[int, ...], *, like: Tensor, part: slice | None = None) -> Vectors:
+    """The index of every voxel of ``shape`` (of the slab ``part``), (D, *shape), with type and device of ``like``."""
+    part = part or slice(0, shape[0])
+    ends = [(part.start, part.stop), *((0, n) for n in shape[1:])]
+    axes = [torch.arange(start, stop, dtype=like.dtype, device=like.device) for start, stop in ends]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))
 
 
@@ -98,8 +100,7 @@ def resample(
         return _resample_axes(x, np.diag(linear), matrix[:n, n], shape, mode, outside)
     result = x.new_empty((x.shape[0], *shape))
     for part in slabs(shape, SLAB_POINTS):
-        index = base_index((part.stop - part.start, *shape[1:]), like=x)
-        index[0] += part.start
+        index = base_index(shape, like=x, part=part)
         result[:, part] = sample(x, transform_index(matrix, index), mode=mode, outside=outside)
     return result
 

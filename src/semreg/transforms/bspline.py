@@ -84,10 +84,12 @@ class SplineLattice:
     def field(self, coefficients: Float[Tensor, "d *controls"], target: Grid) -> Field:
         """The displacement on an aligned grid."""
         bases = [b.to(coefficients.device) for b in self.bases(self.positions(target))]
-        ratio = torch.tensor(
-            [a / b for a, b in zip(self.grid.spacing, target.spacing, strict=True)], device=coefficients.device
-        )
-        return Field(spline_product(coefficients * ratio.reshape(-1, *[1] * target.dimension), bases), target)
+        return Field(spline_product(coefficients * self.voxels_of(target, coefficients.device), bases), target)
+
+    def voxels_of(self, target: Grid, device: torch.device) -> Tensor:
+        """How many voxels of an aligned ``target`` one voxel of ``grid`` is along each axis, (D, 1, ...)."""
+        ratio = [a / b for a, b in zip(self.grid.spacing, target.spacing, strict=True)]
+        return torch.tensor(ratio, device=device).reshape(-1, *[1] * target.dimension)
 
 
 @dataclass(frozen=True)
@@ -236,10 +238,8 @@ class SplineIndex:
         """Lay out the matrices; all three grids share their axes."""
         self.bases = [b.to(device) for b in lattice.bases(lattice.positions(grid))]
         # displacements come in voxels of the lattice's grid
-        ratio = [a / b for a, b in zip(lattice.grid.spacing, target.spacing, strict=True)]
-        self.unit = torch.tensor(ratio, device=device).reshape(-1, 1)
-        own = [a / b for a, b in zip(lattice.grid.spacing, grid.spacing, strict=True)]
-        self.voxels = torch.tensor(own, device=device).reshape(-1, *[1] * grid.dimension)
+        self.unit = lattice.voxels_of(target, device).reshape(-1, 1)
+        self.voxels = lattice.voxels_of(grid, device)
         base = base_index(grid.shape, like=torch.empty(0, device=device))
         self.base = transform_index(index_map(grid, target), base).flatten(1)
 

@@ -324,9 +324,7 @@ def map_points(transform: Any, points: Points) -> Points:
 
 def voxel_points(grid: Grid, part: slice | None = None) -> Points:
     """The centres of all voxels (of a slab), (D, N) in mm, x y(, z), in the order of the tensor."""
-    part = part or slice(0, grid.shape[0])
-    index = base_index((part.stop - part.start, *grid.shape[1:]), like=torch.zeros(1, dtype=torch.float64))
-    index[0] += part.start
+    index = base_index(grid.shape, like=torch.zeros(1, dtype=torch.float64), part=part)
     return np.asarray(transform_index(grid.index_to_point(), index).flatten(1).numpy())
 
 
