@@ -191,3 +191,20 @@ def test_what_bends_costs(dimension):
     away = bent.largest_move(step, grid.corners_xyz())
     points = inner_points(grid) if dimension == 2 else grid.corners_xyz().T
     assert np.linalg.norm(bent.map(points) - flat.map(points), axis=0).max() <= away
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that torch can use")
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_the_same_on_a_gpu(name):
+    """Where voxels are read and the equations of a step are, on a GPU, those on the CPU, but for rounding."""
+    grid = fixed_grid(3, 9)
+    transform = TRANSFORMS[name](matrix(3), grid, grid.corners_xyz().mean(0))
+    transform = transform.changed(0.05 * np.random.default_rng(3).normal(size=transform.count))
+    square, pull = noise(3, 3, grid.voxels, dtype=torch.float32), noise(3, grid.voxels, seed=4).float()
+    here = transform.equations(grid, square, pull, 1.0)
+    there = transform.equations(grid, square.cuda(), pull.cuda(), 1.0)
+    for expected, found in zip(here, there, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+    where = [transform.index(grid, grid, like=like).cpu() for like in (pull, pull.cuda())]
+    torch.testing.assert_close(where[1], where[0], rtol=0, atol=1e-4)

@@ -205,7 +205,7 @@ class Spline:
             positions = lattice.positions(grid)
             bases = [b.to(laid.unit.device) for b in lattice.bases(positions, axis)]
             bases[axis][(positions[axis] < -0.5) | (positions[axis] > lattice.grid.shape[axis] - 0.5)] = 0
-            slope = spline_product(self.coefficients, bases).flatten(1)
+            slope = spline_product(self.coefficients.to(laid.unit.device), bases).flatten(1)
             columns.append(slope * laid.unit / laid.unit[axis])
         return torch.stack(columns, -1).movedim(1, 0) + torch.eye(n, device=laid.unit.device)
 
