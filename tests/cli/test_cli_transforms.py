@@ -90,7 +90,8 @@ def test_the_fixed_image_goes_onto_the_moving_grid(run, folder):
     image, fixed = (sitk.ReadImage(str(folder / name)) for name in ("there.nrrd", "fixed.nrrd"))
     assert image.GetSize() == MOVING.size_xyz
     centres = points_of(MOVING).flatten(1).numpy()
-    origins, residual = read_chain([folder / "both.h5"]).inverse().map(centres)
+    found = read_chain([folder / "both.h5"]).inverse().follow(centres)
+    origins, residual = found.points, found.residual
     checked = 0
     for value, origin, left in zip(sitk.GetArrayFromImage(image).ravel(), origins.T.tolist(), residual, strict=True):
         index = np.array(fixed.TransformPhysicalPointToContinuousIndex(origin))
@@ -121,7 +122,7 @@ def test_convert_keeps_the_points(run, folder, output):
     code, out, err = run("convert", folder / "both.h5", folder / output)
     assert code == 0, err
     assert str(folder / output) in out
-    np.testing.assert_allclose(read_chain([folder / output]).map(inner().T)[0].T, both(inner()), atol=1e-3)
+    np.testing.assert_allclose(read_chain([folder / output]).map(inner().T).T, both(inner()), atol=1e-3)
 
 
 def test_convert_for_ants_writes_two_files(run, folder):
@@ -130,7 +131,7 @@ def test_convert_for_ants_writes_two_files(run, folder):
     assert code == 0, err
     files = [folder / "out_1Warp.nii.gz", folder / "out_0GenericAffine.mat"]
     assert ", ".join(map(str, files)) in out
-    np.testing.assert_allclose(read_chain(files).map(inner().T)[0].T, both(inner()), atol=1e-3)
+    np.testing.assert_allclose(read_chain(files).map(inner().T).T, both(inner()), atol=1e-3)
 
 
 def test_compose_joins_in_order(run, folder):
@@ -224,7 +225,7 @@ def test_one_of_several_transforms_is_named_by_its_number(run, folder):
     assert code == 2
     assert "written over" in err
     assert run("compose", f"{path}#2", folder / "turn.tfm", "-o", folder / "joined.h5")[0] == 0
-    moved = read_chain([folder / "joined.h5"]).map(np.array([[1.0], [2.0], [3.0]]))[0]
+    moved = read_chain([folder / "joined.h5"]).map(np.array([[1.0], [2.0], [3.0]]))
     assert moved[:, 0] == pytest.approx(TURN.TransformPoint((6.0, 2.0, 3.0)), abs=1e-9)
     np.savetxt(folder / "there.csv", np.add(inner(), [5, 0, 0]), delimiter=",", header="x,y,z", comments="")
     given = ("--fixed-landmarks", folder / "points.csv", "--moving-landmarks", folder / "there.csv", "--json")

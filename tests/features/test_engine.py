@@ -21,18 +21,11 @@ from semreg.features.engine import Engine, Request
 from semreg.features.networks import as_network
 from semreg.features.slices import SliceNetwork
 from semreg.runtime import memory
+from small_networks import seeded
 
 STATS = IntensityStats(-3.0, 3.0, 0.0, 1.0)
 EXACT = 1e-4
 """Share of the range of an output that tiles may differ by."""
-
-
-def seeded(*layers: nn.Module) -> nn.Sequential:
-    module = nn.Sequential(*layers).eval()
-    generator = torch.Generator().manual_seed(7)
-    for parameter in module.parameters():
-        parameter.data = torch.randn(parameter.shape, generator=generator) / parameter[0].numel() ** 0.5
-    return module
 
 
 def conv(*arguments, **options):

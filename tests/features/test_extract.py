@@ -21,20 +21,13 @@ from semreg.features.extract import Extractor, extract_layers, segment
 from semreg.features.inputs import frame_of, letters_of, request_of
 from semreg.features.networks import as_network, load_network
 from semreg.features.slices import SliceNetwork
+from small_networks import seeded
 
 MODELS = Path(__file__).parents[3] / "shared" / "data" / "models"
 real = pytest.mark.skipif(not MODELS.is_dir(), reason="the folder of real models, ../shared/data/models, is not here")
 
 GRID = make_grid((23, 20, 17), (0.8, 1.3, 2.1), (-31.0, 12.5, 77.0), rotation(3))
 SLOPE = torch.tensor([0.7, -1.1, 0.4], dtype=torch.float64)
-
-
-def seeded(*layers: nn.Module) -> nn.Sequential:
-    module = nn.Sequential(*layers).eval()
-    generator = torch.Generator().manual_seed(7)
-    for parameter in module.parameters():
-        parameter.data = torch.randn(parameter.shape, generator=generator) / parameter[0].numel() ** 0.5
-    return module
 
 
 def ramp(grid):

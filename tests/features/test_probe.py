@@ -19,19 +19,11 @@ from semreg.features.networks import as_network, load_network
 from semreg.features.slices import SliceNetwork
 from semreg.features.tensor_memory import TensorTally
 from semreg.features.traits import Traits
+from small_networks import seeded
 
 MODELS = Path(__file__).parents[3] / "shared" / "data" / "models"
 real = pytest.mark.skipif(not MODELS.is_dir(), reason="the folder of real models, ../shared/data/models, is not here")
 CPU = torch.device("cpu")
-
-
-def seeded(*layers: nn.Module) -> nn.Sequential:
-    """The layers in a row, with weights that depend on nothing else, and biases that are not 0."""
-    module = nn.Sequential(*layers).eval()
-    generator = torch.Generator().manual_seed(7)
-    for parameter in module.parameters():
-        parameter.data = torch.randn(parameter.shape, generator=generator) / parameter[0].numel() ** 0.5
-    return module
 
 
 def convolutions(kernels, dilations=None, strides=None, padding="zeros"):

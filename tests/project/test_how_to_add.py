@@ -22,7 +22,7 @@ import SimpleITK as sitk
 import torch
 
 from conftest import grid_at, noise, rotation
-from semreg.core.fields import Volume
+from semreg.core.fields import Layer, Volume
 from semreg.core.kernels import BACKENDS, kernels_for, spline_product
 from semreg.core.kernels.table import BackendRow
 from semreg.core.sampling import smooth
@@ -32,10 +32,14 @@ from semreg.errors import ConfigError
 from semreg.features.descriptors import DESCRIPTORS
 from semreg.features.descriptors.table import DescriptorRow
 from semreg.io.files import write_image
+from semreg.io.images import read_image
 from semreg.presets import load
 from semreg.quality import Evidence, judge, verdict
 from semreg.quality.checks import CHECKS, Check
+from semreg.registration.parametric.descent import Descent
+from semreg.registration.parametric.overlap import Picture
 from semreg.registration.stages import STAGES
+from semreg.transforms.families import TRANSFORMS
 from semreg.transforms.formats import FORMATS
 from semreg.transforms.formats.table import FormatRow
 from semreg.transforms.points import POINTS
@@ -222,6 +226,41 @@ LINES = """
 """
 
 
+ALONG_X = """
+    from dataclasses import dataclass, replace
+
+    import numpy as np
+
+    from semreg.transforms.linear import Linear
+
+    @dataclass(frozen=True)
+    class AlongX(Linear):
+        def changed(self, step):
+            move = np.eye(len(self.matrix))
+            move[0, -1] = step[0]
+            return replace(self, matrix=self.matrix @ move)
+
+    def along_x(matrix, grid, centre):
+        shift = np.zeros_like(matrix)
+        shift[0, -1] = 1.0
+        return AlongX(matrix, (shift,))
+"""
+
+
+def test_a_family_of_transforms(pair, scratch, monkeypatch):
+    """One class and one row: the alignment's descent finds the best transform of that family."""
+    fixed, moving, _ = pair
+    family = importlib.import_module(scratch(ALONG_X)).along_x
+    monkeypatch.setitem(TRANSFORMS, "along x", family)
+    volumes = [read_image(path).volume for path in (fixed, moving)]
+    pictures = [Picture(volume, None, Volume(torch.ones_like(volume.data), volume.grid)) for volume in volumes]
+    descent = Descent(*pictures, Layer)
+    found = descent.descend(descent.begin("along x", np.eye(3)), 30, lambda *_: None)
+    expected = np.eye(3)
+    expected[0, -1] = 2.0
+    np.testing.assert_allclose(found.matrix, expected, atol=0.05)
+
+
 def test_a_format_of_points(run, scratch, monkeypatch, tmp_path):
     """One file and one row: apply moves the points of such a file, and landmarks and their names are read from it."""
     monkeypatch.setitem(POINTS.rows, "pts", PointRow(f"{scratch(LINES)}:LINES", ".pts"))
@@ -310,7 +349,9 @@ HALF = """
     from semreg.registration.stages import Stage
 
     def run(state):
-        state.deformed = replace(state.deformed, coefficients=0.5 * state.deformed.coefficients)
+        spline = state.deformed.spline
+        halved = replace(spline, coefficients=0.5 * spline.coefficients)
+        state.deformed = replace(state.deformed, spline=halved)
 
     HALF = Stage(name="half", run=run, wanted=lambda state: state.config.seed == 5)
 """

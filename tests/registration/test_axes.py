@@ -99,7 +99,7 @@ def test_every_way_of_refining(refine):
     stiffness.data[0, 4:12, 5:14, 6:12] = 30.0
     for given in (None, stiffness):
         found = deform([Term(fixed, moving)], (fixed.grid, moving.grid), config, renewal=None, prior=Prior(given))
-        sizes = components(found.lattice.field(found.coefficients, fixed.grid))
+        sizes = components(found.spline.field(fixed.grid))
         assert sizes[1] == 0
         assert min(sizes[0], sizes[2]) > 0.1
     assert float(truth.vox[1].abs().max()) > 1  # what it may not follow
@@ -122,7 +122,7 @@ def test_a_search_without_refinement():
     grids = (fixed.grid, moving.grid)
     alone = deform([Term(fixed, moving)], grids, config, renewal=None)
     found = coarse([Term(fixed, moving)], fixed.grid, Field.zeros(fixed.grid), CoarseConfig(), axes=("x",))
-    assert torch.equal(alone.coefficients[2], alone.lattice.fit(found)[2])
+    assert torch.equal(alone.spline.coefficients[2], alone.spline.lattice.fit(found)[2])
     image, other, _ = distorted(44, axis=0)
     uncertainty, nodes = replace(PLAIN.uncertainty, enabled=False), CoarseConfig(spacing_mm=4.4)
     quiet = replace(PLAIN, uncertainty=uncertainty, coarse=nodes)  # so near that the distortion is several of them

@@ -10,9 +10,11 @@ import SimpleITK as sitk
 import torch
 
 from conftest import centre, grid_at, make_grid, noise, noise_volume, oblique_grid, rotation, sitk_resample
-from placed_pair import describe, fixed_grid, linear, moving_grid, picture, placed_pair, shown
+from placed_pair import ANATOMY, describe, fixed_grid, linear, moving_grid, picture, placed_pair, shown
 from semreg.core.fields import Layer, Volume
 from semreg.core.geometry import Grid
+from semreg.errors import ConfigError
+from semreg.phantom import render
 from semreg.phantom.anatomy import CENTRE_MM
 from semreg.registration.parametric.descent import Descent
 from semreg.registration.parametric.overlap import (
@@ -25,6 +27,7 @@ from semreg.registration.parametric.overlap import (
     unrelated,
 )
 from semreg.registration.parametric.shifts import IMPOSSIBLE, ShiftSearch
+from semreg.transforms.linear import Linear
 from semreg.transforms.maps import FAMILIES, exponential, generators, linear_about, mapped, scales
 
 MM = {2: 3.0, 3: 5.5}
@@ -112,8 +115,8 @@ def test_equal_images_match_best_where_they_are(dimension):
     image = shown(grid, "ct")
     itself = Picture(image, None, Volume(torch.ones_like(image.data), grid)).at(max(grid.spacing))
     descent = Descent(itself, itself, describe)
-    inner = descent.look(np.eye(dimension + 1))
-    everywhere = describe_through(itself, np.eye(dimension + 1), itself.image.grid, describe)
+    inner = descent.look(Linear(np.eye(dimension + 1)))
+    everywhere = describe_through(itself, Linear(np.eye(dimension + 1)), itself.image.grid, describe)
     # only what is compared at the border, where features of the resampled image are unknown, is missing
     assert inner.match == pytest.approx(float((everywhere.share.mean()) ** 0.5), abs=0.02)
     basis = generators("affine", centre(grid))
@@ -121,7 +124,7 @@ def test_equal_images_match_best_where_they_are(dimension):
         draw = np.random.default_rng(seed).normal(size=len(basis))
         draw[:dimension] *= 12.0
         draw[dimension:] *= 0.15
-        assert descent.look(exponential(draw, basis)).match < inner.match - 0.05
+        assert descent.look(Linear(exponential(draw, basis))).match < inner.match - 0.05
     matches, overlap = ShiftSearch(itself, itself, describe, 1e-3)._all_shifts(describe_picture(itself, describe))
     assert int(matches.argmax()) == 0
     assert float(matches.max()) == pytest.approx(1.0, abs=1e-4)
@@ -151,7 +154,7 @@ def test_shifts_after_the_right_turn(dimension):
         mapped(first.matrix, [centre(fixed.image.grid)]) - mapped(second.matrix, [centre(fixed.image.grid)])
     )
     assert apart > 2 * MM[dimension]
-    there = Descent(fixed, moving, describe).look(first.matrix)
+    there = Descent(fixed, moving, describe).look(Linear(first.matrix))
     assert (there.match, there.overlap) == pytest.approx((first.match, first.overlap), abs=0.06)
 
 
@@ -187,7 +190,7 @@ def test_the_identity_shows_the_picture(dimension):
     """Features read through the identity are those of the picture, but for the border."""
     image = picture(shown(fixed_grid(dimension, 20), "ct"))
     plain = describe_picture(image, describe)
-    through = describe_through(image, np.eye(dimension + 1), image.image.grid, describe)
+    through = describe_through(image, Linear(np.eye(dimension + 1)), image.image.grid, describe)
     inner = (slice(2, -2),) * dimension
     np.testing.assert_allclose(
         through.features[(slice(None), *inner)], plain.features[(slice(None), *inner)], atol=2e-3
@@ -203,7 +206,7 @@ def test_images_are_read_through_the_map_as_simpleitk_does(dimension):
     matrix = linear_about(rotation(dimension, 12.0) * 1.1, centre(grid), centre(grid) + 0.6)
     image = noise_volume(grid)
     content = Volume(image.data.abs().clamp(max=1.0), grid)
-    found = describe_through(Picture(image, None, content), matrix, onto, as_they_are)
+    found = describe_through(Picture(image, None, content), Linear(matrix), onto, as_they_are)
     transform = sitk.AffineTransform(dimension)
     transform.SetMatrix(matrix[:-1, :-1].ravel().tolist())
     transform.SetTranslation(matrix[:-1, -1].tolist())
@@ -247,13 +250,65 @@ def test_descent_reaches_the_map(family, dimension):
     pair = placed_pair(truth, moving=moving_grid(dimension, start))
     descent = Descent(pair.fixed.at(MM[dimension]), pair.moving.at(MM[dimension]), describe)
     told = []
-    found = descent.descend(start, family, 40, lambda step, value: told.append((step, value)))
+    found = descent.descend(descent.begin(family, start), 40, lambda step, value: told.append((step, value)))
     assert pair.error(start) > 1.5 * MM[dimension]
     assert pair.error(found.matrix) < 0.25 * MM[dimension]
     assert [value for _, value in told] == sorted(value for _, value in told)  # the best so far
-    assert told[-1][1] == found.match == descent.look(found.matrix).match
+    assert told[-1][1] == found.match == descent.look(found.transform).match
     if family in ("translation", "rigid"):
         np.testing.assert_allclose(scales(found.matrix), 1.0, atol=1e-9)
+
+
+@pytest.mark.parametrize(("dimension", "mm", "share"), [(2, 3.0, 0.55), (3, 8.0, 0.75)])
+def test_descent_reaches_a_deformation(dimension, mm, share):
+    """A spline found by the same descent, CT onto MR, takes away what no affine map can of a smooth deformation."""
+    n, wavelength = dimension, 220.0
+
+    def deformed(points):
+        """Waves of 10 mm along each axis, (D, N) in mm."""
+        from_middle = points - torch.tensor(CENTRE_MM[:n], dtype=points.dtype)[:, None]
+        return points + 10.0 * torch.stack(
+            [
+                torch.sin(2 * torch.pi * from_middle[(axis + 1) % n] / wavelength + 0.7 * axis)
+                * torch.cos(torch.pi * from_middle[axis] / wavelength)
+                for axis in range(n)
+            ]
+        )
+
+    def origin(points):
+        """By fixed-point steps: the waves are flat enough."""
+        flat = points.reshape(n, -1)
+        found = flat.clone()
+        for _ in range(60):
+            found = found - (deformed(found) - flat)
+        return found.reshape(points.shape)
+
+    grid = moving_grid(n, np.eye(n + 1))
+    clean = render(ANATOMY, grid, "mr", origin_of=origin).data
+    moving = Volume(clean + 10.0 * noise(*clean.shape, dtype=clean.dtype), grid)
+    descent = Descent(picture(shown(fixed_grid(n), "ct")).at(mm), picture(moving).at(mm), describe)
+    inner = np.array(CENTRE_MM[:n])[:, None] + [[60.0], [45.0], [50.0]][:n] * np.random.default_rng(8).uniform(
+        -1, 1, (n, 200)
+    )
+    truth = deformed(torch.as_tensor(inner)).numpy()
+
+    def error(found):
+        return float(np.linalg.norm(found.transform.map(inner) - truth, axis=0).mean())
+
+    affine = descent.descend(descent.begin("affine", np.eye(n + 1)), 30, SILENT)
+    found = descent.descend(descent.begin("bspline", affine.matrix), 30, SILENT)
+    assert error(found) < share * error(affine) < share * error(descent.look(Linear(np.eye(n + 1))))
+    assert found.match > 1.05 * affine.match
+    assert found.value > affine.value
+    assert np.linalg.det(found.transform.jacobian(inner)).min() > 0.3
+
+
+def test_a_family_that_is_none_is_refused():
+    """A name of no family is refused with those that there are."""
+    pair = placed_pair(linear(2))
+    descent = Descent(pair.fixed.at(12.0), pair.moving.at(12.0), describe)
+    with pytest.raises(ConfigError, match="translation, rigid, similarity, affine, bspline, got 'spline'"):
+        descent.begin("spline", np.eye(3))
 
 
 def test_descent_never_ends_worse():
@@ -264,8 +319,8 @@ def test_descent_never_ends_worse():
     for seed in range(10):
         draw = np.random.default_rng(seed).normal(size=6) * (40.0, 40.0, 0.4, 0.4, 0.4, 0.4)
         start = exponential(draw, basis)
-        ends = [descent.descend(start, "affine", 10, SILENT) for _ in range(2)]
-        assert ends[0].match >= descent.look(start).match
+        ends = [descent.descend(descent.begin("affine", start), 10, SILENT) for _ in range(2)]
+        assert ends[0].match >= descent.look(Linear(start)).match
         np.testing.assert_array_equal(ends[0].matrix, ends[1].matrix)
 
 
@@ -274,7 +329,7 @@ def test_descent_without_overlap_stays():
     pair = placed_pair(linear(3))
     descent = Descent(pair.fixed.at(12.0), pair.moving.at(12.0), describe)
     away = linear(3, shift=(4000.0, 0.0, 0.0))
-    found = descent.descend(away, "affine", 5, SILENT)
+    found = descent.descend(descent.begin("affine", away), 5, SILENT)
     assert (found.match, found.overlap) == (0.0, 0.0)
     np.testing.assert_array_equal(found.matrix, away)
 
@@ -291,7 +346,8 @@ def test_excluded_voxels_do_not_pull():
             values = torch.where(weight > 0, image.image.data, garbage)
             grid = image.image.grid
             pictures.append(Picture(Volume(values, grid), Volume(weight, grid), image.content).at(5.5))
-        ends.append(Descent(*pictures, describe).descend(np.eye(3), "rigid", 20, SILENT))
+        descent = Descent(*pictures, describe)
+        ends.append(descent.descend(descent.begin("rigid", np.eye(3)), 20, SILENT))
         ends.append(ShiftSearch(*pictures, describe, 0.3).candidates(rotation(2, 6.0))[0])
     for first, second in (ends[::2], ends[1::2]):
         np.testing.assert_array_equal(first.matrix, second.matrix)
@@ -305,6 +361,6 @@ def test_voxels_count_by_how_much_of_them_is_known():
     values = torch.where(weight > 0, 7.0, -3e8).double()
     known = Picture(Volume(values, grid), Volume(weight, grid), Volume(torch.ones_like(weight), grid))
     shifted = linear_about(np.eye(3), (0.0, 0.0, 0.0), (0.3, 0.2, -0.5))
-    found = describe_through(known, shifted, grid, as_they_are)
+    found = describe_through(known, Linear(shifted), grid, as_they_are)
     assert 10 < int((found.share > 0).sum()) < grid.voxels
     np.testing.assert_allclose(found.features[0][found.share > 0], 7.0)

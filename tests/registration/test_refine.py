@@ -76,7 +76,7 @@ def distance_at(fixed, moving, field, distance):
 
 def found_field(refined, grid):
     """The displacement of the refined spline on ``grid``."""
-    return refined.lattice.field(refined.coefficients, grid)
+    return refined.spline.field(grid)
 
 
 def error_mm(refined, truth):
@@ -98,7 +98,7 @@ def test_threads_change_no_bit():
     try:
         for threads in (1, 3):
             torch.set_num_threads(threads)
-            found.append(stage.refine(terms, fixed.grid, Field.zeros(truth.grid), config).coefficients)
+            found.append(stage.refine(terms, fixed.grid, Field.zeros(truth.grid), config).spline.coefficients)
     finally:
         torch.set_num_threads(before)
     assert found[0].numel() > 1 << 17
@@ -303,8 +303,8 @@ def test_adam_is_that_of_torch():
     fixed, moving, _ = pair_of((14, 12))
     config = dataclasses.replace(ADAM, iterations=7, beta1=0.8, beta2=0.95, epsilon=1e-3, folding=0.0, diffusion=0.1)
     refined = refine(fixed, moving, Field.zeros(fixed.grid), config)
-    problem = Problem([Term(fixed, moving)], refined.lattice, config)
-    variable = torch.nn.Parameter(refined.lattice.fit(Field.zeros(fixed.grid)))
+    problem = Problem([Term(fixed, moving)], refined.spline.lattice, config)
+    variable = torch.nn.Parameter(refined.spline.lattice.fit(Field.zeros(fixed.grid)))
     optimizer = torch.optim.Adam([variable], lr=0.3 / 2.0, betas=(0.8, 0.95), eps=1e-3)  # in voxels of 2 mm
     first = problem.evaluate(variable.data, None)
     objective = [first.value]
@@ -313,7 +313,7 @@ def test_adam_is_that_of_torch():
         optimizer.step()
         objective.append(problem.evaluate(variable.data, first.distance).value)
     np.testing.assert_allclose(refined.levels[0].objective, objective, rtol=1e-5)
-    torch.testing.assert_close(refined.coefficients, variable.data, rtol=0, atol=1e-5)
+    torch.testing.assert_close(refined.spline.coefficients, variable.data, rtol=0, atol=1e-5)
 
 
 def test_adam_ends_at_its_best():
@@ -340,7 +340,7 @@ def test_smoothed_control_points(optimizer):
     assert after == pytest.approx(fine.levels[-1].distance_after, rel=1e-3)
 
     def bends(refined):
-        return float(sum(refined.coefficients.diff(n=2, dim=axis).square().mean() for axis in (1, 2)))
+        return float(sum(refined.spline.coefficients.diff(n=2, dim=axis).square().mean() for axis in (1, 2)))
 
     assert bends(fine) < 0.5 * bends(rough)
 

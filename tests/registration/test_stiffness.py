@@ -48,7 +48,7 @@ def result(stiffness: Volume | None, **changes: bool) -> tuple[Field, Field]:
     refine = RefineConfig(diffusion=0.1, symmetric=changes.get("symmetric", False), enabled=changes.get("refine", True))
     config = RegistrationConfig(refine=refine, coarse=CoarseConfig(enabled=changes.get("coarse", False)))
     found = deform([Term(fixed, moving)], (fixed.grid, moving.grid), config, renewal=None, prior=Prior(stiffness))  # type: ignore[arg-type]
-    return found.lattice.field(found.coefficients, fixed.grid), truth
+    return found.spline.field(fixed.grid), truth
 
 
 def far(grid: Grid) -> torch.Tensor:
@@ -88,7 +88,7 @@ def test_small_values_set_free() -> None:
     errors = []
     for stiffness in (None, block_map(fixed.grid, 0.02)):
         found = deform([Term(fixed, moving)], (fixed.grid, moving.grid), config, renewal=None, prior=Prior(stiffness))  # type: ignore[arg-type]
-        error = (found.lattice.field(found.coefficients, fixed.grid).mm() - truth.mm()).norm(dim=0)
+        error = (found.spline.field(fixed.grid).mm() - truth.mm()).norm(dim=0)
         errors.append(float(error[CORE].mean()))
     assert errors[1] < 0.8 * errors[0]
 

@@ -36,7 +36,7 @@ def matrix_points(matrix, centre, shift):
 
 def moved(path):
     """Where the file brings the voxel centres."""
-    return read_chain([path]).map(points_of(GRID).flatten(1).numpy())[0]
+    return read_chain([path]).map(points_of(GRID).flatten(1).numpy())
 
 
 def about(axis, angle):
@@ -111,7 +111,7 @@ def test_a_field_is_read_beside_its_file(tmp_path):
     path = tmp_path / "p.txt"
     name = '(DeformationFieldFileName "old/field.nii.gz")'
     path.write_text(f'(Transform "DeformationFieldTransform")\n{name}\n(FixedImageDimension 3)\n')
-    expected = Chain.of(field).map(points_of(GRID).flatten(1).numpy())[0]
+    expected = Chain.of(field).map(points_of(GRID).flatten(1).numpy())
     inner = np.zeros(GRID.shape, bool)
     inner[1:-1, 1:-1, 1:-1] = True
     np.testing.assert_allclose(moved(path)[:, inner.ravel()], expected[:, inner.ravel()], atol=1e-3)
@@ -151,7 +151,7 @@ def test_transformix_moves_the_points(tmp_path, monkeypatch):
     transformix.SetOutputDirectory(str(tmp_path))
     transformix.Update()
     found = re.findall(r"OutputPoint = \[ ([^\]]*) \]", (tmp_path / "outputpoints.txt").read_text(encoding="utf-8"))
-    np.testing.assert_allclose([[float(v) for v in line.split()] for line in found], chain.map(points)[0].T, atol=1e-3)
+    np.testing.assert_allclose([[float(v) for v in line.split()] for line in found], chain.map(points).T, atol=1e-3)
 
 
 AFFINE = [1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0, 0, 0, 0]

@@ -48,8 +48,8 @@ def test_each_of_several_is_taken_by_its_number(several):
     """The number behind the name counts from 1, and the parts can be joined in any order."""
     ones = three()
     for number, transform in enumerate(ones, start=1):
-        assert read_chain([f"{several}#{number}"]).map(POINT)[0] == pytest.approx(moved(transform), abs=1e-9)
-    joined = read_chain([f"{several}#3", f"{several}#1"]).map(POINT)[0]
+        assert read_chain([f"{several}#{number}"]).map(POINT) == pytest.approx(moved(transform), abs=1e-9)
+    joined = read_chain([f"{several}#3", f"{several}#1"]).map(POINT)
     first = ones[2].TransformPoint(POINT[:, 0].tolist())
     assert joined[:, 0] == pytest.approx(np.array(ones[0].TransformPoint(first)), abs=1e-9)
 
@@ -68,7 +68,7 @@ def test_a_composite_is_one_transform(name, tmp_path):
     sitk.WriteTransform(composite, str(tmp_path / name))
     expected = np.array([composite.TransformPoint(POINT[:, 0].tolist())]).T
     for path in (tmp_path / name, f"{tmp_path / name}#1"):
-        assert read_chain([path]).map(POINT)[0] == pytest.approx(expected, abs=1e-9)
+        assert read_chain([path]).map(POINT) == pytest.approx(expected, abs=1e-9)
 
 
 def test_a_file_may_be_called_so(tmp_path):

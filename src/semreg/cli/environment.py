@@ -60,6 +60,7 @@ PACKAGES = (
     Package("numpy", "matrices, and arrays at the doors", "1.26", needed=True),
     Package("scipy", "the alignment, and masks of the body", "1.11.1", needed=True),
     Package("lazy_loader", "the public names", "0.5", needed=True),
+    Package("jaxtyping", "shapes in signatures", "0.2.34", needed=True),
     Package("psutil", "how much memory there is and is held", "6", needed=True),
     Package("filelock", "one batch at a time in a folder", "4", needed=True),
     Package("msgspec", "settings", "0.19", needed=True),

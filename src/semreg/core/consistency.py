@@ -12,6 +12,7 @@ from semreg.core.fields import Field, apply_linear
 from semreg.core.geometry import Grid, Matrix, index_map
 from semreg.core.pullback import pullback
 from semreg.core.sampling import SLAB_POINTS, base_index, inside, sample, slabs, transform_index
+from semreg.core.shapes import Weights
 from semreg.errors import DivergedError
 
 UNSOLVED_MM = 0.01
@@ -102,8 +103,7 @@ def _balance(field: Field, inverse: Field, after: Matrix | None) -> None:
 
 def _landed(field: Field, part: slice, grid: Grid, after: Matrix | None) -> tuple[Tensor, Tensor]:
     """Where samples of ``field`` land in ``grid``, and the displacement that leads back, (D, P), in its voxels."""
-    own = base_index((part.stop - part.start, *field.grid.shape[1:]), like=field.vox)
-    own[0] += part.start
+    own = base_index(field.grid.shape, like=field.vox, part=part)
     here = index_map(field.grid, grid)
     way = here if after is None else grid.point_to_index() @ after @ field.grid.index_to_point()
     index = transform_index(way, own + field.vox[:, part]).flatten(1)
@@ -120,7 +120,7 @@ def _spread(values: Tensor, index: Tensor, shape: tuple[int, ...]) -> Tensor:
     return pullback([read], [values[None]], [image])[0][0]
 
 
-def errors_of(distances: Tensor) -> Errors:
+def errors_of(distances: Weights) -> Errors:
     """Mean, 99.9th percentile and maximum of distances (P,) in mm."""
     count = distances.numel()
     if count == 0:
@@ -145,7 +145,7 @@ def inverse_consistency(field: Field, inverse: Field) -> dict[str, Errors]:
     return {"fixed": errors_of(disagreement(field, inverse)), "moving": errors_of(disagreement(inverse, field))}
 
 
-def disagreement(first: Field, second: Field) -> Tensor:
+def disagreement(first: Field, second: Field) -> Weights:
     """The distance from p to where it ends after ``first`` and then ``second``.
 
     Args:

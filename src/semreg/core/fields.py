@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
+from jaxtyping import Float64, Shaped
 from torch import Tensor
 
 from semreg.core import kernels
@@ -28,6 +29,8 @@ from semreg.core.sampling import (
     slabs,
     transform_index,
 )
+from semreg.core.scattered import Table
+from semreg.core.shapes import Values, Vectors
 from semreg.errors import GeometryError
 from semreg.runtime.offers import OFFERS
 
@@ -47,7 +50,7 @@ class Volume:
         GeometryError: for samples that do not have the shape of the grid.
     """
 
-    data: Tensor
+    data: Shaped[Tensor, "c *s"]
     grid: Grid
 
     def __post_init__(self) -> None:
@@ -153,7 +156,7 @@ class Layer:
         return Layer(Volume(values / weight.data.clamp(min=1e-6), grid), weight)
 
 
-def reorder_tensor(x: Tensor, axes: AxisOrder) -> Tensor:
+def reorder_tensor(x: Shaped[Tensor, "c *s"], axes: AxisOrder) -> Shaped[Tensor, "c *t"]:
     """Permute and flip the spatial axes of ``x`` (C, *S)."""
     moved = x.permute(0, *[a + 1 for a in axes.order])
     return moved.flip([a + 1 for a in axes.flips]) if axes.flips else moved
@@ -171,7 +174,7 @@ class Field:
         GeometryError: for displacements that do not have the shape of the grid.
     """
 
-    vox: Tensor
+    vox: Vectors
     grid: Grid
 
     def __post_init__(self) -> None:
@@ -195,7 +198,7 @@ class Field:
         return cls(torch.zeros((grid.dimension, *grid.shape), device=device), grid)
 
     @classmethod
-    def from_mm(cls, mm: Tensor, grid: Grid) -> Field:
+    def from_mm(cls, mm: Vectors, grid: Grid) -> Field:
         """A field from displacements in mm.
 
         Args:
@@ -207,7 +210,7 @@ class Field:
         """
         return cls(apply_linear(grid.point_to_index(), mm), grid)
 
-    def mm(self) -> Tensor:
+    def mm(self) -> Vectors:
         """Displacements in mm, (D, *S), components in the order x, y(, z)."""
         return apply_linear(self.grid.index_to_point(), self.vox)
 
@@ -231,12 +234,10 @@ class Field:
     def __repr__(self) -> str:
         return f"Field({self.grid.sentence})"
 
-    def index(self, part: slice | None = None) -> Tensor:
+    def index(self, part: slice | None = None) -> Vectors:
         """Where each sample (of the slab ``part``) is found: own index plus displacement, (D, *S), own voxels."""
-        part = part or slice(0, self.grid.shape[0])
-        index = base_index((part.stop - part.start, *self.grid.shape[1:]), like=self.vox)
-        index[0] += part.start
-        return index.add_(self.vox[:, part])
+        index = base_index(self.grid.shape, like=self.vox, part=part)
+        return index.add_(self.vox if part is None else self.vox[:, part])
 
     def on(self, grid: Grid) -> Field:
         """The same field on another grid: resampled, vectors rescaled; border vectors hold beyond the box."""
@@ -269,7 +270,7 @@ class Field:
 
     def inverse_with_error(
         self, grid: Grid | None = None, *, iterations: int = 30, after: Matrix | None = None
-    ) -> tuple[Field, Tensor]:
+    ) -> tuple[Field, Values]:
         """The inverse g of this field f, and its error.
 
         Args:
@@ -290,8 +291,7 @@ class Field:
         result = self.vox.new_empty((grid.dimension, *grid.shape))
         error = self.vox.new_empty(grid.shape)
         for part in slabs(grid.shape, SLAB_POINTS):
-            index = base_index((part.stop - part.start, *grid.shape[1:]), like=self.vox)
-            index[0] += part.start
+            index = base_index(grid.shape, like=self.vox, part=part)
             where = transform_index(forth, index).flatten(1)
             found, left = undo(moved, where, iterations)
             result[:, part] = apply_linear(back, found).reshape(index.shape)
@@ -325,6 +325,29 @@ class Field:
             return points + apply_linear(self.grid.index_to_point(), shift).to(points.dtype)
 
         return move
+
+    @property
+    def dimension(self) -> int:
+        """2 or 3."""
+        return self.grid.dimension
+
+    def map(self, points: Float64[npt.NDArray[np.float64], "d n"]) -> Float64[npt.NDArray[np.float64], "d n"]:
+        """The points (D, N) in mm, float64, after the field; beyond the box they stay."""
+        return np.asarray(self.point_map()(torch.from_numpy(points).to(self.vox.device)).cpu().numpy())
+
+    def jacobian(self, points: Float64[npt.NDArray[np.float64], "d n"]) -> Float64[npt.NDArray[np.float64], "n d d"]:
+        """The derivative of ``map`` at points (D, N) in mm: (N, D, D), row i of the component i, without unit.
+
+        On a voxel centre, where it has a kink, the mean of both sides.
+        """
+        n = self.grid.dimension
+        index = transform_index(self.grid.point_to_index(), torch.from_numpy(points).to(self.vox.device))
+        reading = Table(self.vox.to(torch.float64)).at(index)
+        ones = torch.eye(n, dtype=torch.float64, device=self.vox.device)
+        rows = [reading.pull(one.expand(points.shape[1], n).contiguous()) for one in ones]
+        slopes = (torch.stack(rows) * inside(index, self.grid.shape)).movedim(2, 0).cpu().numpy()
+        to_mm, to_index = self.grid.index_to_point()[:n, :n], self.grid.point_to_index()[:n, :n]
+        return np.asarray(np.eye(n) + to_mm @ slopes @ to_index)
 
     def inverse_point_map(self, *, iterations: int = 30) -> PointMap:
         """The map of points (D, N) in mm to their origins: it undoes ``point_map`` for points from within the box.
@@ -379,7 +402,7 @@ def warp(moving: Volume, field: Field, *, mode: Mode = "linear", outside: float)
     return Volume(result, field.grid)
 
 
-def jacobian_determinant(field: Field) -> Tensor:
+def jacobian_determinant(field: Field) -> Values:
     """Determinant of ∂(p + u)/∂p at every sample, (*S), without unit; negative where space is folded.
 
     Central differences, with border values continued, as ``itk::DisplacementFieldJacobianDeterminantFilter``.
@@ -388,7 +411,7 @@ def jacobian_determinant(field: Field) -> Tensor:
     return kernels.jacobian_determinant(field.vox)
 
 
-def apply_linear(matrix: Matrix, vectors: Tensor) -> Tensor:
+def apply_linear(matrix: Matrix, vectors: Vectors) -> Vectors:
     """The linear part of a homogeneous (E, E) matrix applied to vectors (D, *S)."""
     n = vectors.shape[0]
     linear = torch.as_tensor(matrix[:n, :n], dtype=vectors.dtype, device=vectors.device)

@@ -14,9 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from semreg.core.sampling import base_index, sample, slabs
+from semreg.core.shapes import Places, Values, Vectors
 
 FIT_SAMPLES = 1 << 12
 """Samples from which the affine part is fitted, about."""
@@ -44,13 +46,13 @@ ROUNDINGS = 32
 class Displacement:
     """A displacement that is to be undone."""
 
-    vox: Tensor
+    vox: Vectors
     """(D, *S), in voxels."""
-    slope: Tensor
+    slope: Float[Tensor, "d d"]
     """(D, D): the linear part of u."""
-    linear: Tensor
+    linear: Float[Tensor, "d d"]
     """(D, D): inverse of the linear part of x + u(x)."""
-    shift: Tensor
+    shift: Float[Tensor, "d 1"]
     """(D, 1): its constant part."""
     tilted: bool
     """Whether the affine part is worth starting from."""
@@ -59,7 +61,7 @@ class Displacement:
     tolerance: float
     """Error in voxels below which an origin is exact up to rounding."""
 
-    def read(self, index: Tensor) -> Tensor:
+    def read(self, index: Places) -> Places:
         """The displacement at ``index`` (D, P), continued beyond the outer samples."""
         values = sample(self.vox, index)
         if not self.turned:
@@ -69,7 +71,7 @@ class Displacement:
         return values.addmm_(self.slope, beyond)
 
 
-def displacement(vox: Tensor) -> Displacement:
+def displacement(vox: Vectors) -> Displacement:
     """The displacement with its affine part, in the least squares sense."""
     shape = tuple(vox.shape[1:])
     n = len(shape)
@@ -95,7 +97,7 @@ def displacement(vox: Tensor) -> Displacement:
     return Displacement(vox, *parts, tilted=steepest > TILT, turned=steepest > TURN, tolerance=tolerance)
 
 
-def undo(moved: Displacement, points: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
+def undo(moved: Displacement, points: Places, iterations: int) -> tuple[Places, Places]:
     """Vectors v (D, P) with v + u(q + v) = 0 at ``points`` q (D, P), and what is left of this sum, in voxels.
 
     The search begins at the better one of −u and the inverse of the affine part; what it ends with is never worse.
@@ -161,8 +163,7 @@ def _from_nearest(search: _Search) -> bool:
     nearest = wanted.new_full((len(rows),), math.inf)
     origin = torch.zeros_like(wanted)
     for part in slabs(shape, max(1, PAIRS // len(rows))):
-        index = base_index((part.stop - part.start, *shape[1:]), like=vox)
-        index[0] += part.start
+        index = base_index(shape, like=vox, part=part)
         index = index.flatten(1).T
         distance, at = torch.cdist(wanted, index + vox[:, part].flatten(1).T).min(1)
         better = distance < nearest
@@ -171,7 +172,7 @@ def _from_nearest(search: _Search) -> bool:
     return True
 
 
-def at_face(index: Tensor, shape: tuple[int, ...]) -> Tensor:
+def at_face(index: Places, shape: tuple[int, ...]) -> Bool[Tensor, "p"]:
     """Which indices (D, P) are at the outer samples or beyond: where a search ends whose origin is further away."""
     last = index.new_tensor([n - 1 for n in shape]).reshape(-1, 1)
     return ((index < NEAR) | (index > last - NEAR)).any(0)
@@ -237,7 +238,7 @@ def _newton_step(search: _Search, rows: Tensor, beside: Tensor | float) -> Tenso
     return torch.where(usable, torch.stack(solved), left)
 
 
-def volume(columns: Sequence[Tensor]) -> Tensor:
+def volume(columns: Sequence[Vectors]) -> Values:
     """The determinant of the matrices with these columns, D times (D, *S) → (*S)."""
     if len(columns) == 2:
         a, b = columns

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
-def energies(gradient: Tensor, stiffness: Tensor | None = None) -> Tensor:
+def energies(gradient: Float[Tensor, "d d *s"], stiffness: Float[Tensor, "*s"] | None = None) -> Float[Tensor, "*s"]:
     """Squared gradient of the displacement at each sample, (*S), mm per mm: the same numbers on any grid.
 
     ``gradient`` (D, D, *S) holds ∂u_i/∂x_j. Where ``stiffness`` (*S) is below 1 the square is multiplied by it. Above 1
@@ -19,12 +20,12 @@ def energies(gradient: Tensor, stiffness: Tensor | None = None) -> Tensor:
     return squares * stiffness.clamp(max=1) + strain.square().sum((0, 1)) * (stiffness - 1).clamp(min=0)
 
 
-def diffusion(gradient: Tensor, stiffness: Tensor | None = None) -> Tensor:
+def diffusion(gradient: Float[Tensor, "d d *s"], stiffness: Float[Tensor, "*s"] | None = None) -> Float[Tensor, ""]:
     """Mean of the ``energies`` over the samples."""
     return energies(gradient, stiffness).mean()
 
 
-def determinant(gradient: Tensor) -> Tensor:
+def determinant(gradient: Float[Tensor, "d d *s"]) -> Float[Tensor, "*s"]:
     """Jacobian determinant of x + u from ∂u_i/∂x_j (D, D, *S) → (*S); 1 without deformation, negative where folded."""
     rows = _jacobian(gradient)
     if len(rows) == 2:
@@ -34,7 +35,7 @@ def determinant(gradient: Tensor) -> Tensor:
     return a * (e * i_ - f * h) - b * (d * i_ - f * g) + c * (d * h - e * g)
 
 
-def cofactors(gradient: Tensor) -> Tensor:
+def cofactors(gradient: Float[Tensor, "d d *s"]) -> Float[Tensor, "d d *s"]:
     """The derivative of ``determinant`` in ``gradient``, (D, D, *S): the cofactor of each element of the Jacobian."""
     rows = _jacobian(gradient)
     if len(rows) == 2:
@@ -55,6 +56,6 @@ def _jacobian(gradient: Tensor) -> list[list[Tensor]]:
     return [[gradient[i, j] + (1.0 if i == j else 0.0) for j in range(size)] for i in range(size)]
 
 
-def folding(gradient: Tensor, minimum: float) -> Tensor:
+def folding(gradient: Float[Tensor, "d d *s"], minimum: float) -> Float[Tensor, ""]:
     """Mean squared shortfall of the Jacobian determinant below ``minimum``; 0 where nothing is compressed that much."""
     return torch.clamp(minimum - determinant(gradient), min=0).square().mean()

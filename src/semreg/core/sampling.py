@@ -12,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from semreg.core.geometry import per_axis
+from semreg.core.shapes import Channels, Vectors
 
 Mode: TypeAlias = Literal["linear", "nearest"]
 
@@ -22,13 +24,15 @@ SLAB_POINTS = 1 << 18
 """Points handled at once where a whole volume is resampled: bounds the memory of the indices."""
 
 
-def base_index(shape: tuple[int, ...], *, like: Tensor) -> Tensor:
-    """The index of every voxel of ``shape``, (D, *shape), with the type and device of ``like``."""
-    axes = [torch.arange(n, dtype=like.dtype, device=like.device) for n in shape]
+def base_index(shape: tuple[int, ...], *, like: Tensor, part: slice | None = None) -> Vectors:
+    """The index of every voxel of ``shape`` (of the slab ``part``), (D, *shape), with type and device of ``like``."""
+    part = part or slice(0, shape[0])
+    ends = [(part.start, part.stop), *((0, n) for n in shape[1:])]
+    axes = [torch.arange(start, stop, dtype=like.dtype, device=like.device) for start, stop in ends]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))
 
 
-def transform_index(matrix: npt.NDArray[np.float64], index: Tensor) -> Tensor:
+def transform_index(matrix: npt.NDArray[np.float64], index: Float[Tensor, "d *t"]) -> Float[Tensor, "d *t"]:
     """Apply a homogeneous (E, E) matrix to indices (D, *T)."""
     n = index.shape[0]
     linear = torch.as_tensor(matrix[:n, :n], dtype=index.dtype, device=index.device)
@@ -37,7 +41,7 @@ def transform_index(matrix: npt.NDArray[np.float64], index: Tensor) -> Tensor:
     return torch.addmm(shift[:, None], linear, flat).reshape(index.shape)
 
 
-def inside(index: Tensor, shape: tuple[int, ...]) -> Tensor:
+def inside(index: Float[Tensor, "d *t"], shape: tuple[int, ...]) -> Bool[Tensor, "*t"]:
     """Which indices (D, *T) lie in an image of ``shape``: −0.5 <= index < N − 0.5 on every axis, as ITK; (*T), bool."""
     result = torch.ones(index.shape[1:], dtype=torch.bool, device=index.device)
     for axis, n in enumerate(shape):
@@ -45,7 +49,9 @@ def inside(index: Tensor, shape: tuple[int, ...]) -> Tensor:
     return result
 
 
-def sample(x: Tensor, index: Tensor, *, mode: Mode = "linear", outside: float | None = None) -> Tensor:
+def sample(
+    x: Channels, index: Float[Tensor, "d *t"], *, mode: Mode = "linear", outside: float | None = None
+) -> Float[Tensor, "c *t"]:
     """Values of ``x`` (C, *S) at ``index`` (D, *T) → (C, *T).
 
     Between the outer voxel centres and the edge of the image the border value holds. Beyond, ``outside`` is the value;
@@ -76,13 +82,13 @@ def _grid_sample(x: Tensor, position: Tensor, mode: str) -> Tensor:
 
 
 def resample(
-    x: Tensor,
+    x: Channels,
     matrix: npt.NDArray[np.float64],
     shape: tuple[int, ...],
     *,
     mode: Mode = "linear",
     outside: float | None = None,
-) -> Tensor:
+) -> Float[Tensor, "c *t"]:
     """``x`` (C, *S) on a grid of ``shape`` whose indices ``matrix`` (E, E) maps to indices of x → (C, *shape).
 
     Maps that keep the axes (another spacing or origin) are computed axis by axis and are exact for equal grids,
@@ -94,8 +100,7 @@ def resample(
         return _resample_axes(x, np.diag(linear), matrix[:n, n], shape, mode, outside)
     result = x.new_empty((x.shape[0], *shape))
     for part in slabs(shape, SLAB_POINTS):
-        index = base_index((part.stop - part.start, *shape[1:]), like=x)
-        index[0] += part.start
+        index = base_index(shape, like=x, part=part)
         result[:, part] = sample(x, transform_index(matrix, index), mode=mode, outside=outside)
     return result
 
@@ -139,7 +144,7 @@ def _resample_axes(
     return x
 
 
-def pool(x: Tensor, factor: int | tuple[int, ...]) -> Tensor:
+def pool(x: Channels, factor: int | tuple[int, ...]) -> Float[Tensor, "c *t"]:
     """Block means of ``x`` (C, *S); a partial last block is the mean of the voxels it has. Matches ``Grid.pooled``."""
     for axis, k in enumerate(per_axis(factor, x.ndim - 1), start=1):
         if k > 1:
@@ -161,7 +166,7 @@ def _pool_axis(x: Tensor, axis: int, k: int) -> Tensor:
     return result
 
 
-def smooth(x: Tensor, *, radius: int = 1, passes: int = 1) -> Tensor:
+def smooth(x: Channels, *, radius: int = 1, passes: int = 1) -> Channels:
     """Box means of ``x`` (C, *S) over (2·radius+1)^D voxels, ``passes`` times, over the voxels that exist.
 
     A constant stays a constant, borders included. Differentiable.

@@ -17,7 +17,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from semreg.core.shapes import Channels, Places, Samples, Values, Weights
 
 STEP = 1e-4
 """Half the width of the difference quotient, voxels: above the rounding of places, below what a descent moves."""
@@ -27,17 +30,17 @@ STEP = 1e-4
 class Cells:
     """Between which voxels places lie: the row of each lower corner and how far it is to the upper one."""
 
-    rows: Tensor
+    rows: Int[Tensor, "p"]
     """Of the lower corner in the flattened image, (P,), int64."""
     steps: tuple[int, ...]
     """Rows to the upper corner along each axis, 0 along an axis of one voxel."""
-    fraction: Tensor
+    fraction: Places
     """(D, P) in 0..1."""
-    free: Tensor
+    free: Bool[Tensor, "d p"]
     """Where the place is not beyond the outer voxel centres, (D, P): elsewhere nothing changes with it."""
 
     @property
-    def offsets(self) -> Tensor:
+    def offsets(self) -> Int[Tensor, "corners"]:
         """Rows from the lower corner to all corners, (2^D,), the last axis fastest."""
         offsets = torch.zeros(1, dtype=torch.int64, device=self.rows.device)
         for step in self.steps:
@@ -45,7 +48,7 @@ class Cells:
         return offsets
 
 
-def cells(index: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Cells:
+def cells(index: Places, shape: Sequence[int], dtype: torch.dtype) -> Cells:
     """The cells of ``index`` (D, P) in an image of ``shape``; border values hold beyond. Fractions in ``dtype``.
 
     Where the index is not a number the corner is a valid one and the fraction is not a number.
@@ -70,17 +73,17 @@ class Table:
     Reading eight neighbours then touches eight rows instead of eight cache lines a channel.
     """
 
-    def __init__(self, data: Tensor) -> None:
+    def __init__(self, data: Channels) -> None:
         """Lay out ``data`` (C, *S)."""
         self.shape = tuple(data.shape[1:])
         self.rows = data.flatten(1).T.contiguous()
 
     @property
-    def data(self) -> Tensor:
+    def data(self) -> Channels:
         """The channels again, (C, *S): a view, not a copy."""
         return self.rows.T.view(-1, *self.shape)
 
-    def at(self, index: Tensor) -> Reading:
+    def at(self, index: Places) -> Reading:
         """What is at ``index`` (D, P), fractional voxels."""
         return Reading(self, index.detach())  # its derivative is ``pull``, not that of a graph
 
@@ -88,16 +91,16 @@ class Table:
 class Reading:
     """The values of a table at some places."""
 
-    def __init__(self, table: Table, index: Tensor) -> None:
+    def __init__(self, table: Table, index: Places) -> None:
         """The ``table`` at ``index`` (D, P)."""
         self._index, self._shape = index, table.shape
         self._corners = Corners(table.rows, cells(index, table.shape, table.rows.dtype))
 
-    def values(self) -> Tensor:
+    def values(self) -> Samples:
         """(P, C), in the type of the table."""
         return self._corners.values()
 
-    def pull(self, gradient: Tensor) -> Tensor:
+    def pull(self, gradient: Samples) -> Places:
         """The derivative in the index (D, P), in its type, of what has the ``gradient`` (P, C) in the values."""
         corners = self._corners
         gradient = gradient.to(corners.table.dtype)
@@ -113,17 +116,17 @@ class Reading:
 class Corners:
     """What the cells of places hold at their corners."""
 
-    def __init__(self, table: Tensor, place: Cells) -> None:
+    def __init__(self, table: Float[Tensor, "v c"], place: Cells) -> None:
         """``table`` (V, C), one row a voxel."""
         self.table, self.place = table, place
         self._rows = place.rows[:, None] + place.offsets
         self._shares = torch.stack([1 - place.fraction, place.fraction], 1)
 
-    def values(self) -> Tensor:
+    def values(self) -> Samples:
         """(P, C)."""
         return self._weighted(self._shares)
 
-    def slope(self, along: Tensor, gradient: Tensor) -> Tensor:
+    def slope(self, along: Bool[Tensor, "d _p"], gradient: Samples) -> Weights:
         """The slope of each cell, summed over the channels with the ``gradient`` (P, C): (P,).
 
         ``along`` (D, P) or (D, 1): true for the axis.
@@ -140,8 +143,12 @@ class Corners:
 
 
 def over_steps(
-    own: Tensor, index: Tensor, place: Cells, shape: Sequence[int], slope: Callable[[Cells, Tensor, Tensor], Tensor]
-) -> Tensor:
+    own: Places,
+    index: Places,
+    place: Cells,
+    shape: Sequence[int],
+    slope: Callable[[Cells, Tensor, Tensor], Tensor],
+) -> Places:
     """The difference quotient over ``STEP`` to both sides of ``index`` (D, P), from slopes within cells.
 
     ``own`` (D, P): those in the cells of the ``place``. Only for places on voxel centres others are needed: ``slope``
@@ -166,7 +173,7 @@ def over_steps(
     return result
 
 
-def read_image(image: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+def read_image(image: Values, index: Places) -> tuple[Weights, Places]:
     """One channel ``image`` (*S) at ``index`` (D, P): values (P,) and their derivative in the index (D, P).
 
     Faster than a table where there is one channel and the derivative of every value is wanted.
@@ -197,7 +204,9 @@ def _between(corners: Sequence[Tensor], fraction: Tensor) -> list[Tensor]:
     return [torch.lerp(lower, upper, fraction) for lower, upper in zip(corners[:half], corners[half:], strict=True)]
 
 
-def read_blocks(image: Tensor, centre: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+def read_blocks(
+    image: Values, centre: Places, shape: Sequence[int]
+) -> tuple[Float[Tensor, "q *shape"], Float[Tensor, "d q *shape"], Bool[Tensor, "p"]]:
     """Blocks of ``shape`` voxels of ``image`` (*S), each with its voxel ``shape // 2`` at ``centre`` (D, P), any place.
 
     Values (Q, *shape), their derivative in the index (D, Q, *shape), and which blocks lie inside of the image, (P,):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 
-def total(x: Tensor) -> float:
+def total(x: Shaped[Tensor, "..."]) -> float:
     """The sum of all values of ``x``, in double precision.
 
     On the CPU in the order of memory, by one thread: torch deals a long sum to its threads, so its last digits would
@@ -18,6 +19,6 @@ def total(x: Tensor) -> float:
     return float(x.sum(dtype=torch.float64))
 
 
-def product(x: Tensor, y: Tensor) -> float:
+def product(x: Float[Tensor, "*s"], y: Float[Tensor, "*s"]) -> float:
     """The inner product of two tensors of one shape, as ``total``."""
     return total(x * y)

@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from semreg.core.shapes import Channels, Mask, Samples, Scalar, Values, Weights
 from semreg.distances.contract import Distance, flat, pointwise
 from semreg.distances.derived import total_weight
 from semreg.distances.differences import l1_curvature
@@ -21,7 +23,7 @@ DAMPING = 0.1
 """L1Cosine: how fast the similarity falls with the difference of a channel, per unit of the features; as in IMPACT."""
 
 
-def cosine(fixed: Tensor, moving: Tensor, weight: Tensor | None = None) -> Tensor:
+def cosine(fixed: Samples, moving: Samples, weight: Weights | None = None) -> Scalar:
     """1 − f·m / (|f| |m|), weighted mean over the samples; 0 for vectors of equal direction, in [0, 2].
 
     ``Cosine`` of IMPACT plus 1. A zero vector (shorter than 1e-6) is at 0 from another one and at 1 from all others,
@@ -30,24 +32,24 @@ def cosine(fixed: Tensor, moving: Tensor, weight: Tensor | None = None) -> Tenso
     return mean_over(1 - _angle(fixed, moving).cosine, weight)
 
 
-def cosine_slope(fixed: Tensor, moving: Tensor, share: Tensor) -> tuple[float, Tensor]:
+def cosine_slope(fixed: Samples, moving: Samples, share: Weights) -> tuple[float, Samples]:
     """Part of ``cosine`` from some of the samples, and its derivative in ``moving``."""
     angle = _angle(fixed, moving)
     return float(torch.dot(1 - angle.cosine, share)), angle.gradient(fixed, moving).mul_(-share[:, None])
 
 
-def unit(x: Tensor, _weight: Tensor | None) -> Tensor:
+def unit(x: Channels, _weight: Mask | None) -> Float[Tensor, "k *s"]:
     """Unit vectors (C + 1, *S); zero vectors point along the last axis, so that they match each other and no other."""
     length, known = length_of(x, 0)
     return torch.cat([torch.where(known, x, 0) / length, (~known).to(x.dtype)])
 
 
-def cosine_cost(near: Tensor, far: Tensor, buffer: Tensor) -> Tensor:
+def cosine_cost(near: Channels, far: Channels, buffer: Channels) -> Values:
     """Of unit vectors: 1 − their dot product."""
     return dotproduct_cost(near, far, buffer).add_(1)
 
 
-def l1cosine(fixed: Tensor, moving: Tensor, weight: Tensor | None = None) -> Tensor:
+def l1cosine(fixed: Samples, moving: Samples, weight: Weights | None = None) -> Scalar:
     """1 − f·m / (|f| |m|) · mean_c exp(−0.1 |m − f|), weighted mean over the samples; 0 for equal features, in [0, 2].
 
     ``L1Cosine`` of IMPACT plus 1: a direction that differs and a length that differs both count. Zero vectors as for
@@ -57,7 +59,7 @@ def l1cosine(fixed: Tensor, moving: Tensor, weight: Tensor | None = None) -> Ten
     return mean_over(1 - _angle(fixed, moving).cosine * likeness, weight)
 
 
-def l1cosine_slope(fixed: Tensor, moving: Tensor, share: Tensor) -> tuple[float, Tensor]:
+def l1cosine_slope(fixed: Samples, moving: Samples, share: Weights) -> tuple[float, Samples]:
     """Part of ``l1cosine`` from some of the samples, and its derivative in ``moving``."""
     angle, difference = _angle(fixed, moving), moving - fixed
     damped = difference.abs().mul_(-DAMPING).exp_()
@@ -68,7 +70,7 @@ def l1cosine_slope(fixed: Tensor, moving: Tensor, share: Tensor) -> tuple[float,
     return value, decline.sub_(turn).mul_(share[:, None])
 
 
-def l1cosine_cost(near: Tensor, far: Tensor, buffer: Tensor) -> Tensor:
+def l1cosine_cost(near: Channels, far: Channels, buffer: Channels) -> Values:
     """Of features (C) and their unit vectors (C + 1), one after the other."""
     channels = len(near) // 2
     raw, turned = slice(0, channels), slice(channels, None)
@@ -77,12 +79,12 @@ def l1cosine_cost(near: Tensor, far: Tensor, buffer: Tensor) -> Tensor:
     return dotproduct_cost(near[turned], far[turned], buffer[turned]).mul_(likeness).add_(1)
 
 
-def l1cosine_curvature(fixed: Tensor, weight: Tensor | None) -> float:
+def l1cosine_curvature(fixed: Samples, weight: Weights | None) -> float:
     """Of the angle and of the damping."""
     return angle_curvature(fixed, weight) + DAMPING / fixed.shape[1] * l1_curvature(fixed, weight)
 
 
-def dotproduct(fixed: Tensor, moving: Tensor, weight: Tensor | None = None) -> Tensor:
+def dotproduct(fixed: Samples, moving: Samples, weight: Weights | None = None) -> Scalar:
     """−Σ_c f m, weighted mean over the samples: ``DotProduct`` of IMPACT.
 
     It has no least value: longer moving features are always nearer, so equal ones are not at 0 and not the minimum.
@@ -90,19 +92,19 @@ def dotproduct(fixed: Tensor, moving: Tensor, weight: Tensor | None = None) -> T
     return mean_over(-(fixed * moving).sum(1), weight)
 
 
-def dotproduct_slope(fixed: Tensor, moving: Tensor, share: Tensor) -> tuple[float, Tensor]:
+def dotproduct_slope(fixed: Samples, moving: Samples, share: Weights) -> tuple[float, Samples]:
     """Part of ``dotproduct`` from some of the samples, and its derivative in ``moving``."""
     gradient = fixed * -share[:, None]
     return float(torch.dot(gradient.flatten(), moving.flatten())), gradient
 
 
-def dotproduct_cost(near: Tensor, far: Tensor, buffer: Tensor) -> Tensor:
+def dotproduct_cost(near: Channels, far: Channels, buffer: Channels) -> Values:
     """−Σ_c near · far, (*S)."""
     torch.mul(near, far, out=buffer)
     return buffer.sum(0).neg_()
 
 
-def squared_length(fixed: Tensor, weight: Tensor | None) -> float:
+def squared_length(fixed: Samples, weight: Weights | None) -> float:
     """Weighted mean of Σ_c f²."""
     return float(mean_over(fixed.square().sum(1), weight))
 

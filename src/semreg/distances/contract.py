@@ -6,29 +6,35 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from semreg.core.kernels.contract import Cost, Slope
+from semreg.core.shapes import Channels, Mask, Samples, Scalar, Weights
 from semreg.distances import derived
 
 Shape: TypeAlias = tuple[int, ...]
-Scale: TypeAlias = Callable[[Tensor, Tensor | None], float]
-Embed: TypeAlias = Callable[[Tensor, Tensor | None], Tensor]
+Scale: TypeAlias = Callable[[Samples, Weights | None], float]
+Embed: TypeAlias = Callable[[Channels, Mask | None], Float[Tensor, "k *s"]]
 
 
 class Value(Protocol):
     """A distance as a function: features (P, C), weight (P,) or None, spatial shape → scalar."""
 
     def __call__(
-        self, fixed: Tensor, moving: Tensor, weight: Tensor | None = None, shape: Shape | None = None
-    ) -> Tensor:
+        self,
+        fixed: Samples,
+        moving: Samples,
+        weight: Weights | None = None,
+        shape: Shape | None = None,
+    ) -> Scalar:
         """The distance."""
 
 
 class Curvature(Protocol):
     """What ``Distance.curvature`` is."""
 
-    def __call__(self, fixed: Tensor, weight: Tensor | None, shape: Shape | None = None) -> float:
+    def __call__(self, fixed: Samples, weight: Weights | None, shape: Shape | None = None) -> float:
         """About the second derivative in one feature of one sample."""
 
 
@@ -65,7 +71,7 @@ class Distance:
     zero_at_match: bool = True
     summed: bool = False
     windows: Callable[[int], Distance] | None = None
-    in_cells: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
+    in_cells: Callable[[Samples, Samples, Int[Tensor, "p"]], Scalar] | None = None
     leads: bool = True
     formula: str = ""
 
@@ -103,8 +109,12 @@ class Distance:
         )
 
     def __call__(
-        self, fixed: Tensor, moving: Tensor, weight: Tensor | None = None, shape: Shape | None = None
-    ) -> Tensor:
+        self,
+        fixed: Samples,
+        moving: Samples,
+        weight: Weights | None = None,
+        shape: Shape | None = None,
+    ) -> Scalar:
         """The distance as a scalar tensor."""
         return self.value(fixed, moving, weight, shape)
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from functools import partial
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from semreg.core.sampling import smooth
+from semreg.core.shapes import Channels, Samples, Scalar, Values, Weights
 from semreg.distances.contract import Distance, Shape, flat, pointwise
 from semreg.distances.derived import total_weight
 from semreg.distances.differences import l2_cost
@@ -23,7 +25,7 @@ FEWEST = 3
 """LNCC at scattered points: points that a cell must hold to count; two always correlate."""
 
 
-def ncc(fixed: Tensor, moving: Tensor, weight: Tensor | None = None) -> Tensor:
+def ncc(fixed: Samples, moving: Samples, weight: Weights | None = None) -> Scalar:
     """1 − normalised cross-correlation over all samples, mean over the channels; 0 for equal features, in [0, 2].
 
     A channel without variation in one of the two has correlation 0 (and distance 0 if both are the same constant).
@@ -41,8 +43,12 @@ def ncc(fixed: Tensor, moving: Tensor, weight: Tensor | None = None) -> Tensor:
 
 
 def lncc(
-    fixed: Tensor, moving: Tensor, weight: Tensor | None = None, shape: Shape | None = None, radius: int = RADIUS
-) -> Tensor:
+    fixed: Samples,
+    moving: Samples,
+    weight: Weights | None = None,
+    shape: Shape | None = None,
+    radius: int = RADIUS,
+) -> Scalar:
     """1 − local normalised cross-correlation in windows of ``2 radius + 1`` voxels, mean over channels and samples.
 
     The windows of Avants et al., Medical Image Analysis 2008 (at the border: what is there of them; weighted where
@@ -54,8 +60,12 @@ def lncc(
 
 
 def lncc_squared(
-    fixed: Tensor, moving: Tensor, weight: Tensor | None = None, shape: Shape | None = None, radius: int = RADIUS
-) -> Tensor:
+    fixed: Samples,
+    moving: Samples,
+    weight: Weights | None = None,
+    shape: Shape | None = None,
+    radius: int = RADIUS,
+) -> Scalar:
     """1 − squared local normalised cross-correlation, else as ``lncc``; the measure of Avants et al. itself, in [0, 1].
 
     Features whose relation changes its sign from place to place match, as intensities of two contrasts. It does not
@@ -65,7 +75,13 @@ def lncc_squared(
     return mean_over(1 - squared.mean(0).flatten(), weight)
 
 
-def local_correlation(fixed: Tensor, moving: Tensor, weight: Tensor | None, shape: Shape | None, radius: int) -> Tensor:
+def local_correlation(
+    fixed: Samples,
+    moving: Samples,
+    weight: Weights | None,
+    shape: Shape | None,
+    radius: int,
+) -> Tensor:
     """The correlation in the window around each sample, (C, *S), in [−1, 1]; see ``lncc``.
 
     In double precision: where a window is constant, as most are beside a body, its variance is what rounding leaves of
@@ -82,7 +98,7 @@ def local_correlation(fixed: Tensor, moving: Tensor, weight: Tensor | None, shap
     return (covariance / (variance_fixed.sqrt() * variance_moving.sqrt())).to(moving.dtype)
 
 
-def on_grid(x: Tensor, shape: Shape | None) -> Tensor:
+def on_grid(x: Samples, shape: Shape | None) -> Channels:
     """Samples (P, C) as images (C, *S); ConfigError without their shape."""
     if shape is None:
         raise ConfigError("expected the spatial shape of the samples for lncc, got none: give it, or choose ncc")
@@ -128,19 +144,19 @@ def standardised(x: Tensor, weight: Tensor | None) -> Tensor:
     return centred / (global_mean(centred.square(), weight) + SMALL**2).sqrt()
 
 
-def correlation_cost(near: Tensor, far: Tensor, buffer: Tensor) -> Tensor:
+def correlation_cost(near: Channels, far: Channels, buffer: Channels) -> Values:
     """Of standardised channels: their mean over the samples is 1 − correlation."""
     return l2_cost(near, far, buffer).div_(2 * len(near))
 
 
-def ncc_curvature(fixed: Tensor, weight: Tensor | None) -> float:
+def ncc_curvature(fixed: Samples, weight: Weights | None) -> float:
     """Of ½ d² / variance, averaged over the channels."""
     return 1 / (
         total_weight(fixed, weight) * fixed.shape[1] * float(variances(fixed, weight).mean().clamp(min=SMALL**2))
     )
 
 
-def lncc_curvature(fixed: Tensor, weight: Tensor | None, shape: Shape | None = None, radius: int = RADIUS) -> float:
+def lncc_curvature(fixed: Samples, weight: Weights | None, shape: Shape | None = None, radius: int = RADIUS) -> float:
     """The same with the variance within windows."""
     mask = None if weight is None else on_grid(weight[:, None], shape)
     centred = without_mean(on_grid(fixed, shape), mask)
@@ -150,13 +166,13 @@ def lncc_curvature(fixed: Tensor, weight: Tensor | None, shape: Shape | None = N
 
 
 def lncc_squared_curvature(
-    fixed: Tensor, weight: Tensor | None, shape: Shape | None = None, radius: int = RADIUS
+    fixed: Samples, weight: Weights | None, shape: Shape | None = None, radius: int = RADIUS
 ) -> float:
     """Twice that of LNCC: near the match 1 − c² is about 2 (1 − c)."""
     return 2 * lncc_curvature(fixed, weight, shape, radius)
 
 
-def scattered_lncc(fixed: Tensor, moving: Tensor, cell: Tensor, power: int = 1) -> Tensor:
+def scattered_lncc(fixed: Samples, moving: Samples, cell: Int[Tensor, "p"], power: int = 1) -> Scalar:
     """1 − normalised cross-correlation within cells, mean over the channels and the points; 0 for equal features.
 
     With ``power`` 2 it is the square (Avants et al., Medical Image Analysis 2008). Features (M, C), ``cell`` (M,) the

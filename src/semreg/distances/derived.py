@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from semreg.core.shapes import Channels, Mask, Samples, Weights
 from semreg.distances.samples import SMALL
 
 PAIRS = 4096
@@ -20,12 +21,12 @@ Function: TypeAlias = Callable[..., Tensor]
 """``Value`` of the contract, or one without a shape where a shape is not given."""
 
 
-def as_is(x: Tensor, _weight: Tensor | None) -> Tensor:
+def as_is(x: Channels, _weight: Mask | None) -> Channels:
     """``x`` itself."""
     return x
 
 
-def total_weight(fixed: Tensor, weight: Tensor | None) -> float:
+def total_weight(fixed: Samples, weight: Weights | None) -> float:
     """How many samples count."""
     return float(len(fixed) if weight is None else weight.sum().clamp(min=SMALL))
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from semreg.core.shapes import Scalar, Weights
+
 SMALL = 1e-6
 """Keeps quotients of vanishing sums finite."""
 
 
-def mean_over(terms: Tensor, weight: Tensor | None) -> Tensor:
+def mean_over(terms: Weights, weight: Weights | None) -> Scalar:
     """Weighted mean of one term a sample, (P,); 0 where nothing counts."""
     if weight is None:
         return terms.mean()

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from semreg.core.geometry import Grid, index_map
@@ -31,10 +32,10 @@ class Piece:
     """
 
     layer: int
-    values: Tensor
+    values: Float[Tensor, "c *s"]
     start: tuple[int, ...]
     core: tuple[tuple[int, int], ...]
-    window: Tensor | None
+    window: Float[Tensor, "*t"] | None
     complete: int
 
     @property

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
+from jaxtyping import Float
 from torch import Tensor
 
+from semreg.core.shapes import Channels, Mask
 from semreg.runtime.settings import require
 
 LARGEST = 1e6
@@ -31,8 +33,8 @@ class IntensityStats(NamedTuple):
 class FeatureMap(NamedTuple):
     """What a descriptor returns for one tile: ``values`` (C, *S), and ``weight`` (1, *S) where voxels are excluded."""
 
-    values: Tensor
-    weight: Tensor | None
+    values: Channels
+    weight: Mask | None
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Descriptor(Protocol):
     def spec(self) -> DescriptorSpec:
         """What the extraction must know to cut tiles."""
 
-    def __call__(self, x: Tensor, stats: IntensityStats, valid: Tensor | None = None) -> FeatureMap:
+    def __call__(self, x: Mask, stats: IntensityStats, valid: Mask | None = None) -> FeatureMap:
         """Features of ``x`` (1, *S), which carries ``spec.halo`` voxels more on every side than is returned.
 
         ``valid`` (1, *S) in [0, 1] marks the voxels that count; excluded voxels must not influence any value
@@ -156,7 +158,9 @@ class Network(Protocol):
     def spec(self) -> ModelSpec:
         """How images must be prepared for it."""
 
-    def __call__(self, x: Tensor, stats: IntensityStats, direction: Tensor) -> Sequence[Tensor]:
+    def __call__(
+        self, x: Float[Tensor, "b c *s"], stats: IntensityStats, direction: Float[Tensor, "d d"]
+    ) -> Sequence[Float[Tensor, "b _c *_s"]]:
         """All outputs (B, C_l, *S_l) for a batch of tiles ``x`` (B, spec.channels, *S), on the device of ``x``.
 
         ``stats`` are those of the whole image as the model sees it, ``direction`` (D, D) is the ITK direction matrix of

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from semreg.core.pullback import pullback
@@ -45,11 +46,11 @@ GRAPH = 3
 
 @dataclass(frozen=True)
 class Request:
-    """An image as the network is to see it: ``x`` (1, *S), its statistics, its direction matrix (D, D)."""
+    """An image as the network is to see it: ``x`` (C, *S), its statistics, its direction matrix (D, D)."""
 
-    x: Tensor
+    x: Float[Tensor, "c *s"]
     stats: IntensityStats
-    direction: Tensor
+    direction: Float[Tensor, "d d"]
 
 
 class Engine:
@@ -279,7 +280,7 @@ class Engine:
                     "its description, or leave the output out with layers"
                 )
 
-    def whole(self, request: Request) -> list[Tensor] | None:
+    def whole(self, request: Request) -> list[Float[Tensor, "_c *_s"]] | None:
         """All outputs (C, *S) of an image in one piece, with their graph, on the device; None where that has no room.
 
         Raises what ``run`` raises, and ModelContractError where the image has a gradient and no output has one.
@@ -296,8 +297,8 @@ class Engine:
         self.plan = plan
         return [piece.values for piece in self._pieces(results, tile, plan, self.traits.shapes(shape), 0, self.device)]
 
-    def pull_back(self, request: Request, gradients: Sequence[Tensor]) -> Tensor:
-        """The gradient in the image (1, *S) of a scalar whose gradients in all outputs (C, *S) are given.
+    def pull_back(self, request: Request, gradients: Sequence[Float[Tensor, "_c *_s"]]) -> Float[Tensor, "c *s"]:
+        """The gradient in the image (C, *S) of a scalar whose gradients in all outputs (C, *S) are given.
 
         Tile by tile, so only one tile's graph is held. Raises ConfigError where tiles would have to be blended.
         """

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from semreg.core.fields import Layer, Volume
@@ -27,13 +28,13 @@ class Basis:
     ``variances`` (K,) along the columns and ``total``, that of all channels, in squared units of the features.
     """
 
-    mean: Tensor
-    vectors: Tensor
-    variances: Tensor
+    mean: Float[Tensor, "c"]
+    vectors: Float[Tensor, "c k"]
+    variances: Float[Tensor, "k"]
     total: float
 
     @property
-    def explained(self) -> Tensor:
+    def explained(self) -> Float[Tensor, "k"]:
         """The share of the variance that each component explains, (K,); 0 where nothing varies."""
         return self.variances / self.total if self.total > 0 else torch.zeros_like(self.variances)
 
@@ -51,8 +52,8 @@ class Basis:
 class Standard:
     """``mean`` and ``scale`` of each channel, (C,); the scale is 1 / standard deviation, 0 where nothing varies."""
 
-    mean: Tensor
-    scale: Tensor
+    mean: Float[Tensor, "c"]
+    scale: Float[Tensor, "c"]
 
     def apply(self, layer: Layer) -> Layer:
         """The standardised channels, (C, *S) → (C, *S); ModelContractError for another number of channels."""
@@ -105,14 +106,14 @@ def unit(layer: Layer) -> Layer:
     return _with(layer, torch.where(known, x / torch.where(known, length, 1), 0))
 
 
-def subset(channels: int, count: int, generator: torch.Generator) -> Tensor:
+def subset(channels: int, count: int, generator: torch.Generator) -> Int[Tensor, "k"]:
     """``count`` of ``channels`` channels drawn at random, sorted, int64; all where ``count`` is 0 or not less."""
     if count == 0 or count >= channels:
         return torch.arange(channels, device=generator.device)
     return torch.randperm(channels, generator=generator, device=generator.device)[:count].sort().values
 
 
-def select(layer: Layer, indices: Tensor) -> Layer:
+def select(layer: Layer, indices: Int[Tensor, "k"]) -> Layer:
     """The channels ``indices`` (K,) of the features, (C, *S) → (K, *S); the layer itself where these are all."""
     x = layer.features.data
     if torch.equal(indices.cpu(), torch.arange(len(x))):

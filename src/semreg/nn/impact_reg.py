@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from semreg.config import ModelConfig
@@ -66,7 +67,12 @@ class IMPACTReg(torch.nn.Module):
         )
         self.loss = ImpactLoss(entry, dimension=2 if dimension == 2 else 3)
 
-    def forward(self, output: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        output: Shaped[Tensor, "n c *s"],
+        target: Shaped[Tensor, "n c *s"],
+        mask: Shaped[Tensor, "n 1 *s"] | None = None,
+    ) -> Float[Tensor, ""]:
         """The loss of two batches.
 
         Args:

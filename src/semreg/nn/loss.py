@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from semreg.config import ModelConfig, RegistrationConfig
@@ -77,7 +78,12 @@ class ImpactLoss(torch.nn.Module):
         self._loaded: dict[torch.device, list[Pairing]] = {}
         self._on(torch.device("cpu"))
 
-    def forward(self, moving: Tensor, fixed: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        moving: Shaped[Tensor, "n c *s"],
+        fixed: Shaped[Tensor, "n c *s"],
+        mask: Shaped[Tensor, "n 1 *s"] | None = None,
+    ) -> Float[Tensor, ""]:
         """The loss of a batch.
 
         Args:

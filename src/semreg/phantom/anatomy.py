@@ -6,19 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from semreg.phantom.painting import (
-    Ellipsoid,
-    Region,
-    Tissue,
-    Tubes,
-    depth_in,
-    ellipsoid_depth,
-    is_near,
-    number,
-    paint,
-)
+from semreg.phantom.painting import Ellipsoid, Painted, Region, Tissue, Tubes, depth_in, ellipsoid_depth, is_near
 from semreg.phantom.waves import Array, Waves, random_waves
 
 CENTRE_MM = (12.0, -37.0, 84.0)
@@ -80,7 +69,7 @@ ORGANS = (
 
 
 @dataclass(frozen=True)
-class Anatomy:
+class Anatomy(Painted):
     """The made-up body: what is where, relative to ``CENTRE_MM``, whichever image shows it."""
 
     organs: tuple[Ellipsoid, ...]
@@ -93,22 +82,17 @@ class Anatomy:
     steepest = 60.0
     """HU."""
 
-    def intensity(self, points: Array, contrast: str) -> Array:
-        """What the body looks like at ``points`` (D, N) in mm in ``ct`` or ``mr`` → (N), float32."""
-        place = _place(points)
-        grain = self.grain.at(place) / len(self.grain.phases) ** 0.5
+    def _colour(self, tissue: Tissue, grain: Array, *, first: bool) -> Array:
+        if first:
+            return np.asarray(tissue.first + (10.0 * tissue.grain) * grain)
+        return np.asarray(tissue.second - (0.10 * tissue.grain * tissue.second) * grain)
 
-        def colour(tissue: Tissue) -> Array:
-            if contrast == "ct":
-                return np.asarray(tissue.first + (10.0 * tissue.grain) * grain)
-            return np.asarray(tissue.second - (0.10 * tissue.grain * tissue.second) * grain)
-
-        return paint(self._layers(place), colour, place.shape[1])
-
-    def labels(self, points: Array) -> npt.NDArray[np.int16]:
-        """The organs at ``points`` (D, N) in mm, numbers of ``label_names``, 0 where there is none; (N)."""
-        place = _place(points)
-        return number(self._layers(place), place.shape[1])
+    def _place(self, points: Array) -> Array:
+        """``points`` (D, N) in mm relative to the body, (3, N); in 2-D those of a slice of it."""
+        n, count = points.shape
+        place = np.full((3, count), SLICE_MM, dtype=np.float32)
+        place[:n] = points - np.array(CENTRE_MM[:n])[:, None]
+        return place
 
     def _layers(self, place: Array) -> Iterator[tuple[Tissue, Array]]:
         """What is where at ``place`` (3, N), relative to the body; the later over the earlier."""
@@ -143,14 +127,6 @@ def make_anatomy(seed: int = 0) -> Anatomy:
         bowel.append(Ellipsoid(tissues[i % len(tissues)], _triple(centre), _triple(axes - 1.0), turn))
     grain = random_waves(random, [(w, 1.0) for w in np.geomspace(9.0, 34.0, 14)], np.ones(3, dtype=bool))
     return Anatomy((*bowel, *ORGANS), _vessels(random), grain)
-
-
-def _place(points: Array) -> Array:
-    """``points`` (D, N) in mm relative to the body, (3, N); in 2-D those of a slice of it."""
-    n, count = points.shape
-    place = np.full((3, count), SLICE_MM, dtype=np.float32)
-    place[:n] = points - np.array(CENTRE_MM[:n])[:, None]
-    return place
 
 
 def _rib_depth(place: Array) -> Array:

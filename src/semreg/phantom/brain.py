@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from semreg.phantom.painting import Ellipsoid, Region, Tissue, Tubes, depth_in, ellipsoid_depth, is_near, number, paint
+from semreg.phantom.painting import Ellipsoid, Painted, Region, Tissue, Tubes, depth_in, ellipsoid_depth, is_near
 from semreg.phantom.waves import Array, Waves, random_waves
 
 CENTRE_MM = (-7.0, 21.0, -46.0)
@@ -88,7 +87,7 @@ STEMS = Tubes(*(np.array(rows, dtype=np.float32) for rows in ([(0, 10, -22)], [(
 
 
 @dataclass(frozen=True)
-class Brain:
+class Brain(Painted):
     """The made-up head: deep structures that all have, folds and texture of its own."""
 
     folds: Waves
@@ -101,21 +100,13 @@ class Brain:
     steepest = 60.0
     """Units of T1."""
 
-    def intensity(self, points: Array, contrast: str) -> Array:
-        """What the head looks like at ``points`` (3, N) in mm in ``t1`` or ``t2`` → (N), float32."""
-        place = _place(points)
-        grain = self.grain.at(place) / len(self.grain.phases) ** 0.5
+    def _colour(self, tissue: Tissue, grain: Array, *, first: bool) -> Array:
+        value = tissue.first if first else tissue.second
+        return np.asarray(value + (0.04 * tissue.grain * value) * grain)
 
-        def colour(tissue: Tissue) -> Array:
-            value = tissue.first if contrast == "t1" else tissue.second
-            return np.asarray(value + (0.04 * tissue.grain * value) * grain)
-
-        return paint(self._layers(place), colour, place.shape[1])
-
-    def labels(self, points: Array) -> npt.NDArray[np.int16]:
-        """The structures at ``points`` (3, N) in mm, numbers of ``label_names``, 0 where there is none; (N)."""
-        place = _place(points)
-        return number(self._layers(place), place.shape[1])
+    def _place(self, points: Array) -> Array:
+        """``points`` (3, N) in mm relative to the middle of the brain, float32."""
+        return np.asarray(points - np.array(CENTRE_MM)[:, None], dtype=np.float32)
 
     def _layers(self, place: Array) -> Iterator[tuple[Tissue, Array]]:
         """What is where at ``place`` (3, N), relative to the brain; the later over the earlier."""
@@ -157,8 +148,3 @@ def make_brain(seed: int = 0) -> Brain:
     everywhere = np.ones(3, dtype=bool)
     folds = random_waves(random, [(length, 1.0) for length in np.linspace(30.0, 52.0, 12)], everywhere)
     return Brain(folds, random_waves(random, [(w, 1.0) for w in np.geomspace(8.0, 30.0, 10)], everywhere))
-
-
-def _place(points: Array) -> Array:
-    """``points`` (3, N) in mm relative to the middle of the brain, float32."""
-    return np.asarray(points - np.array(CENTRE_MM)[:, None], dtype=np.float32)

@@ -31,7 +31,7 @@ def picture_grids(size: int) -> tuple[Grid, Grid]:
     step = 256.0 / size
     widths = (np.array([1.0, 0.8]), np.array([0.92, 0.85]))
     fixed, moving = (
-        Grid(tuple(np.rint(size * share).astype(int)), (step,) * 2, (0.0,) * 2, ((1.0, 0.0), (0.0, 1.0)))
+        Grid(tuple(np.rint(size * share).astype(int).tolist()), (step,) * 2, (0.0,) * 2, ((1.0, 0.0), (0.0, 1.0)))
         for share in widths
     )
     return fixed, moving
@@ -84,4 +84,4 @@ def _grid_of(
     spacing = np.array(extents_mm) / counts
     middle = np.array(centre[: len(sizes)]) + np.array(offset_mm)
     origin = middle - direction @ ((counts - 1) / 2 * spacing)
-    return Grid(tuple(counts.astype(int)), tuple(spacing), tuple(origin), tuple(map(tuple, direction)))
+    return Grid(tuple(counts.astype(int).tolist()), tuple(spacing), tuple(origin), tuple(map(tuple, direction)))

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from semreg.phantom.waves import Array
+from semreg.phantom.waves import Array, Waves
 
 EDGE_MM = 1.2
 """Width of the edges of organs."""
@@ -84,6 +84,37 @@ class Body(Protocol):
 
     def labels(self, points: Array) -> npt.NDArray[np.int16]:
         """The structures at ``points`` (D, N) in mm, 0 where there is none; (N)."""
+
+
+class Painted:
+    """A body whose images and labels are made of one stack of layers, with one texture on all tissues."""
+
+    contrasts: tuple[str, str]
+    grain: Waves
+
+    def intensity(self, points: Array, contrast: str) -> Array:
+        """What the body looks like at ``points`` (D, N) in mm in one of its ``contrasts`` → (N), float32."""
+        place = self._place(points)
+        grain = self.grain.at(place) / len(self.grain.phases) ** 0.5
+        first = contrast == self.contrasts[0]
+        return paint(self._layers(place), lambda tissue: self._colour(tissue, grain, first=first), place.shape[1])
+
+    def labels(self, points: Array) -> npt.NDArray[np.int16]:
+        """The structures at ``points`` (D, N) in mm, numbers of ``label_names``, 0 where there is none; (N)."""
+        place = self._place(points)
+        return number(self._layers(place), place.shape[1])
+
+    def _place(self, points: Array) -> Array:
+        """``points`` (D, N) in mm relative to the body, float32."""
+        raise NotImplementedError
+
+    def _layers(self, place: Array) -> Layers:
+        """What is where at ``place``; the later over the earlier."""
+        raise NotImplementedError
+
+    def _colour(self, tissue: Tissue, grain: Array, *, first: bool) -> Array:
+        """What a tissue looks like in the ``first`` contrast or the other, with texture of mean square 1."""
+        raise NotImplementedError
 
 
 def paint(layers: Layers, colour: Callable[[Tissue], Array | float], count: int) -> Array:

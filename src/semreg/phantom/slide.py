@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from semreg.phantom.painting import Ellipsoid, Region, Tissue, depth_in, is_near, number, paint
+from semreg.phantom.painting import Ellipsoid, Painted, Region, Tissue, depth_in, is_near
 from semreg.phantom.waves import Array, Waves, random_waves
 
 CENTRE = (126.0, 103.0)
@@ -31,7 +30,7 @@ VESSEL = Tissue(150, 222, 0.4, label=None)
 
 
 @dataclass(frozen=True)
-class Slide:
+class Slide(Painted):
     """The piece of tissue: what lies in it, the waves of its outline, its texture."""
 
     pieces: tuple[Ellipsoid, ...]
@@ -44,20 +43,12 @@ class Slide:
     steepest = 20.0
     """Of 255 levels."""
 
-    def intensity(self, points: Array, contrast: str) -> Array:
-        """How bright the slide is at ``points`` (2, N) in ``eosin`` or ``brown``, 0 to 255 → (N), float32."""
-        place = _place(points)
-        grain = self.grain.at(place) / len(self.grain.phases) ** 0.5
+    def _colour(self, tissue: Tissue, grain: Array, *, first: bool) -> Array:
+        return np.asarray((tissue.first if first else tissue.second) + (11.0 * tissue.grain) * grain)
 
-        def colour(tissue: Tissue) -> Array:
-            return np.asarray((tissue.first if contrast == "eosin" else tissue.second) + (11.0 * tissue.grain) * grain)
-
-        return paint(self._layers(place), colour, place.shape[1])
-
-    def labels(self, points: Array) -> npt.NDArray[np.int16]:
-        """The structures at ``points`` (2, N), numbers of ``label_names``, 0 on bare glass; (N)."""
-        place = _place(points)
-        return number(self._layers(place), place.shape[1])
+    def _place(self, points: Array) -> Array:
+        """``points`` (2, N) relative to the middle of the tissue, float32."""
+        return np.asarray(points - np.array(CENTRE)[:, None], dtype=np.float32)
 
     def _layers(self, place: Array) -> Iterator[tuple[Tissue, Array]]:
         """What is where at ``place`` (2, N), relative to the tissue; the later over the earlier."""
@@ -86,8 +77,3 @@ def make_slide(seed: int = 0) -> Slide:
     plane = np.ones(2, dtype=bool)
     outline = random_waves(random, [(150.0, 5.0), (90.0, 4.0), (45.0, 2.0)], plane)
     return Slide(tuple(pieces), outline, random_waves(random, [(w, 1.0) for w in np.geomspace(4.0, 18.0, 12)], plane))
-
-
-def _place(points: Array) -> Array:
-    """``points`` (2, N) relative to the middle of the tissue, float32."""
-    return np.asarray(points - np.array(CENTRE)[:, None], dtype=np.float32)

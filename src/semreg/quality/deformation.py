@@ -137,11 +137,7 @@ def share_inside(grid: Grid, field: Field | None, moving: Grid, mask: Tensor | N
     found = total = 0
     like = torch.zeros(1, dtype=torch.float64)
     for part in slabs(grid.shape, SLAB_POINTS):
-        if field is None:
-            index = base_index((part.stop - part.start, *grid.shape[1:]), like=like)
-            index[0] += part.start
-        else:
-            index = field.index(part)
+        index = base_index(grid.shape, like=like, part=part) if field is None else field.index(part)
         there = inside(transform_index(to_moving, index), moving.shape)
         counts = torch.ones_like(there) if mask is None else mask[part]
         found += int((there & counts).sum())

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from semreg.core.geometry import Grid
 from semreg.errors import GeometryError
-from semreg.transforms.pointwise import Distances, ErrorSummary, Points, checked_points
+from semreg.transforms.base import Points, Transform
+from semreg.transforms.pointwise import Distances, ErrorSummary, checked_points
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,26 +84,15 @@ class LandmarkSummary:
         return cls(count=found.count, worse=found.worse, **sides)
 
 
-class PointMap(Protocol):
-    """A transform of points."""
-
-    @property
-    def dimension(self) -> int:
-        """2 or 3."""
-
-    def map(self, points: Points) -> Points:
-        """The points (D, N) in mm after it."""
-
-
-def distances(way: PointMap | None, fixed: Points, moving: Points) -> Distances:
+def distances(way: Transform | None, fixed: Points, moving: Points) -> Distances:
     """|T(p) − q| in mm, (N,), for fixed points p and moving points q (D, N); None: the identity."""
     mapped = fixed if way is None else way.map(fixed)
     return np.asarray(np.sqrt(((mapped - moving) ** 2).sum(0)))
 
 
 def table_of_landmarks(
-    way: PointMap,
-    initial: PointMap | None,
+    way: Transform,
+    initial: Transform | None,
     landmarks: tuple[npt.ArrayLike, npt.ArrayLike],
     names: Sequence[str] | None = None,
 ) -> LandmarkErrors:

@@ -13,7 +13,7 @@ from semreg.errors import ConfigError, GeometryError, ImageError
 from semreg.io.bridge import LoadedImage
 from semreg.runtime.texts import parse_table, quoted, read_text
 from semreg.transforms import read_points
-from semreg.transforms.pointwise import Points
+from semreg.transforms.base import Points
 
 NUMBER_COLUMNS = ("label", "index", "value", "id", "number")
 """Columns of a table of labels that may hold the numbers."""

@@ -17,8 +17,8 @@ from semreg.errors import ConfigError, GeometryError, ImageError
 from semreg.io.bridge import LabelMap, LoadedImage, matrix_of, to_labels, to_volume
 from semreg.io.files import in_unit_of, read_image, read_labels, read_mask
 from semreg.transforms import Chain, Coverage, Outside, read_chain
+from semreg.transforms.base import Matrices, Points
 from semreg.transforms.domain import Mask
-from semreg.transforms.pointwise import Points
 
 PIECE = 1 << 20
 """Voxels at which a transform is read at once: bounds the memory of its float64 values."""
@@ -59,6 +59,10 @@ class Way:
     def map(self, points: Points) -> Points:
         """The points (D, N) in mm after it."""
         return self.chain().follow(points, self.outside).points
+
+    def jacobian(self, points: Points) -> Matrices:
+        """The derivative of ``map`` at the points (D, N): (N, D, D)."""
+        return self.chain().jacobian(points)
 
     def beyond(self, points: Points) -> Mask:
         """Which of the points (D, N) in mm come to where it says nothing, (N,)."""

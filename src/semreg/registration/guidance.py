@@ -26,8 +26,8 @@ from semreg.preprocess.preparation import to_frame
 from semreg.registration.dense.correspondences import Correspondences, in_frame
 from semreg.registration.dense.terms import Term
 from semreg.runtime.memory import SHARE, available_bytes
+from semreg.transforms.base import Points as PointArray
 from semreg.transforms.pointwise import Distances, ErrorSummary, checked_points
-from semreg.transforms.pointwise import Points as PointArray
 
 LABEL_BLUR = 2
 """How many times a map of a label is averaged over 3 feature voxels: a border then pulls before it is reached."""

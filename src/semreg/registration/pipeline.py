@@ -201,9 +201,7 @@ def _guidance(state: State) -> GuidanceReport | None:
         return None
     residual = None
     if points is not None:
-        way = state.total.point_map()
-        mapped = way(torch.from_numpy(points.fixed)).numpy()
-        residual = points.residual(points.fixed, mapped)
+        residual = points.residual(points.fixed, state.total.map(points.fixed))
     return GuidanceReport(landmarks=residual, labels=None if labels is None else labels.use)
 
 

@@ -18,8 +18,13 @@ from semreg.core.geometry import Grid
 from semreg.core.sampling import base_index, slabs, transform_index
 from semreg.errors import GeometryError
 from semreg.io.bridge import displacements_of, field_of_transform, matrix_of, sitk_transform, transform_of
+from semreg.transforms.base import Matrices, Points, chained
 from semreg.transforms.domain import Coverage, Domain, Mask, Outside, domain_of, grid_of_field, holds_box
-from semreg.transforms.pointwise import PIECE, Distances, Points, invert_field, invert_points
+from semreg.transforms.linear import Linear
+from semreg.transforms.pointwise import PIECE, Distances, differences, invert_field, invert_points
+
+NEAR_MM = 1e-3
+"""Half the width of the differences that stand for derivatives: within a voxel of a field, where it is linear."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,23 @@ class Link:
         return Link(transform_of(np.asarray(np.linalg.inv(matrix), dtype=np.float64)))
 
     @property
+    def dimension(self) -> int:
+        """2 or 3."""
+        return int(self.transform.GetDimension())
+
+    def map(self, points: Points) -> Points:
+        """The points (D, N) in mm after this link; beyond the box of a field they stay, as in ITK."""
+        return self.follow(points, Outside.IDENTITY).points
+
+    def jacobian(self, points: Points) -> Matrices:
+        """The derivative of ``map`` at points (D, N), (N, D, D): of what is not linear by differences."""
+        if self.is_linear:
+            return Linear(matrix_of(self.transform)).jacobian(points)
+        if self.inverted:  # what is solved for is too rough for differences
+            return np.asarray(np.linalg.inv(Link(self.transform).jacobian(self.map(points))))
+        return differences(self.map, points, NEAR_MM)
+
+    @property
     def domain(self) -> Domain | None:
         """Where the transform, not its inverse, says something; None: everywhere."""
         return domain_of(self.transform)
@@ -105,7 +127,7 @@ class Chain:
 
     def __post_init__(self) -> None:
         """Refuse what is empty or mixed (GeometryError)."""
-        dimensions = sorted({link.transform.GetDimension() for link in self.links})
+        dimensions = sorted({link.dimension for link in self.links})
         if len(dimensions) != 1 or dimensions[0] not in (2, 3):
             got = " and ".join(f"{n}-D" for n in dimensions) or "none"
             raise GeometryError(f"expected transforms that are all in 2-D or all in 3-D, got {got}: give one kind")
@@ -128,7 +150,7 @@ class Chain:
     @property
     def dimension(self) -> int:
         """2 or 3."""
-        return int(self.links[0].transform.GetDimension())
+        return self.links[0].dimension
 
     @property
     def is_linear(self) -> bool:
@@ -154,22 +176,16 @@ class Chain:
         """The way back, moving → fixed: the inverses in the opposite order (GeometryError if a matrix is singular)."""
         return Chain(tuple(link.inverse() for link in reversed(self.links)))
 
-    def map(self, points: Points, *, continued: bool = False) -> tuple[Points, Distances]:
-        """The points after all links; beyond the box of a field they stay, as in ITK.
+    def map(self, points: Points) -> Points:
+        """The points (D, N) in mm after all links; beyond the box of a field they stay, as in ITK.
 
-        Args:
-            points: (D, N) in mm, LPS.
-            continued: continue an inverse beyond the box of its field; see ``smooth`` in ``follow``.
-
-        Returns:
-            The points (D, N) in mm, and the largest residual of an inversion on the way in mm, (N,), which is 0 where
-            nothing was inverted and NaN where a field has no inverse.
-
-        Raises:
-            GeometryError: for points of another dimension, and for points or a transform that are not finite.
+        Raises GeometryError as ``follow``, which says how good an inverse on the way is.
         """
-        found = self.follow(points, smooth=continued)
-        return found.points, found.residual
+        return self.follow(points).points
+
+    def jacobian(self, points: Points) -> Matrices:
+        """The derivative of ``map`` at points (D, N) in mm: (N, D, D), without unit."""
+        return chained(self.links, points)
 
     def follow(self, points: Points, outside: Outside = Outside.IDENTITY, *, smooth: bool = False) -> Followed:
         """The points after all links, and which of them came to where one of these says nothing.
@@ -308,9 +324,7 @@ def map_points(transform: Any, points: Points) -> Points:
 
 def voxel_points(grid: Grid, part: slice | None = None) -> Points:
     """The centres of all voxels (of a slab), (D, N) in mm, x y(, z), in the order of the tensor."""
-    part = part or slice(0, grid.shape[0])
-    index = base_index((part.stop - part.start, *grid.shape[1:]), like=torch.zeros(1, dtype=torch.float64))
-    index[0] += part.start
+    index = base_index(grid.shape, like=torch.zeros(1, dtype=torch.float64), part=part)
     return np.asarray(transform_index(grid.index_to_point(), index).flatten(1).numpy())
 
 

@@ -23,9 +23,9 @@ from torch import Tensor
 from semreg.core.geometry import Grid, Matrix
 from semreg.core.sampling import sample
 from semreg.errors import GeometryError
+from semreg.transforms.base import Points
 from semreg.transforms.chain import Chain
 from semreg.transforms.domain import Outside
-from semreg.transforms.pointwise import Points
 
 SAME_PLANE_MM = 0.1
 """Contours whose heights differ by less lie in one plane."""

@@ -34,11 +34,11 @@ from semreg.io.dicom_objects.structures import (
 )
 from semreg.io.dicom_objects.writing import reference, save
 from semreg.io.files import read_grid
+from semreg.transforms.base import Points
 from semreg.transforms.chain import Chain
 from semreg.transforms.contours import Planes, Region, enclosed
 from semreg.transforms.domain import Outside
 from semreg.transforms.images import Interpolation, read_any_image, resample
-from semreg.transforms.pointwise import Points
 
 logger = logging.getLogger("semreg")
 

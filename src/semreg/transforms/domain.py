@@ -19,7 +19,7 @@ from torch import Tensor
 from semreg.core.geometry import Grid, Matrix
 from semreg.core.sampling import transform_index
 from semreg.io.bridge import grid_of_header
-from semreg.transforms.pointwise import Points
+from semreg.transforms.base import Points
 
 logger = logging.getLogger("semreg")
 

@@ -99,8 +99,8 @@ def _on_grid(back: Chain, grid: Grid) -> Inverted:
     step = max(1, round((grid.voxels / MOST_CHECKED) ** (1 / grid.dimension)))
     starts = [0.5 if n > 1 else 0.0 for n in grid.shape]
     between = voxel_points(grid.lattice(starts, [step] * grid.dimension, [max(1, (n - 1) // step) for n in grid.shape]))
-    exact, left = back.map(between, continued=True)
-    off: Distances = np.sqrt(((made.map(between)[0] - exact) ** 2).sum(0))[np.isfinite(left)]
+    exact = back.follow(between, smooth=True)
+    off: Distances = np.sqrt(((made.map(between) - exact.points) ** 2).sum(0))[np.isfinite(exact.residual)]
     quality = Quality(
         residual_mm=largest if np.isfinite(largest) else 0.0,
         round_trip_mean_mm=float(off.mean()) if off.size else 0.0,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from semreg.core.fields import Field, Volume, jacobian_determinant
@@ -81,7 +82,7 @@ def _without_matrices(chain: Chain) -> tuple[Chain | None, float]:
     return (Chain(chain.links[: last + 1]) if last >= 0 else None), factor
 
 
-def summarise(determinant: Tensor) -> JacobianSummary:
+def summarise(determinant: Float[Tensor, "..."]) -> JacobianSummary:
     """The numbers for a map of determinants of any shape."""
     values = determinant.flatten().sort().values
     last = len(values) - 1

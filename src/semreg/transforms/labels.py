@@ -126,7 +126,7 @@ def at_points(image: Any, grid: Grid, chain: Chain) -> Any:
         count = np.bincount(number)
         centre = np.stack([np.bincount(number, weights=axis) / count for axis in where])
         points = own.index_to_point()[:-1] @ np.vstack([centre, np.ones(len(labels))])
-        moved, _ = chain.inverse().map(points)
+        moved = chain.inverse().map(points)
         index = np.floor(grid.point_to_index()[:-1] @ np.vstack([moved, np.ones(len(labels))]) + 0.5).astype(np.int64)
         there = ((index >= 0) & (index < np.array(grid.shape)[:, None])).all(0)
         result[tuple(index[:, there])] = labels[there]

@@ -12,15 +12,15 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
+from jaxtyping import Float64
 
 from semreg.core.fields import Field
 from semreg.core.inversion import displacement, undo
 from semreg.core.sampling import inside, sample, transform_index
 from semreg.errors import GeometryError
+from semreg.transforms.base import Matrices, Points
 
-Points: TypeAlias = npt.NDArray[np.float64]
-"""Points (D, N) in mm, x y(, z), LPS."""
-Distances: TypeAlias = npt.NDArray[np.float64]
+Distances: TypeAlias = Float64[npt.NDArray[np.float64], "n"]
 """One length in mm a point, (N,)."""
 Move: TypeAlias = Callable[[Points], Points]
 """A map of points, (D, N) → (D, N), that takes any number of them at once."""
@@ -116,7 +116,7 @@ def _newton(move: Move, target: Points, step_mm: float) -> tuple[Points, Distanc
         todo = np.flatnonzero((_length(residual) > TOLERANCE_MM) & (damping < LARGEST_DAMPING))
         if not todo.size:
             break
-        jacobian = _jacobian(move, x[:, todo], step_mm)
+        jacobian = differences(move, x[:, todo], step_mm)
         transposed = jacobian.transpose(0, 2, 1)
         normal = transposed @ jacobian
         least = ROUNDING * np.abs(normal).max((1, 2))  # beside huge derivatives a fixed damping would be rounded away
@@ -131,7 +131,7 @@ def _newton(move: Move, target: Points, step_mm: float) -> tuple[Points, Distanc
     return x, _length(residual)
 
 
-def _jacobian(move: Move, x: Points, step_mm: float) -> npt.NDArray[np.float64]:
+def differences(move: Move, x: Points, step_mm: float) -> Matrices:
     """∂move/∂x by central differences, (N, D, D): row i is the component i of the result."""
     columns = []
     for axis in range(len(x)):

@@ -13,13 +13,15 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from semreg.core.scattered import Table
+from semreg.core.shapes import Channels, Mask, Places, Samples, Scalar, Values, Vectors, Weights
 
-Cost: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
+Cost: TypeAlias = Callable[[Channels, Channels, Channels], Values]
 """Two features (C, *S) and scratch (C, *S) → how much each sample costs, (*S)."""
-Slope: TypeAlias = Callable[[Tensor, Tensor, Tensor], tuple[float, Tensor]]
+Slope: TypeAlias = Callable[[Samples, Samples, Weights], tuple[float, Samples]]
 """Two features (P, C) and the share of each sample (P,) → a sum over the samples, and its derivative in the second."""
 Matrix: TypeAlias = npt.NDArray[np.float64]
 
@@ -33,8 +35,8 @@ UNSEEN = 0.05
 class Extended:
     """Features (C, *S) and weights (1, *S) or None, with ``widths`` samples more on every side."""
 
-    features: Tensor
-    weight: Tensor | None
+    features: Channels
+    weight: Mask | None
     widths: tuple[int, ...]
 
     def inner(self) -> Extended:
@@ -42,7 +44,9 @@ class Extended:
         zero = tuple(0 for _ in self.widths)
         return Extended(*self.shifted(zero), zero)
 
-    def shifted(self, offset: tuple[int, ...], stride: int = 1) -> tuple[Tensor, Tensor | None]:
+    def shifted(
+        self, offset: tuple[int, ...], stride: int = 1
+    ) -> tuple[Float[Tensor, "c *t"], Float[Tensor, "1 *t"] | None]:
         """The features and weights that every ``stride``-th inner sample sees ``offset`` samples away."""
         sizes = zip(offset, self.widths, self.features.shape[1:], strict=True)
         part = (slice(None), *[slice(w + o, n - w + o, stride) for o, w, n in sizes])
@@ -78,7 +82,7 @@ class Comparison:
     slope: Slope
     formula: str = ""
     """The name of what ``slope`` computes, for a backend that knows it itself; empty: none does."""
-    change: Tensor | None = None
+    change: Samples | None = None
     """What is added to what is read, (P, C)."""
 
 
@@ -86,7 +90,7 @@ class Comparison:
 class JointComparison:
     """How samples are compared whose distance is no sum over them: all at once."""
 
-    value: Callable[[Tensor, Tensor, Tensor | None, tuple[int, ...]], Tensor]
+    value: Callable[[Samples, Samples, Weights | None, tuple[int, ...]], Scalar]
     """Features (P, C) of both, weight (P,), shape → the distance, differentiable in the second."""
     shape: tuple[int, ...]
     """The samples an axis, *S."""
@@ -100,7 +104,14 @@ class Kernels(Protocol):
     """A backend."""
 
     def cost_volume(
-        self, near: Extended, far: Extended, candidates: Tensor, how: Costs, total: Tensor, *, add: bool
+        self,
+        near: Extended,
+        far: Extended,
+        candidates: Num[Tensor, "k d"],
+        how: Costs,
+        total: Float[Tensor, "nodes k"],
+        *,
+        add: bool,
     ) -> None:
         """Smoothed costs of every node and candidate, written into ``total`` (nodes, K) or added to it.
 
@@ -110,8 +121,12 @@ class Kernels(Protocol):
         """
 
     def coupled_choice(
-        self, cost: Tensor, candidates: Tensor, shape: tuple[int, ...], coupling: Sequence[float]
-    ) -> tuple[Tensor, float]:
+        self,
+        cost: Float[Tensor, "nodes k"],
+        candidates: Num[Tensor, "k d"],
+        shape: tuple[int, ...],
+        coupling: Sequence[float],
+    ) -> tuple[Float[Tensor, "d *shape"], float]:
         """A smooth displacement (D, *shape) in samples through cheap candidates, and the mean cost of the last choice.
 
         For each weight of ``coupling``: the candidate of least cost + weight · squared distance to the displacement (0
@@ -120,37 +135,50 @@ class Kernels(Protocol):
         """
 
     def compare(
-        self, moving: Table, fixed: Tensor, index: Tensor, share: Tensor, how: Comparison
-    ) -> tuple[float, Tensor]:
+        self,
+        moving: Table,
+        fixed: Samples,
+        index: Places,
+        share: Weights,
+        how: Comparison,
+    ) -> tuple[float, Places]:
         """A distance of ``fixed`` (P, C) to what ``moving`` holds at ``index`` (D, P), and its gradient there (D, P).
 
         ``share`` (P,) of the samples; the derivative of the interpolation is that of ``core.scattered``.
         """
 
     def compare_jointly(
-        self, fixed: Tensor, moving: Tensor, weight: Tensor | None, how: JointComparison
-    ) -> tuple[float, Tensor]:
+        self,
+        fixed: Samples,
+        moving: Samples,
+        weight: Weights | None,
+        how: JointComparison,
+    ) -> tuple[float, Samples]:
         """A distance of features (P, C) that sees all samples, ``weight`` (P,), and its derivative in ``moving``."""
 
-    def read(self, table: Table, index: Tensor) -> Tensor:
+    def read(self, table: Table, index: Places) -> Samples:
         """What ``table`` holds at ``index`` (D, P), interpolated linearly, (P, C); border values hold beyond."""
 
-    def pull(self, table: Table, index: Tensor, gradient: Tensor) -> Tensor:
+    def pull(self, table: Table, index: Places, gradient: Samples) -> Places:
         """The derivative in the index (D, P) of what has the ``gradient`` (P, C) in the values that are read there."""
 
-    def spline_product(self, coefficients: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+    def spline_product(
+        self, coefficients: Float[Tensor, "c *in"], matrices: Sequence[Float[Tensor, "_out _in"]]
+    ) -> Float[Tensor, "c *out"]:
         """One matrix (out, in) an axis applied to ``coefficients`` (C, *in) → (C, *out); differentiable in them.
 
         What a band leaves out of a large matrix may be left unread: there a value that is not finite stays near its
         place. The adjoint is ``spline_adjoint``.
         """
 
-    def spline_adjoint(self, values: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+    def spline_adjoint(
+        self, values: Float[Tensor, "c *out"], matrices: Sequence[Float[Tensor, "_out _in"]]
+    ) -> Float[Tensor, "c *in"]:
         """The transposed matrices applied to ``values`` (C, *out) → (C, *in)."""
 
     def patch_differences(
-        self, image: Tensor, mask: Tensor | None, radius: int, dilation: int
-    ) -> tuple[Tensor, Tensor | None]:
+        self, image: Values, mask: Values | None, radius: int, dilation: int
+    ) -> tuple[Float[Tensor, "channels *inner"], Float[Tensor, "*inner"] | None]:
         """Mean squared differences of the pairs of patches of MIND-SSC, (channels, *inner), and where all are known.
 
         ``image`` and ``mask`` in 0..1 (*S), inner is ``radius + dilation`` voxels less on every side; patches have
@@ -158,20 +186,20 @@ class Kernels(Protocol):
         known (*inner) is 1 where every pair of patches has a voxel that counts, else 0; None without a mask.
         """
 
-    def compose(self, first: Tensor, second: Tensor, forth: Matrix, back: Matrix) -> Tensor:
+    def compose(self, first: Vectors, second: Float[Tensor, "d *t"], forth: Matrix, back: Matrix) -> Vectors:
         """Displacements (D, *S): the ``first`` and what the ``second`` (D, *T) adds where it leads, in its voxels.
 
         ``forth`` (E, E) takes an index of the first grid to the second, ``back`` vectors the other way; between its
         samples the second is interpolated linearly, beyond its border vectors hold.
         """
 
-    def jacobian_determinant(self, vox: Tensor) -> Tensor:
+    def jacobian_determinant(self, vox: Vectors) -> Values:
         """Determinant of ∂(index + vox)/∂index by central differences, one-sided and halved at the border as in ITK.
 
         ``vox`` (D, *S) in voxels → (*S). An axis of one voxel counts as unchanging.
         """
 
-    def least_corner(self, vox: Tensor) -> Tensor:
+    def least_corner(self, vox: Vectors) -> Float[Tensor, "*cells"]:
         """The least determinant of the tetrahedra (triangles) of each cell, relative to their size: (D, *S) → (*S − 1).
 
         Those at its corners, that is by differences within the cell, and in 3-D the two between them. ``vox`` in

@@ -24,15 +24,14 @@ from semreg.core.kernels import (
     pull,
     read,
     spline_adjoint,
-    spline_product,
 )
-from semreg.core.sampling import base_index, inside, sample, transform_index
+from semreg.core.sampling import inside, sample, transform_index
 from semreg.core.scattered import Table
 from semreg.core.sums import total
 from semreg.distances.samples import SMALL
 from semreg.registration.dense.layouts import Layouts, Readable
 from semreg.registration.dense.terms import Term
-from semreg.transforms.bspline import SplineLattice
+from semreg.transforms.bspline import SplineIndex, SplineLattice
 
 
 class Renewal(Protocol):
@@ -74,30 +73,6 @@ class Match(Protocol):
 
     def redraw(self, generator: torch.Generator) -> None:
         """Draw other channels, where that is asked for."""
-
-
-class SplineIndex:
-    """Where the samples of ``grid`` are read in a moving image on ``target`` under the displacement of a spline."""
-
-    def __init__(self, lattice: SplineLattice, grid: Grid, target: Grid, device: torch.device) -> None:
-        """Lay out the matrices; all three grids share their axes."""
-        self.bases = [b.to(device) for b in lattice.bases(lattice.positions(grid))]
-        # displacements come in voxels of the lattice's grid
-        ratio = [a / b for a, b in zip(lattice.grid.spacing, target.spacing, strict=True)]
-        self.unit = torch.tensor(ratio, device=device).reshape(-1, 1)
-        own = [a / b for a, b in zip(lattice.grid.spacing, grid.spacing, strict=True)]
-        self.voxels = torch.tensor(own, device=device).reshape(-1, *[1] * grid.dimension)
-        base = base_index(grid.shape, like=torch.empty(0, device=device))
-        self.base = transform_index(index_map(grid, target), base).flatten(1)
-
-    def __call__(self, coefficients: Tensor) -> Tensor:
-        """The index (D, P)."""
-        return self.base + spline_product(coefficients, self.bases).flatten(1) * self.unit
-
-    def adjoint(self, pull: Tensor) -> Tensor:
-        """The gradient in the coefficients of what has the gradient ``pull`` (D, P) in the index."""
-        shape = [len(basis) for basis in self.bases]
-        return spline_adjoint((pull * self.unit).reshape(len(pull), *shape), self.bases)
 
 
 class TermMatch:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor
 
 from semreg.config import CoarseConfig, RefineConfig, RegistrationConfig
 from semreg.core.fields import Field, Volume, warp
@@ -25,7 +24,7 @@ from semreg.registration.dense.refine import CONTROL_VOXELS, LevelReport, Refine
 from semreg.registration.dense.stiffness import stiffened
 from semreg.registration.dense.terms import Term, device_of, leading
 from semreg.runtime.events import OnStep, counting
-from semreg.transforms.bspline import SplineLattice
+from semreg.transforms.bspline import Spline
 
 INVERSE_ITERATIONS = 10
 """Steps of the inversion between the two directions."""
@@ -33,10 +32,9 @@ INVERSE_ITERATIONS = 10
 
 @dataclass(frozen=True)
 class Deformed:
-    """The spline that was found with its coefficients, the distances before and after, and how each stage went."""
+    """The spline that was found, the distances before and after, and how each stage went."""
 
-    lattice: SplineLattice
-    coefficients: Tensor
+    spline: Spline
     similarity: dict[str, float]
     levels: tuple[LevelReport, ...] = ()
     spreads: tuple[float, ...] = ()
@@ -119,7 +117,7 @@ def fit(
         found = lattice.field(coefficients, grid)
     similarity = {"before": searched.before, "after": distance_at(terms, found)}
     disagreement = Disagreement(together_mm(searched.opposed))
-    return Deformed(lattice, coefficients, similarity, (), searched.spreads, disagreement)
+    return Deformed(Spline.of(lattice, coefficients), similarity, (), searched.spreads, disagreement)
 
 
 def refined(  # noqa: PLR0913 - what is compared, where, how, from where, and who is told
@@ -141,10 +139,10 @@ def refined(  # noqa: PLR0913 - what is compared, where, how, from where, and wh
     apart: Volume | None = None
     if config.refine.symmetric:
         best, apart = _both_ways(best, weighed, grids, config, on_step, prior)
-    found = best.lattice.field(best.coefficients, grid)
+    found = best.spline.field(grid)
     similarity = {"before": searched.before, "after": distance_at(terms, found)}
     disagreement = Disagreement(together_mm(searched.opposed), apart)
-    return Deformed(best.lattice, best.coefficients, similarity, best.levels, searched.spreads, disagreement)
+    return Deformed(best.spline, similarity, best.levels, searched.spreads, disagreement)
 
 
 def _with_terms(prior: Prior, terms: Sequence[Term]) -> Prior:
@@ -168,8 +166,8 @@ def _both_ways(
 ) -> tuple[Refined, Volume]:
     """Refine the other way too, from the inverse of what was found; the mean of both, and how far they were apart."""
     grid, there = grids
-    lattice = refined.lattice
-    found = lattice.field(refined.coefficients, grid)
+    lattice = refined.spline.lattice
+    found = refined.spline.field(grid)
     there = there.part(*_seen(found, there))
     start = found.inverse(there, iterations=INVERSE_ITERATIONS)
     hook = counting(on_step, config.refine.levels, 2, done=1)
@@ -179,12 +177,12 @@ def _both_ways(
     )
     swapped = [replace(term, moving=term.moving.part(*_seen(found, term.moving.grid))).swapped() for term in terms]
     back = refine(swapped, there, start, refined.config, hook, prior=carried, seed=config.seed)
-    other = back.lattice.field(back.coefficients, there).inverse(grid, iterations=INVERSE_ITERATIONS)
+    other = back.spline.field(there).inverse(grid, iterations=INVERSE_ITERATIONS)
     coefficients = lattice.fit(Field((found.vox + other.vox) / 2, grid))
     if prior.stiffness is not None:
         coefficients = stiffened(lattice, coefficients, prior.stiffness)
     coefficients = restricted(coefficients, config.refine.axes)
-    mean = replace(refined, coefficients=coefficients, levels=refined.levels + back.levels)
+    mean = replace(refined, spline=Spline.of(lattice, coefficients), levels=refined.levels + back.levels)
     return mean, between_mm(found, other)
 
 

@@ -29,7 +29,7 @@ from semreg.registration.dense.stiffness import stiffened
 from semreg.registration.dense.terms import Term
 from semreg.registration.dense.unfold import unfold
 from semreg.runtime.events import OnStep, Step
-from semreg.transforms.bspline import SplineLattice
+from semreg.transforms.bspline import Spline, SplineLattice
 
 __all__ = ["LevelReport", "Refined", "descend", "lattice_of", "refine", "unfold"]
 
@@ -68,13 +68,12 @@ class LevelReport:
 
 @dataclass(frozen=True)
 class Refined:
-    """Control points after the refinement: ``coefficients`` (D, ...) of ``lattice``, and a report per level.
+    """The displacement after the refinement, and a report per level.
 
     ``config`` leaves nothing open.
     """
 
-    lattice: SplineLattice
-    coefficients: Tensor
+    spline: Spline
     levels: tuple[LevelReport, ...]
     config: RefineConfig
 
@@ -134,7 +133,7 @@ def refine(  # noqa: PLR0913, PLR0917 - what is compared, where from, how, and w
         if prior.stiffness is not None:
             coefficients = restricted(stiffened(lattice, coefficients, prior.stiffness), config.axes)
         field = lattice.field(coefficients, grid)
-    return Refined(lattice, coefficients, tuple(reports), config)
+    return Refined(Spline.of(lattice, coefficients), tuple(reports), config)
 
 
 def _settled(
@@ -181,7 +180,7 @@ def _fitting(
         total = 0.0
         for shown, held_out in parts:
             found = refine(shown, grid, initial, trial, prior=prior, layouts=layouts)
-            total += distance_at(held_out, found.lattice.field(found.coefficients, grid), layouts)
+            total += distance_at(held_out, found.spline.field(grid), layouts)
         return total
 
     try:

@@ -187,8 +187,7 @@ class _Unfolding:
     def _evaluate(self, block: tuple[int, ...]) -> None:
         rows, seen = self._samples(block), self._controls(block)
         bases = [b[r, c] for b, r, c in zip(self.bases, rows, seen, strict=True)]
-        ratio = [a / b for a, b in zip(self.lattice.grid.spacing, self.target.spacing, strict=True)]
-        scale = self.coefficients.new_tensor(ratio).reshape(-1, *[1] * self.target.dimension)
+        scale = self.lattice.voxels_of(self.target, self.coefficients.device)
         part_of(self.field.vox, rows).copy_(spline_product(part_of(self.coefficients, seen) * scale, bases))
 
     def _samples(self, block: tuple[int, ...]) -> tuple[slice, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from semreg.registration.parametric.evidence import Blocks
 from semreg.registration.parametric.overlap import Describe, Picture, describe_picture, unrelated
 from semreg.registration.parametric.shifts import Candidate, ShiftSearch
 from semreg.registration.parametric.telling import Telling
+from semreg.transforms.linear import Linear
 from semreg.transforms.maps import angle_deg
 
 SEARCH_SIDE = {2: 96, 3: 32}
@@ -88,7 +90,7 @@ def align(  # noqa: PLR0913 - two images, how, where from
     n = fixed.image.grid.dimension
     first = np.eye(n + 1) if start is None else start
     overlapping = start is not None or boxes_overlap(fixed.image.grid, moving.image.grid)
-    before = descent.look(first) if overlapping else None
+    before = descent.look(Linear(first)) if overlapping else None
     if start is None:
         pool, others = candidates(search, ShiftSearch(near, far, describe, config.minimum_overlap))
         if before is not None:
@@ -114,7 +116,7 @@ def align(  # noqa: PLR0913 - two images, how, where from
             return _result(search, before, "none", before)
         best, family = found or (best, family)
     elif family == "affine":
-        best = descent.descend(best.matrix, family, config.iterations, search.telling.trial())
+        best = descent.descend(descent.begin(family, best.matrix), config.iterations, search.telling.trial())
     return _result(search, _finish(search, best, family, spacings), family, before)
 
 
@@ -136,7 +138,8 @@ def _descents(search: Search, descent: Descent, pool: list[Candidate], family: s
             chosen.append(candidate)
     chosen = chosen[:DESCENTS]
     search.telling.begin("descents", len(chosen))
-    ends = [descent.descend(c.matrix, family, search.config.iterations, search.telling.descent(1)) for c in chosen]
+    steps, begin = search.config.iterations, partial(descent.begin, family)
+    ends = [descent.descend(begin(c.matrix), steps, search.telling.descent(1)) for c in chosen]
     ends.sort(key=lambda placed: -placed.match)
     search.reports.append({"spacing_mm": descent.spacing, "steps": ends[0].steps, "match": ends[0].match})
     return ends
@@ -173,9 +176,9 @@ def _finish(search: Search, best: Placed, family: str, spacings: list[float]) ->
     for level, spacing in enumerate(spacings[1:], start=2):
         finer = Descent(search.fixed.at(spacing), search.moving.at(spacing), search.describe)
         tell = search.telling.descent(level, lengths[level - 2])
-        fine = finer.descend(fine.matrix, family, search.config.iterations, tell)
+        fine = finer.descend(finer.begin(family, fine.matrix), search.config.iterations, tell)
         search.reports.append({"spacing_mm": spacing, "steps": fine.steps, "match": fine.match})
-    return Placed(fine.matrix, best.match, best.overlap)
+    return Placed(fine.transform, best.match, best.overlap)
 
 
 def _result(search: Search, placed: Placed, family: str, before: Placed | None) -> Alignment:

@@ -14,6 +14,7 @@ import numpy as np
 from semreg.registration.parametric.candidates import Search
 from semreg.registration.parametric.descent import Descent, Placed
 from semreg.registration.parametric.evidence import Blocks, certainty
+from semreg.transforms.linear import Linear
 from semreg.transforms.maps import angle_deg, linear_about, mapped, scales
 
 SURE = 3.0
@@ -97,7 +98,7 @@ class Choice:
             return before
         centre = self.descent.corners.mean(0)
         shift = linear_about(np.eye(len(centre)), centre, mapped(change, centre[None])[0])
-        shifted = self._descend(self.descent.look(before.matrix @ shift), "translation")
+        shifted = self._descend(self.descent.look(Linear(before.matrix @ shift)), "translation")
         return shifted if shifted.match > before.match else before
 
     def _better(self, found: Placed, family: str, base: Placed) -> bool:
@@ -122,9 +123,9 @@ class Choice:
 
     def _unrivalled(self, best: Placed, rivals: Sequence[Placed]) -> bool:
         """Whether a map matches better than all others all over the image, and say if not."""
-        shares = self.blocks.shares(best.matrix)
+        shares = self.blocks.shares(best.transform)
         for rival in rivals:
-            sure = certainty(shares, self.blocks.shares(rival.matrix))
+            sure = certainty(shares, self.blocks.shares(rival.transform))
             self.search.evidence.append(("rival", sure))
             if sure < LIKELY:
                 self._say(
@@ -140,12 +141,13 @@ class Choice:
 
     def _certainty(self, found: Placed, family: str, base: Placed) -> float:
         held = self.blocks.held_out(found, family, self.search.config.iterations, self.search.telling.trial())
-        sure = certainty(held, self.blocks.shares(base.matrix))
+        sure = certainty(held, self.blocks.shares(base.transform))
         self.search.evidence.append((family, sure))
         return sure
 
     def _descend(self, start: Placed, family: str) -> Placed:
-        return self.descent.descend(start.matrix, family, self.search.config.iterations, self.search.telling.trial())
+        begin = self.descent.begin(family, start.matrix)
+        return self.descent.descend(begin, self.search.config.iterations, self.search.telling.trial())
 
     def _say(self, sentence: str) -> None:
         self.search.decisions.append(sentence)

@@ -1,13 +1,15 @@
-"""Descent on the parameters of a linear map: Gauss-Newton steps on the features of the image seen through the map.
+"""Descent on the parameters of a transform: Gauss-Newton steps on the features of the image seen through it.
 
-The features are extracted again in every step, from the moving image as the map shows it, so they turn with it. Steps
-compose on the fixed image's side, with the mean of both images' gradients (efficient second-order minimisation:
-Benhimane, Malis, IROS 2004) and Levenberg's damping.
+It takes any transform that is ``Parametric``: a linear map, a coarse spline. The features are extracted again in every
+step, from the moving image as the transform shows it, so they turn with it. Steps act on the fixed image's side, with
+the mean of both images' gradients (efficient second-order minimisation: Benhimane, Malis, IROS 2004) and Levenberg's
+damping.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +17,8 @@ import torch
 from torch import Tensor
 
 from semreg.core.geometry import Matrix
-from semreg.core.sampling import base_index, transform_index
+from semreg.core.sampling import base_index
+from semreg.errors import ConfigError
 from semreg.registration.parametric.overlap import (
     Describe,
     Picture,
@@ -25,7 +28,8 @@ from semreg.registration.parametric.overlap import (
     unrelated,
 )
 from semreg.registration.parametric.telling import Heard
-from semreg.transforms.maps import exponential, generators, largest_move
+from semreg.transforms.base import Parameters, Parametric
+from semreg.transforms.families import TRANSFORMS
 
 LONGEST = 4.0
 """Longest move of a step in voxels, at the corners of the box."""
@@ -33,33 +37,43 @@ SETTLED = 0.02
 """A move of fewer voxels ends the descent."""
 MOST_FAILURES = 4
 FIRST_DAMPING, LEAST_DAMPING = 1e-3, 1e-4
-CHUNK = 1 << 16
-"""Voxels whose normal equations are summed at once."""
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A map and how well it matches."""
+    """A transform and how well it matches."""
 
-    matrix: Matrix
+    transform: Parametric
     match: float
     overlap: float
     """Share of the content that both images show, of the image that has less."""
     steps: int = 0
 
+    @property
+    def matrix(self) -> Matrix:
+        """Its linear map."""
+        return self.transform.matrix
+
+    @property
+    def value(self) -> float:
+        """What a descent raises: the match, less what the transform takes off it for its own regularity."""
+        return self.match - self.transform.energy
+
 
 @dataclass(frozen=True)
 class _Look:
-    """What is seen through one map."""
+    """What is seen through one transform."""
 
     placed: Placed
+    unit: float
+    """The squared difference of the features that a match of 1 is."""
     residual: Tensor
     features: Tensor
     share: Tensor
 
 
 class Descent:
-    """The match of two pictures on cubic voxels of one size, as a function of the map."""
+    """The match of two pictures on cubic voxels of one size, as a function of the transform."""
 
     def __init__(self, fixed: Picture, moving: Picture, describe: Describe) -> None:
         """Describe the fixed picture."""
@@ -71,13 +85,19 @@ class Descent:
         self.most = min(float(self.seen.share.sum()), float(moving.content.data.sum()))
         self._slope = _slopes(self.seen.features)
 
-    def look(self, matrix: Matrix) -> Placed:
-        """The match of a map."""
-        return self._look(matrix).placed
+    def begin(self, family: str, matrix: Matrix) -> Parametric:
+        """A transform of a family that is the linear map ``matrix``, to descend from (ConfigError for another name)."""
+        if family not in TRANSFORMS:
+            raise ConfigError(f"expected a transform of {', '.join(TRANSFORMS)}, got {family!r}")
+        return TRANSFORMS[family](matrix, self.grid, self._centre())
 
-    def gains(self, matrix: Matrix) -> Tensor:
-        """What each voxel adds to the match of a map, (*S)."""
-        moving = describe_through(self.moving, matrix, self.grid, self.describe)
+    def look(self, transform: Parametric) -> Placed:
+        """The match of a transform."""
+        return self._look(transform).placed
+
+    def gains(self, transform: Parametric) -> Tensor:
+        """What each voxel adds to the match of a transform, (*S)."""
+        moving = describe_through(self.moving, transform, self.grid, self.describe)
         share = self.seen.share * moving.share
         scale, overlap = unrelated(self.seen, moving), share.sum()
         if scale <= 0 or float(overlap) <= 0:
@@ -93,29 +113,28 @@ class Descent:
         result.most = min(float(share.sum()), self.most)
         return result
 
-    def descend(self, start: Matrix, family: str, iterations: int, tell: Heard) -> Placed:
-        """The best map of a family near ``start``; ``tell`` gets the number of each step and the match."""
-        basis = generators(family, self._centre())
+    def descend(self, start: Parametric, iterations: int, tell: Heard) -> Placed:
+        """The best transform near ``start``; ``tell`` gets the number of each step and the match."""
         looked = self._look(start)
-        damping, failures, step = FIRST_DAMPING, 0, 0
-        for step in range(1, iterations + 1):
+        damping, failures, taken = FIRST_DAMPING, 0, 0
+        for taken in range(1, iterations + 1):
             if looked.placed.match <= 0 and failures:
                 break
-            change = self._change(looked, basis, damping)
-            move = largest_move(change, self.corners) / self.spacing
-            trial = self._look(looked.placed.matrix @ change)
-            if trial.placed.match > looked.placed.match:
+            here = looked.placed.transform
+            step = self._step(looked, damping)
+            move = here.largest_move(step, self.corners) / self.spacing
+            trial = self._look(here.changed(step))
+            if trial.placed.value > looked.placed.value:
                 looked, damping, failures = trial, max(damping / 5, LEAST_DAMPING), 0
-                tell(step, looked.placed.match)
+                tell(taken, looked.placed.match)
                 if move < SETTLED:
                     break
             else:
                 damping, failures = damping * 10, failures + 1
-                tell(step, looked.placed.match)
+                tell(taken, looked.placed.match)
                 if move < 2 * SETTLED or failures > MOST_FAILURES:
                     break
-        found = looked.placed
-        return Placed(found.matrix, found.match, found.overlap, step)
+        return replace(looked.placed, steps=taken)
 
     def _centre(self) -> Matrix:
         """Of what is seen in the fixed image, in mm: there rotations and scales do the least to the position."""
@@ -124,52 +143,37 @@ class Descent:
         mean = (index * share).flatten(1).sum(1).cpu().double().numpy()
         return np.asarray((self.grid.index_to_point() @ np.append(mean, 1.0))[:-1])
 
-    def _look(self, matrix: Matrix) -> _Look:
-        moving = describe_through(self.moving, matrix, self.grid, self.describe)
+    def _look(self, transform: Parametric) -> _Look:
+        moving = describe_through(self.moving, transform, self.grid, self.describe)
         share = self.seen.share * moving.share
         scale = unrelated(self.seen, moving)
         residual = moving.features - self.seen.features
         overlap = share.sum()
+        unit = scale * math.sqrt(float(overlap) * self.most)
         if scale <= 0 or float(overlap) <= 0:
-            placed = Placed(matrix, 0.0, 0.0)
+            placed = Placed(transform, 0.0, 0.0)
         else:
             gain = (share * (scale - residual.square().sum(0))).sum()
             value = float(match(gain, overlap, self.most, scale))
-            placed = Placed(matrix, value, float(overlap) / self.most)
-        return _Look(placed, residual, moving.features, share)
+            placed = Placed(transform, value, float(overlap) / self.most)
+        return _Look(placed, unit, residual, moving.features, share)
 
-    def _change(self, looked: _Look, basis: list[Matrix], damping: float) -> Matrix:
+    def _step(self, looked: _Look, damping: float) -> Parameters:
         """The damped Gauss-Newton step, at most ``LONGEST`` voxels at the corners."""
-        normal, right = self._equations(looked, basis)
+        normal, right = self._equations(looked)
         diagonal = np.diag(normal)
         damped = normal + np.diag(damping * diagonal + 1e-9 * max(diagonal.max(), 1e-12))
-        parameters = -np.linalg.solve(damped, right)
-        move = largest_move(exponential(parameters, basis), self.corners) / self.spacing
-        return exponential(parameters * min(1.0, LONGEST / max(move, 1e-12)), basis)
+        step = -np.asarray(np.linalg.solve(damped, right), dtype=np.float64)
+        move = looked.placed.transform.largest_move(step, self.corners) / self.spacing
+        return np.asarray(step * min(1.0, LONGEST / max(move, 1e-12)))
 
-    def _equations(self, looked: _Look, basis: list[Matrix]) -> tuple[Matrix, Matrix]:
+    def _equations(self, looked: _Look) -> tuple[Matrix, Parameters]:
         """Σ w JᵀJ (K, K) and Σ w Jᵀr (K,) of the residual of all channels."""
-        count = len(basis)
-        index = base_index(self.grid.shape, like=looked.share).flatten(1)
-        # how each parameter moves a voxel, in voxels: linear in its index
-        ways = [self.grid.point_to_index() @ g @ self.grid.index_to_point() for g in basis]
         slope = (_slopes(looked.features) + self._slope).flatten(2).mul_(0.5)  # (D, C, N)
         residual, share = looked.residual.flatten(1), looked.share.flatten()
-        normal, right = np.zeros((count, count)), np.zeros(count)
-        for first in range(0, index.shape[1], CHUNK):
-            part = slice(first, first + CHUNK)
-            g, w = slope[:, :, part], share[part]
-            square = _products(g) * w
-            pull = (g * residual[:, part]).sum(1) * w
-            moves = torch.stack([transform_index(way, index[:, part]) for way in ways])  # (K, D, N)
-            weighed = torch.zeros_like(moves)
-            for axis in range(len(square)):
-                weighed.addcmul_(square[axis], moves[:, axis, None])
-            weighed = weighed.reshape(count, -1)
-            flat = moves.reshape(count, -1)
-            normal += (weighed @ flat.T).double().cpu().numpy()
-            right += (flat @ pull.reshape(-1)).double().cpu().numpy()
-        return normal, right
+        square = _products(slope) * share
+        pull = (slope * residual).sum(1) * share
+        return looked.placed.transform.equations(self.grid, square, pull, looked.unit)
 
 
 def _products(slope: Tensor) -> Tensor:

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from semreg.core.geometry import Matrix
 from semreg.registration.parametric.descent import Descent, Placed
 from semreg.registration.parametric.telling import Heard
+from semreg.transforms.base import Parametric
 
 BLOCK = 8
 """Voxels a side of a block: more than a descriptor sees, so that each block tells by itself, and few enough that an
@@ -44,9 +44,9 @@ class Blocks:
         counts = [int(index.max()) + 1 for index in along]
         return cls(descent, np.ravel_multi_index(along, counts), np.indices(counts).sum(0).ravel() % 2 == 1)
 
-    def shares(self, matrix: Matrix) -> Array:
-        """What each block adds to the match of a map, (K,)."""
-        gain = self.descent.gains(matrix).cpu().numpy()
+    def shares(self, transform: Parametric) -> Array:
+        """What each block adds to the match of a transform, (K,)."""
+        gain = self.descent.gains(transform).cpu().numpy()
         return np.asarray(np.bincount(self.number.ravel(), gain.ravel(), len(self.odd)), dtype=np.float64)
 
     def held_out(self, start: Placed, family: str, iterations: int, tell: Heard) -> Array:
@@ -54,8 +54,9 @@ class Blocks:
         result = np.zeros(len(self.odd))
         for odd in (False, True):
             counted = torch.as_tensor(self.odd[self.number] == odd)
-            found = self.descent.within(counted).descend(start.matrix, family, iterations, tell)
-            result = np.where(self.odd != odd, self.shares(found.matrix), result)
+            half = self.descent.within(counted)
+            found = half.descend(half.begin(family, start.matrix), iterations, tell)
+            result = np.where(self.odd != odd, self.shares(found.transform), result)
         return result
 
 

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from semreg.core.fields import Layer, Volume
 from semreg.core.geometry import Grid, Matrix, covering_grid
-from semreg.core.sampling import base_index, sample, transform_index
+from semreg.core.sampling import sample
+from semreg.transforms.base import Parametric
 
 Describe: TypeAlias = Callable[[Volume, Volume | None], Layer]
 """Features of an image (1, *S); where the weight (1, *S) is 0 an intensity influences nothing."""
@@ -76,15 +77,12 @@ def describe_picture(picture: Picture, describe: Describe) -> Seen:
     return Seen(layer.features.data, share, picture.image.grid)
 
 
-def describe_through(picture: Picture, matrix: Matrix, grid: Grid, describe: Describe) -> Seen:
-    """The features of a picture read through a map, fixed → moving, on a grid of the fixed image's space.
+def describe_through(picture: Picture, transform: Parametric, grid: Grid, describe: Describe) -> Seen:
+    """The features of a picture read through a transform, fixed → moving, on a grid of the fixed image's space.
 
     The image is resampled first and described then: descriptors do not turn with the image.
     """
-    source = picture.image.grid
-    where = transform_index(
-        source.point_to_index() @ matrix @ grid.index_to_point(), base_index(grid.shape, like=picture.image.data)
-    )
+    where = transform.index(grid, picture.image.grid, like=picture.image.data)
     known = torch.ones_like(picture.image.data) if picture.weight is None else picture.weight.data
     read = sample(torch.cat([picture.image.data * known, known, picture.content.data]), where, outside=0.0)
     seen = (read[1] > SEEN).to(read.dtype)

@@ -21,6 +21,7 @@ from semreg.registration.parametric.overlap import (
     turned_grid,
     unrelated,
 )
+from semreg.transforms.linear import Linear
 from semreg.transforms.maps import linear_about
 
 NEIGHBOURHOOD = 2
@@ -56,7 +57,7 @@ class ShiftSearch:
         back = linear_about(turn.T, self.centre_moving, self.centre_moving)
         grid = turned_grid(self.moving, back, self.spacing, self.fixed.grid)
         forth = linear_about(turn, self.centre_moving, self.centre_moving)
-        seen = describe_through(self.moving, forth, grid, self.describe)
+        seen = describe_through(self.moving, Linear(forth), grid, self.describe)
         matches, overlap = self._all_shifts(seen)
         found = []
         for _ in range(count):

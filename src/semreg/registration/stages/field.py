@@ -21,7 +21,7 @@ def run(state: State) -> None:
     """Unfold, compose with the start, and warp, once."""
     target, axes, start = state.pair.grids[0], state.frame.axes, state.start
     ordered = reorder(target, axes)
-    found = state.deformed
+    found = state.deformed.spline
     deformation, passes = unfold(
         found.lattice, found.coefficients, ordered, one_to_one=state.config.refine.diffeomorphic
     )

@@ -29,7 +29,7 @@ def run(state: State) -> None:
 
 def _displacement(deformed: Deformed) -> Field:
     """What was found, on the grid of the fixed features."""
-    return deformed.lattice.field(deformed.coefficients, deformed.lattice.grid)
+    return deformed.spline.field(deformed.spline.lattice.grid)
 
 
 UNCERTAINTY = Stage(name="uncertainty", run=run, wanted=lambda state: state.config.uncertainty.enabled, share=0.03)

@@ -11,7 +11,7 @@ import numpy as np
 
 from semreg.errors import ImageError
 from semreg.runtime.texts import quoted
-from semreg.transforms.pointwise import Points
+from semreg.transforms.base import Points
 
 RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 SYSTEMS = {"0": "RAS", "1": "LPS", "RAS": "RAS", "LPS": "LPS"}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from semreg.errors import ImageError
 from semreg.runtime.texts import parse_table, rows_text
+from semreg.transforms.base import Points
 from semreg.transforms.points.contract import SYSTEMS, PointFile, PointFormat, Rows, column_of
-from semreg.transforms.pointwise import Points
 
 
 def parse(data: bytes, ras: bool) -> PointFile:  # noqa: ARG001 - the file says it itself

@@ -10,8 +10,8 @@ import numpy as np
 
 from semreg.errors import ImageError
 from semreg.runtime.texts import parse_json
+from semreg.transforms.base import Points
 from semreg.transforms.points.contract import PointFile, PointFormat, coordinates
-from semreg.transforms.pointwise import Points
 
 GEOMETRIES = ("geometry", "nucleusGeometry")
 """What an object has a shape as: a cell has one of its nucleus too."""

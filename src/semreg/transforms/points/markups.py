@@ -10,8 +10,8 @@ import numpy as np
 
 from semreg.errors import ImageError
 from semreg.runtime.texts import parse_json, quoted
+from semreg.transforms.base import Points
 from semreg.transforms.points.contract import RAS_TO_LPS, SYSTEMS, PointFile, PointFormat, coordinates
-from semreg.transforms.pointwise import Points
 
 logger = logging.getLogger("semreg")
 

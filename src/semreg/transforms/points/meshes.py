@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from semreg.errors import ImageError
+from semreg.transforms.base import Points
 from semreg.transforms.points.contract import RAS_TO_LPS, PointFile
-from semreg.transforms.pointwise import Points
 
 MESHES = rb"DATASET\s+(POLYDATA|UNSTRUCTURED_GRID|STRUCTURED_GRID)"
 LEGACY_TYPES = {b"float": ">f4", b"double": ">f8"}

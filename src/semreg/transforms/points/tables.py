@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from semreg.errors import ImageError
 from semreg.runtime.texts import delimiter_of, parse_table, table_text
+from semreg.transforms.base import Points
 from semreg.transforms.points.contract import PointFile, PointFormat, Rows, column_of
-from semreg.transforms.pointwise import Points
 
 NAME_COLUMNS = ("name", "label", "id")
 """Columns that may hold the names of the points, the first one that is there counts."""

@@ -12,8 +12,8 @@ import numpy as np
 
 from semreg.errors import ImageError
 from semreg.runtime.texts import quoted
+from semreg.transforms.base import Points
 from semreg.transforms.points.contract import PointFile, PointFormat, coordinates
-from semreg.transforms.pointwise import Points
 
 POINT, INDEX = "point", "index"
 HEAD = re.compile(r"\s*(point|index)\s+(\d{1,10})(?!\S)", re.IGNORECASE)

@@ -2,75 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from torch import Tensor
-
-from semreg.core.kernels.contract import Comparison, Costs, Extended, JointComparison, Kernels, Matrix
+from semreg.core.kernels.contract import Kernels
 from semreg.core.kernels.reference import corners, fields, mind, search, spline
-from semreg.core.scattered import Table
 
 
 class Reference:
-    """See ``Kernels``."""
+    """See ``Kernels``: candidate by candidate, axis by axis, and some samples, nodes or slabs at once."""
 
-    def cost_volume(
-        self, near: Extended, far: Extended, candidates: Tensor, how: Costs, total: Tensor, *, add: bool
-    ) -> None:
-        """Candidate by candidate."""
-        search.cost_volume(near, far, candidates, how, total, add=add)
-
-    def coupled_choice(
-        self, cost: Tensor, candidates: Tensor, shape: tuple[int, ...], coupling: Sequence[float]
-    ) -> tuple[Tensor, float]:
-        """Some nodes at once."""
-        return search.coupled_choice(cost, candidates, shape, coupling)
-
-    def compare(
-        self, moving: Table, fixed: Tensor, index: Tensor, share: Tensor, how: Comparison
-    ) -> tuple[float, Tensor]:
-        """Some samples at once."""
-        return fields.compare(moving, fixed, index, share, how)
-
-    def compare_jointly(
-        self, fixed: Tensor, moving: Tensor, weight: Tensor | None, how: JointComparison
-    ) -> tuple[float, Tensor]:
-        """Through autograd."""
-        return fields.compare_jointly(fixed, moving, weight, how)
-
-    def read(self, table: Table, index: Tensor) -> Tensor:
-        """Some samples at once."""
-        return fields.read(table, index)
-
-    def pull(self, table: Table, index: Tensor, gradient: Tensor) -> Tensor:
-        """Some samples at once."""
-        return fields.pull(table, index, gradient)
-
-    def spline_product(self, coefficients: Tensor, matrices: Sequence[Tensor]) -> Tensor:
-        """Axis by axis, the last one first."""
-        return spline.spline_product(coefficients, matrices)
-
-    def spline_adjoint(self, values: Tensor, matrices: Sequence[Tensor]) -> Tensor:
-        """The same with transposed matrices."""
-        return spline.spline_product(values, [matrix.T for matrix in matrices])
-
-    def patch_differences(
-        self, image: Tensor, mask: Tensor | None, radius: int, dilation: int
-    ) -> tuple[Tensor, Tensor | None]:
-        """One comparison for all pairs of the same difference."""
-        return mind.patch_differences(image, mask, radius, dilation)
-
-    def compose(self, first: Tensor, second: Tensor, forth: Matrix, back: Matrix) -> Tensor:
-        """Slab by slab."""
-        return fields.compose(first, second, forth, back)
-
-    def least_corner(self, vox: Tensor) -> Tensor:
-        """Corner by corner."""
-        return corners.least_corner(vox)
-
-    def jacobian_determinant(self, vox: Tensor) -> Tensor:
-        """Slab by slab."""
-        return fields.jacobian_determinant(vox)
+    cost_volume = staticmethod(search.cost_volume)
+    coupled_choice = staticmethod(search.coupled_choice)
+    compare = staticmethod(fields.compare)
+    compare_jointly = staticmethod(fields.compare_jointly)
+    read = staticmethod(fields.read)
+    pull = staticmethod(fields.pull)
+    spline_product = staticmethod(spline.spline_product)
+    spline_adjoint = staticmethod(spline.spline_adjoint)
+    patch_differences = staticmethod(mind.patch_differences)
+    compose = staticmethod(fields.compose)
+    least_corner = staticmethod(corners.least_corner)
+    jacobian_determinant = staticmethod(fields.jacobian_determinant)
 
 
 REFERENCE: Kernels = Reference()

@@ -54,8 +54,7 @@ def compose(first: Tensor, second: Tensor, forth: Matrix, back: Matrix) -> Tenso
     shape = tuple(first.shape[1:])
     linear = torch.as_tensor(back[:-1, :-1], dtype=first.dtype, device=first.device)
     for part in slabs(shape, SLAB_POINTS):
-        index = base_index((part.stop - part.start, *shape[1:]), like=first)
-        index[0] += part.start
+        index = base_index(shape, like=first, part=part)
         more = sample(second, transform_index(forth, index.add_(first[:, part])))
         moved = (linear.to(more.dtype) @ more.reshape(len(more), -1)).reshape(more.shape)
         result[:, part] = first[:, part] + moved

@@ -28,6 +28,11 @@ def spline_product(coefficients: Tensor, matrices: Sequence[Tensor]) -> Tensor:
     return x
 
 
+def spline_adjoint(values: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+    """The transposed matrices applied to ``values`` (C, *out) → (C, *in)."""
+    return spline_product(values, [matrix.T for matrix in matrices])
+
+
 def _along(x: Tensor, matrix: Tensor, axis: int) -> Tensor:
     """One matrix along one axis: as a band on the CPU, where that is at most half the work."""
     if x.device.type == "cpu" and min(matrix.shape) >= BANDED:
