@@ -63,8 +63,10 @@ class Registrar(nn.Module):
 
 
 def _block(before: int, after: int) -> nn.Module:
-    first, second = nn.Conv2d(before, after, 3, padding=1), nn.Conv2d(after, after, 3, padding=1)
-    return nn.Sequential(first, nn.LeakyReLU(0.2), second, nn.LeakyReLU(0.2))
+    layers: list[nn.Module] = []
+    for channels in (before, after):  # normalised, the descent leaves the identity at once, whatever it starts from
+        layers += [nn.Conv2d(channels, after, 3, padding=1), nn.InstanceNorm2d(after), nn.LeakyReLU(0.2)]
+    return nn.Sequential(*layers)
 
 
 def pairs_of(seeds: Sequence[int]) -> list[PhantomPair]:
