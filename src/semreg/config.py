@@ -205,7 +205,8 @@ class RefineConfig:
     """Without search and alignment: the initial transform is where the control points start, and the regularity is that
     of the whole displacement. Else the moving image is resampled by it, and the descent adds to it."""
     symmetric: bool | None = None
-    """Refine in both directions and take the mean of one and the inverse of the other. None: for small images."""
+    """Refine in both directions and take the mean of one and the inverse of the other, whose errors are partly their
+    own. None: wherever features stay what they are (``mode`` static and ``update_every`` 0)."""
     diffeomorphic: bool = True
     """Make the displacement one-to-one: no cell between voxels is turned over, not even a part of one. Without, only
     the Jacobian determinant by central differences is kept positive. Changes nothing where nothing folds."""
@@ -214,7 +215,8 @@ class RefineConfig:
     z, or as the array has them, i, j, k, i the fastest. Empty: all. For images that are distorted along one axis, as
     those of echo planar imaging; an alignment moves points in all directions all the same."""
     control_mm: float | None = None
-    """Spacing of the control points at the finest level in mm. None: two working voxels plus two feature voxels."""
+    """Spacing of the control points at the finest level in mm. None: four working voxels, not
+    less than two feature voxels."""
     step_mm: float | None = None
     """Longest step of a control point per iteration at the finest level in mm; the learning rate of ``adam``. None: one
     feature voxel."""
@@ -284,6 +286,28 @@ class RefineConfig:
         require(whole, "refine.local_correlation=0 in the mode jacobian, and where voxels are drawn", beside)
         require(0 <= self.minimum_jacobian < 1, "refine.minimum_jacobian in 0..1", self.minimum_jacobian)
         require(self.tolerance >= 0, "refine.tolerance >= 0", self.tolerance)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineConfig:
+    """The last descent, on the intensities themselves, for images of one contrast."""
+
+    enabled: bool | None = None
+    """Whether to do it. None: with MIND alone as it is by default, where the intensities of both images, once they lie
+    on each other, brighten and darken alike: their local correlation is above its square in the mean."""
+    control_mm: float | None = None
+    """Spacing of the control points in mm. None: three working voxels."""
+    diffusion: float = 4.0
+    """Weight of the mean squared gradient of what is added to the displacement (mm per mm), relative to the distance
+    at the start."""
+    iterations: int = 12
+    """Steps, at most."""
+
+    def __post_init__(self) -> None:
+        """Check the values (ConfigError)."""
+        require(self.control_mm is None or self.control_mm > 0, "fine.control_mm > 0", self.control_mm)
+        require(0 <= self.diffusion < float("inf"), "fine.diffusion >= 0 and finite", self.diffusion)
+        require(self.iterations >= 1, "fine.iterations >= 1", self.iterations)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -390,6 +414,7 @@ class RegistrationConfig:
     features: FeatureConfig = field(default_factory=FeatureConfig)
     coarse: CoarseConfig = field(default_factory=CoarseConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
+    fine: FineConfig = field(default_factory=FineConfig)
     uncertainty: UncertaintyConfig = field(default_factory=UncertaintyConfig)
     checks: CheckConfig = field(default_factory=CheckConfig)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from conftest import grid_at, make_grid, noise, rotation
-from semreg.config import FeatureConfig, ModelConfig, RefineConfig, RegistrationConfig
+from semreg.config import FeatureConfig, FineConfig, ModelConfig, RefineConfig, RegistrationConfig
 from semreg.core.fields import Volume
 from semreg.core.geometry import index_map
 from semreg.phantom import make_pair
@@ -125,8 +125,9 @@ def test_little_memory_makes_it_coarser_and_says_so():
     """Settings get coarser just until they fit, features before voxels, and the sentence has both amounts."""
     ample = decided(BRAIN, BRAIN, RegistrationConfig(), PLENTY)
     share = ample.memory_bytes / 0.8
-    found = decided(BRAIN, BRAIN, RegistrationConfig(), Machine("cpu", int(0.95 * share)))
-    assert found.memory_bytes <= 0.95 * ample.memory_bytes
+    found = decided(BRAIN, BRAIN, RegistrationConfig(), Machine("cpu", int(0.7 * share)))
+    assert found.memory_bytes <= 0.7 * ample.memory_bytes
+    assert found.config.fine.enabled is False
     assert (found.config.features.spacing_mm, found.config.features.pooling) == (1.0, 3)
     text = " ".join(found.sentences)
     assert "to fit in memory" in text
@@ -147,7 +148,10 @@ def test_voxels_get_larger_where_nothing_else_is_open():
 def test_what_was_set_is_kept_even_without_memory():
     """A setting is never changed to fit: the sentence says that it does not, and what to do."""
     config = replace(
-        RegistrationConfig(), features=FeatureConfig(spacing_mm=1.0, pooling=1), refine=RefineConfig(symmetric=True)
+        RegistrationConfig(),
+        features=FeatureConfig(spacing_mm=1.0, pooling=1),
+        refine=RefineConfig(symmetric=True),
+        fine=FineConfig(enabled=True),
     )
     found = decided(BRAIN, BRAIN, config, Machine("cpu", 10**9))
     assert found.config == resolve(config, BRAIN.grid)
@@ -190,7 +194,7 @@ def test_every_line_is_a_sentence_with_numbers_in_mm():
     text = " ".join(found.sentences)
     assert "160 × 224 × 192 voxels of 1 × 1 × 1 mm" in text
     assert "up to 32 mm along each axis" in text
-    assert "control points 6 mm apart" in text
+    assert "control points 4 mm apart" in text
     assert "as set" not in text
 
 

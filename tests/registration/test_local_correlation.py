@@ -11,7 +11,7 @@ from semreg.config import AlignConfig, ModelConfig, RefineConfig, RegistrationCo
 from semreg.errors import ConfigError
 from semreg.phantom import make_pair
 from semreg.registration.pipeline import plan, register
-from semreg.registration.plan.defaults import LOCAL_CORRELATION, with_local_correlation
+from semreg.registration.plan.defaults import LOCAL_CORRELATION, with_intensities
 from semreg.runtime.settings import override
 
 PLAIN = RegistrationConfig(align=AlignConfig(transform="none"))
@@ -62,12 +62,12 @@ def test_the_search_does_not_go_by_it(pair):
 def test_it_is_mixed_with_nothing_that_was_chosen(changes, model):
     """Beside other features, another distance or drawn voxels it has no weight where none is set; a set one stands."""
     config = PLAIN
-    assert with_local_correlation(config, None).refine.local_correlation == LOCAL_CORRELATION
+    assert with_intensities(config, None).refine.local_correlation == LOCAL_CORRELATION
     for change in changes:
         config = override(config, change)
-    assert with_local_correlation(config, model).refine.local_correlation == 0.0
+    assert with_intensities(config, model).refine.local_correlation == 0.0
     chosen = replace(PLAIN, models=(ModelConfig(model="intensity"),), refine=RefineConfig(local_correlation=0.4))
-    assert with_local_correlation(chosen, model).refine.local_correlation == 0.4
+    assert with_intensities(chosen, model).refine.local_correlation == 0.4
 
 
 def test_the_plan_says_so(pair):

@@ -120,7 +120,7 @@ def test_stiffening_is_the_least_of_its_formula() -> None:
 
     def slope_at(x: torch.Tensor) -> torch.Tensor:
         strains = [
-            Smoothness(lattice, config, torch.device("cpu"), each).pull(x, 1.0)[1]
+            Smoothness(lattice, config, torch.device("cpu"), Prior(each)).pull(x, 1.0)[1]
             for each in (Volume(data, grid), None)
         ]
         held = 2 * (x - start) * (spacing / length).square() / x[0].numel()
@@ -164,7 +164,9 @@ def test_map_on_another_grid() -> None:
     fixed, _, _ = pair_of(SIZE)
     lattice = SplineLattice(fixed.grid, (3.0, 3.0, 3.0))
     grid = grid_at(centre(fixed.grid), (30, 28, 26), (1.5, 1.4, 1.6), rotation(3, 60.0))
-    work = Smoothness(lattice, RefineConfig(), torch.device("cpu"), Volume(torch.full((1, *grid.shape), 7.0), grid))
+    work = Smoothness(
+        lattice, RefineConfig(), torch.device("cpu"), Prior(Volume(torch.full((1, *grid.shape), 7.0), grid))
+    )
     assert work.stiffness is not None
     middle = tuple(n // 2 for n in work.stiffness.shape)
     assert float(work.stiffness[middle]) == pytest.approx(7.0)

@@ -199,6 +199,13 @@ class Images:
         """What the fixed image lacks of the blur that interpolation gives the moving one: both are to be alike."""
         return interpolation_blur(self.frame, self.moving[0].grid, self.start)
 
+    def intensities(self) -> Term:
+        """Both images on their working grids, compared by squared local correlation."""
+        model = DESCRIPTORS["intensity"].of("intensity", self.frame.fixed.dimension, ())
+        (near,) = self._seen(model, self.fixed, self.frame.fixed, None, pooling=1)
+        (far,) = self._seen(model, self.moving, self.frame.moving, self.start, pooling=1)
+        return Term(near, far, "lncc_squared")
+
     @property
     def image(self) -> Volume:
         """The moving image (1, *S) on its working grid."""
@@ -269,19 +276,30 @@ class Images:
         return result
 
     def _seen(
-        self, model: Model, image: Cleaned, grid: Grid, start: Field | None, reference: Tensor | None = None
+        self,
+        model: Model,
+        image: Cleaned,
+        grid: Grid,
+        start: Field | None,
+        reference: Tensor | None = None,
+        pooling: int | None = None,
     ) -> tuple[Layer, ...]:
-        """Features of an image over the working grid, read at the voxel size that the model was trained at."""
+        """Features of an image over the working grid, read at the voxel size that the model was trained at.
+
+        They are averaged over ``pooling`` voxels, None: as the settings say.
+        """
         if isinstance(model, Extractor):
             view = frame_of(grid, model.spec)
             grid = reorder(view.grid, view.axes.inverse)
         prepared = to_frame(*image, grid, None if start is None else start.on(grid))
         if image is self.fixed and grid == self.frame.fixed:
             prepared = blurred(prepared, self._blur)
-        return self._layers(model, prepared, reference)
+        return self._layers(model, prepared, reference, pooling)
 
-    def _layers(self, model: Model, prepared: Prepared, reference: Tensor | None = None) -> tuple[Layer, ...]:
-        pooling = self.config.features.pooling or 1
+    def _layers(
+        self, model: Model, prepared: Prepared, reference: Tensor | None = None, pooling: int | None = None
+    ) -> tuple[Layer, ...]:
+        pooling = pooling or self.config.features.pooling or 1
         if not isinstance(model, Extractor):
             return (
                 describe(

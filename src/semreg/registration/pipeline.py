@@ -186,6 +186,7 @@ def _record(state: State) -> Record:
         peak_memory_bytes=peak_memory_bytes(state.device),
         similarity=FeatureDistance(distance=distances(config), before=before, after=after),
         convergence=deformed.levels,
+        contrast=state.contrast,
         spreads=deformed.spreads,
         jacobian=state.folding,
         guidance=_guidance(state),

@@ -21,6 +21,7 @@ from semreg.io.result_folder import RECORD, ResultFolder
 from semreg.preprocess.image_pair import Pair
 from semreg.preprocess.intensities import Treatment
 from semreg.preprocess.modality import Recognised
+from semreg.registration.dense.fine import Contrast
 from semreg.registration.dense.refine import LevelReport
 from semreg.registration.guidance import GuidanceReport
 from semreg.registration.matching import ModelReport
@@ -171,7 +172,9 @@ class Record(AlignRecord):
     peak_memory_bytes: dict[str, int]
     similarity: FeatureDistance
     convergence: tuple[LevelReport, ...] = ()
-    """Of the refinement, from the coarsest level on."""
+    """Of the refinement, from the coarsest level on, and of the last descent on the intensities, if there was one."""
+    contrast: Contrast | None = None
+    """How the intensities go together, which decided whether there was one; None: it was not looked at."""
     spreads: tuple[float, ...] = ()
     jacobian: Folding
     guidance: GuidanceReport | None = None

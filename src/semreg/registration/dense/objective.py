@@ -78,7 +78,7 @@ class Problem:
             given = [match for match, term in zip(self.bounds, terms, strict=True) if term.given]
             self.matches = [ImageMatch([term for term in terms if not term.given], lattice, renewal), *given]
         self.points = None if prior.points is None else PointMatch(prior.points, lattice, self.device)
-        self.smoothness = Smoothness(lattice, config, self.device, prior.stiffness)
+        self.smoothness = Smoothness(lattice, config, self.device, prior)
         self.scale = ALIKE
         self.bounded = all(term.measure.zero_at_match for term in terms)
         self.redraws = config.sampling < 1 or (any(term.subset for term in terms) and config.mode == "static")

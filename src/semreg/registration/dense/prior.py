@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from semreg.core.fields import Volume
+from semreg.core.fields import Field, Volume
 from semreg.registration.dense.correspondences import Correspondences
 
 
@@ -17,6 +17,8 @@ class Prior:
     the usual weight, see ``checked_stiffness``, which has checked it."""
     points: Correspondences | None = None
     """Points of both images that are led to each other."""
+    mean: Field | None = None
+    """The displacement whose change is to be smooth, instead of the whole; None: none."""
 
 
 NOTHING = Prior()

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from semreg.config import RefineConfig
-from semreg.core.fields import Volume
 from semreg.core.kernels import spline_adjoint, spline_product
 from semreg.core.kernels.bands import blocks
 from semreg.core.regularity import cofactors, determinant, energies
-from semreg.core.sums import total
+from semreg.core.sums import product, total
 from semreg.registration.dense.held_out import DIFFUSION
+from semreg.registration.dense.prior import NOTHING, Prior
 from semreg.transforms.bspline import SplineLattice
 
 SLAB_PLACES = 1 << 18
@@ -45,10 +45,13 @@ class Smoothness:
 
     With a map of the stiffness w the squared gradient |∇u|² is multiplied by w where w is below 1. Above, the squared
     strain |∇u + ∇uᵀ|²/4 is added w − 1 times: what is stiff keeps its shape and may turn by small angles.
+
+    Where a mean displacement m is known, the diffusion E is that of the change: E(u − m) = E(u) − ∇E(m)·u + E(m), as E
+    is quadratic. The penalty on compression is that of the whole.
     """
 
     def __init__(
-        self, lattice: SplineLattice, config: RefineConfig, device: torch.device, stiffness: Volume | None = None
+        self, lattice: SplineLattice, config: RefineConfig, device: torch.device, prior: Prior = NOTHING
     ) -> None:
         """The derivatives are checked at two places per control interval, not more than there are samples."""
         self.config = config
@@ -65,11 +68,15 @@ class Smoothness:
         self.unit = (spacing[:, None] / spacing[None]).reshape(dimension, dimension, *[1] * dimension)
         """From voxels per voxel to mm per mm."""
         self.stiffness = None
+        stiffness = prior.stiffness
         if stiffness is not None:
             steps = [float(p[-1]) / (len(p) - 1) if len(p) > 1 else 1.0 for p in positions]
             places = lattice.grid.lattice([0.0] * dimension, steps, [len(p) for p in positions])
             self.stiffness = stiffness.on(lattice.grid, outside=1.0).averaged_on(places).data[0].to(device)
         self.slabs = self._slabs(SLAB_PLACES if device.type == "cpu" else MOST_PLACES)
+        self._mean: tuple[float, Tensor] | None = None  # E(m) and ∇E(m)
+        if prior.mean is not None:
+            self._mean = self._whole(lattice.fit(prior.mean), 1.0, folding=False)
 
     def _slabs(self, most: int) -> list[Slab]:
         """All places, about ``most`` at a time."""
@@ -92,15 +99,27 @@ class Smoothness:
             part = coefficients[:, slab.seen]
             gradient = torch.stack([spline_product(part, bases) for bases in slab.bases], 1).mul_(self.unit)
             result += self._value(gradient, self._shortfall(gradient), slab.stiffness)
-        return result
+        return result + self._of_mean(coefficients)
+
+    def _of_mean(self, coefficients: Tensor) -> float:
+        """E(m) − ∇E(m)·u, which makes the diffusion of a displacement that of its change."""
+        return 0.0 if self._mean is None else self._mean[0] - float(product(self._mean[1], coefficients))
 
     def pull(self, coefficients: Tensor, unit: float) -> tuple[float, Tensor]:
         """The value, and ``unit`` times its gradient in the coefficients."""
+        value, pull = self._whole(coefficients, unit, folding=bool(self.config.folding))
+        if self._mean is not None:
+            value += self._of_mean(coefficients)
+            pull.sub_(self._mean[1], alpha=unit)
+        return value, pull
+
+    def _whole(self, coefficients: Tensor, unit: float, *, folding: bool) -> tuple[float, Tensor]:
+        """The same without a mean, with the penalty on compression or without it."""
         value, pull = 0.0, torch.zeros_like(coefficients)
         for slab in self.slabs:
             part = coefficients[:, slab.seen]
             gradient = torch.stack([spline_product(part, bases) for bases in slab.bases], 1).mul_(self.unit)
-            shortfall = self._shortfall(gradient)
+            shortfall = self._shortfall(gradient) if folding else None
             value += self._value(gradient, shortfall, slab.stiffness)
             slope = self._slope(gradient, shortfall, unit, slab.stiffness).mul_(self.unit)
             for axis, bases in enumerate(slab.bases):

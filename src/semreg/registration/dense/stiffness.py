@@ -11,6 +11,7 @@ from torch import Tensor
 from semreg.config import RefineConfig
 from semreg.core.fields import Volume
 from semreg.errors import ImageError
+from semreg.registration.dense.prior import Prior
 from semreg.registration.dense.smoothness import Smoothness
 from semreg.transforms.bspline import SplineLattice
 
@@ -70,7 +71,7 @@ def _strain_of(lattice: SplineLattice, stiffness: Volume, device: torch.device) 
     """The gradient of the mean of (w − 1)·|∇u + ∇uᵀ|²/4 in the coefficients, which is linear in them."""
     only = RefineConfig(diffusion=1.0, folding=0.0)
     above = Volume(stiffness.data.clamp(min=1), stiffness.grid)
-    both, plain = Smoothness(lattice, only, device, above), Smoothness(lattice, only, device)
+    both, plain = Smoothness(lattice, only, device, Prior(above)), Smoothness(lattice, only, device)
     return lambda x: both.pull(x, 1.0)[1] - plain.pull(x, 1.0)[1]
 
 

@@ -51,8 +51,10 @@ def peak_bytes(fixed: Grid, moving: Grid, config: RegistrationConfig, load: Load
     search = memory_bytes(grid, levels) if config.coarse.enabled else 0
     descent = features + 400 * grid.voxels + (grid.voxels * (16 * load.together + 100) if load.together else 0)
     descent *= 2 if config.refine.symmetric else 1
+    # one channel of both images laid out twice; places, their start and the gradient in them, 3 numbers each
+    fine = 80 * frame.fixed.voxels + 8 * frame.moving.voxels if config.fine.enabled is not False else 0
     output = output_bytes(fixed)
-    return int(held + features + max(search, descent, output, load.network_bytes) + IMPORTS_BYTES)
+    return int(held + features + max(search, descent, fine, output, load.network_bytes) + IMPORTS_BYTES)
 
 
 def output_bytes(fixed: Grid) -> int:

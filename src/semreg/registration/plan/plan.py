@@ -127,11 +127,15 @@ def _with_headers(config: RegistrationConfig, fixed: ImageFacts, moving: ImageFa
 def _coarser(config: RegistrationConfig, ample: RegistrationConfig, fixed: ImageFacts) -> Iterator[RegistrationConfig]:
     """Settings that take less and less memory, as far as ``config`` leaves them open, nothing if it leaves none.
 
-    First one direction of the refinement, then features less dense, which costs little accuracy, then larger voxels.
+    First one direction of the refinement, then no intensities at full resolution, then features less dense, which
+    costs little accuracy, then larger voxels.
     """
     features, refine = config.features, config.refine
     if refine.symmetric is None and ample.refine.symmetric:
         refine = replace(refine, symmetric=False)
+        yield resolve(replace(config, refine=refine), fixed.grid)
+    if config.fine.enabled is None:
+        config = replace(config, fine=replace(config.fine, enabled=False))
         yield resolve(replace(config, refine=refine), fixed.grid)
     if features.pooling is None:
         for pooling in range((ample.features.pooling or 1) + 1, MOST_POOLING + 1):

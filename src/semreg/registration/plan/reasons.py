@@ -33,7 +33,7 @@ TINY = 20
 """Voxels an axis below which an image tells little."""
 
 
-Topic: TypeAlias = Literal["images", "align", "frame", "features", "coarse", "refine", "memory"]
+Topic: TypeAlias = Literal["images", "align", "frame", "features", "coarse", "refine", "fine", "memory"]
 """What a reason is about: the images, the stage of that name, the working grids, or the memory."""
 
 
@@ -155,6 +155,7 @@ def of_settings(story: Story) -> Iterator[Reason]:
     searched = "There is no search, as set: the refinement starts where the images lie."
     yield Reason("coarse", _search(story) if story.chosen.coarse.enabled else searched)
     yield Reason("refine", _refinement(story) if story.chosen.refine.enabled else "There is no refinement, as set.")
+    yield from (Reason("fine", sentence) for sentence in _fine(story))
     if min(n for n in story.fixed.grid.shape if n > 1 or story.fixed.grid.voxels == 1) < TINY:
         yield Reason(
             "images",
@@ -264,11 +265,11 @@ def _refinement(story: Story) -> str:
     if story.given.refine.symmetric is not None:
         why = "as set"
     elif refine.symmetric:
-        why = "because the image is small"
+        why = "whose mean errs less than either"
     elif story.ample.refine.symmetric:
         why = "to fit in memory"
     else:
-        why = "because two take nearly twice as long"
+        why = "as features are computed again"
     ways = "in both directions" if refine.symmetric else "in one direction"
     levels = 1 if refine.mode == "jacobian" else refine.levels
     resolutions = f"{levels} resolution{'s' if levels > 1 else ''}"
@@ -299,6 +300,21 @@ def _weight(story: Story) -> str:
     return (
         f"The weight of its smoothness is {DIFFUSION:.3g}, or more, with at most {LONG} steps, where that "
         "predicts samples better that are held out of trials."
+    )
+
+
+def _fine(story: Story) -> Iterator[str]:
+    """The last descent, on the intensities."""
+    fine, ample = story.chosen.fine, story.ample.fine
+    if fine.enabled is False:
+        if ample.enabled is not False:
+            yield "Intensities are not compared at full resolution in the end, to fit in memory."
+        return
+    when = "Last" if fine.enabled else "Last, where both images turn out to brighten and darken alike"
+    yield (
+        f"{when}, their intensities are compared at full resolution by squared local correlation: control points "
+        f"{fine.control_mm or 0.0:.3g} mm apart, at most {fine.iterations} steps, weight of the smoothness of what is "
+        f"added {fine.diffusion:.3g}{', as set' if fine.enabled else ''}."
     )
 
 

@@ -4,6 +4,7 @@ from semreg.registration.stages.align import ALIGN
 from semreg.registration.stages.coarse import COARSE
 from semreg.registration.stages.features import FEATURES
 from semreg.registration.stages.field import FIELD
+from semreg.registration.stages.fine import FINE
 from semreg.registration.stages.inverse import INVERSE
 from semreg.registration.stages.plan import PLAN
 from semreg.registration.stages.prepare import PREPARE
@@ -12,7 +13,7 @@ from semreg.registration.stages.stage import Request, Stage, State
 from semreg.registration.stages.uncertainty import UNCERTAINTY
 
 STAGES: tuple[Stage, ...] = (
-    PREPARE, PLAN, ALIGN, FEATURES, COARSE, REFINE, FIT, UNCERTAINTY, FIELD, INVERSE,
+    PREPARE, PLAN, ALIGN, FEATURES, COARSE, REFINE, FIT, FINE, UNCERTAINTY, FIELD, INVERSE,
 )  # fmt: skip
 """All of them; one that is not wanted is passed over."""
 

@@ -6,13 +6,13 @@ from semreg.errors import ConfigError
 from semreg.features.models import folders_of
 from semreg.registration.matching import Given, Pairing, beside, resolve_models
 from semreg.registration.plan import image_facts, make_plan, this_machine
-from semreg.registration.plan.defaults import with_local_correlation
+from semreg.registration.plan.defaults import with_intensities
 from semreg.registration.stages.stage import Stage, State
 
 
 def run(state: State) -> None:
     """Load the models and make the plan; its settings are in force from here on."""
-    state.config = with_local_correlation(state.config, state.request.model)
+    state.config = with_intensities(state.config, state.request.model)
     state.pairings = [*_pairings(state), *beside(state.config, state.pair.grids[0].dimension)]
     pair = state.pair
     fixed, moving = (image_facts(pair.cleaned[name][0], pair.recognised[name]) for name in ("fixed", "moving"))

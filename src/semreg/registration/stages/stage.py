@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from semreg.preprocess.preparation import Frame
     from semreg.registration.alignment import Points
     from semreg.registration.dense.deform import Deformed, Searched
+    from semreg.registration.dense.fine import Contrast
     from semreg.registration.dense.terms import Term
     from semreg.registration.guidance import Guidance, KnownLabels, KnownPoints
     from semreg.registration.matching import Images, Pairing
@@ -88,6 +89,8 @@ class State:
     """Set by ``features``, where it begins, and by ``coarse``."""
     deformed: Deformed = field(init=False)
     """Set by ``refine``, or by ``fit`` where there is no refinement."""
+    contrast: Contrast | None = field(init=False, default=None)
+    """Set by ``fine``, which may change ``deformed``; None: it was not asked for."""
     doubt: Uncertainty | None = field(init=False, default=None)
     """Set by ``uncertainty``."""
     total: Field = field(init=False)

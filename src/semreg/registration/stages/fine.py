@@ -1,0 +1,36 @@
+"""The stage that compares the intensities at full working resolution, where both images show one contrast."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from semreg.registration.dense.data_term import distance_at
+from semreg.registration.dense.deform import feature_grids
+from semreg.registration.dense.fine import contrast, refined_finely
+from semreg.registration.dense.terms import terms_of
+from semreg.registration.stages.stage import Stage, State
+from semreg.runtime.events import Step
+
+
+def run(state: State) -> None:
+    """Look whether the intensities go the same way, and descend on them if they do, or if that was asked for."""
+    config, found = state.config, state.deformed
+    near = feature_grids(state.frame, config)[0]
+    (intensities,) = terms_of([state.images.intensities()])
+    state.contrast = contrast(intensities, found.spline.field(near), min(near.spacing))
+    if not (config.fine.enabled or state.contrast.one):
+        return
+
+    def on_step(step: Step) -> None:
+        if state.clock.on_step is not None:
+            state.clock.on_step(replace(step, stage=FINE.name))
+
+    guiding = terms_of([intensities, *(term for term in state.terms if term.given)])
+    result = refined_finely(
+        guiding[0], guiding[1:], found, config.fine, config.refine, prior=state.prior, on_step=on_step
+    )
+    after = distance_at(state.terms, result.spline.field(near))
+    state.deformed = replace(result, similarity=found.similarity | {"after": after})
+
+
+FINE = Stage(name="fine", run=run, wanted=lambda state: state.config.fine.enabled is not False, tells=True, share=0.2)
