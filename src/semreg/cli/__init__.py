@@ -28,6 +28,7 @@ from semreg.cli.presets import app as presets_app
 from semreg.cli.propagate import propagate_command
 from semreg.cli.register import register_command
 from semreg.cli.report import report_command
+from semreg.cli.template import template_command
 from semreg.cli.transforms import (
     compose_command,
     convert_command,
@@ -85,6 +86,7 @@ app.command("report", cls=SectionedCommand)(report_command)
 app.command("figures", cls=SectionedCommand)(figures_command)
 app.command("batch", cls=SectionedCommand)(batch_command)
 app.command("propagate", cls=SectionedCommand)(propagate_command)
+app.command("template", cls=SectionedCommand)(template_command)
 app.command("bids", cls=SectionedCommand)(bids_command)
 app.command("apply", cls=SectionedCommand)(apply_command)
 app.command("convert", cls=SectionedCommand)(convert_command)
