@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from cohort_bodies import landmark_error, make_cohort
 from conftest import make_grid, oblique_grid, rotation
+from pages import blocks
 from semreg import RegistrationConfig
 from semreg.config import AlignConfig, RefineConfig
 from semreg.core.fields import Field, Volume
@@ -169,3 +172,13 @@ def test_what_makes_no_template_is_refused():
     away = linear_about(np.eye(2) * 0.05, (6, 7), (6, 7))
     with pytest.raises(GeometryError, match="lie on each other after the alignment"):
         mean_frame([np.eye(3), away], [flat.grid, flat.grid], 0)
+
+
+def test_the_page_runs_as_it_is_written(capsys):
+    """The example of docs/template.md prints a line a round, and the mean displacement is small."""
+    page = (Path(__file__).parents[2] / "docs" / "template.md").read_text(encoding="utf-8")
+    for block in blocks("python", page):
+        exec(compile(block, "docs/template.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["round 1", "round 2", "round 3"]
+    assert all(float(line.split()[4]) < 1.0 for line in lines)
