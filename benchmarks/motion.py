@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import tools
@@ -19,9 +20,10 @@ import torch
 import report
 from semreg import RegistrationConfig
 from semreg.config import AlignConfig
-from semreg.core.fields import Field, Volume, warp
-from semreg.io.bridge import LabelMap, field_of_transform, transform_of
-from semreg.phantom import make_pair
+from semreg.core.fields import Field, Volume
+from semreg.core.sampling import transform_index
+from semreg.io.bridge import LabelMap
+from semreg.phantom import make_anatomy, make_pair, render
 from semreg.registration.carried import carry
 from semreg.registration.motion import Kind, Motion, MotionOptions, correct_motion
 from semreg.registration.pipeline import register
@@ -57,7 +59,6 @@ def breathing() -> str:
     rows = [["no correction", report.number(float(still.mean())), report.number(float(still.max())), "-", "-", "-"]]
     for title, reference, smooth in (
         ("to frame 0", 0, 0),
-        ("to the mean", None, 0),
         ("to the mean, smoothed", None, 5),
     ):
         options = MotionOptions(kind=Kind.DEFORMABLE, reference=reference, smooth=smooth, cyclic=True)
@@ -72,8 +73,9 @@ def breathing() -> str:
     chain = f"Drift of the landmarks around the cycle by the chain of frames: {chained(series):.3f} mm."
     header = ["maps", "error, mm", "worst frame, mm", "bend, mm", "drift, mm", "both ways apart, mm"]
     said = (
-        f"{FRAMES} frames of {SIZE}³ voxels of {voxel:.3g} mm. Error: mean distance of the landmarks of the first frame "
-        f"from where they are in truth. Bend: mean second difference of their paths, in truth {roughness(true):.3f} mm. "
+        f"{FRAMES} frames of {SIZE}³ voxels of {voxel:.3g} mm. Error: mean distance of the landmarks of the first "
+        f"frame from where they are in truth. Bend: mean second difference of their paths, in truth "
+        f"{roughness(true):.3f} mm. "
         "Drift: mean distance of the labelled points of frame 0 from where they were, after all frames."
     )
     return f"## A breath\n\n{said}\n\n{report.markdown_table(header, rows)}\n{bars} {chain}\n"
@@ -97,23 +99,23 @@ def chained(series: Cohort) -> float:
 
 def rigid() -> str:
     """How far rigid maps are from those that the frames were moved by, for motions of parts of a voxel and of more."""
-    still = make_pair(size=SIZE, frames="isotropic").moving
-    grid, noise = still.grid, torch.Generator().manual_seed(0)
+    body, grid = make_anatomy(0), make_pair(size=SIZE, frames="isotropic").moving.grid
+    noise = torch.Generator().manual_seed(0)
     middle = np.asarray(grid.corners_xyz().mean(0))
     rows = []
     for degrees, shift in ((0.2, 0.2), (0.5, 1.0), (2.0, 3.0), (6.0, 12.0)):
         truth = [np.eye(4), *(_turned(middle, degrees, shift, number) for number in range(4))]
         frames = []
         for matrix in truth:
-            seen = warp(still, field_of_transform(transform_of(np.linalg.inv(matrix)), grid), outside=0.0)
+            seen = render(body, grid, "mr", origin_of=partial(transform_index, np.linalg.inv(matrix)))
             frames.append(Volume(seen.data + 10 * torch.randn(seen.data.shape, generator=noise), grid))
         found = correct_motion(frames, options=MotionOptions(reference=0))
         moved, off = _distances(truth, found.fields, grid.corners_xyz() * 0.5 + middle * 0.5)
         rows.append([f"{degrees}°, {shift} mm along each axis", report.number(moved), report.number(off)])
         print(rows[-1], flush=True)
     said = (
-        f"Five frames of {SIZE}³ voxels of {grid.spacing[0]:.3g} mm with noise. Mean distance of eight points half way to "
-        "the corners, before and after."
+        f"Five frames of {SIZE}³ voxels of {grid.spacing[0]:.3g} mm with noise. Mean distance of eight points half "
+        "way to the corners, before and after."
     )
     return f"## Rigid motion\n\n{said}\n\n{report.markdown_table(['motion', 'moved, mm', 'error, mm'], rows)}"
 

@@ -22,7 +22,7 @@ from semreg.io.files import write_series
 from semreg.io.series import read_frames
 from semreg.phantom import make_pair
 from semreg.registration.carried import carry
-from semreg.registration.motion import Kind, Motion, MotionOptions, correct_motion, measured
+from semreg.registration.motion import Kind, Motion, MotionOptions, correct_motion, measured, smoothed
 from semreg.transforms.maps import linear_about, mapped
 
 QUICK = RegistrationConfig(align=AlignConfig(transform="none"), refine=RefineConfig(iterations=6, levels=1))
@@ -45,50 +45,62 @@ def rough(breath):
 
 
 @pytest.fixture(scope="module")
-def smooth(breath):
+def steady(breath):
     """Its motion, smoothed over five frames around the cycle."""
     options = MotionOptions(kind=Kind.DEFORMABLE, cyclic=True, rounds=1, smooth=5)
     return correct_motion(breath.images, options=options, config=QUICK)
 
 
-def test_landmarks_of_a_breath_are_followed(breath, smooth):
+def test_landmarks_of_a_breath_are_followed(breath, steady):
     """From the first frame on to each other one, within a voxel; without motion they would be off by more."""
-    errors = frame_errors(breath, smooth.fields)
-    still = frame_errors(breath, [Field.zeros(smooth.reference.grid)] * 10)
+    errors = frame_errors(breath, steady.fields)
+    still = frame_errors(breath, [Field.zeros(steady.reference.grid)] * 10)
     assert float(errors.max()) < VOXEL_MM
     assert float(errors.mean()) < 0.6 * float(still.mean())
 
 
-def test_smoothing_follows_the_breath_and_not_the_noise(breath, rough, smooth):
+def test_smoothing_follows_the_breath_and_not_the_noise(breath, rough, steady):
     """Paths bend about as little as the true ones, and are no farther from them."""
     true = torch.stack([member.moved for member in breath.members])
-    bends = [roughness(trajectories(breath, each.fields)) for each in (rough, smooth)]
+    bends = [roughness(trajectories(breath, each.fields)) for each in (rough, steady)]
     assert bends[1] < 0.8 * bends[0]
     assert abs(bends[1] - roughness(true)) < abs(bends[0] - roughness(true))
-    assert float(frame_errors(breath, smooth.fields).mean()) < 1.1 * float(frame_errors(breath, rough.fields).mean())
+    assert float(frame_errors(breath, steady.fields).mean()) < 1.1 * float(frame_errors(breath, rough.fields).mean())
 
 
-def test_the_corrected_series_stands_still(breath, smooth):
+def test_smoothing_goes_around_a_cycle_and_keeps_extremes():
+    """Which frame of a cycle is the first does not matter; a sine keeps 95 % of its height; a parabola stays itself."""
+    around = MotionOptions(smooth=5, cyclic=True)
+    values = np.random.default_rng(3).normal(size=(10, 4))
+    np.testing.assert_allclose(smoothed(np.roll(values, 3, 0), around), np.roll(smoothed(values, around), 3, 0))
+    wave = np.sin(2 * np.pi * np.arange(10) / 10)
+    assert 0.95 < np.ptp(smoothed(wave, around)) / np.ptp(wave) <= 1
+    assert np.std(smoothed(values, around)) < 0.8 * np.std(values)
+    parabola = (np.arange(10.0) - 3) ** 2
+    np.testing.assert_allclose(smoothed(parabola, MotionOptions(smooth=5)), parabola, atol=1e-9)
+
+
+def test_the_corrected_series_stands_still(breath, steady):
     """Where all frames show something it changes less from frame to frame, and the numbers say how much it moved."""
     moved = torch.stack([image.data for image in breath.images]).std(0).mean()
-    still = torch.stack([image.data for image in smooth.corrected(breath.images)]).std(0).mean()
+    still = torch.stack([image.data for image in steady.corrected(breath.images)]).std(0).mean()
     assert float(still) < 0.7 * float(moved)
     true = torch.stack([member.moved for member in breath.members])
     steps = (true - true.roll(1, 0)).norm(dim=1).mean(1)
-    assert np.corrcoef([each.framewise_mm for each in smooth.frames], steps)[0, 1] > 0.5
-    assert smooth.frames[0].framewise_mm > 0  # from the last frame, in a cycle
+    assert np.corrcoef([each.framewise_mm for each in steady.frames], steps)[0, 1] > 0.5
+    assert steady.frames[0].framewise_mm > 0  # from the last frame, in a cycle
 
 
-def test_carried_labels_come_back(breath, smooth):
+def test_carried_labels_come_back(breath, steady):
     """Forth and back through all frames: within a tenth of a voxel of where they were, and alike on both ways."""
     labels = _labels(breath)
-    found = carry(labels, 2, smooth)
+    found = carry(labels, 2, steady)
     assert [each.way for each in found.drift] == ["forth", "back"]
     assert all(each.mean_mm < 0.1 * VOXEL_MM for each in found.drift)
     assert max(found.apart_mm) < 0.2 * VOXEL_MM
     assert torch.equal(found.labels[2].data, 5 * labels.numbers.data)
     for number in (4, 7):
-        direct = smooth.fields[number].inverse().then(smooth.fields[2])
+        direct = steady.fields[number].inverse().then(steady.fields[2])
         expected = 5 * warp(labels.numbers, direct, mode="nearest", outside=0.0).data
         assert float((found.labels[number].data == expected).double().mean()) > 0.97
         assert not torch.equal(found.labels[number].data, found.labels[2].data)

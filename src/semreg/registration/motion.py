@@ -157,13 +157,13 @@ class _Frames:
         del initial
         if self.options.kind is Kind.RIGID:
             found = self._rigid(template, number)
-            smoothed = self._smoothed(np.stack([scipy.linalg.logm(matrix).real for matrix in found]))
-            matrices = [scipy.linalg.expm(each) for each in smoothed]
+            steady = smoothed(np.stack([scipy.linalg.logm(matrix).real for matrix in found]), self.options)
+            matrices = [scipy.linalg.expm(each) for each in steady]
             return [field_of_transform(transform_of(matrix), template.grid) for matrix in matrices]
         fields = [self._deformable(template, number, each) for each in range(len(self.series))]
         if not self.options.smooth:
             return fields
-        vectors = self._smoothed(np.stack([field.vox.numpy() for field in fields]))
+        vectors = smoothed(np.stack([field.vox.numpy() for field in fields]), self.options)
         return [Field(torch.from_numpy(each), template.grid) for each in vectors.astype(np.float32)]
 
     def _rigid(self, template: Volume, number: int) -> list[Matrix]:
@@ -188,12 +188,13 @@ class _Frames:
             self.on_frame(number, frame + 1)
         return frame == self.options.reference
 
-    def _smoothed(self, values: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
-        """Numbers of all frames (T, …) through the window along the frames."""
-        if not self.options.smooth:
-            return values
-        mode = "wrap" if self.options.cyclic else "interp"
-        return np.asarray(savgol_filter(values, self.options.smooth, DEGREE, axis=0, mode=mode))
+
+def smoothed(values: npt.NDArray[np.floating], options: MotionOptions) -> npt.NDArray[np.floating]:
+    """Numbers of all frames (T, …) through the window along the frames; as they are without one."""
+    if not options.smooth:
+        return values
+    mode = "wrap" if options.cyclic else "interp"
+    return np.asarray(savgol_filter(values, options.smooth, DEGREE, axis=0, mode=mode))
 
 
 def measured(reference: Volume, fields: Sequence[Field], *, cyclic: bool) -> tuple[FrameMotion, ...]:
