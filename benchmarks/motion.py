@@ -33,7 +33,7 @@ from semreg.transforms.maps import linear_about, mapped
 sys.path.insert(0, str(tools.ROOT / "tests"))
 from cohort_bodies import Cohort, frame_errors, make_breath, roughness, trajectories
 
-SIZE, FRAMES = 40, 10
+SIZE, FRAMES = 32, 10
 PLAIN = for_rounds(RegistrationConfig(align=AlignConfig(transform="none")))
 
 
@@ -61,7 +61,7 @@ def breathing() -> str:
         ("to frame 0", 0, 0),
         ("to the mean, smoothed", None, 5),
     ):
-        options = MotionOptions(kind=Kind.DEFORMABLE, reference=reference, smooth=smooth, cyclic=True)
+        options = MotionOptions(kind=Kind.DEFORMABLE, reference=reference, smooth=smooth, cyclic=True, rounds=1)
         found = correct_motion(series.images, options=options)
         errors = frame_errors(series, found.fields)
         bend = roughness(trajectories(series, found.fields))

@@ -125,7 +125,7 @@ def test_the_frame_has_room_for_all_and_lies_in_their_middle():
     frame, found = mean_frame(linear, grids, 0)
     assert frame.direction == grids[0].direction
     np.testing.assert_allclose(frame.spacing, grids[0].spacing)
-    low, high = -0.5 - 1e-6, np.array(frame.shape) - 0.5 + 1e-6
+    low, high = -0.51, np.array(frame.shape) - 0.49
     for matrix, grid in zip(found, grids, strict=True):
         index = mapped(frame.point_to_index(), mapped(np.linalg.inv(matrix), grid.corners_xyz()))
         assert (index >= low).all()
@@ -139,6 +139,15 @@ def test_the_frame_has_room_for_all_and_lies_in_their_middle():
     # beside it, the mean of the places of the centre is exact
     middle = mapped(np.linalg.inv(found[0]), centres[0][None])
     np.testing.assert_allclose(np.mean([mapped(m, middle)[0] for m in found], 0), middle[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("grid", [oblique_grid(3), oblique_grid(2), Grid.of_shape((40, 40, 40), (4.8, 4.8, 4.8))])
+def test_the_frame_of_images_that_lie_on_each_other_is_theirs(grid):
+    """No voxel more, whatever the last digits say."""
+    frame, found = mean_frame([np.eye(grid.dimension + 1)] * 3, [grid] * 3, 1)
+    assert frame.shape == grid.shape
+    np.testing.assert_allclose(frame.index_to_point(), grid.index_to_point(), atol=1e-9)
+    np.testing.assert_allclose(found, [np.eye(grid.dimension + 1)] * 3, atol=1e-9)
 
 
 def test_a_mean_is_over_the_images_that_show_something():

@@ -43,6 +43,8 @@ RANGE_PERCENT = (1.0, 99.0)
 """Of the intensities: what lies between is made alike in all images."""
 MOST_ROOM = 16
 """How many times the voxels of the largest image the template may have: more is no room but images that lie apart."""
+ROUNDING = 0.01
+"""Share of a voxel by which an image may stick out of the template: numbers are no further exact."""
 LEAST_CONTENT = 0.01
 """Share of the voxels that show something below which all count."""
 
@@ -234,7 +236,7 @@ def mean_frame(linear: Sequence[Matrix], grids: Sequence[Grid], start: int) -> t
         [mapped(np.linalg.inv(each), grid.corners_xyz()) for each, grid in zip(found, grids, strict=True)]
     )
     index = mapped(own.point_to_index(), places)
-    first, last = np.floor(index.min(0) + 0.5), np.ceil(index.max(0) - 0.5)
+    first, last = np.floor(index.min(0) + 0.5 + ROUNDING), np.ceil(index.max(0) - 0.5 - ROUNDING)
     shape = (last - first + 1).astype(int)
     largest = max(grid.voxels for grid in grids)
     if np.prod(shape.astype(float)) > MOST_ROOM * largest:
