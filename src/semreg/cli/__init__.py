@@ -23,11 +23,13 @@ from semreg.cli.evaluate import evaluate_command
 from semreg.cli.figures import figures_command
 from semreg.cli.infer import features_command, infer_command
 from semreg.cli.models import app as models_app
+from semreg.cli.motion import motion_command
 from semreg.cli.panels import GroupedCommands, SectionedCommand, flag
 from semreg.cli.presets import app as presets_app
 from semreg.cli.propagate import propagate_command
 from semreg.cli.register import register_command
 from semreg.cli.report import report_command
+from semreg.cli.template import template_command
 from semreg.cli.transforms import (
     compose_command,
     convert_command,
@@ -85,6 +87,8 @@ app.command("report", cls=SectionedCommand)(report_command)
 app.command("figures", cls=SectionedCommand)(figures_command)
 app.command("batch", cls=SectionedCommand)(batch_command)
 app.command("propagate", cls=SectionedCommand)(propagate_command)
+app.command("template", cls=SectionedCommand)(template_command)
+app.command("motion", cls=SectionedCommand)(motion_command)
 app.command("bids", cls=SectionedCommand)(bids_command)
 app.command("apply", cls=SectionedCommand)(apply_command)
 app.command("convert", cls=SectionedCommand)(convert_command)

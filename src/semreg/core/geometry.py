@@ -24,6 +24,8 @@ ORTHONORMAL_TOLERANCE = 1e-4
 UNCOVERED = 0.125
 """Share of a voxel on each side of a box that may stay uncovered, where that keeps the lattice of an image whose header
 is turned or stretched by less than that."""
+SAME_PLACE = 0.01
+"""Share of a voxel by which the samples of two grids may lie apart that are one."""
 ROUNDING = 0.01
 """Share of a voxel by which a box may be larger than a whole number of voxels, as headers in float32 are."""
 
@@ -315,6 +317,15 @@ def covering_grid(frame: Grid, covered: Grid, spacing_mm: tuple[float, ...]) -> 
     counts = [max(1, int(np.ceil(count - ROUNDING))) for count in needed]
     first = (low + high) / 2 - (np.array(counts) - 1) / 2 * np.asarray(spacing_mm)
     return Grid(tuple(counts)[::-1], tuple(spacing_mm)[::-1], tuple(axes @ first), frame.direction)
+
+
+def same_lattice(a: Grid, b: Grid) -> bool:
+    """Whether the samples of both lie on each other, within ``SAME_PLACE`` of a voxel: headers round differently."""
+    if a.shape != b.shape:
+        return False
+    ends = itertools.product(*[(0, n - 1) for n in a.shape])
+    corners = np.array([[*end, 1.0] for end in ends]).T
+    return float(np.abs((index_map(a, b) - np.eye(a.dimension + 1)) @ corners).max()) <= SAME_PLACE
 
 
 def boxes_overlap(a: Grid, b: Grid) -> bool:

@@ -9,7 +9,7 @@ SimpleITK is imported by the functions that need it. Files appear complete or no
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,7 @@ __all__ = [
     "read_transforms",
     "write_field",
     "write_image",
+    "write_series",
     "write_sitk_image",
     "write_sitk_transform",
     "write_transform",
@@ -110,6 +111,26 @@ def write_image(volume: Volume, path: str | Path, pixel_type: str = "float32", *
             for part in slabs(grid.shape, PIECE_POINTS)
         )
         write_chunks(partial, header, pieces, smooth=channels > 1)
+
+
+def write_series(
+    frames: Iterable[Volume], path: str | Path, pixel_type: str = "float32", *, timing: tuple[float, float] = (0.0, 1.0)
+) -> None:
+    """Write frames (1, *S) of one grid into one file, along a last axis.
+
+    Args:
+        frames: in their order.
+        path: the file; its name says the format.
+        pixel_type: as for ``write_image``.
+        timing: the time of the first frame and between two.
+
+    Raises:
+        ImageError: for an unknown type, and for NaN where the type is an integer.
+        OutputError: where the file cannot be written; then nothing is left there.
+    """
+    import SimpleITK as sitk
+
+    write_sitk_image(sitk.JoinSeries([sitk_image(frame, pixel_type) for frame in frames], *timing), path)
 
 
 def write_field(field: Field, path: str | Path) -> None:
