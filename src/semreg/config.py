@@ -216,7 +216,7 @@ class RefineConfig:
     those of echo planar imaging; an alignment moves points in all directions all the same."""
     control_mm: float | None = None
     """Spacing of the control points at the finest level in mm. None: four working voxels, not
-    less than two feature voxels."""
+    less than two feature voxels; in one direction two working voxels plus two feature voxels."""
     step_mm: float | None = None
     """Longest step of a control point per iteration at the finest level in mm; the learning rate of ``adam``. None: one
     feature voxel."""
@@ -294,7 +294,7 @@ class FineConfig:
 
     enabled: bool | None = None
     """Whether to do it. None: with MIND alone as it is by default, where the intensities of both images, once they lie
-    on each other, brighten and darken alike: their local correlation is above its square in the mean."""
+    on each other, brighten and darken alike: hardly any of their local correlation is negative."""
     control_mm: float | None = None
     """Spacing of the control points in mm. None: three working voxels."""
     diffusion: float = 4.0

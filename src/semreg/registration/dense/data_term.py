@@ -200,18 +200,25 @@ def distance_at(terms: Sequence[Term], field: Field, layouts: Layouts | None = N
     """The sum of the terms' distances with the moving features read through ``field``; NaN without overlap."""
     result = 0.0
     for term in terms:
-        fixed, moving = term.fixed, term.moving
-        index = transform_index(index_map(fixed.grid, moving.grid), field.on(fixed.grid).index()).flatten(1)
-        weight = inside(index, moving.grid.shape).to(index.dtype)
-        for layer, where in ((moving, index), (fixed, None)):
-            if layer.weight is not None:
-                data = layer.weight.data
-                weight = weight * (data.flatten() if where is None else sample(data, where, outside=0.0)[0])
+        index, weight = seen_through(term, field)
         if not bool((weight > 0).any()):
             return math.nan
+        moving = term.moving
         table = Table(moving.features.data) if layouts is None else layouts.readable(moving).features
         result += term.factor * _value(term, table, index, weight)
     return result
+
+
+def seen_through(term: Term, field: Field) -> tuple[Tensor, Tensor]:
+    """Where the samples of a term are read in the moving image (D, P) through ``field``, and how each counts (P,)."""
+    fixed, moving = term.fixed, term.moving
+    index = transform_index(index_map(fixed.grid, moving.grid), field.on(fixed.grid).index()).flatten(1)
+    weight = inside(index, moving.grid.shape).to(index.dtype)
+    for layer, where in ((moving, index), (fixed, None)):
+        if layer.weight is not None:
+            data = layer.weight.data
+            weight = weight * (data.flatten() if where is None else sample(data, where, outside=0.0)[0])
+    return index, weight
 
 
 def _value(term: Term, table: Table, index: Tensor, weight: Tensor) -> float:
