@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from semreg.cli.common import Device, Dicom, FailOn, Folders, ImageFiles, JsonMessages, Private, Threads
+from semreg.cli.contrast_flags import ContrastFlags
 from semreg.cli.guidance_flags import GuidanceFlags
 from semreg.cli.model_flags import ModelFlags, model_configs
 from semreg.cli.panels import ALIGNMENT, DEFORMATION, INPUT, MESSAGES, OUTPUT, SETTINGS, argument, flag
@@ -148,6 +149,7 @@ class RegisterFlags:
             panel=OUTPUT,
         ),
     ] = False
+    contrasts: ContrastFlags = field(default_factory=ContrastFlags)
     guidance: GuidanceFlags = field(default_factory=GuidanceFlags)
     proof: ProofFlags = field(default_factory=ProofFlags)
     fail_on: FailOn = None
@@ -178,6 +180,7 @@ class RegisterFlags:
             "fixed_landmarks": landmarks[0],
             "moving_landmarks": landmarks[1],
             "stiffness": self.stiffness,
+            **self.contrasts.inputs,
             **self.guidance.inputs,
             "config": self.settings.config,
         }
@@ -193,7 +196,7 @@ class RegisterFlags:
         page = [PAGE] if self.dense and self.proof.report else []
         uncertainty = [name("uncertainty")] if self.uncertainty or page else []
         registration = [REGISTRATION] if self.dicom else []
-        always = [RECORD, CONFIG, TRANSFORM, *dense, name("warped")]
+        always = [RECORD, CONFIG, TRANSFORM, *dense, name("warped"), *map(name, self.contrasts.images)]
         return [*always, *inverse, *jacobian, *uncertainty, *page, *registration]
 
 

@@ -29,6 +29,8 @@ class Load:
     network_bytes: int = 0
     together: float = 0.0
     """Channels whose distance sees all samples at once, with their gradients."""
+    further_voxels: int = 0
+    """Of the images of further contrasts."""
 
 
 def load_of(pairings: Sequence[Pairing], frame: Frame, distance: str) -> Load:
@@ -41,12 +43,13 @@ def load_of(pairings: Sequence[Pairing], frame: Frame, distance: str) -> Load:
 def peak_bytes(fixed: Grid, moving: Grid, config: RegistrationConfig, load: Load, *, initial: bool = False) -> int:
     """The most memory that a registration holds, about; ``config`` is resolved.
 
+    Further contrasts are held as they were read and as they are treated; of the first pair these mostly are one.
     Images as read and as worked on, features of both, the largest of search, refinement and output, the imports.
     """
     frame, levels = layout(fixed, moving, config, initial=initial)
     pooling, channels = config.features.pooling or 1, load.channels
     grid, there = frame.fixed.pooled(pooling), frame.moving.pooled(pooling)
-    held = 4 * (fixed.voxels + moving.voxels + max(frame.fixed.voxels, frame.moving.voxels))
+    held = 4 * (fixed.voxels + moving.voxels + 2 * load.further_voxels + max(frame.fixed.voxels, frame.moving.voxels))
     features = int(4 * channels * (grid.voxels + there.voxels))
     search = memory_bytes(grid, levels) if config.coarse.enabled else 0
     descent = features + 400 * grid.voxels + (grid.voxels * (16 * load.together + 100) if load.together else 0)

@@ -20,7 +20,7 @@ from semreg.registration.plan import reasons
 from semreg.registration.plan.defaults import layout, resolve
 from semreg.registration.plan.image_facts import ImageFacts
 from semreg.registration.plan.memory import Load, load_of, output_bytes, peak_bytes
-from semreg.registration.plan.reasons import Reason
+from semreg.registration.plan.reasons import FurtherPair, Reason
 from semreg.runtime.memory import SHARE, available_bytes, held_bytes
 
 COARSER = (1.25, 1.6, 2.0, 2.5, 3.2, 4.0)
@@ -75,6 +75,7 @@ def make_plan(
     machine: Machine,
     *,
     pairings: Sequence[Pairing],
+    further: Sequence[FurtherPair] = (),
     initial: bool = False,
 ) -> Plan:
     """Decide what ``config`` leaves open, for the fixed and the moving of ``images``.
@@ -84,6 +85,7 @@ def make_plan(
         config: the settings as given.
         machine: where it will be computed.
         pairings: the models that will be compared; their features have to be held in memory.
+        further: contrasts beside the first pair.
         initial: whether there is a transform to start from, so that the headers alone do not say how the images lie.
 
     Returns:
@@ -98,7 +100,9 @@ def make_plan(
 
     def laid(chosen: RegistrationConfig) -> tuple[Frame, tuple[Level, ...], int]:
         frame, levels = layout(fixed.grid, moving.grid, chosen, initial=initial)
-        load: Load = load_of(pairings, frame, chosen.refine.distance)
+        every = [*pairings, *(pairing for pair in further for pairing in pair.pairings)]
+        load: Load = load_of(every, frame, chosen.refine.distance)
+        load = replace(load, further_voxels=sum(each.grid.voxels for pair in further for each in pair.images))
         return frame, tuple(levels), peak_bytes(fixed.grid, moving.grid, chosen, load, initial=initial)
 
     chosen, (frame, levels, needed) = ample, laid(ample)
@@ -108,7 +112,7 @@ def make_plan(
             frame, levels, needed = laid(chosen)
             if needed <= machine.usable_bytes:
                 break
-    story = reasons.Story(fixed, moving, given, chosen, ample, frame, levels, initial)
+    story = reasons.Story(fixed, moving, given, chosen, ample, frame, levels, initial, tuple(further))
     memory = reasons.memory(wanted, needed, machine.usable_bytes, output_bytes(fixed.grid), machine.device)
     return Plan(chosen, frame, levels, (*reasons.of_images(story), *reasons.of_settings(story), memory), needed)
 

@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from semreg.preprocess.image_pair import Pair
     from semreg.preprocess.preparation import Frame
     from semreg.registration.alignment import Points
+    from semreg.registration.contrasts import AllImages, Contrast, ContrastPair
     from semreg.registration.dense.deform import Deformed, Searched
     from semreg.registration.dense.terms import Term
     from semreg.registration.guidance import Guidance, KnownLabels, KnownPoints
-    from semreg.registration.matching import Images, Pairing
+    from semreg.registration.matching import Pairing
     from semreg.registration.parametric.align import Alignment
     from semreg.registration.plan import Plan
     from semreg.registration.result import Folding
@@ -37,6 +38,8 @@ class Request:
 
     fixed: Any
     moving: Any
+    contrasts: Sequence[Contrast] = ()
+    """What is compared beside the two."""
     fixed_mask: Any | None = None
     moving_mask: Any | None = None
     model: Any | None = None
@@ -64,6 +67,8 @@ class State:
 
     pair: Pair = field(init=False)
     """Set by ``prepare``, as all until ``begin``."""
+    contrasts: tuple[ContrastPair, ...] = field(init=False, default=())
+    """Further ones; ``plan`` adds their models."""
     prior: Prior = field(default=NOTHING)
     """What is known beside the images; its points are set by ``features``, in its frame."""
     known_points: KnownPoints | None = field(init=False, default=None)
@@ -82,7 +87,7 @@ class State:
     """What the moving image was resampled by, on the frame's moving grid; None: it was read as it lies."""
     first: Field | None = field(init=False)
     """Where the displacement begins, where it continues the initial transform; None: at none."""
-    images: Images = field(init=False)
+    images: AllImages = field(init=False)
     terms: tuple[Term, ...] = field(init=False)
     searched: Searched = field(init=False)
     """Set by ``features``, where it begins, and by ``coarse``."""
@@ -95,6 +100,7 @@ class State:
     deformation: Field = field(init=False)
     """``total`` without the start."""
     warped: Volume = field(init=False)
+    warped_contrasts: tuple[Volume, ...] = field(init=False, default=())
     uncertainty: Volume | None = field(init=False, default=None)
     determinants: Tensor = field(init=False)
     """(*S), of ``total``."""
