@@ -26,9 +26,11 @@ from semreg.core.fields import PointMap, Volume
 from semreg.phantom import PhantomPair, make_brains, make_pair, points_of, render
 from semreg.registration.contrasts import Contrast
 
-SIZE = 56
+SIZE = 48
 NOISE = (0.0, 0.3, 0.6)
 """Deviation of the noise as a share of that of the image."""
+FAINT = 0.1
+"""The same where half of the structures are missing."""
 EDGE_MM = 6.0
 """Over which a half fades."""
 KINDS: dict[str, tuple[Callable[..., PhantomPair], tuple[str, str]]] = {
@@ -76,8 +78,12 @@ def changes() -> dict[str, Callable[[Images, PhantomPair, int, int], Images]]:
         f"noise {share:g}": lambda images, _, number, seed, share=share: with_noise(images, share, [number, seed])
         for share in NOISE
     }
-    halves = {"half of the structures each": lambda images, pair, number, _: half(images, pair, (-1, 1)[number])}
-    return noisy | halves
+    return noisy | {f"half of the structures each, noise {FAINT:g}": of_half}
+
+
+def of_half(images: Images, pair: PhantomPair, number: int, seed: int) -> Images:
+    """With half of the structures, and noise that hides what is left of the others."""
+    return with_noise(half(images, pair, (-1, 1)[number]), FAINT, [number, seed])
 
 
 def scenes(pair: PhantomPair, contrast: str) -> Images:

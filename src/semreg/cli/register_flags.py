@@ -126,6 +126,15 @@ class SettingFlags:
             panel=DEFORMATION,
         ),
     ] = None
+    ensemble: Annotated[
+        str | None,
+        flag(
+            "Register N times on shifted lattices, or once more by each of these models, and take the mean.",
+            "N|NAME,NAME",
+            "--ensemble",
+            panel=DEFORMATION,
+        ),
+    ] = None
     seed: Seed = None
 
 
@@ -228,6 +237,7 @@ def _single_settings(flags: SettingFlags) -> Iterator[str]:
         "refine.symmetric": flags.symmetric,
         "refine.diffeomorphic": flags.diffeomorphic,
         "refine.axes": flags.restrict_axes,
+        "ensemble.members" if str(flags.ensemble).isdigit() else "ensemble.models": flags.ensemble,
         "seed": flags.seed,
     }
     for name, value in given.items():

@@ -94,7 +94,8 @@ def _called(model: str) -> str:
 
 def _settings(settings: RegistrationConfig) -> RegistrationConfig:
     """The settings with checksums for the paths of models."""
-    return replace(settings, models=tuple(map(_entry, settings.models)))
+    members = replace(settings.ensemble, models=tuple(map(_called, settings.ensemble.models)))
+    return replace(settings, models=tuple(map(_entry, settings.models)), ensemble=members)
 
 
 def _entry(each: ModelConfig) -> ModelConfig:
@@ -109,6 +110,7 @@ def _models(run: RegisterRun) -> dict[str, Any]:
     files = [each for each in reports if each.sha256 is not None and not _is_public(each.name)]
     names = {each.name: named(each.sha256 or "") for each in files}
     given = [name for each in entries for name in (each.model, each.moving) if name is not None]
+    given += run.settings.ensemble.models
     names |= {name: _called(name) for name in given if not _is_public(name)}
 
     def called(model: ModelReport) -> ModelReport:

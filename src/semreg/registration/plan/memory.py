@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from semreg.config import RegistrationConfig
 from semreg.core.geometry import Grid
@@ -29,8 +29,19 @@ class Load:
     network_bytes: int = 0
     together: float = 0.0
     """Channels whose distance sees all samples at once, with their gradients."""
+    members: float = 0.0
+    """Channels of the member of an ensemble with the most of them, held beside those of the first."""
     further_voxels: int = 0
     """Of the images of further contrasts."""
+
+    def beside(self, members: Sequence[Load]) -> Load:
+        """The same with what the largest of further members of an ensemble takes."""
+        return replace(
+            self,
+            members=max(each.channels for each in members),
+            network_bytes=max(self.network_bytes, *(each.network_bytes for each in members)),
+            together=max(self.together, *(each.together for each in members)),
+        )
 
 
 def load_of(pairings: Sequence[Pairing], frame: Frame, distance: str) -> Load:
@@ -51,11 +62,14 @@ def peak_bytes(fixed: Grid, moving: Grid, config: RegistrationConfig, load: Load
     grid, there = frame.fixed.pooled(pooling), frame.moving.pooled(pooling)
     held = 4 * (fixed.voxels + moving.voxels + 2 * load.further_voxels + max(frame.fixed.voxels, frame.moving.voxels))
     features = int(4 * channels * (grid.voxels + there.voxels))
+    member = int(4 * load.members * (grid.voxels + there.voxels))
     search = memory_bytes(grid, levels) if config.coarse.enabled else 0
-    descent = features + 400 * grid.voxels + (grid.voxels * (16 * load.together + 100) if load.together else 0)
+    descent = (
+        max(features, member) + 400 * grid.voxels + (grid.voxels * (16 * load.together + 100) if load.together else 0)
+    )
     descent *= 2 if config.refine.symmetric else 1
     output = output_bytes(fixed)
-    return int(held + features + max(search, descent, output, load.network_bytes) + IMPORTS_BYTES)
+    return int(held + features + member + max(search, descent, output, load.network_bytes) + IMPORTS_BYTES)
 
 
 def output_bytes(fixed: Grid) -> int:

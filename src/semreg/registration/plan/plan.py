@@ -69,13 +69,14 @@ def this_machine(device: torch.device) -> Machine:
     return Machine(str(device), available_bytes(), held_bytes())
 
 
-def make_plan(
+def make_plan(  # noqa: PLR0913 - what is known before anything is computed
     images: tuple[ImageFacts, ImageFacts],
     config: RegistrationConfig,
     machine: Machine,
     *,
     pairings: Sequence[Pairing],
     further: Sequence[FurtherPair] = (),
+    others: Sequence[Pairing] = (),
     initial: bool = False,
 ) -> Plan:
     """Decide what ``config`` leaves open, for the fixed and the moving of ``images``.
@@ -86,6 +87,7 @@ def make_plan(
         machine: where it will be computed.
         pairings: the models that will be compared; their features have to be held in memory.
         further: contrasts beside the first pair.
+        others: the models of further members of an ensemble.
         initial: whether there is a transform to start from, so that the headers alone do not say how the images lie.
 
     Returns:
@@ -102,6 +104,9 @@ def make_plan(
         frame, levels = layout(fixed.grid, moving.grid, chosen, initial=initial)
         every = [*pairings, *(pairing for pair in further for pairing in pair.pairings)]
         load: Load = load_of(every, frame, chosen.refine.distance)
+        if config.ensemble.count > 1:
+            again = [load_of([pairing], frame, chosen.refine.distance) for pairing in others]
+            load = load.beside([*([load] if config.ensemble.members > 1 else []), *again])
         load = replace(load, further_voxels=sum(each.grid.voxels for pair in further for each in pair.images))
         return frame, tuple(levels), peak_bytes(fixed.grid, moving.grid, chosen, load, initial=initial)
 

@@ -175,6 +175,7 @@ def of_settings(story: Story) -> Iterator[Reason]:
     yield Reason("frame", _reading(story))
     yield Reason("features", _features(story))
     yield from (Reason("refine", sentence) for sentence in _axes(story))
+    yield from (Reason("refine", sentence) for sentence in _ensemble(story))
     searched = "There is no search, as set: the refinement starts where the images lie."
     yield Reason("coarse", _search(story) if story.chosen.coarse.enabled else searched)
     yield Reason("refine", _refinement(story) if story.chosen.refine.enabled else "There is no refinement, as set.")
@@ -257,6 +258,17 @@ def _axes(story: Story) -> Iterator[str]:
         named.append(f"{name} ({'ijk'[column]} of the fixed image's array, direction {direction})")
     only = " and ".join(named)
     yield f"The deformation moves points along {only} alone, as set; an alignment is free of that."
+
+
+def _ensemble(story: Story) -> Iterator[str]:
+    """What several registrations cost."""
+    config = story.chosen.ensemble
+    if config.count > 1:
+        by = f", {len(config.models)} of them by {' and '.join(config.models)} alone" if config.models else ""
+        yield (
+            f"{config.count} registrations on shifted lattices{by} are averaged, as set: search and refinement take "
+            f"about {config.count} times as long."
+        )
 
 
 def _search(story: Story) -> str:

@@ -6,7 +6,7 @@ from semreg.errors import ConfigError
 from semreg.features.models import folders_of
 from semreg.preprocess.image_pair import Pair
 from semreg.registration.contrasts import with_models
-from semreg.registration.matching import Given, Pairing, beside, resolve_models
+from semreg.registration.matching import Given, Pairing, beside, of_ensemble, resolve_models
 from semreg.registration.plan import FurtherPair, ImageFacts, image_facts, make_plan, this_machine
 from semreg.registration.plan.defaults import with_local_correlation
 from semreg.registration.stages.stage import Stage, State
@@ -17,11 +17,12 @@ def run(state: State) -> None:
     state.config = with_local_correlation(state.config, state.request.model)
     state.pairings = [*_pairings(state), *beside(state.config, state.pair.grids[0].dimension)]
     given = Given((), folders_of(state.request.folders), state.clock.on_step)
+    state.others = of_ensemble(state.config, state.pair.grids[0].dimension, state.device, given)
     state.contrasts = with_models(state.contrasts, state.pairings, state.config, state.device, given)
     further = tuple(FurtherPair(_facts(each.pair), each.asked.weight, each.pairings) for each in state.contrasts)
     state.plan = make_plan(
         _facts(state.pair), state.config, this_machine(state.device),
-        pairings=state.pairings, further=further, initial=state.begin is not None,
+        pairings=state.pairings, further=further, others=state.others, initial=state.begin is not None,
     )  # fmt: skip
     state.config = state.plan.config
     if state.request.on_plan is not None:

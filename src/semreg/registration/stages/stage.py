@@ -78,6 +78,8 @@ class State:
     """The transform to start from, a SimpleITK transform or a Field; None: where the headers put the images."""
     pairings: list[Pairing] = field(init=False)
     """Set by ``plan``: the models, loaded."""
+    others: tuple[Pairing, ...] = field(init=False, default=())
+    """Those of further members of an ensemble."""
     plan: Plan = field(init=False)
     alignment: Alignment | None = field(init=False, default=None)
     """Set by ``align``, which may change ``begin``; None: there was none to look for."""
@@ -92,7 +94,9 @@ class State:
     searched: Searched = field(init=False)
     """Set by ``features``, where it begins, and by ``coarse``."""
     deformed: Deformed = field(init=False)
-    """Set by ``refine``, or by ``fit`` where there is no refinement."""
+    """Set by ``refine``, or by ``fit`` where there is no refinement; ``ensemble`` makes a mean of it."""
+    spread: Volume | None = field(init=False, default=None)
+    """Set by ``ensemble``: the standard deviation of its members in mm, on the grid of the fixed features."""
     doubt: Uncertainty | None = field(init=False, default=None)
     """Set by ``uncertainty``."""
     total: Field = field(init=False)
