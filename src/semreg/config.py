@@ -305,10 +305,15 @@ class EnsembleConfig:
     """Several registrations, whose mean is the result and whose spread is part of the uncertainty."""
 
     members: int = 1
-    """How many by the models of the settings, each but the first on a lattice that is shifted by a part of a feature
-    voxel. Each takes as long as the first."""
+    """How many by the models of the settings, each but the first on lattices that begin elsewhere. Each takes as
+    long as the first."""
     models: tuple[str, ...] = ()
     """Further members, each compared by one of these models alone."""
+
+    @property
+    def entries(self) -> tuple[ModelConfig, ...]:
+        """The models of the further members, one each."""
+        return tuple(ModelConfig(model=name) for name in self.models)
 
     @property
     def count(self) -> int:

@@ -66,7 +66,7 @@ def run_plan(flags: RegisterFlags) -> None:
     from semreg.registration.pipeline import plan
 
     limit_threads(flags.threads)
-    try_models(config.models)
+    try_models([*config.models, *config.ensemble.entries])
     images, contrasts = read_all(flags)
     start = read_start(flags.pair, images, private=flags.private)
     found = plan(
@@ -115,7 +115,7 @@ def _registered(
 
         if any(name not in DESCRIPTORS for entry in config.models for name in (entry.model, entry.moving or "mind")):
             return_freed_memory()  # what is kept for reuse would be taken for what a network needs
-        try_models(config.models)
+        try_models([*config.models, *config.ensemble.entries])
         progress.at(IMPORTED)
         images, contrasts = read_all(flags)
         progress.at(READ)

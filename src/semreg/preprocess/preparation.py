@@ -7,7 +7,6 @@ on how an array was stored, and neighbourhoods of voxels have the same shape in 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -57,21 +56,13 @@ class Frame:
     """Whether the fixed image keeps its voxels: nothing is read between them."""
 
 
-def shifted(frame: Frame, offset: Sequence[float], pooling: int) -> Frame:
-    """The frame with lattices that begin earlier by an ``offset`` in blocks of ``pooling`` voxels, 0 to 1 an axis.
-
-    Where the fixed image keeps its voxels and blocks of them are averaged, by whole voxels: nothing is read between.
-    """
-    whole = frame.kept and pooling > 1
-    voxels = [round(each * pooling) % pooling if whole else each * pooling for each in offset]
+def shifted(frame: Frame, voxels: Sequence[int]) -> Frame:
+    """The frame with lattices that begin so many voxels earlier along each axis that has more than one voxel."""
 
     def earlier(grid: Grid) -> Grid:
-        wanted = [v if n > 1 else 0.0 for v, n in zip(voxels, grid.shape, strict=True)]
-        first = grid.index_to_point() @ [*(-v for v in wanted), 1.0]
-        size = [n + math.ceil(v) for n, v in zip(grid.shape, wanted, strict=True)]
-        return replace(grid, size_xyz=tuple(size[::-1]), origin_xyz=tuple(first[:-1]))
+        return grid.part([-v if n > 1 else 0 for v, n in zip(voxels, grid.shape, strict=True)], grid.shape)
 
-    return replace(frame, fixed=earlier(frame.fixed), moving=earlier(frame.moving), kept=whole)
+    return replace(frame, fixed=earlier(frame.fixed), moving=earlier(frame.moving))
 
 
 def check_dimension(fixed: Grid, moving: Grid) -> None:

@@ -105,8 +105,7 @@ def of_ensemble(config: RegistrationConfig, dimension: int, device: torch.device
     """The models of the further members of an ensemble, loaded, one each."""
     if not config.ensemble.models:
         return ()
-    entries = tuple(ModelConfig(model=name) for name in config.ensemble.models)
-    return tuple(resolve_models(replace(config, models=entries), dimension, device, given))
+    return tuple(resolve_models(replace(config, models=config.ensemble.entries), dimension, device, given))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -188,7 +188,7 @@ def _record(state: State) -> Record:
         alignment=None if state.alignment is None else AlignmentReport.of(state.alignment),
         timings=state.clock.timings,
         plan=PlanReport(reasons=state.plan.reasons, memory_bytes=state.plan.memory_bytes),
-        models=describe_models(state.pairings),
+        models=describe_models([*state.pairings, *state.others]),
         peak_memory_bytes=peak_memory_bytes(state.device),
         similarity=FeatureDistance(distance=distances(config), before=before, after=after),
         convergence=deformed.levels,

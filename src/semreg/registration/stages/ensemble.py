@@ -50,7 +50,8 @@ def member(state: State, number: int, pairings: list[Pairing]) -> Field:
     """What one more registration finds on a lattice of its own, on the grid of the fixed features of the first."""
     other, config = copy.copy(state), state.config
     other.pairings = pairings
-    compare(other, shifted(state.frame, offset(number, state.frame.fixed.dimension), config.features.pooling or 1))
+    period = (config.refine.control_mm or 0.0) / min(state.frame.fixed.spacing)
+    compare(other, shifted(state.frame, offset(number, state.frame.fixed.dimension, round(period))))
     found = deform(
         other.terms, feature_grids(other.frame, config), config,
         renewal=other.images, prior=other.prior, begin=other.first,
@@ -58,9 +59,14 @@ def member(state: State, number: int, pairings: list[Pairing]) -> Field:
     return found.spline.field(feature_grids(state.frame, config)[0])
 
 
-def offset(number: int, dimension: int) -> tuple[float, ...]:
-    """By which part of a feature voxel the lattice of a member begins earlier, along each axis, evenly spread."""
-    return tuple(number / GENERATOR[dimension] ** axis % 1 for axis in range(1, dimension + 1))
+def offset(number: int, dimension: int, period: int) -> tuple[int, ...]:
+    """By how many working voxels the lattices of a member begin earlier along each axis, less than ``period`` of them.
+
+    Whole ones: a fixed image that is read between its voxels is blurred, and its members are worse than the first. So
+    blocks of features, nodes of the search and control points change their places, and images do not.
+    """
+    parts = (number / GENERATOR[dimension] ** axis % 1 for axis in range(1, dimension + 1))
+    return tuple(math.floor(part * period) for part in parts)
 
 
 ENSEMBLE = Stage(name="ensemble", run=run, wanted=lambda state: state.config.ensemble.count > 1, tells=True, share=0.5)
