@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -19,6 +20,9 @@ from semreg.io.result_folder import CONFIG, INVERSE, PAGE, RECORD, REGISTRATION,
 
 if TYPE_CHECKING:
     from semreg.config import RegistrationConfig
+
+
+logger = logging.getLogger("semreg")
 
 
 class Alignment(StrEnum):
@@ -101,6 +105,12 @@ class SettingFlags:
         str | None, flag("Settings for common pairs: see semreg presets list.", "NAME", panel=SETTINGS)
     ] = None
     config: Config = None
+    elastix: Annotated[
+        tuple[Path, ...],
+        flag(
+            "Parameter file of elastix, IMPACT too, as settings; repeatable, linear ones first.", "FILE", panel=SETTINGS
+        ),
+    ] = ()
     fast: Annotated[bool, flag("Less time, less accurate.", None, "--fast", panel=SETTINGS)] = False
     quality: Annotated[bool, flag("More time, more accurate.", None, "--quality", panel=SETTINGS)] = False
     models: ModelFlags = field(default_factory=ModelFlags)
@@ -192,6 +202,7 @@ class RegisterFlags:
             **self.contrasts.inputs,
             **self.guidance.inputs,
             "config": self.settings.config,
+            **{f"elastix_{n}": path for n, path in enumerate(self.settings.elastix, 1)},
         }
         return {name: path for name, path in named.items() if path is not None}
 
@@ -212,8 +223,8 @@ class RegisterFlags:
 def load_config(flags: SettingFlags) -> RegistrationConfig:
     """The settings: each of the following over those before it (ConfigError).
 
-    The defaults, ``--preset``, ``--config``, ``--fast`` or ``--quality``, the flags of models, each ``--set``, and at
-    last the flags of single settings such as ``--align`` and ``--seed``.
+    The defaults, ``--preset``, ``--config``, ``--fast`` or ``--quality``, ``--elastix``, the flags of models,
+    each ``--set``, and at last the flags of single settings such as ``--align`` and ``--seed``.
     """
     from semreg.presets import configure
     from semreg.runtime.settings import override
@@ -222,6 +233,12 @@ def load_config(flags: SettingFlags) -> RegistrationConfig:
         raise ConfigError("expected --fast or --quality, got both: leave one out")
     effort: Literal["fast", "quality"] | None = "fast" if flags.fast else "quality" if flags.quality else None
     config = configure(preset=flags.preset, file=flags.config, effort=effort)
+    if flags.elastix:
+        from semreg.itk.elastix import read_parameters
+
+        config, notes = read_parameters(flags.elastix, config)
+        for note in notes:
+            logger.warning("%s", note)
     config = replace(config, models=model_configs(config.models, flags.models))
     for assignment in (*flags.assignments, *_single_settings(flags)):
         config = override(config, assignment)
