@@ -213,7 +213,8 @@ def read(doubt: Uncertainty, points: torch.Tensor) -> dict[str, np.ndarray]:
     result = {}
     for column, names in COLUMNS.items():
         there = [squares[name] for name in names if name in squares]
-        if there and names[-1] in squares and ("ensemble" in names) == ("ensemble" in squares):
+        asked = {"ensemble", "repeats"} & set(names)
+        if there and asked <= set(squares) and ("ensemble" in names) == ("ensemble" in squares):
             share = 1.0 if "repeats" in names or "repeats" not in squares else 1 / REPEATED
             result[column] = (share * torch.stack(there).sum(0)).sqrt().numpy()
     return result
@@ -221,18 +222,20 @@ def read(doubt: Uncertainty, points: torch.Tensor) -> dict[str, np.ndarray]:
 
 def tables(phantoms: Sequence[Case], real: Sequence[Case]) -> str:
     """All tables as Markdown."""
-    parts = [
-        "## Phantoms: rank correlation over the voxels in the body\n",
-        ranks(phantoms, "voxels"),
-        "## Phantoms: rank correlation over the landmarks\n",
-        ranks(phantoms, "landmarks"),
-        "## Phantoms: reliability of one run\n",
-        reliability(phantoms, "voxels", "one run"),
-        "## Phantoms: reliability with an ensemble\n",
-        reliability(phantoms, "voxels", "with ensemble"),
-        "## Phantoms: reliability with repeats\n",
-        reliability(phantoms, "voxels", "with repeats"),
-    ]
+    parts: list[str] = []
+    if phantoms:
+        parts += [
+            "## Phantoms: rank correlation over the voxels in the body\n",
+            ranks(phantoms, "voxels"),
+            "## Phantoms: rank correlation over the landmarks\n",
+            ranks(phantoms, "landmarks"),
+            "## Phantoms: reliability of one run\n",
+            reliability(phantoms, "voxels", "one run"),
+            "## Phantoms: reliability with an ensemble\n",
+            reliability(phantoms, "voxels", "with ensemble"),
+            "## Phantoms: reliability with repeats\n",
+            reliability(phantoms, "voxels", "with repeats"),
+        ]
     if real:
         parts += [
             "## Real pairs: rank correlation over the landmarks\n",
@@ -292,6 +295,8 @@ def cells(row: Mapping[str, float]) -> list[str]:
 
 def reliability(cases: Sequence[Case], where: str, column: str) -> str:
     """Predicted mm in bins against the mean, the median and the 95th percentile of the true error."""
+    if not all(column in case.maps[where] for case in cases):
+        return "not asked for\n"
     predicted = np.concatenate([case.maps[where][column] for case in cases])
     errors = np.concatenate([of(case, column)[where] for case in cases])
     lines = []
