@@ -325,6 +325,32 @@ class UncertaintyConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EnsembleConfig:
+    """Several registrations, whose mean is the result and whose spread is part of the uncertainty."""
+
+    members: int = 1
+    """How many by the models of the settings, each but the first on lattices that begin elsewhere. Each takes as
+    long as the first."""
+    models: tuple[str, ...] = ()
+    """Further members, each compared by one of these models alone."""
+
+    @property
+    def entries(self) -> tuple[ModelConfig, ...]:
+        """The models of the further members, one each."""
+        return tuple(ModelConfig(model=name) for name in self.models)
+
+    @property
+    def count(self) -> int:
+        """All members."""
+        return self.members + len(self.models)
+
+    def __post_init__(self) -> None:
+        """Check the values (ConfigError)."""
+        require(1 <= self.members <= 100, "ensemble.members between 1 and 100", self.members)
+        require(all(self.models), "ensemble.models: mind, intensity, files or names", self.models)
+
+
+@dataclass(frozen=True, kw_only=True)
 class CheckConfig:
     """What a result must show to pass, and from where on it fails; between the two a person should review it.
 
@@ -414,6 +440,7 @@ class RegistrationConfig:
     features: FeatureConfig = field(default_factory=FeatureConfig)
     coarse: CoarseConfig = field(default_factory=CoarseConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
+    ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
     fine: FineConfig = field(default_factory=FineConfig)
     uncertainty: UncertaintyConfig = field(default_factory=UncertaintyConfig)
     checks: CheckConfig = field(default_factory=CheckConfig)

@@ -23,6 +23,7 @@ from semreg.core.geometry import Grid
 from semreg.errors import ConfigError
 from semreg.io.files import write_image
 from semreg.runtime.settings import from_dict, from_toml, to_toml
+from small_networks import Small, save
 
 FIXED = grid_at((3.0, -7.0, 11.0), (19, 17, 14), (1.9, 2.1, 2.8), rotation(3))
 MOVING = grid_at((4.0, -6.0, 12.0), (20, 17, 18), (1.8, 2.3, 2.4), rotation(3, -21.0))
@@ -369,3 +370,28 @@ def test_the_series_of_a_folder_is_found_again(run, pair):
     assert run(*moved, "-o", out / "moved.nii", *series)[0] == 0
     written = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
     assert written["inputs"]["fixed"][0]["sha256"] == record_of(out)["inputs"]["fixed"]["sha256"]
+
+
+@pytest.mark.parametrize("network", [False, True])
+def test_an_ensemble_of_a_number_or_of_models(run, pair, network):
+    """``--ensemble`` takes how many, or by which models; the record and the settings that repeat the run say it."""
+    fixed, moving, out = pair
+    given = save(Small(), out.with_name("net.pt")) if network else 2
+    code, said, err = run("register", fixed, moving, "-o", out, "--ensemble", given, "--json", *QUICK[:-1])
+    assert code == 0, err
+    record = json.loads(said)
+    assert record["settings"]["ensemble"] == {"members": 1 if network else 2, "models": [str(given)] if network else []}
+    assert [each["sha256"] is not None for each in record["models"]] == [False, False] + [True] * network
+    assert record["uncertainty"]["parts"]["ensemble"] > 0
+    assert record["timings"]["ensemble"]["seconds"] > 0
+    assert load_config(SettingFlags(config=out / "config.toml")).ensemble.count == 2
+
+
+def test_an_ensemble_of_nobody_is_refused(run, pair):
+    """No members, and a model that is not there."""
+    fixed, moving, out = pair
+    for given, said in (("0", "ensemble.members between 1 and 100"), ("no_such.pt", "no_such.pt")):
+        code, _, err = run("register", fixed, moving, "-o", out, "--ensemble", given, *QUICK)
+        assert code == 2
+        assert said in err
+        assert not out.exists()

@@ -11,7 +11,7 @@ from test_registration import DIRECT, FIXED, error_mm, fixed_image, moving_image
 from torch import nn
 
 from conftest import noise
-from semreg.config import CoarseConfig, ModelConfig, RefineConfig, RegistrationConfig
+from semreg.config import CoarseConfig, FineConfig, ModelConfig, RefineConfig, RegistrationConfig
 from semreg.core.fields import Field, Layer, Volume
 from semreg.core.geometry import Grid, canonical_order
 from semreg.core.kernels import spline_product
@@ -312,7 +312,8 @@ def test_statistics_are_those_of_what_counts(mode):
 def test_a_layer_without_structure_changes_nothing():
     """A layer of one value beside MIND leaves the result as MIND alone gives it, to a hundredth of a mm."""
     flat = lambda x: torch.full_like(x, 0.3) + 0 * x  # noqa: E731 - the smallest network there is
-    alone, _ = error_with("mind", refine=replace(DIRECT.refine, local_correlation=0.0))
+    plain = {"refine": replace(DIRECT.refine, local_correlation=0.0), "fine": FineConfig(enabled=False)}
+    alone, _ = error_with("mind", **plain)
     both, record = error_with(["mind", flat], models=(ModelConfig(), ModelConfig()))
     assert both == pytest.approx(alone, abs=0.05)
     assert record.similarity.after < record.similarity.before

@@ -249,14 +249,14 @@ def stored_field(field, orientation):
 
 @pytest.mark.parametrize(("which", "scale"), [("fixed", 1000.0), ("moving", 0.001)])
 def test_scale_of_intensities_does_not_matter(short, which, scale):
-    """Intensities a thousand times as large or small in one image change the field by less than 0.05 mm.
+    """Intensities a thousand times as large or small in one image change the field by less than 0.15 mm.
 
     Rounding decides at the border of the box between two ways back, where the displacement stops.
     """
     images = {"fixed": fixed_image(), "moving": moving_image()}
     images[which] = Volume(images[which].data * scale, images[which].grid)
     found = register(images["fixed"], images["moving"], config=SHORT, device="cpu")
-    assert apart_mm(short.field, found.field) < 0.05
+    assert apart_mm(short.field, found.field) < 0.15
     assert float((short.field.mm() - found.field.mm()).norm(dim=0).mean()) < 0.005
     assert apart_mm(short.field, Field.zeros(FIXED)) > 3
 
@@ -463,6 +463,7 @@ def test_record_says_what_was_done(result, short):
         "features",
         "coarse",
         "refine",
+        "fine",
         "uncertainty",
         "field",
     ]
@@ -494,7 +495,7 @@ def test_steps_are_told_in_the_order_of_the_stages(result):
     """The hook hears each stage in order, levels and iterations counted from one and complete."""
     _, steps = result
     assert [name for name, _ in itertools.groupby(steps, lambda step: step.stage)] == [
-        "prepare", "plan", "align", "features", "coarse", "refine", "uncertainty", "field",
+        "prepare", "plan", "align", "features", "coarse", "refine", "fine", "uncertainty", "field",
     ]  # fmt: skip
     for stage in ("coarse", "refine"):
         told = [(step.level, step.iteration) for step in steps if step.stage == stage]
@@ -566,7 +567,8 @@ def test_stages_can_be_left_out(stage):
     error, before = error_mm(found.field)
     assert float(error.mean()) < {"coarse": 0.9, "refine": 0.1}[stage] * float(before.mean())
     ran = {"coarse": ["coarse", "fit"], "refine": ["refine"]}[stage]
-    assert list(found.record.timings) == ["prepare", "plan", "features", *ran, "uncertainty", "field"]
+    fine = ["fine"] if "refine" in ran else []
+    assert list(found.record.timings) == ["prepare", "plan", "features", *ran, *fine, "uncertainty", "field"]
     assert (found.record.convergence == ()) == (stage == "coarse")
 
 

@@ -81,7 +81,7 @@ def run_propagate(flags: PropagateFlags) -> None:
     from semreg.registration.propagation import PropagationRecord, propagate
     from semreg.runtime.settings import to_toml
 
-    try_models(config.models)
+    try_models([*config.models, *config.ensemble.entries])
     with OutputFolder(flags.output, record=RECORD) as folder:
         with Progress(quiet=flags.messages.quiet, unit="registrations") as progress:
             found = propagate(

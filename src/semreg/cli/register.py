@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from semreg.cli.common import check_judged, command_of, leave_by_verdict, limit_threads, print_json
+from semreg.cli.contrast_flags import described, pixel_types, read_contrasts
 from semreg.cli.dicom_output import read_sides
 from semreg.cli.grouping import grouped
 from semreg.cli.guidance_flags import read_guidance
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from semreg.io.bridge import LoadedImage
     from semreg.quality import Evaluation
     from semreg.quality.run import RegisterRun
+    from semreg.registration.contrasts import Contrast
     from semreg.registration.guidance import Guidance
     from semreg.registration.result import Registration
 
@@ -39,10 +41,11 @@ def register_command(context: typer.Context, flags: RegisterFlags) -> None:
     """Align MOVING with FIXED; write the warped image, the transform, the field, the settings, a record and a page.
 
     Of several ways to say one setting the later one in this row holds: the defaults, --preset, --config, --fast or
-    --quality, the flags of models, --set, the flags of single settings such as --align.
+    --quality, --elastix, the flags of models, --set, the flags of single settings such as --align.
     """
     with flags.messages.spoken():
         check_together(flags.pair)
+        flags.contrasts.check()
         flags.guidance.check()
         if flags.dry_run:
             run_plan(flags)
@@ -63,12 +66,13 @@ def run_plan(flags: RegisterFlags) -> None:
     from semreg.registration.pipeline import plan
 
     limit_threads(flags.threads)
-    try_models(config.models)
-    images = read_images(flags.pair, private=flags.private)
+    try_models([*config.models, *config.ensemble.entries])
+    images, contrasts = read_all(flags)
     start = read_start(flags.pair, images, private=flags.private)
     found = plan(
-        images["fixed"], images["moving"], config=config, device=flags.device, models=flags.folders, **vars(start)
-    )
+        images["fixed"], images["moving"], config=config, contrasts=contrasts, device=flags.device,
+        models=flags.folders, **vars(start),
+    )  # fmt: skip
     if flags.messages.as_json:
         settings = to_dict(found.config)
         print_json({"lines": list(found.sentences), "memory_bytes": found.memory_bytes, "settings": settings})
@@ -111,25 +115,26 @@ def _registered(
 
         if any(name not in DESCRIPTORS for entry in config.models for name in (entry.model, entry.moving or "mind")):
             return_freed_memory()  # what is kept for reuse would be taken for what a network needs
-        try_models(config.models)
+        try_models([*config.models, *config.ensemble.entries])
         progress.at(IMPORTED)
-        images = read_images(flags.pair, private=flags.private)
+        images, contrasts = read_all(flags)
         progress.at(READ)
         start = read_start(flags.pair, images, private=flags.private)
         stiffness = None if flags.stiffness is None else read_image(flags.stiffness).volume
         guidance = read_guidance(flags.guidance, images)
         sides = read_sides(flags.pair, images) if flags.dicom else None
         inputs = describe_inputs(flags, images)  # as they are now: nobody knows what they are when it ends
-    for line in [*masked(start), *guided(guidance)]:
+    for line in [*masked(start), *described(contrasts), *guided(guidance)]:
         progress.say(line)
     explain = flags.explain and not flags.messages.quiet and not flags.messages.as_json
     result = register(
         images["fixed"], images["moving"], config=config, device=flags.device, models=flags.folders,
         on_plan=(lambda plan: show_sentences(plan.sentences)) if explain else None, on_step=progress,
-        stiffness=stiffness, guidance=guidance, inverse=flags.inverse, **vars(start),
+        stiffness=stiffness, guidance=guidance, contrasts=contrasts, inverse=flags.inverse, **vars(start),
     )  # fmt: skip
     with progress.stage("write"), clock.stage("write"):
-        write_results(flags, result, folder, images["moving"].pixel_type)
+        stored = pixel_types(contrasts) if flags.contrasts.images else []
+        write_results(flags, result, folder, images["moving"].pixel_type, stored)
         given = [] if sides is None else write_dicom(result, sides, folder)
     unknown = flags.images.name("uncertainty")
     written = {*flags.outputs, *given}
@@ -147,6 +152,17 @@ def _registered(
             drawn = write_page(flags, images, result, run, folder)
     seconds = {name: timing.seconds for name, timing in clock.timings.items()}
     return replace(run, outputs=tuple(sorted({*run.outputs, *drawn})), seconds_files=seconds)
+
+
+def read_all(flags: RegisterFlags) -> tuple[dict[str, LoadedImage], Sequence[Contrast]]:
+    """The first pair, and what is compared beside it."""
+    if flags.contrasts.by_channel:
+        from semreg.registration.contrasts import by_channel
+
+        fixed, moving, contrasts = by_channel(flags.pair.fixed, flags.pair.moving)
+        return {"fixed": fixed, "moving": moving}, contrasts
+    images = read_images(flags.pair, private=flags.private)
+    return images, read_contrasts(flags.contrasts, images, private=flags.private)
 
 
 def read_images(pair: PairFlags, *, private: bool = False) -> dict[str, LoadedImage]:

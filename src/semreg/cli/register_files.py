@@ -5,7 +5,7 @@ Imports nothing heavy at its top: ``semreg --help`` must not wait for torch, Sim
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,6 +23,7 @@ from semreg.io.result_folder import (
     PAGE,
     RECORD,
     TRANSFORM,
+    warped_contrast,
 )
 from semreg.runtime.devices import check_device
 from semreg.runtime.texts import parse_json, read_text
@@ -67,11 +68,16 @@ def run_of(flags: RegisterFlags, kind: type[R], record: AlignRecord, inputs: Map
     return private(run) if flags.private else run
 
 
-def write_results(flags: RegisterFlags, result: Registration, folder: OutputFolder, pixel_type: str) -> None:
-    """Write all that is no text."""
+def write_results(
+    flags: RegisterFlags, result: Registration, folder: OutputFolder, pixel_type: str, contrasts: Sequence[str]
+) -> None:
+    """Write all that is no text; the voxels as ``pixel_type``, those of further ``contrasts`` as theirs."""
     from semreg.io import files
 
     files.write_image(result.warped, folder.stage(flags.images.name("warped")), flags.images.dtype or pixel_type)
+    # of channels none is named: semreg apply warps an image with all of them
+    for number, (warped, own) in enumerate(zip(result.warped_contrasts, contrasts, strict=False), 1):
+        files.write_image(warped, folder.stage(flags.images.name(warped_contrast(number))), flags.images.dtype or own)
     files.write_field(result.field, folder.stage(flags.images.name("field")))
     files.write_transform(result.deformation, folder.stage(TRANSFORM), result.affine)
     if flags.inverse and result.inverse is not None:

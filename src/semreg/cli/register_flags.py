@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from semreg.cli.common import Device, Dicom, FailOn, Folders, ImageFiles, JsonMessages, Private, Threads
+from semreg.cli.contrast_flags import ContrastFlags
 from semreg.cli.guidance_flags import GuidanceFlags
 from semreg.cli.model_flags import ModelFlags, model_configs
 from semreg.cli.panels import ALIGNMENT, DEFORMATION, INPUT, MESSAGES, OUTPUT, SETTINGS, argument, flag
@@ -18,6 +20,9 @@ from semreg.io.result_folder import CONFIG, INVERSE, PAGE, RECORD, REGISTRATION,
 
 if TYPE_CHECKING:
     from semreg.config import RegistrationConfig
+
+
+logger = logging.getLogger("semreg")
 
 
 class Alignment(StrEnum):
@@ -100,6 +105,12 @@ class SettingFlags:
         str | None, flag("Settings for common pairs: see semreg presets list.", "NAME", panel=SETTINGS)
     ] = None
     config: Config = None
+    elastix: Annotated[
+        tuple[Path, ...],
+        flag(
+            "Parameter file of elastix, IMPACT too, as settings; repeatable, linear ones first.", "FILE", panel=SETTINGS
+        ),
+    ] = ()
     fast: Annotated[bool, flag("Less time, less accurate.", None, "--fast", panel=SETTINGS)] = False
     quality: Annotated[bool, flag("More time, more accurate.", None, "--quality", panel=SETTINGS)] = False
     models: ModelFlags = field(default_factory=ModelFlags)
@@ -122,6 +133,15 @@ class SettingFlags:
             "Deform along these axes alone: x, y, z by direction, i, j, k by the array; several as x,y.",
             "AXES",
             "--restrict-axes",
+            panel=DEFORMATION,
+        ),
+    ] = None
+    ensemble: Annotated[
+        str | None,
+        flag(
+            "Register N times on shifted lattices, or once more by each of these models, and take the mean.",
+            "N|NAME,NAME",
+            "--ensemble",
             panel=DEFORMATION,
         ),
     ] = None
@@ -148,6 +168,7 @@ class RegisterFlags:
             panel=OUTPUT,
         ),
     ] = False
+    contrasts: ContrastFlags = field(default_factory=ContrastFlags)
     guidance: GuidanceFlags = field(default_factory=GuidanceFlags)
     proof: ProofFlags = field(default_factory=ProofFlags)
     fail_on: FailOn = None
@@ -178,8 +199,10 @@ class RegisterFlags:
             "fixed_landmarks": landmarks[0],
             "moving_landmarks": landmarks[1],
             "stiffness": self.stiffness,
+            **self.contrasts.inputs,
             **self.guidance.inputs,
             "config": self.settings.config,
+            **{f"elastix_{n}": path for n, path in enumerate(self.settings.elastix, 1)},
         }
         return {name: path for name, path in named.items() if path is not None}
 
@@ -193,15 +216,15 @@ class RegisterFlags:
         page = [PAGE] if self.dense and self.proof.report else []
         uncertainty = [name("uncertainty")] if self.uncertainty or page else []
         registration = [REGISTRATION] if self.dicom else []
-        always = [RECORD, CONFIG, TRANSFORM, *dense, name("warped")]
+        always = [RECORD, CONFIG, TRANSFORM, *dense, name("warped"), *map(name, self.contrasts.images)]
         return [*always, *inverse, *jacobian, *uncertainty, *page, *registration]
 
 
 def load_config(flags: SettingFlags) -> RegistrationConfig:
     """The settings: each of the following over those before it (ConfigError).
 
-    The defaults, ``--preset``, ``--config``, ``--fast`` or ``--quality``, the flags of models, each ``--set``, and at
-    last the flags of single settings such as ``--align`` and ``--seed``.
+    The defaults, ``--preset``, ``--config``, ``--fast`` or ``--quality``, ``--elastix``, the flags of models,
+    each ``--set``, and at last the flags of single settings such as ``--align`` and ``--seed``.
     """
     from semreg.presets import configure
     from semreg.runtime.settings import override
@@ -210,6 +233,12 @@ def load_config(flags: SettingFlags) -> RegistrationConfig:
         raise ConfigError("expected --fast or --quality, got both: leave one out")
     effort: Literal["fast", "quality"] | None = "fast" if flags.fast else "quality" if flags.quality else None
     config = configure(preset=flags.preset, file=flags.config, effort=effort)
+    if flags.elastix:
+        from semreg.itk.elastix import read_parameters
+
+        config, notes = read_parameters(flags.elastix, config)
+        for note in notes:
+            logger.warning("%s", note)
     config = replace(config, models=model_configs(config.models, flags.models))
     for assignment in (*flags.assignments, *_single_settings(flags)):
         config = override(config, assignment)
@@ -225,6 +254,7 @@ def _single_settings(flags: SettingFlags) -> Iterator[str]:
         "refine.symmetric": flags.symmetric,
         "refine.diffeomorphic": flags.diffeomorphic,
         "refine.axes": flags.restrict_axes,
+        "ensemble.members" if str(flags.ensemble).isdigit() else "ensemble.models": flags.ensemble,
         "seed": flags.seed,
     }
     for name, value in given.items():

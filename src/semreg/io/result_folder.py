@@ -20,6 +20,11 @@ FORMATS = ("nii.gz", "nii", "nrrd", "mha")
 """Endings of the images."""
 
 
+def warped_contrast(number: int) -> str:
+    """What the warped image of a further contrast is called, the first of them 1."""
+    return f"warped_contrast_{number}"
+
+
 class ResultFolder:
     """What ``semreg register``, ``align`` and ``evaluate`` write, by what it is."""
 

@@ -57,8 +57,12 @@ def prepare_pair(
     fixed_mask: ImageLike | None,
     moving_mask: ImageLike | None,
     config: RegistrationConfig,
+    whose: str = "",
 ) -> Pair:
-    """Check, clean and treat both images; files are read. Raises ImageError and GeometryError."""
+    """Check, clean and treat both images; files are read. Raises ImageError and GeometryError.
+
+    ``whose``: what messages call them after ``fixed`` and ``moving``.
+    """
     fixed, moving = opened(fixed), opened(moving)
     if isinstance(fixed, LoadedImage) and isinstance(moving, LoadedImage):
         fixed, moving = in_one_unit({"fixed": fixed, "moving": moving}).values()
@@ -72,8 +76,8 @@ def prepare_pair(
     done: dict[str, Treatment] = {}
     for name, volume in volumes.items():
         mask = _mask(masks[name], volume.grid)
-        cleaned[name] = clean(volume, mask, name)
-        image, weight, done[name] = treat(*cleaned[name], config.intensities, name, ct=recognised[name].ct)
+        cleaned[name] = clean(volume, mask, name + whose)
+        image, weight, done[name] = treat(*cleaned[name], config.intensities, name + whose, ct=recognised[name].ct)
         treated[name] = (image, weight)
     missing = {name: share_missing(volume) for name, volume in volumes.items()}
     return Pair(cleaned, treated, recognised, outside, done, missing)

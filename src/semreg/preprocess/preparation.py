@@ -7,7 +7,8 @@ on how an array was stored, and neighbourhoods of voxels have the same shape in 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -53,6 +54,15 @@ class Frame:
     moving: Grid
     kept: bool = False
     """Whether the fixed image keeps its voxels: nothing is read between them."""
+
+
+def shifted(frame: Frame, voxels: Sequence[int]) -> Frame:
+    """The frame with lattices that begin so many voxels earlier along each axis that has more than one voxel."""
+
+    def earlier(grid: Grid) -> Grid:
+        return grid.part([-v if n > 1 else 0 for v, n in zip(voxels, grid.shape, strict=True)], grid.shape)
+
+    return replace(frame, fixed=earlier(frame.fixed), moving=earlier(frame.moving))
 
 
 def check_dimension(fixed: Grid, moving: Grid) -> None:

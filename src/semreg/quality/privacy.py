@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from semreg.config import RegistrationConfig
+from semreg.config import ModelConfig, RegistrationConfig
 from semreg.features.catalogue import entries
 from semreg.features.descriptors import DESCRIPTORS
 from semreg.features.record import InferenceRecord
@@ -94,18 +94,23 @@ def _called(model: str) -> str:
 
 def _settings(settings: RegistrationConfig) -> RegistrationConfig:
     """The settings with checksums for the paths of models."""
-    models = tuple(
-        replace(each, model=_called(each.model), moving=None if each.moving is None else _called(each.moving))
-        for each in settings.models
-    )
-    return replace(settings, models=models)
+    members = replace(settings.ensemble, models=tuple(map(_called, settings.ensemble.models)))
+    return replace(settings, models=tuple(map(_entry, settings.models)), ensemble=members)
+
+
+def _entry(each: ModelConfig) -> ModelConfig:
+    """One model of the settings, called by its checksum."""
+    return replace(each, model=_called(each.model), moving=None if each.moving is None else _called(each.moving))
 
 
 def _models(run: RegisterRun) -> dict[str, Any]:
     """What a run says of its models, with checksums for the names of those that are files."""
-    files = [each for each in run.models if each.sha256 is not None and not _is_public(each.name)]
+    entries = [*run.settings.models, *(each for contrast in run.contrasts for each in contrast.settings)]
+    reports = [*run.models, *(each for contrast in run.contrasts for each in contrast.models)]
+    files = [each for each in reports if each.sha256 is not None and not _is_public(each.name)]
     names = {each.name: named(each.sha256 or "") for each in files}
-    given = [name for each in run.settings.models for name in (each.model, each.moving) if name is not None]
+    given = [name for each in entries for name in (each.model, each.moving) if name is not None]
+    given += run.settings.ensemble.models
     names |= {name: _called(name) for name in given if not _is_public(name)}
 
     def called(model: ModelReport) -> ModelReport:
@@ -113,4 +118,9 @@ def _models(run: RegisterRun) -> dict[str, Any]:
         return replace(model, name=name, spec=None if model.spec is None else replace(model.spec, name=name))
 
     reasons = tuple(replace(each, sentence=without(each.sentence, names)) for each in run.plan.reasons)
-    return {"models": tuple(map(called, run.models)), "plan": replace(run.plan, reasons=reasons)}
+    contrasts = tuple(
+        replace(each, settings=tuple(map(_entry, each.settings)), models=tuple(map(called, each.models)))
+        for each in run.contrasts
+    )
+    plan = replace(run.plan, reasons=reasons)
+    return {"models": tuple(map(called, run.models)), "plan": plan, "contrasts": contrasts}

@@ -101,6 +101,13 @@ def beside(config: RegistrationConfig, dimension: int) -> list[Pairing]:
     return [Pairing(entry, found, found)]
 
 
+def of_ensemble(config: RegistrationConfig, dimension: int, device: torch.device, given: Given) -> tuple[Pairing, ...]:
+    """The models of the further members of an ensemble, loaded, one each."""
+    if not config.ensemble.models:
+        return ()
+    return tuple(resolve_models(replace(config, models=config.ensemble.entries), dimension, device, given))
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelReport:
     """One model: which ``image`` it saw (``fixed``, ``moving`` or ``both``), and, of a network, what is known of it."""

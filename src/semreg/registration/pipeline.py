@@ -14,6 +14,7 @@ import torch
 from semreg.config import RegistrationConfig
 from semreg.io.bridge.kinds import ImageLike, TransformLike
 from semreg.registration.alignment import Points, settings_of
+from semreg.registration.contrasts import Contrast, ContrastReport
 from semreg.registration.guidance import Guidance, GuidanceReport
 from semreg.registration.matching import describe_models
 from semreg.registration.plan import Plan
@@ -48,6 +49,7 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
     moving_mask: ImageLike | None = None,
     stiffness: ImageLike | None = None,
     guidance: Guidance | None = None,
+    contrasts: Sequence[Contrast] = (),
     inverse: bool = False,
     device: str = "auto",
     models: Sequence[str | Path] | str | Path = (),
@@ -74,6 +76,7 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
         moving_mask: the same for the moving image.
         stiffness: an image of the weight of the regularity, 1 as usual, in the fixed image's space.
         guidance: landmarks and labels that pull during the whole deformation.
+        contrasts: further images of the same two scenes, in the same space, that are compared too.
         inverse: find the way back too.
         device: auto, cpu, cuda, cuda:n or mps.
         models: folders with fetched models.
@@ -93,8 +96,8 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
     """
     asked = Request(
         fixed=fixed, moving=moving, fixed_mask=fixed_mask, moving_mask=moving_mask, model=model, folders=models,
-        initial=initial, landmarks=landmarks, stiffness=stiffness, guidance=guidance, inverse=inverse,
-        on_plan=on_plan,
+        initial=initial, landmarks=landmarks, stiffness=stiffness, guidance=guidance, contrasts=tuple(contrasts),
+        inverse=inverse, on_plan=on_plan,
     )  # fmt: skip
     state = _state(asked, settings_of(config, preset), device, on_step)
     for stage in STAGES:
@@ -110,6 +113,7 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
         uncertainty=state.uncertainty,
         pair=state.pair,
         determinants=state.determinants,
+        warped_contrasts=state.warped_contrasts,
     )
 
 
@@ -124,6 +128,7 @@ def plan(  # noqa: PLR0913 - what register takes
     landmarks: Points | None = None,
     fixed_mask: ImageLike | None = None,
     moving_mask: ImageLike | None = None,
+    contrasts: Sequence[Contrast] = (),
     device: str = "auto",
     models: Sequence[str | Path] | str | Path = (),
 ) -> Plan:
@@ -139,6 +144,7 @@ def plan(  # noqa: PLR0913 - what register takes
         landmarks: corresponding points.
         fixed_mask: what counts of the fixed image.
         moving_mask: what counts of the moving image.
+        contrasts: what would be compared too.
         device: where it would be computed.
         models: folders with fetched models.
 
@@ -154,7 +160,7 @@ def plan(  # noqa: PLR0913 - what register takes
     """
     asked = Request(
         fixed=fixed, moving=moving, fixed_mask=fixed_mask, moving_mask=moving_mask, model=model, folders=models,
-        initial=initial, landmarks=landmarks,
+        initial=initial, landmarks=landmarks, contrasts=tuple(contrasts),
     )  # fmt: skip
     state = _state(asked, settings_of(config, preset), device, None)
     for stage in STAGES[: STAGES.index(PLAN) + 1]:
@@ -182,14 +188,15 @@ def _record(state: State) -> Record:
         alignment=None if state.alignment is None else AlignmentReport.of(state.alignment),
         timings=state.clock.timings,
         plan=PlanReport(reasons=state.plan.reasons, memory_bytes=state.plan.memory_bytes),
-        models=describe_models(state.pairings),
+        models=describe_models([*state.pairings, *state.others]),
         peak_memory_bytes=peak_memory_bytes(state.device),
         similarity=FeatureDistance(distance=distances(config), before=before, after=after),
         convergence=deformed.levels,
-        contrast=state.contrast,
+        intensity_relation=state.relation,
         spreads=deformed.spreads,
         jacobian=state.folding,
         guidance=_guidance(state),
+        contrasts=tuple(map(ContrastReport.of, state.contrasts)),
         uncertainty=None if state.doubt is None else state.doubt.summary(),
         inverse=None if state.inverse is None else InverseReport.of(state.total, state.inverse),
     )

@@ -17,11 +17,12 @@ from semreg.core.fields import Field, Volume, jacobian_determinant
 from semreg.io.bridge import sitk_transform
 from semreg.io.images import read_image
 from semreg.io.records import Recorded, record_of
-from semreg.io.result_folder import RECORD, ResultFolder
+from semreg.io.result_folder import RECORD, ResultFolder, warped_contrast
 from semreg.preprocess.image_pair import Pair
 from semreg.preprocess.intensities import Treatment
 from semreg.preprocess.modality import Recognised
-from semreg.registration.dense.fine import Contrast
+from semreg.registration.contrasts import ContrastReport
+from semreg.registration.dense.fine import IntensityRelation
 from semreg.registration.dense.refine import LevelReport
 from semreg.registration.guidance import GuidanceReport
 from semreg.registration.matching import ModelReport
@@ -173,12 +174,14 @@ class Record(AlignRecord):
     similarity: FeatureDistance
     convergence: tuple[LevelReport, ...] = ()
     """Of the refinement, from the coarsest level on, and of the last descent on the intensities, if there was one."""
-    contrast: Contrast | None = None
+    intensity_relation: IntensityRelation | None = None
     """How the intensities go together, which decided whether there was one; None: it was not looked at."""
     spreads: tuple[float, ...] = ()
     jacobian: Folding
     guidance: GuidanceReport | None = None
     """Landmarks and labels that guided, and how well the result obeys them."""
+    contrasts: tuple[ContrastReport, ...] = ()
+    """What was compared beside the first pair."""
     uncertainty: UncertaintySummary | None = None
     inverse: InverseReport | None = None
 
@@ -208,6 +211,9 @@ class Registration:
 
     kept: tuple[Volume | None, Volume | None] = dataclasses.field(default=(None, None), repr=False)
     """The fixed and the moving image of a result that was read from files, where they were found."""
+
+    warped_contrasts: tuple[Volume, ...] = ()
+    """The moving images of further contrasts on the fixed grid, as ``warped``."""
 
     @property
     def images(self) -> tuple[Volume | None, Volume | None]:
@@ -280,7 +286,9 @@ class Registration:
         back = read_chain([place.inverse]).links[0].field() if place.inverse.is_file() else None
         unknown = place.find_image("uncertainty")
         uncertainty = None if unknown is None else read_image(unknown).volume
-        return cls(total, warped, record, deformation, affine, back, uncertainty)
+        found = [place.find_image(warped_contrast(number + 1)) for number in range(len(record.contrasts))]
+        further = tuple(read_image(path).volume for path in found if path is not None)
+        return cls(total, warped, record, deformation, affine, back, uncertainty, warped_contrasts=further)
 
 
 def finite(value: float | None) -> float | None:

@@ -31,9 +31,11 @@ REFINEMENTS = 0.1
 """Of the squared disagreement of the refinements."""
 REPEATS = 4.0
 """Of the squared spread of the repeats, which see the noise of the evidence and not its lack."""
+MEMBERS = 4.0
+"""Of the squared spread of an ensemble."""
 REPEATED = 0.75
 """Of the sum where repeats are in it."""
-PARTS = ("window", "searches", "refinements", "repeats")
+PARTS = ("window", "searches", "refinements", "ensemble", "repeats")
 """In the order of the summary."""
 NOTE = (
     "An estimate of the mean error of the deformation, scaled on phantoms; not of an alignment or an initial "
@@ -84,6 +86,7 @@ def estimate(  # noqa: PLR0913 - what was found, and what more is known of it
     config: UncertaintyConfig,
     *,
     disagreement: Disagreement | None = None,
+    spread: Volume | None = None,
     again: Callable[[Sequence[Term]], Field] | None = None,
     seed: int = 0,
     axes: Sequence[str] = (),
@@ -102,6 +105,8 @@ def estimate(  # noqa: PLR0913 - what was found, and what more is known of it
         squares["searches"] = SEARCHES * smoothed_squares(disagreement.searches, nodes)
     if disagreement.refinements is not None:
         squares["refinements"] = REFINEMENTS * smoothed_squares(disagreement.refinements, nodes)
+    if spread is not None:
+        squares["ensemble"] = MEMBERS * smoothed_squares(spread, nodes)
     if config.repeats and again is not None:
         spread = spread_mm(terms, found, again, config.repeats, seed)
         squares["repeats"] = REPEATS * smoothed_squares(spread, nodes)

@@ -120,13 +120,13 @@ def pairings(
     found: list[Pairing] = []
     for number, (near, far, _, _) in enumerate(pairs):
         _check_pair(near, far, options)
-        entries = _entries(near, far, lists[number], options)
-        found += [_pairing(entry, near, far, options.dimension, device) for entry in entries]
+        listed = entries(near, far, lists[number], options)
+        found += [_pairing(entry, near, far, options.dimension, device) for entry in listed]
     return tuple(pairing.config for pairing in found), found
 
 
 @dataclass(frozen=True)
-class _Layers:
+class Layers:
     """The entries of the lists for the kept layers of one model."""
 
     distance: tuple[str, ...]
@@ -136,7 +136,7 @@ class _Layers:
     pca: int
 
 
-def _split(options: Comparison, counts: Sequence[int]) -> list[_Layers]:
+def _split(options: Comparison, counts: Sequence[int]) -> list[Layers]:
     """The lists by model, after their lengths were checked."""
     channels = _channels(options, counts)
     distance = _by_layer(options.distance, "L2", counts, "Distance")
@@ -146,7 +146,7 @@ def _split(options: Comparison, counts: Sequence[int]) -> list[_Layers]:
     starts = [sum(counts[:number]) for number in range(len(counts))]
     parts = [slice(start, start + count) for start, count in zip(starts, counts, strict=True)]
     return [
-        _Layers(distance[part], weight[part], subset[part], channels, components)
+        Layers(distance[part], weight[part], subset[part], channels, components)
         for part, components in zip(parts, pca, strict=True)
     ]
 
@@ -201,8 +201,8 @@ def _check_pair(near: ImpactModelConfiguration, far: ImpactModelConfiguration, o
         )
 
 
-def _entries(
-    near: ImpactModelConfiguration, far: ImpactModelConfiguration, lists: _Layers, options: Comparison
+def entries(
+    near: ImpactModelConfiguration, far: ImpactModelConfiguration, lists: Layers, options: Comparison
 ) -> list[ModelConfig]:
     """One setting for each number of drawn channels among the layers that weigh something."""
     entry, other = near.entry(), far.entry()
@@ -212,13 +212,13 @@ def _entries(
             f"expected SubsetFeatures 0 where PCA keeps {lists.pca} components, got {list(lists.subset)}: lower PCA "
             "instead, its first components hold the most"
         )
-    entries = []
+    found = []
     for drawn in dict.fromkeys(lists.subset):
         rows = [i for i, (n, w) in enumerate(zip(lists.subset, lists.weight, strict=True)) if n == drawn and w > 0]
         if not rows:
             continue
         everything = len(rows) == len(lists.weight)
-        entries.append(
+        found.append(
             replace(
                 entry,
                 moving=None if other.model == entry.model else other.model,
@@ -231,7 +231,7 @@ def _entries(
                 redraw=bool(options.redraw and drawn),
             )
         )
-    return entries
+    return found
 
 
 def _core_distance(name: str) -> Any:

@@ -145,6 +145,20 @@ def refined(  # noqa: PLR0913 - what is compared, where, how, from where, and wh
     return Deformed(best.spline, similarity, best.levels, searched.spreads, disagreement)
 
 
+def averaged(
+    deformed: Deformed, mean: Field, terms: Sequence[Term], config: RefineConfig, prior: Prior = NOTHING
+) -> Deformed:
+    """The same with the spline that fits a ``mean`` of several displacements, on the grid of the fixed features."""
+    lattice = deformed.spline.lattice
+    coefficients = lattice.fit(mean)
+    stiffness = _with_terms(prior, terms).stiffness
+    if stiffness is not None:
+        coefficients = stiffened(lattice, coefficients, stiffness)
+    spline = Spline.of(lattice, restricted(coefficients, config.axes))
+    after = distance_at(terms, spline.field(mean.grid))
+    return replace(deformed, spline=spline, similarity=deformed.similarity | {"after": after})
+
+
 def _with_terms(prior: Prior, terms: Sequence[Term]) -> Prior:
     """The same with its map where the features lie."""
     found = prior.stiffness

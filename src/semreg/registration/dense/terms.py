@@ -67,6 +67,16 @@ def terms_of(terms: Sequence[Term]) -> tuple[Term, ...]:
     return tuple(replace(term, share=term.share / total, scale=unrelated(term)) for term in terms)
 
 
+def joined(groups: Sequence[Sequence[Term]], weights: Sequence[float]) -> tuple[Term, ...]:
+    """The terms of all groups, each of which counts by its weight and whose shares sum to 1, as those of all do."""
+    total = sum(weights)
+    return tuple(
+        replace(term, share=term.share * weight / total)
+        for group, weight in zip(groups, weights, strict=True)
+        for term in group
+    )
+
+
 def leading(terms: Sequence[Term]) -> tuple[Term, ...]:
     """Those that a search goes by, with shares that sum to 1; all where none is meant for that."""
     found = [term for term in terms if term.measure.leads] or list(terms)

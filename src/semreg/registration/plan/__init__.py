@@ -2,6 +2,16 @@
 
 from semreg.registration.plan.image_facts import ImageFacts, ImageKind, image_facts
 from semreg.registration.plan.plan import Machine, Plan, make_plan, this_machine
-from semreg.registration.plan.reasons import Reason
+from semreg.registration.plan.reasons import FurtherPair, Reason
 
-__all__ = ["ImageFacts", "ImageKind", "Machine", "Plan", "Reason", "image_facts", "make_plan", "this_machine"]
+__all__ = [
+    "FurtherPair",
+    "ImageFacts",
+    "ImageKind",
+    "Machine",
+    "Plan",
+    "Reason",
+    "image_facts",
+    "make_plan",
+    "this_machine",
+]

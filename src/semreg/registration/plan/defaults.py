@@ -39,8 +39,10 @@ def distances(config: RegistrationConfig) -> str:
     return ", ".join(dict.fromkeys(names))
 
 
-def with_intensities(config: RegistrationConfig, model: Any) -> RegistrationConfig:
+def with_intensities(config: RegistrationConfig, model: Any, *, alone: bool = True) -> RegistrationConfig:
     """The settings with what becomes of the intensities decided; ``model`` is what stands for ``config.models``.
+
+    ``alone``: whether there are no further contrasts, which the last descent would not see.
 
     MIND finds the place whatever the contrasts are, but it sees little of what moves an edge by less than a voxel; the
     intensities around the edge do. With features that somebody chose nothing is mixed.
@@ -50,7 +52,7 @@ def with_intensities(config: RegistrationConfig, model: Any) -> RegistrationConf
     usual = plain and config.models == (ModelConfig(),) and model in (None, "mind")
     weight = (LOCAL_CORRELATION if usual else 0.0) if refine.local_correlation is None else refine.local_correlation
     fine = config.fine
-    if fine.enabled is None and not (usual and refine.enabled):
+    if fine.enabled is None and not (usual and refine.enabled and alone):
         fine = replace(fine, enabled=False)
     return replace(config, refine=replace(refine, local_correlation=weight), fine=fine)
 

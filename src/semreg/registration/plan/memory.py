@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from semreg.config import RegistrationConfig
 from semreg.core.geometry import Grid
@@ -29,6 +29,19 @@ class Load:
     network_bytes: int = 0
     together: float = 0.0
     """Channels whose distance sees all samples at once, with their gradients."""
+    members: float = 0.0
+    """Channels of the member of an ensemble with the most of them, held beside those of the first."""
+    further_voxels: int = 0
+    """Of the images of further contrasts."""
+
+    def beside(self, members: Sequence[Load]) -> Load:
+        """The same with what the largest of further members of an ensemble takes."""
+        return replace(
+            self,
+            members=max(each.channels for each in members),
+            network_bytes=max(self.network_bytes, *(each.network_bytes for each in members)),
+            together=max(self.together, *(each.together for each in members)),
+        )
 
 
 def load_of(pairings: Sequence[Pairing], frame: Frame, distance: str) -> Load:
@@ -41,20 +54,24 @@ def load_of(pairings: Sequence[Pairing], frame: Frame, distance: str) -> Load:
 def peak_bytes(fixed: Grid, moving: Grid, config: RegistrationConfig, load: Load, *, initial: bool = False) -> int:
     """The most memory that a registration holds, about; ``config`` is resolved.
 
+    Further contrasts are held as they were read and as they are treated; of the first pair these mostly are one.
     Images as read and as worked on, features of both, the largest of search, refinement and output, the imports.
     """
     frame, levels = layout(fixed, moving, config, initial=initial)
     pooling, channels = config.features.pooling or 1, load.channels
     grid, there = frame.fixed.pooled(pooling), frame.moving.pooled(pooling)
-    held = 4 * (fixed.voxels + moving.voxels + max(frame.fixed.voxels, frame.moving.voxels))
+    held = 4 * (fixed.voxels + moving.voxels + 2 * load.further_voxels + max(frame.fixed.voxels, frame.moving.voxels))
     features = int(4 * channels * (grid.voxels + there.voxels))
+    member = int(4 * load.members * (grid.voxels + there.voxels))
     search = memory_bytes(grid, levels) if config.coarse.enabled else 0
-    descent = features + 400 * grid.voxels + (grid.voxels * (16 * load.together + 100) if load.together else 0)
+    descent = (
+        max(features, member) + 400 * grid.voxels + (grid.voxels * (16 * load.together + 100) if load.together else 0)
+    )
     descent *= 2 if config.refine.symmetric else 1
     # one channel of both images laid out twice; places, their start and the gradient in them, 3 numbers each
     fine = 80 * frame.fixed.voxels + 8 * frame.moving.voxels if config.fine.enabled is not False else 0
     output = output_bytes(fixed)
-    return int(held + features + max(search, descent, fine, output, load.network_bytes) + IMPORTS_BYTES)
+    return int(held + features + member + max(search, descent, fine, output, load.network_bytes) + IMPORTS_BYTES)
 
 
 def output_bytes(fixed: Grid) -> int:

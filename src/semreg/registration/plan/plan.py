@@ -20,7 +20,7 @@ from semreg.registration.plan import reasons
 from semreg.registration.plan.defaults import layout, resolve
 from semreg.registration.plan.image_facts import ImageFacts
 from semreg.registration.plan.memory import Load, load_of, output_bytes, peak_bytes
-from semreg.registration.plan.reasons import Reason
+from semreg.registration.plan.reasons import FurtherPair, Reason
 from semreg.runtime.memory import SHARE, available_bytes, held_bytes
 
 COARSER = (1.25, 1.6, 2.0, 2.5, 3.2, 4.0)
@@ -69,12 +69,14 @@ def this_machine(device: torch.device) -> Machine:
     return Machine(str(device), available_bytes(), held_bytes())
 
 
-def make_plan(
+def make_plan(  # noqa: PLR0913 - what is known before anything is computed
     images: tuple[ImageFacts, ImageFacts],
     config: RegistrationConfig,
     machine: Machine,
     *,
     pairings: Sequence[Pairing],
+    further: Sequence[FurtherPair] = (),
+    others: Sequence[Pairing] = (),
     initial: bool = False,
 ) -> Plan:
     """Decide what ``config`` leaves open, for the fixed and the moving of ``images``.
@@ -84,6 +86,8 @@ def make_plan(
         config: the settings as given.
         machine: where it will be computed.
         pairings: the models that will be compared; their features have to be held in memory.
+        further: contrasts beside the first pair.
+        others: the models of further members of an ensemble.
         initial: whether there is a transform to start from, so that the headers alone do not say how the images lie.
 
     Returns:
@@ -98,7 +102,12 @@ def make_plan(
 
     def laid(chosen: RegistrationConfig) -> tuple[Frame, tuple[Level, ...], int]:
         frame, levels = layout(fixed.grid, moving.grid, chosen, initial=initial)
-        load: Load = load_of(pairings, frame, chosen.refine.distance)
+        every = [*pairings, *(pairing for pair in further for pairing in pair.pairings)]
+        load: Load = load_of(every, frame, chosen.refine.distance)
+        if config.ensemble.count > 1:
+            again = [load_of([pairing], frame, chosen.refine.distance) for pairing in others]
+            load = load.beside([*([load] if config.ensemble.members > 1 else []), *again])
+        load = replace(load, further_voxels=sum(each.grid.voxels for pair in further for each in pair.images))
         return frame, tuple(levels), peak_bytes(fixed.grid, moving.grid, chosen, load, initial=initial)
 
     chosen, (frame, levels, needed) = ample, laid(ample)
@@ -108,7 +117,7 @@ def make_plan(
             frame, levels, needed = laid(chosen)
             if needed <= machine.usable_bytes:
                 break
-    story = reasons.Story(fixed, moving, given, chosen, ample, frame, levels, initial)
+    story = reasons.Story(fixed, moving, given, chosen, ample, frame, levels, initial, tuple(further))
     memory = reasons.memory(wanted, needed, machine.usable_bytes, output_bytes(fixed.grid), machine.device)
     return Plan(chosen, frame, levels, (*reasons.of_images(story), *reasons.of_settings(story), memory), needed)
 

@@ -12,6 +12,7 @@ from semreg.preprocess.preparation import CUBIC, MOST_VOXELS, Frame
 from semreg.registration.dense.coarse import Level
 from semreg.registration.dense.held_out import DIFFUSION
 from semreg.registration.dense.refine import LONG
+from semreg.registration.matching import Pairing
 from semreg.registration.plan.defaults import MOST_PIXELS, distances, is_small
 from semreg.registration.plan.image_facts import ImageFacts, shares
 
@@ -46,6 +47,15 @@ class Reason:
 
 
 @dataclass(frozen=True)
+class FurtherPair:
+    """One contrast beside the first pair."""
+
+    images: tuple[ImageFacts, ImageFacts]
+    weight: float
+    pairings: tuple[Pairing, ...]
+
+
+@dataclass(frozen=True)
 class Story:
     """All that the sentences are about."""
 
@@ -59,6 +69,7 @@ class Story:
     frame: Frame
     levels: tuple[Level, ...]
     initial: bool
+    further: tuple[FurtherPair, ...] = ()
 
 
 def of_images(story: Story) -> Iterator[Reason]:
@@ -82,6 +93,7 @@ def _of_images(story: Story) -> Iterator[str]:
         yield from _thickness("The moving image's", moving)
     yield from _coarser_axes(fixed, moving)
     yield from _overlap(story)
+    yield from _further(story)
 
 
 def _kind(image: ImageFacts) -> str:
@@ -146,12 +158,24 @@ def _overlap(story: Story) -> Iterator[str]:
             yield f"By their headers {where}."
 
 
+def _further(story: Story) -> Iterator[str]:
+    """What is compared beside the first pair."""
+    for number, pair in enumerate(story.further, start=1):
+        near, far = (f"{_size(image.grid)} {_elements(image)}" for image in pair.images)
+        names = " and ".join(dict.fromkeys(pairing.name for pairing in pair.pairings))
+        yield (
+            f"Contrast {number}, a fixed image of {near} and a moving one of {far}, is compared by {names}, and counts "
+            f"{pair.weight:.3g} where the first pair counts 1."
+        )
+
+
 def of_settings(story: Story) -> Iterator[Reason]:
     """The grids, the search and the refinement."""
     yield Reason("align", _alignment(story))
     yield Reason("frame", _reading(story))
     yield Reason("features", _features(story))
     yield from (Reason("refine", sentence) for sentence in _axes(story))
+    yield from (Reason("refine", sentence) for sentence in _ensemble(story))
     searched = "There is no search, as set: the refinement starts where the images lie."
     yield Reason("coarse", _search(story) if story.chosen.coarse.enabled else searched)
     yield Reason("refine", _refinement(story) if story.chosen.refine.enabled else "There is no refinement, as set.")
@@ -235,6 +259,17 @@ def _axes(story: Story) -> Iterator[str]:
         named.append(f"{name} ({'ijk'[column]} of the fixed image's array, direction {direction})")
     only = " and ".join(named)
     yield f"The deformation moves points along {only} alone, as set; an alignment is free of that."
+
+
+def _ensemble(story: Story) -> Iterator[str]:
+    """What several registrations cost."""
+    config = story.chosen.ensemble
+    if config.count > 1:
+        by = f", {len(config.models)} of them by {' and '.join(config.models)} alone" if config.models else ""
+        yield (
+            f"{config.count} registrations on shifted lattices{by} are averaged, as set: search and refinement take "
+            f"about {config.count} times as long."
+        )
 
 
 def _search(story: Story) -> str:

@@ -2,6 +2,7 @@
 
 from semreg.registration.stages.align import ALIGN
 from semreg.registration.stages.coarse import COARSE
+from semreg.registration.stages.ensemble import ENSEMBLE
 from semreg.registration.stages.features import FEATURES
 from semreg.registration.stages.field import FIELD
 from semreg.registration.stages.fine import FINE
@@ -13,7 +14,7 @@ from semreg.registration.stages.stage import Request, Stage, State
 from semreg.registration.stages.uncertainty import UNCERTAINTY
 
 STAGES: tuple[Stage, ...] = (
-    PREPARE, PLAN, ALIGN, FEATURES, COARSE, REFINE, FIT, FINE, UNCERTAINTY, FIELD, INVERSE,
+    PREPARE, PLAN, ALIGN, FEATURES, COARSE, REFINE, FIT, ENSEMBLE, FINE, UNCERTAINTY, FIELD, INVERSE,
 )  # fmt: skip
 """All of them; one that is not wanted is passed over."""
 

@@ -8,32 +8,36 @@ from typing import Any
 from semreg.core.fields import Field
 from semreg.core.geometry import Grid
 from semreg.io.bridge import field_of_displacements, field_of_transform
-from semreg.preprocess.preparation import canonical, check_overlap
+from semreg.preprocess.preparation import Frame, check_overlap
 from semreg.registration.alignment import checked_start, linear_part
+from semreg.registration.contrasts import images_of
 from semreg.registration.dense.deform import begun, feature_grids
 from semreg.registration.dense.terms import Term
 from semreg.registration.guidance import KnownLabels
-from semreg.registration.matching import Images
 from semreg.registration.plan.defaults import layout
 from semreg.registration.stages.stage import Stage, State
 
 
 def run(state: State) -> None:
     """Lay out the frame around the start, read both images there, and run the models."""
-    config, begin = state.config, state.begin
     target, source = state.pair.grids
-    if begin is None:
+    if state.begin is None:
         check_overlap(target, source)
-    frame, _ = layout(target, source, config, initial=begin is not None)
+    frame, _ = layout(target, source, state.config, initial=state.begin is not None)
+    compare(state, frame)
+
+
+def compare(state: State, frame: Frame) -> None:
+    """What is compared in this ``frame``, and where the displacement begins."""
+    config, begin = state.config, state.begin
     field = None if begin is None else _as_field(begin, frame.fixed if config.refine.continues else frame.moving)
     state.frame = frame
     state.start, state.first = (None, field) if config.refine.continues else (field, None)
-    treated = canonical(state.pair.treated["fixed"]), canonical(state.pair.treated["moving"])
-    state.images = Images(*treated, frame, state.start, config, state.device)
+    state.images = images_of(state.pair, state.contrasts, frame, state.start, config, state.device)
     guided = [] if state.known_labels is None else [_of_labels(state.known_labels, state)]
-    state.terms = state.images.terms(state.pairings, guided)
+    state.terms = state.images.terms(state.pairings, [each.pairings for each in state.contrasts], guided)
     if state.known_points is not None:
-        linear = None if state.start is None else checked_start(linear_part(begin), target.dimension)
+        linear = None if state.start is None else checked_start(linear_part(begin), frame.fixed.dimension)
         state.prior = replace(
             state.prior, points=state.known_points.in_frame(feature_grids(frame, config)[0], state.start, linear)
         )

@@ -35,6 +35,9 @@ def run(state: State) -> None:
     state.determinants = jacobian_determinant(state.total)
     state.folding = _folding(state.determinants, passes)
     state.warped = warp(state.pair.cleaned["moving"][0], state.total, outside=state.pair.outside)
+    state.warped_contrasts = tuple(
+        warp(each.pair.cleaned["moving"][0], state.total, outside=each.pair.outside) for each in state.contrasts
+    )
     state.uncertainty = None if state.doubt is None else state.doubt.on_image(axes, target)
     if state.folding.minimum <= 0:
         logger.warning(

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from semreg.registration.dense.data_term import distance_at
 from semreg.registration.dense.deform import feature_grids
-from semreg.registration.dense.fine import contrast, refined_finely
+from semreg.registration.dense.fine import refined_finely, relation_of
 from semreg.registration.dense.terms import terms_of
 from semreg.registration.stages.stage import Stage, State
 from semreg.runtime.events import Step
@@ -17,8 +17,8 @@ def run(state: State) -> None:
     config, found = state.config, state.deformed
     near = feature_grids(state.frame, config)[0]
     (intensities,) = terms_of([state.images.intensities()])
-    state.contrast = contrast(intensities, found.spline.field(near), min(near.spacing))
-    if not (config.fine.enabled or state.contrast.one):
+    state.relation = relation_of(intensities, found.spline.field(near), min(near.spacing))
+    if not (config.fine.enabled or state.relation.one_contrast):
         return
 
     def on_step(step: Step) -> None:

@@ -4,25 +4,35 @@ from __future__ import annotations
 
 from semreg.errors import ConfigError
 from semreg.features.models import folders_of
-from semreg.registration.matching import Given, Pairing, beside, resolve_models
-from semreg.registration.plan import image_facts, make_plan, this_machine
+from semreg.preprocess.image_pair import Pair
+from semreg.registration.contrasts import with_models
+from semreg.registration.matching import Given, Pairing, beside, of_ensemble, resolve_models
+from semreg.registration.plan import FurtherPair, ImageFacts, image_facts, make_plan, this_machine
 from semreg.registration.plan.defaults import with_intensities
 from semreg.registration.stages.stage import Stage, State
 
 
 def run(state: State) -> None:
     """Load the models and make the plan; its settings are in force from here on."""
-    state.config = with_intensities(state.config, state.request.model)
+    state.config = with_intensities(state.config, state.request.model, alone=not state.contrasts)
     state.pairings = [*_pairings(state), *beside(state.config, state.pair.grids[0].dimension)]
-    pair = state.pair
-    fixed, moving = (image_facts(pair.cleaned[name][0], pair.recognised[name]) for name in ("fixed", "moving"))
+    given = Given((), folders_of(state.request.folders), state.clock.on_step)
+    state.others = of_ensemble(state.config, state.pair.grids[0].dimension, state.device, given)
+    state.contrasts = with_models(state.contrasts, state.pairings, state.config, state.device, given)
+    further = tuple(FurtherPair(_facts(each.pair), each.asked.weight, each.pairings) for each in state.contrasts)
     state.plan = make_plan(
-        (fixed, moving), state.config, this_machine(state.device),
-        pairings=state.pairings, initial=state.begin is not None,
+        _facts(state.pair), state.config, this_machine(state.device),
+        pairings=state.pairings, further=further, others=state.others, initial=state.begin is not None,
     )  # fmt: skip
     state.config = state.plan.config
     if state.request.on_plan is not None:
         state.request.on_plan(state.plan)
+
+
+def _facts(pair: Pair) -> tuple[ImageFacts, ImageFacts]:
+    """What is known of both images."""
+    fixed, moving = (image_facts(pair.cleaned[name][0], pair.recognised[name]) for name in ("fixed", "moving"))
+    return fixed, moving
 
 
 def _pairings(state: State) -> list[Pairing]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from semreg.io.bridge import to_volume
 from semreg.preprocess.image_pair import opened, prepare_pair
 from semreg.registration.alignment import checked_start, linear_part, start_of
+from semreg.registration.contrasts import checked_contrasts
 from semreg.registration.dense.prior import Prior
 from semreg.registration.dense.stiffness import checked_stiffness
 from semreg.registration.guidance import checked_labels, checked_landmarks, segmented
@@ -15,6 +16,8 @@ def run(state: State) -> None:
     """Read, check and treat what was handed over."""
     asked, config = state.request, state.config
     state.pair = prepare_pair(asked.fixed, asked.moving, asked.fixed_mask, asked.moving_mask, config)
+    masks = asked.fixed_mask, asked.moving_mask
+    state.contrasts = checked_contrasts(asked.contrasts, masks, state.pair, config)
     dimension = state.pair.grids[0].dimension
     stiffness = asked.stiffness
     if stiffness is not None:

@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from semreg.preprocess.image_pair import Pair
     from semreg.preprocess.preparation import Frame
     from semreg.registration.alignment import Points
+    from semreg.registration.contrasts import AllImages, Contrast, ContrastPair
     from semreg.registration.dense.deform import Deformed, Searched
-    from semreg.registration.dense.fine import Contrast
+    from semreg.registration.dense.fine import IntensityRelation
     from semreg.registration.dense.terms import Term
     from semreg.registration.guidance import Guidance, KnownLabels, KnownPoints
-    from semreg.registration.matching import Images, Pairing
+    from semreg.registration.matching import Pairing
     from semreg.registration.parametric.align import Alignment
     from semreg.registration.plan import Plan
     from semreg.registration.result import Folding
@@ -38,6 +39,8 @@ class Request:
 
     fixed: Any
     moving: Any
+    contrasts: Sequence[Contrast] = ()
+    """What is compared beside the two."""
     fixed_mask: Any | None = None
     moving_mask: Any | None = None
     model: Any | None = None
@@ -65,6 +68,8 @@ class State:
 
     pair: Pair = field(init=False)
     """Set by ``prepare``, as all until ``begin``."""
+    contrasts: tuple[ContrastPair, ...] = field(init=False, default=())
+    """Further ones; ``plan`` adds their models."""
     prior: Prior = field(default=NOTHING)
     """What is known beside the images; its points are set by ``features``, in its frame."""
     known_points: KnownPoints | None = field(init=False, default=None)
@@ -74,6 +79,8 @@ class State:
     """The transform to start from, a SimpleITK transform or a Field; None: where the headers put the images."""
     pairings: list[Pairing] = field(init=False)
     """Set by ``plan``: the models, loaded."""
+    others: tuple[Pairing, ...] = field(init=False, default=())
+    """Those of further members of an ensemble."""
     plan: Plan = field(init=False)
     alignment: Alignment | None = field(init=False, default=None)
     """Set by ``align``, which may change ``begin``; None: there was none to look for."""
@@ -83,14 +90,16 @@ class State:
     """What the moving image was resampled by, on the frame's moving grid; None: it was read as it lies."""
     first: Field | None = field(init=False)
     """Where the displacement begins, where it continues the initial transform; None: at none."""
-    images: Images = field(init=False)
+    images: AllImages = field(init=False)
     terms: tuple[Term, ...] = field(init=False)
     searched: Searched = field(init=False)
     """Set by ``features``, where it begins, and by ``coarse``."""
     deformed: Deformed = field(init=False)
-    """Set by ``refine``, or by ``fit`` where there is no refinement."""
-    contrast: Contrast | None = field(init=False, default=None)
-    """Set by ``fine``, which may change ``deformed``; None: it was not asked for."""
+    """Set by ``refine``, or by ``fit`` where there is no refinement; ``ensemble`` and ``fine`` may change it."""
+    spread: Volume | None = field(init=False, default=None)
+    """Set by ``ensemble``: the standard deviation of its members in mm, on the grid of the fixed features."""
+    relation: IntensityRelation | None = field(init=False, default=None)
+    """Set by ``fine``; None: it was not asked for."""
     doubt: Uncertainty | None = field(init=False, default=None)
     """Set by ``uncertainty``."""
     total: Field = field(init=False)
@@ -98,6 +107,7 @@ class State:
     deformation: Field = field(init=False)
     """``total`` without the start."""
     warped: Volume = field(init=False)
+    warped_contrasts: tuple[Volume, ...] = field(init=False, default=())
     uncertainty: Volume | None = field(init=False, default=None)
     determinants: Tensor = field(init=False)
     """(*S), of ``total``."""

@@ -22,7 +22,7 @@ def run(state: State) -> None:
 
     state.doubt = estimate(
         state.terms, found.spline.field(grids[0]), config.uncertainty,
-        disagreement=found.disagreement, again=again, seed=config.seed,
+        disagreement=found.disagreement, spread=state.spread, again=again, seed=config.seed,
         axes=config.refine.axes,
     )  # fmt: skip
 

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from semreg.core.geometry import Grid
-from semreg.errors import ConfigError, GeometryError
+from semreg.errors import ConfigError, GeometryError, SemregError
 from semreg.io import files
 from semreg.io.bridge import matrix_of
 from semreg.io.transform_files.building import build
@@ -64,7 +64,7 @@ def read_elastix(path: Path, read_other: Callable[[Path], Any]) -> list[Any]:
     dimension: int | None = None
     while True:
         seen.add(path.resolve())
-        parameters = _parse(path)
+        parameters = parse(path)
         initial = _text(parameters, ("InitialTransformParameterFileName", "InitialTransformParametersFileName"), NONE)
         dimension = _dimension(parameters, path, dimension)
         chain.insert(0, _transform(parameters, path, dimension, read_other))
@@ -140,8 +140,9 @@ def _text_of(kind: str, values: Sequence[float], grid: Grid, extra: Sequence[tup
     return "".join(f"({name} {value})\n" for name, value in lines)
 
 
-def _parse(path: Path) -> Parameters:
-    text = read_text(path, "a parameter file of elastix", GeometryError)
+def parse(path: Path, error: type[SemregError] = GeometryError) -> Parameters:
+    """The entries of a parameter file, of a transform or of a registration; ``error`` for one that cannot be read."""
+    text = read_text(path, "a parameter file of elastix", error)
     found = (LINE.match(line) for line in text.splitlines())
     return {match[1]: [a or b for a, b in VALUE.findall(match[2])] for match in found if match}
 
