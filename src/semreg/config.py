@@ -297,7 +297,7 @@ class FineConfig:
     on each other, brighten and darken alike: hardly any of their local correlation is negative."""
     control_mm: float | None = None
     """Spacing of the control points in mm. None: three working voxels."""
-    diffusion: float = 4.0
+    diffusion: float = 8.0
     """Weight of the mean squared gradient of what is added to the displacement (mm per mm), relative to the distance
     at the start."""
     iterations: int = 12
