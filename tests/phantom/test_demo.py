@@ -25,7 +25,7 @@ def demo(tmp_path_factory):
 
 
 def test_the_readme_says_what_is_printed(demo):
-    """The landmark errors that the README gives for ``make demo`` are the demo's, to what processors round differently."""
+    """The landmark errors that the README gives for ``make demo`` are the demo's; processors round differently."""
     printed = [float(x) for line in demo[0][1:3] for x in re.findall(r"(?:mean|percentile) (\d+\.\d+)", line)]
     said = re.search(
         r"(\d\.\d\d) mm before \(95th\s+percentile (\d\.\d\d)\) and (\d\.\d\d) mm after \((\d\.\d\d)\)",
