@@ -23,7 +23,13 @@ from semreg.report.stacks import Map, Stacks, make_stacks
 from semreg.report.windows import Code, Window
 from semreg.runtime.terms import nearest
 
-STYLES = (("#0b5cad", "-"), ("#e8862a", "--"), ("#555b66", "-."), ("#56b4e9", ":"))
+STYLES = (
+    ("#0b5cad", "-"),
+    ("#e8862a", "--"),
+    ("#555b66", "-."),
+    ("#56b4e9", ":"),
+    ("#a03070", (0, (6, 1, 1, 1, 1, 1))),
+)
 """Colours and kinds of line of curves."""
 LINES = 24
 """Lines of the deformed grid, and arrows, along the longer side."""
@@ -312,13 +318,13 @@ def _rgba(colour: npt.NDArray[np.float64], opacity: npt.NDArray[np.float64]) -> 
 
 
 def _convergence(curves: list[drawings.Curve]) -> Any:
-    figure = figure_of((3.4, 2.6), "constrained")
+    figure = figure_of((3.4, 3.6), "constrained")
     axes = figure.subplots()
     for number, curve in enumerate(curves):
         colour, line = STYLES[number % len(STYLES)]
         axes.plot(curve.values, label=curve.title, color=colour, linestyle=line, linewidth=1.4)
     plain(axes, "iteration", "relative objective")
-    axes.legend(fontsize=FONT_PT - 1, frameon=False)
+    figure.legend(fontsize=FONT_PT - 1, frameon=False, loc="outside lower center")  # beside all curves
     return figure
 
 
