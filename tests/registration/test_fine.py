@@ -15,10 +15,10 @@ from semreg.core.fields import Field, Layer, warp
 from semreg.core.sampling import smooth
 from semreg.errors import ConfigError
 from semreg.phantom import make_brains, make_pair
-from semreg.registration.dense.fine import relation_of
+from semreg.registration.dense.fine import in_place_of_models, relation_of
 from semreg.registration.dense.prior import Prior
 from semreg.registration.dense.smoothness import Smoothness
-from semreg.registration.dense.terms import Term
+from semreg.registration.dense.terms import Term, terms_of
 from semreg.registration.guidance import Guidance
 from semreg.registration.pipeline import plan
 from semreg.registration.plan.defaults import with_intensities
@@ -157,6 +157,16 @@ def test_guidance_pulls_to_the_end(scene):
     labels = [Volume((volume.data > 0).float(), volume.grid) for volume in (scene.fixed, scene.moving)]
     result = register(scene.fixed, scene.moving, config=PLAIN, guidance=Guidance(labels=tuple(labels)), device="cpu")
     assert result.record.intensity_relation.one_contrast
+
+
+def test_labels_count_as_much_as_before(scene):
+    """The intensities stand for all models together: what guides keeps its share of the objective."""
+    layers = Layer(scene.fixed), Layer(scene.moving)
+    terms = terms_of([Term(*layers), Term(*layers, share=0.15), Term(*layers, share=0.6, given=True)])
+    found = in_place_of_models(Term(*layers, "lncc_squared"), terms)
+    assert [term.distance for term in found] == ["lncc_squared", "l2"]
+    assert [term.share for term in found] == pytest.approx([1.15 / 1.75, 0.6 / 1.75])
+    assert [term.share for term in in_place_of_models(Term(*layers), terms[:2])] == [1.0]
 
 
 def test_it_keeps_to_the_axes(scene):

@@ -22,7 +22,7 @@ from semreg.registration.dense.data_term import seen_through
 from semreg.registration.dense.deform import Deformed
 from semreg.registration.dense.prior import NOTHING, Prior
 from semreg.registration.dense.refine import refine
-from semreg.registration.dense.terms import Term
+from semreg.registration.dense.terms import Term, terms_of
 from semreg.runtime.events import OnStep
 
 REVERSED = 0.02
@@ -61,6 +61,12 @@ def relation_of(intensities: Term, found: Field, spacing_mm: float) -> Intensity
     )
 
 
+def in_place_of_models(intensities: Term, terms: Sequence[Term]) -> tuple[Term, ...]:
+    """The intensities in place of all that models give, first, and the terms that guide, which count as they did."""
+    given = [term for term in terms if term.given]
+    return terms_of([replace(intensities, share=1 - sum(term.share for term in given)), *given])
+
+
 def refined_finely(  # noqa: PLR0913 - what is compared, from where, how, beside what, and who is told
     intensities: Term,
     given: Sequence[Term],
@@ -75,7 +81,7 @@ def refined_finely(  # noqa: PLR0913 - what is compared, from where, how, beside
 
     Args:
         intensities: those of both images on their working grids.
-        given: terms that guide, whose shares are relative to 1 for the intensities.
+        given: terms that guide beside them.
         deformed: what was found before.
         config: how it descends.
         base: what the refinement before keeps to: its axes, and how it deals with compression.

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 from semreg.registration.dense.data_term import distance_at
 from semreg.registration.dense.deform import feature_grids
-from semreg.registration.dense.fine import refined_finely, relation_of
-from semreg.registration.dense.terms import terms_of
+from semreg.registration.dense.fine import in_place_of_models, refined_finely, relation_of
 from semreg.registration.stages.stage import Stage, State
 from semreg.runtime.events import Step
 
@@ -16,7 +15,7 @@ def run(state: State) -> None:
     """Look whether the intensities go the same way, and descend on them if they do, or if that was asked for."""
     config, found = state.config, state.deformed
     near = feature_grids(state.frame, config)[0]
-    (intensities,) = terms_of([state.images.intensities()])
+    intensities = state.images.intensities()
     state.relation = relation_of(intensities, found.spline.field(near), min(near.spacing))
     if not (config.fine.enabled or state.relation.one_contrast):
         return
@@ -25,10 +24,8 @@ def run(state: State) -> None:
         if state.clock.on_step is not None:
             state.clock.on_step(replace(step, stage=FINE.name))
 
-    guiding = terms_of([intensities, *(term for term in state.terms if term.given)])
-    result = refined_finely(
-        guiding[0], guiding[1:], found, config.fine, config.refine, prior=state.prior, on_step=on_step
-    )
+    compared, *given = in_place_of_models(intensities, state.terms)
+    result = refined_finely(compared, given, found, config.fine, config.refine, prior=state.prior, on_step=on_step)
     after = distance_at(state.terms, result.spline.field(near))
     state.deformed = replace(result, similarity=found.similarity | {"after": after})
 
