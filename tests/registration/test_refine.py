@@ -439,6 +439,22 @@ def test_regularity_slab_by_slab(size, weight, most, monkeypatch):
     torch.testing.assert_close(pull, slope, rtol=0, atol=1e-5 * float(slope.abs().max()))
 
 
+@pytest.mark.parametrize("size", [(17, 13, 11), (17, 13), (17, 13, 1)])
+def test_what_is_the_same_everywhere_is_smooth(size):
+    """A displacement by 30 voxels has no roughness, and does not hide that of a small change by rounding."""
+    n = len(size)
+    grid = grid_at((5.0, -9.0, 30.0)[:n], size, (0.9, 1.4, 2.3)[:n], rotation(n))
+    regularity = smoothness.Smoothness(SplineLattice(grid, (1.0, 2.5, 3.0)[:n]), RefineConfig(), torch.device("cpu"))
+    change = 1e-3 * noise(n, *[b.shape[1] for b in regularity.bases[0]], dtype=torch.float32)
+    value, pull = regularity.pull(torch.full_like(change, 30.0), 1.0)
+    assert value == 0
+    assert not pull.any()
+    value, pull = regularity.pull(change, 1.0)
+    shifted, its = regularity.pull(30.0 + change, 1.0)
+    assert shifted == pytest.approx(value, rel=1e-2)  # 30.001 itself is kept to 2e-6
+    torch.testing.assert_close(its, pull, rtol=0, atol=1e-2 * float(pull.abs().max()))
+
+
 def test_regularity_holds_one_slab(monkeypatch):
     """The derivatives of a slab are gone before the next: no tensor of a step holds them at all places."""
     monkeypatch.setattr(smoothness, "SLAB_PLACES", 1 << 11)

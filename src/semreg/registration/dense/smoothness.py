@@ -1,12 +1,14 @@
 """How smooth the displacement of a spline is, as a function of its coefficients, and which way that pulls them.
 
-Knows nothing of features. The derivatives have D² components at each place, more than all else in a step: they are
-computed slab by slab, value and gradient together, and none outlives its slab.
+Knows nothing of features. The derivatives have D² components at each place, more than all else in a step. Where all
+places count alike, the diffusion is a form in the coefficients, of which there are far fewer (``Roughness``); what
+needs the derivatives themselves gets them slab by slab, value and gradient together, and none outlives its slab.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +40,58 @@ class Slab:
     seen: slice
     bases: list[list[Tensor]]
     stiffness: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Pressure:
+    """The penalty on compression in a slab, and its derivative (D, D, N) at the N ``places`` that are pressed."""
+
+    value: float
+    places: Tensor
+    slope: Tensor
+
+
+class Roughness:
+    """The mean squared gradient of a spline over all places, from its coefficients alone.
+
+    The derivative along an axis is a spline Q of one degree less of the differences Δc of neighbouring coefficients, so
+    Σ |∂u/∂x|² = ⟨Δc, (QᵀQ ⊗ BᵀB ⊗ BᵀB) Δc⟩ with the matrices B of the values along the other axes. The products are as
+    small as the control points are few, and differences first: a displacement that is the same everywhere costs 0.
+    """
+
+    def __init__(self, bases: Sequence[Sequence[Tensor]], unit: Tensor, places: int) -> None:
+        """``bases[axis]`` are the matrices per axis of the derivative along ``axis``, ``unit`` (D, D, …) its unit."""
+        self._squares = unit.square() / places
+        self._forms = [
+            [_gram(_of_differences(basis) if along == axis else basis) for along, basis in enumerate(matrices)]
+            for axis, matrices in enumerate(bases)
+        ]
+
+    def pull(self, coefficients: Tensor) -> tuple[float, Tensor]:
+        """The mean at ``coefficients`` (D, *control points), and half its gradient in them."""
+        value, pull = 0.0, torch.zeros_like(coefficients)
+        for axis, forms in enumerate(self._forms):
+            count = coefficients.shape[axis + 1]
+            if count == 1:
+                continue
+            change = coefficients.diff(dim=axis + 1)
+            slope = spline_product(change, forms).mul_(self._squares[:, axis])
+            value += product(change, slope)
+            pull.narrow(axis + 1, 1, count - 1).add_(slope)
+            pull.narrow(axis + 1, 0, count - 1).sub_(slope)
+        return value, pull
+
+
+def _of_differences(slopes: Tensor) -> Tensor:
+    """The matrix of a derivative (samples, N) as one of the differences of neighbouring coefficients, (samples, N − 1).
+
+    c_m is c_0 and all differences before it, and what is the same for all coefficients has no derivative.
+    """
+    return slopes.double().flip(1).cumsum(1).flip(1)[:, 1:]
+
+
+def _gram(matrix: Tensor) -> Tensor:
+    return (matrix.double().T @ matrix.double()).float()
 
 
 class Smoothness:
@@ -73,6 +127,7 @@ class Smoothness:
             steps = [float(p[-1]) / (len(p) - 1) if len(p) > 1 else 1.0 for p in positions]
             places = lattice.grid.lattice([0.0] * dimension, steps, [len(p) for p in positions])
             self.stiffness = stiffness.on(lattice.grid, outside=1.0).averaged_on(places).data[0].to(device)
+        self._roughness = Roughness(self.bases, self.unit, self.places) if stiffness is None else None
         self.slabs = self._slabs(SLAB_PLACES if device.type == "cpu" else MOST_PLACES)
         self._mean: tuple[float, Tensor] | None = None  # E(m) and ∇E(m)
         if prior.mean is not None:
@@ -94,62 +149,56 @@ class Smoothness:
 
     def value(self, coefficients: Tensor) -> float:
         """The sum of both at ``coefficients`` (D, *control points): a mean over the places, without unit."""
-        result = 0.0
-        for slab in self.slabs:
-            part = coefficients[:, slab.seen]
-            gradient = torch.stack([spline_product(part, bases) for bases in slab.bases], 1).mul_(self.unit)
-            result += self._value(gradient, self._shortfall(gradient), slab.stiffness)
-        return result + self._of_mean(coefficients)
-
-    def _of_mean(self, coefficients: Tensor) -> float:
-        """E(m) − ∇E(m)·u, which makes the diffusion of a displacement that of its change."""
-        return 0.0 if self._mean is None else self._mean[0] - float(product(self._mean[1], coefficients))
+        return self.pull(coefficients, 1.0)[0]
 
     def pull(self, coefficients: Tensor, unit: float) -> tuple[float, Tensor]:
         """The value, and ``unit`` times its gradient in the coefficients."""
         value, pull = self._whole(coefficients, unit, folding=bool(self.config.folding))
         if self._mean is not None:
-            value += self._of_mean(coefficients)
+            value += self._mean[0] - product(self._mean[1], coefficients)
             pull.sub_(self._mean[1], alpha=unit)
         return value, pull
 
     def _whole(self, coefficients: Tensor, unit: float, *, folding: bool) -> tuple[float, Tensor]:
         """The same without a mean, with the penalty on compression or without it."""
-        value, pull = 0.0, torch.zeros_like(coefficients)
+        if self._roughness is None:
+            value, pull = 0.0, torch.zeros_like(coefficients)
+        else:
+            value, pull = self._roughness.pull(coefficients)
+            value, pull = self._diffusion * value, pull.mul_(2 * self._diffusion * unit)
+            if not folding:
+                return value, pull
         for slab in self.slabs:
-            part = coefficients[:, slab.seen]
-            gradient = torch.stack([spline_product(part, bases) for bases in slab.bases], 1).mul_(self.unit)
-            shortfall = self._shortfall(gradient) if folding else None
-            value += self._value(gradient, shortfall, slab.stiffness)
-            slope = self._slope(gradient, shortfall, unit, slab.stiffness).mul_(self.unit)
-            for axis, bases in enumerate(slab.bases):
-                pull[:, slab.seen] += spline_adjoint(slope[:, axis], bases)
+            gradient = self._gradient(coefficients, slab)
+            pressure = self._pressure(gradient) if folding else None
+            slope = None
+            if self._roughness is None:
+                value += self._diffusion * total(energies(gradient, slab.stiffness)) / self.places
+                slope = _weigh(gradient, slab.stiffness).mul_(2 * self._diffusion / self.places)
+            if pressure is not None:
+                value += pressure.value
+                slope = torch.zeros_like(gradient) if slope is None else slope
+                slope.flatten(2).index_add_(2, pressure.places, pressure.slope)
+            if slope is not None:
+                slope.mul_(unit * self.unit)
+                for axis, bases in enumerate(slab.bases):
+                    pull[:, slab.seen] += spline_adjoint(slope[:, axis], bases)
         return value, pull
 
-    def _shortfall(self, gradient: Tensor) -> Tensor | None:
-        """How far the determinant is below the limit, (*S); None if that costs nothing."""
-        if not self.config.folding:
+    def _gradient(self, coefficients: Tensor, slab: Slab) -> Tensor:
+        """The derivatives of the displacement at the places of a slab, (D, D, *S), mm per mm."""
+        part = coefficients[:, slab.seen]
+        return torch.stack([spline_product(part, bases) for bases in slab.bases], 1).mul_(self.unit)
+
+    def _pressure(self, gradient: Tensor) -> Pressure | None:
+        """The penalty on compression at derivatives (D, D, *S); None if that costs nothing."""
+        shortfall = torch.clamp(self.config.minimum_jacobian - determinant(gradient), min=0).flatten()
+        places = shortfall.nonzero()[:, 0]
+        if not len(places):
             return None
-        return torch.clamp(self.config.minimum_jacobian - determinant(gradient), min=0)
-
-    def _value(self, gradient: Tensor, shortfall: Tensor | None, stiffness: Tensor | None) -> float:
-        """The part of a slab with derivatives ``gradient`` (D, D, *S)."""
-        result = self._diffusion * total(energies(gradient, stiffness))
-        if shortfall is not None:
-            result += self.config.folding * total(shortfall.square())
-        return result / self.places
-
-    def _slope(self, gradient: Tensor, shortfall: Tensor | None, unit: float, stiffness: Tensor | None) -> Tensor:
-        """``unit`` times the derivative of the value in ``gradient``, which it overwrites: (D, D, *S)."""
-        scale = gradient.new_tensor(unit)
-        slope, twice = gradient, 2 * (scale * self._diffusion / self.places)
-        if shortfall is None:
-            return _weigh(slope, stiffness).mul_(twice)
-        rows = shortfall.flatten().nonzero()[:, 0]
-        pressed = (-2 * self.config.folding / self.places) * scale * shortfall.flatten()[rows]
-        found = cofactors(gradient.flatten(2)[..., rows]) * pressed
-        _weigh(slope, stiffness).mul_(twice).flatten(2).index_add_(2, rows, found)
-        return slope
+        short, weight = shortfall[places], self.config.folding / self.places
+        slope = cofactors(gradient.flatten(2)[..., places]) * (-2 * weight * short)
+        return Pressure(weight * total(short.square()), places, slope)
 
     def curved(self, bound: Tensor, unit: float) -> Tensor:
         """``bound``, of the curvature for each coefficient, plus an upper bound of ``unit`` times the diffusion's."""
