@@ -18,37 +18,47 @@ from semreg.registration.dense.terms import Term
 from semreg.runtime.settings import override
 
 
+def told(distance, tried):
+    """What trials give whose distance is ``distance`` of the weight in both folds; ``tried`` keeps what was asked."""
+
+    def attempt(weight, fold):
+        tried.append((weight, fold))
+        return distance(weight)
+
+    return attempt
+
+
 @pytest.mark.parametrize("best", [0.8, 0.9, 1.3])
 def test_the_lowest_is_found(best):
-    """Of a parabola over the logarithm of the weight it is the vertex itself, and no weight is tried twice."""
+    """Of a parabola over the logarithm of the weight it is the vertex itself, and nothing is tried twice."""
     tried = []
-
-    def attempt(weight):
-        tried.append(weight)
-        return 1 + 0.1 * (math.log(weight) - math.log(best)) ** 2
-
-    assert best_weight(attempt) == pytest.approx(best, rel=1e-6)
-    assert len(set(tried)) == len(tried)
+    found = best_weight(told(lambda weight: 1 + 0.1 * (math.log(weight) - math.log(best)) ** 2, tried))
+    assert found == pytest.approx(best, rel=1e-6)
+    assert len(set(tried)) == len(tried) == 2 * len(WEIGHTS)
 
 
 def test_less_than_usual_is_not_believed():
     """Where unseen samples ask for less regularity than usual, or tell nothing, the usual one stands."""
-    for attempt in (lambda weight: weight, lambda _: 0.5, lambda _: math.nan):
+    for distance in (lambda weight: 1 + 0.01 * weight, lambda _: 0.5, lambda _: math.nan):
         tried = []
-        assert best_weight(lambda weight, ask=attempt, seen=tried: (seen.append(weight), ask(weight))[1]) == DIFFUSION
-        assert len(tried) == 2
+        assert best_weight(told(distance, tried)) == DIFFUSION
+        assert sorted(tried) == [(weight, fold) for weight in WEIGHTS[:2] for fold in (0, 1)]
+
+
+def test_what_is_clear_in_one_fold_is_not_asked_again():
+    """Where more of it is much worse in the first fold, the second is left; where it is a little worse, it decides."""
+    tried = []
+    assert best_weight(told(lambda weight: 1 + weight, tried)) == DIFFUSION
+    assert tried == [(weight, 0) for weight in WEIGHTS[:2]]
+    against = best_weight(lambda weight, fold: 1 + (0.02 if fold == 0 else -0.05) * weight)
+    assert against == max(WEIGHTS)
 
 
 def test_the_range_ends():
     """Where they ask for ever more, the last weight of the range is taken, and none beyond is tried."""
     tried = []
-
-    def attempt(weight):
-        tried.append(weight)
-        return -weight
-
-    assert best_weight(attempt) == max(tried)
-    assert tuple(tried) == WEIGHTS
+    assert best_weight(told(lambda weight: -weight, tried)) == max(tried)[0]
+    assert sorted(tried) == [(weight, fold) for weight in WEIGHTS for fold in (0, 1)]
 
 
 def test_what_is_seen_and_what_is_held_out():
