@@ -103,6 +103,9 @@ def cases(size: int) -> list[Case]:
     grid = Grid(shape, (1.0,) * 3, (0.0,) * 3, np.eye(3))
     lattice = SplineLattice(grid, (4.0,) * 3)
     bases, coefficients = lattice.bases(lattice.positions(grid)), noise(3, *lattice.shape)
+    rows = 2 * lattice.shape[0]
+    places = [np.linspace(0.0, size - 1.0, rows)] * 3
+    slopes = [lattice.bases(places, axis) for axis in range(3)]
     vox, points = 0.3 * noise(3, *shape), coefficients.numel()
     nodes = size // 4
     offsets = torch.tensor(list(itertools.product(range(-4, 5), repeat=3)))
@@ -141,6 +144,12 @@ def cases(size: int) -> list[Case]:
         Case("pull", lambda b: b.pull(table, index, fixed), count * (2 * CHANNELS + 6), count * CHANNELS * 34),
         Case("spline_product", lambda b: b.spline_product(coefficients, bases), points + 3 * count, spline),
         Case("spline_adjoint", lambda b: b.spline_adjoint(vox, bases), points + 3 * count, spline),
+        Case(
+            "compression",
+            lambda b: b.compression(coefficients, slopes, 0.3),
+            2 * points + 2 * 3 * 2 * rows * lattice.shape[0],
+            2 * 4 * 9 * (rows * lattice.shape[0] ** 2 + rows**2 * lattice.shape[0] + rows**3) + 60 * rows**3,
+        ),
         Case(
             "patch_differences", lambda b: b.patch_differences(inner, None, 1, 2), (1 + CHANNELS) * count, 6 * 8 * count
         ),

@@ -7,7 +7,7 @@ import sys
 from ctypes import POINTER, c_char_p, c_double, c_int32, c_int64, c_void_p
 from pathlib import Path
 
-INTERFACE = 2
+INTERFACE = 3
 """The version of the interface that this package speaks."""
 ENDINGS = {"win32": "dll", "darwin": "dylib"}
 
@@ -53,6 +53,15 @@ class Matrix(ctypes.Structure):
     ]  # fmt: skip
 
 
+class Spline(ctypes.Structure):
+    """``semreg_spline``."""
+
+    _fields_ = [
+        ("type", c_int32), ("threads", c_int32), ("controls", _Shape), ("places", _Shape), ("limit", c_double),
+        ("values", c_void_p * 3), ("slopes", c_void_p * 3), ("coefficients", c_void_p),
+    ]  # fmt: skip
+
+
 SIGNATURES = {
     "semreg_read": [POINTER(Places), c_void_p],
     "semreg_pull": [POINTER(Places), c_void_p, c_void_p],
@@ -69,6 +78,7 @@ SIGNATURES = {
     "semreg_compose": [
         POINTER(Images), POINTER(c_int64), POINTER(c_double), POINTER(c_double), c_void_p, c_void_p, c_void_p,
     ],
+    "semreg_compression": [POINTER(Spline), POINTER(c_double), c_void_p],
 }  # fmt: skip
 """The arguments of each function that returns a status."""
 

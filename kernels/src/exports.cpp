@@ -95,4 +95,8 @@ int32_t semreg_compose(const semreg_images* of, const int64_t* wide, const doubl
   return guarded([&] { return chosen().compose(*of, wide, forth, back, first, second, to); });
 }
 
+int32_t semreg_compression(const semreg_spline* of, double* value, void* pull) {
+  return guarded([&] { return chosen().compression(*of, value, pull); });
+}
+
 }  // extern "C"

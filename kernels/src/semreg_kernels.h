@@ -8,7 +8,7 @@
 
 #include <stdint.h>
 
-#define SEMREG_KERNELS_INTERFACE 2
+#define SEMREG_KERNELS_INTERFACE 3
 
 #if defined(_WIN32)
 #define SEMREG_EXPORT __declspec(dllexport)
@@ -143,6 +143,23 @@ SEMREG_EXPORT int32_t semreg_corners(const semreg_images* of, const void* vox, v
 // to (dimension, *S): first + back · second at forth · (index + first). `wide`: the shape of the second; forth, back: homogeneous.
 SEMREG_EXPORT int32_t semreg_compose(const semreg_images* of, const int64_t* wide, const double* forth,
                                      const double* back, const void* first, const void* second, void* to);
+
+// A spline in 3-D at places on a lattice: per axis the weight of each control point at each place, of the value and of the
+// derivative along that axis. A place sees up to 4 control points in a row.
+typedef struct {
+  int32_t type;
+  int32_t threads;
+  int64_t controls[3];
+  int64_t places[3];
+  double limit;
+  const void* values[3];  // (places, controls)
+  const void* slopes[3];  // the same
+  const void* coefficients;  // (3, *controls)
+} semreg_spline;
+
+// *value: the sum over the places of the squares of what the determinant of 1 + ∂u lacks of `limit`, u the spline;
+// pull (3, *controls): its derivative in the coefficients. SEMREG_UNKNOWN where a place sees more control points.
+SEMREG_EXPORT int32_t semreg_compression(const semreg_spline* of, double* value, void* pull);
 
 #ifdef __cplusplus
 }

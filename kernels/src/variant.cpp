@@ -2,6 +2,7 @@
 #include "variant.h"
 
 #include "compare.h"
+#include "compression.h"
 #include "correlate.h"
 #include "fields.h"
 #include "patches.h"
@@ -88,10 +89,16 @@ int compose(const semreg_images& of, const int64_t* wide, const double* forth, c
   SEMREG_FOR_IMAGES(compose_as, of, wide, forth, back, first, second, to);
 }
 
+int compression(const semreg_spline& of, double* value, void* pull) {
+  if (of.type == SEMREG_F32) return compression_as<float>(of, value, pull);
+  if (of.type == SEMREG_F64) return compression_as<double>(of, value, pull);
+  return SEMREG_UNKNOWN;
+}
+
 }  // namespace
 
 const Functions FUNCTIONS = {SEMREG_NAME(SEMREG_VARIANT), read, pull, compare, correlate,
-                             cost_volume, choice, patches, product, jacobian, corners, compose};
+                             cost_volume, choice, patches, product, jacobian, corners, compose, compression};
 
 }  // namespace SEMREG_VARIANT
 }  // namespace semreg

@@ -20,6 +20,7 @@ struct Functions {
   int (*jacobian)(const semreg_images&, const void*, void*);
   int (*corners)(const semreg_images&, const void*, void*);
   int (*compose)(const semreg_images&, const int64_t*, const double*, const double*, const void*, const void*, void*);
+  int (*compression)(const semreg_spline&, double*, void*);
 };
 
 namespace plain {

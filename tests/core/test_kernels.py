@@ -145,6 +145,63 @@ def test_spline_products_are_sums(name, shape, outputs, seed):
 
 
 @backends
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@given(
+    counts=st.lists(st.sampled_from([1, 4, 5, 7]), min_size=2, max_size=3), amount=st.floats(0.0, 3.0), seed=seeds
+)  # fmt: skip
+@few
+def test_compression_is_what_determinants_lack(name, dtype, counts, amount, seed):
+    """Squared shortfalls at all places, by torch.linalg, and what autograd says of them; bands of up to 4 weights."""
+    draw = np.random.default_rng(seed)
+    places = [int(draw.integers(1, 9)) for _ in counts]
+    matrices = [band_of(draw, rows, columns) for rows, columns in zip(places, counts, strict=True)]
+    slopes = [band_of(draw, rows, columns, like=m) for rows, columns, m in zip(places, counts, matrices, strict=True)]
+    bases = [[slopes[a] if a == axis else m for a, m in enumerate(matrices)] for axis in range(len(counts))]
+    coefficients = (amount * noise(len(counts), *counts, seed=seed)).requires_grad_()
+    gradient = torch.stack([BACKENDS["reference"].spline_product(coefficients, along) for along in bases], 1)
+    jacobian = gradient.flatten(2).movedim(2, 0) + torch.eye(len(counts), dtype=torch.float64)
+    expected = torch.clamp(0.6 - torch.linalg.det(jacobian), min=0).square().sum()
+    (slope,) = torch.autograd.grad(expected, coefficients)
+    given_bases = [[matrix.to(dtype) for matrix in along] for along in bases]
+    value, pull = BACKENDS[name].compression(coefficients.detach().to(dtype), given_bases, 0.6)
+    near = 1e-10 if dtype == torch.float64 else 2e-4
+    scale = max(1.0, float(expected.detach()), float(slope.abs().max()))
+    assert value == pytest.approx(float(expected.detach()), abs=near * scale)
+    torch.testing.assert_close(pull.double(), slope, rtol=0, atol=near * scale)
+
+
+def band_of(draw, rows, columns, like=None):
+    """Random weights of 4 control points in a row, or of fewer where there are fewer, at the places of ``like``."""
+    width = min(4, columns)
+    result = torch.zeros((rows, columns), dtype=torch.float64)
+    for row in range(rows):
+        seen = None if like is None else like[row].nonzero()[:, 0]
+        first = int(seen[0]) if seen is not None else int(draw.integers(0, columns - width + 1))
+        result[row, first : first + width] = torch.as_tensor(draw.normal(size=width))
+    return result
+
+
+@needs_native
+def test_compression_of_wide_bands():
+    """Where a place sees more than 4 control points the compiled kernel leaves it to torch."""
+    bases = [[noise(3, 6, seed=a + 3 * b) for b in range(2)] for a in range(2)]
+    bases[0][1], bases[1][0] = noise(3, 6, seed=8), noise(3, 6, seed=9)
+    x = noise(2, 6, 6, seed=1)
+    (value, pull), (expected, slope) = (BACKENDS[name].compression(x, bases, 0.6) for name in ("native", "reference"))
+    assert value == expected
+    assert torch.equal(pull, slope)
+
+
+@backends
+def test_compression_that_is_no_number(name):
+    """A coefficient that is not finite is told by the value."""
+    bases = [[torch.full((2, 4), 0.25) for _ in range(2)] for _ in range(2)]
+    x = torch.zeros(2, 4, 4)
+    x[0, 1, 2] = math.nan
+    assert math.isnan(BACKENDS[name].compression(x, bases, 0.6)[0])
+
+
+@backends
 @pytest.mark.parametrize("masked", [False, True])
 @given(sides=st.lists(st.integers(1, 3), min_size=2, max_size=3), radius=st.integers(0, 1), seed=seeds)
 @few

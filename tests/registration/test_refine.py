@@ -426,7 +426,7 @@ def test_regularity_slab_by_slab(size, weight, most, monkeypatch):
     shape = [b.shape[1] for b in regularity.bases[0]]
     coefficients = (4 * noise(n, *shape, dtype=torch.float32)).requires_grad_()
     # the oracle: autograd through all derivatives
-    gradient = torch.stack([spline_product(coefficients, bases) for bases in regularity.bases], 1) * regularity.unit
+    gradient = torch.stack([spline_product(coefficients * regularity.unit, bases) for bases in regularity.bases], 1)
     squares = gradient.square().sum((0, 1)).mean()
     expected = 0.7 * squares + weight * folding(gradient, 0.4)
     assert float(squares.detach()) == pytest.approx(float(diffusion(gradient.detach())))

@@ -96,6 +96,15 @@ def spline_adjoint(
     return kernels_for(values.device).spline_adjoint(values, matrices)
 
 
+def compression(
+    coefficients: Float[Tensor, "d *controls"],
+    bases: Sequence[Sequence[Float[Tensor, "_places _controls"]]],
+    limit: float,
+) -> tuple[float, Float[Tensor, "d *controls"]]:
+    """``Kernels.compression``."""
+    return kernels_for(coefficients.device).compression(coefficients, bases, limit)
+
+
 def patch_differences(
     image: Values, mask: Values | None, radius: int, dilation: int
 ) -> tuple[Float[Tensor, "channels *inner"], Float[Tensor, "*inner"] | None]:

@@ -176,6 +176,18 @@ class Kernels(Protocol):
     ) -> Float[Tensor, "c *in"]:
         """The transposed matrices applied to ``values`` (C, *out) → (C, *in)."""
 
+    def compression(
+        self,
+        coefficients: Float[Tensor, "d *controls"],
+        bases: Sequence[Sequence[Float[Tensor, "_places _controls"]]],
+        limit: float,
+    ) -> tuple[float, Float[Tensor, "d *controls"]]:
+        """How far the displacement of a spline compresses space, and the derivative of that in its coefficients.
+
+        The sum over all places of the square of what det(1 + ∂u) lacks of ``limit``. ``bases[axis]`` holds a matrix per
+        axis (places, controls) of the derivative along ``axis``.
+        """
+
     def patch_differences(
         self, image: Values, mask: Values | None, radius: int, dilation: int
     ) -> tuple[Float[Tensor, "channels *inner"], Float[Tensor, "*inner"] | None]:

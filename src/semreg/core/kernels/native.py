@@ -24,7 +24,7 @@ from semreg.core.scattered import Table
 TYPES = {torch.float32: 0, torch.float64: 1}
 FORMULAS = {"l2": 0, "l1": 1, "cosine": 2, "l1cosine": 3, "dotproduct": 4, "dice": 5}
 CORRELATIONS = {"ncc": 0, "lncc": 1, "lncc_squared": 2}
-OUT_OF_MEMORY = 2
+UNKNOWN, OUT_OF_MEMORY = 1, 2
 
 
 class Native(Reference):
@@ -164,6 +164,31 @@ class Native(Reference):
         if values.requires_grad and torch.is_grad_enabled():
             return super().spline_adjoint(values, matrices)
         return self._products(values, [(axis, matrix.T) for axis, matrix in enumerate(matrices, 1)])
+
+    def compression(
+        self, coefficients: Tensor, bases: Sequence[Sequence[Tensor]], limit: float
+    ) -> tuple[float, Tensor]:
+        """In one pass; a spline in 2-D as one of a single plane that stays where it is."""
+        dimension, given = len(bases), coefficients.detach().contiguous()
+        if given.dtype not in TYPES:
+            return super().compression(coefficients, bases, limit)
+        slopes = [bases[axis][axis].to(given).contiguous() for axis in range(dimension)]
+        values = [bases[axis - 1][axis].to(given).contiguous() for axis in range(dimension)]
+        if dimension == 2:
+            given = torch.cat([torch.zeros_like(given[:1]), given])[:, None]
+            slopes, values = [given.new_zeros((1, 1)), *slopes], [given.new_ones((1, 1)), *values]
+        value, pull = ctypes.c_double(), torch.empty_like(given)
+        of = semreg_kernels.Spline(
+            type=TYPES[given.dtype], threads=torch.get_num_threads(), controls=tuple(given.shape[1:]),
+            places=tuple(len(matrix) for matrix in values), limit=limit,
+            values=tuple(matrix.data_ptr() for matrix in values), slopes=tuple(matrix.data_ptr() for matrix in slopes),
+            coefficients=given.data_ptr(),
+        )  # fmt: skip
+        status = self._library.semreg_compression(of, value, pull.data_ptr())
+        if status == UNKNOWN:  # a place sees more control points than those of a cubic spline
+            return super().compression(coefficients, bases, limit)
+        _check(status)
+        return value.value, pull if dimension == 3 else pull[1:, 0]
 
     def _products(self, x: Tensor, along: Sequence[tuple[int, Tensor]]) -> Tensor:
         x = x.contiguous()

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from semreg.config import RefineConfig
-from semreg.core.kernels import spline_adjoint, spline_product
+from semreg.core.kernels import compression, spline_adjoint, spline_product
 from semreg.core.kernels.bands import blocks
-from semreg.core.regularity import cofactors, determinant, energies
+from semreg.core.regularity import energies
 from semreg.core.sums import product, total
 from semreg.registration.dense.held_out import DIFFUSION
 from semreg.registration.dense.prior import NOTHING, Prior
@@ -42,15 +42,6 @@ class Slab:
     stiffness: Tensor | None = None
 
 
-@dataclass(frozen=True)
-class Pressure:
-    """The penalty on compression in a slab, and its derivative (D, D, N) at the N ``places`` that are pressed."""
-
-    value: float
-    places: Tensor
-    slope: Tensor
-
-
 class Roughness:
     """The mean squared gradient of a spline over all places, from its coefficients alone.
 
@@ -59,9 +50,9 @@ class Roughness:
     small as the control points are few, and differences first: a displacement that is the same everywhere costs 0.
     """
 
-    def __init__(self, bases: Sequence[Sequence[Tensor]], unit: Tensor, places: int) -> None:
-        """``bases[axis]`` are the matrices per axis of the derivative along ``axis``, ``unit`` (D, D, …) its unit."""
-        self._squares = unit.square() / places
+    def __init__(self, bases: Sequence[Sequence[Tensor]], places: int) -> None:
+        """``bases[axis]`` are the matrices per axis of the derivative along ``axis``, at so many places."""
+        self._places = places
         self._forms = [
             [_gram(_of_differences(basis) if along == axis else basis) for along, basis in enumerate(matrices)]
             for axis, matrices in enumerate(bases)
@@ -75,7 +66,7 @@ class Roughness:
             if count == 1:
                 continue
             change = coefficients.diff(dim=axis + 1)
-            slope = spline_product(change, forms).mul_(self._squares[:, axis])
+            slope = spline_product(change, forms).div_(self._places)
             value += product(change, slope)
             pull.narrow(axis + 1, 1, count - 1).add_(slope)
             pull.narrow(axis + 1, 0, count - 1).sub_(slope)
@@ -115,19 +106,21 @@ class Smoothness:
             count = 1 if n == 1 else min(n, max(2, math.ceil(2 * (n - 1) / step)))
             positions.append(np.linspace(0.0, n - 1.0, count))
         dimension = lattice.grid.dimension
-        self.bases = [[b.to(device) for b in lattice.bases(positions, axis)] for axis in range(dimension)]
-        """A matrix per axis for the derivative along each."""
+        self.bases = [
+            [b.to(device) / (lattice.grid.spacing[axis] if axis == along else 1.0) for along, b in enumerate(matrices)]
+            for axis, matrices in enumerate(lattice.bases(positions, axis) for axis in range(dimension))
+        ]
+        """A matrix per axis for the derivative along each, per mm."""
         self.places = math.prod(len(p) for p in positions)
-        spacing = torch.tensor(lattice.grid.spacing, device=device)
-        self.unit = (spacing[:, None] / spacing[None]).reshape(dimension, dimension, *[1] * dimension)
-        """From voxels per voxel to mm per mm."""
+        self.unit = torch.tensor(lattice.grid.spacing, device=device).reshape(dimension, *[1] * dimension)
+        """From coefficients, in voxels, to mm."""
         self.stiffness = None
         stiffness = prior.stiffness
         if stiffness is not None:
             steps = [float(p[-1]) / (len(p) - 1) if len(p) > 1 else 1.0 for p in positions]
             places = lattice.grid.lattice([0.0] * dimension, steps, [len(p) for p in positions])
             self.stiffness = stiffness.on(lattice.grid, outside=1.0).averaged_on(places).data[0].to(device)
-        self._roughness = Roughness(self.bases, self.unit, self.places) if stiffness is None else None
+        self._roughness = Roughness(self.bases, self.places) if stiffness is None else None
         self.slabs = self._slabs(SLAB_PLACES if device.type == "cpu" else MOST_PLACES)
         self._mean: tuple[float, Tensor] | None = None  # E(m) and ∇E(m)
         if prior.mean is not None:
@@ -161,51 +154,35 @@ class Smoothness:
 
     def _whole(self, coefficients: Tensor, unit: float, *, folding: bool) -> tuple[float, Tensor]:
         """The same without a mean, with the penalty on compression or without it."""
-        if self._roughness is None:
-            value, pull = 0.0, torch.zeros_like(coefficients)
-        else:
-            value, pull = self._roughness.pull(coefficients)
-            value, pull = self._diffusion * value, pull.mul_(2 * self._diffusion * unit)
-            if not folding:
-                return value, pull
+        moves = coefficients * self.unit
+        value, pull = self._diffused(moves)
+        for slab in self.slabs if folding else ():
+            lacking, back = compression(moves[:, slab.seen], slab.bases, self.config.minimum_jacobian)
+            weight = self.config.folding / self.places
+            value += weight * lacking
+            pull[:, slab.seen].add_(back, alpha=weight)
+        return value, pull.mul_(unit * self.unit)
+
+    def _diffused(self, moves: Tensor) -> tuple[float, Tensor]:
+        """The diffusion of control points that move by ``moves`` (D, *control points) mm, and its gradient."""
+        if self._roughness is not None:
+            value, half = self._roughness.pull(moves)
+            return self._diffusion * value, half.mul_(2 * self._diffusion)
+        value, pull = 0.0, torch.zeros_like(moves)
         for slab in self.slabs:
-            gradient = self._gradient(coefficients, slab)
-            pressure = self._pressure(gradient) if folding else None
-            slope = None
-            if self._roughness is None:
-                value += self._diffusion * total(energies(gradient, slab.stiffness)) / self.places
-                slope = _weigh(gradient, slab.stiffness).mul_(2 * self._diffusion / self.places)
-            if pressure is not None:
-                value += pressure.value
-                slope = torch.zeros_like(gradient) if slope is None else slope
-                slope.flatten(2).index_add_(2, pressure.places, pressure.slope)
-            if slope is not None:
-                slope.mul_(unit * self.unit)
-                for axis, bases in enumerate(slab.bases):
-                    pull[:, slab.seen] += spline_adjoint(slope[:, axis], bases)
+            gradient = torch.stack([spline_product(moves[:, slab.seen], bases) for bases in slab.bases], 1)
+            value += self._diffusion * total(energies(gradient, slab.stiffness)) / self.places
+            slope = _weigh(gradient, slab.stiffness).mul_(2 * self._diffusion / self.places)
+            for axis, bases in enumerate(slab.bases):
+                pull[:, slab.seen] += spline_adjoint(slope[:, axis], bases)
         return value, pull
-
-    def _gradient(self, coefficients: Tensor, slab: Slab) -> Tensor:
-        """The derivatives of the displacement at the places of a slab, (D, D, *S), mm per mm."""
-        part = coefficients[:, slab.seen]
-        return torch.stack([spline_product(part, bases) for bases in slab.bases], 1).mul_(self.unit)
-
-    def _pressure(self, gradient: Tensor) -> Pressure | None:
-        """The penalty on compression at derivatives (D, D, *S); None if that costs nothing."""
-        shortfall = torch.clamp(self.config.minimum_jacobian - determinant(gradient), min=0).flatten()
-        places = shortfall.nonzero()[:, 0]
-        if not len(places):
-            return None
-        short, weight = shortfall[places], self.config.folding / self.places
-        slope = cofactors(gradient.flatten(2)[..., places]) * (-2 * weight * short)
-        return Pressure(weight * total(short.square()), places, slope)
 
     def curved(self, bound: Tensor, unit: float) -> Tensor:
         """``bound``, of the curvature for each coefficient, plus an upper bound of ``unit`` times the diffusion's."""
-        for axis, bases in enumerate(self.bases):
+        for bases in self.bases:
             absolute = [b.abs() for b in bases]
             rows = spline_product(torch.ones_like(bound), absolute)
-            strength = self.unit[:, axis] ** 2 * 2 * self._diffusion * unit / self.places
+            strength = self.unit**2 * (2 * self._diffusion * unit / self.places)
             rows = rows if self.stiffness is None else rows * self.stiffness
             bound = bound + strength * spline_adjoint(rows, absolute)
         return bound

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from semreg.core.kernels.contract import Kernels
-from semreg.core.kernels.reference import corners, fields, mind, search, spline
+from semreg.core.kernels.reference import compression, corners, fields, mind, search, spline
 
 
 class Reference:
@@ -17,6 +17,7 @@ class Reference:
     pull = staticmethod(fields.pull)
     spline_product = staticmethod(spline.spline_product)
     spline_adjoint = staticmethod(spline.spline_adjoint)
+    compression = staticmethod(compression.compression)
     patch_differences = staticmethod(mind.patch_differences)
     compose = staticmethod(fields.compose)
     least_corner = staticmethod(corners.least_corner)
