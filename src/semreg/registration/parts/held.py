@@ -140,7 +140,7 @@ def opened(vox: Vectors, free: Bool[Tensor, "*s"]) -> Vectors:
         torch.autograd.backward(value)
         return float(value.detach())
 
-    descent.step(energy)
+    descent.step(energy)  # type: ignore[no-untyped-call]
     return (start + (change * free).detach()).to(vox)
 
 
