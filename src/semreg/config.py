@@ -311,6 +311,21 @@ class FineConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PartsConfig:
+    """The parts of the fixed image that move rigidly, where labels of such are given."""
+
+    labels: tuple[int, ...] = ()
+    """The labels that are rigid parts, one each. Empty: all but 0."""
+    refine: bool = True
+    """Improve the rigid map of each part on the images, by a descent on the part and its rim alone. Without, it is the
+    one nearest to the displacement that was found."""
+
+    def __post_init__(self) -> None:
+        """Check the values (ConfigError)."""
+        require(0 not in self.labels, "parts.labels other than 0, which is no label", self.labels)
+
+
+@dataclass(frozen=True, kw_only=True)
 class UncertaintyConfig:
     """How the uncertainty of the displacement is estimated."""
 
@@ -442,6 +457,7 @@ class RegistrationConfig:
     refine: RefineConfig = field(default_factory=RefineConfig)
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
     fine: FineConfig = field(default_factory=FineConfig)
+    parts: PartsConfig = field(default_factory=PartsConfig)
     uncertainty: UncertaintyConfig = field(default_factory=UncertaintyConfig)
     checks: CheckConfig = field(default_factory=CheckConfig)
 

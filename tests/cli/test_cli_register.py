@@ -262,6 +262,30 @@ def test_stiffness_is_read_as_an_image(run, pair, tmp_path):
     assert bending(stiff) < 0.9 * bending(out)
 
 
+def test_rigid_parts_are_written_rigid_and_shown(run, pair, tmp_path):
+    """The transform turns and shifts the part alone; the summary and the record say how; a wrong label is refused."""
+    fixed, moving, out = pair
+    labels = torch.zeros(1, *FIXED.shape)
+    labels[0][tuple(slice(n // 3, 2 * n // 3) for n in FIXED.shape)] = 4
+    write_image(Volume(labels, FIXED), tmp_path / "parts.nii.gz", "uint8")
+    code, shown, err = run("register", fixed, moving, "-o", out, "--rigid", tmp_path / "parts.nii.gz", *QUICK[:-1])
+    assert code == 0, err
+    record = json.loads((out / "record.json").read_text(encoding="utf-8"))
+    (part,) = record["parts"]["parts"]
+    assert part["label"] == 4
+    assert record["inputs"]["rigid"]["path"].endswith("parts.nii.gz")
+    assert f"turned by {part['rotation_deg']:.2f}°" in shown
+    transform, matrix = sitk.ReadTransform(str(out / "transform.h5")), np.array(part["matrix"])
+    index = np.argwhere(labels[0].numpy())[::11]
+    points = index @ FIXED.index_to_point()[:3, :3].T + FIXED.index_to_point()[:3, 3]
+    there = np.array([transform.TransformPoint(point) for point in points.tolist()])
+    assert np.abs(there - points @ matrix[:3, :3].T - matrix[:3, 3]).max() < 1e-3
+    wrong = ("--rigid", tmp_path / "parts.nii.gz", "--set", "parts.labels=5")
+    code, _, err = run("register", fixed, moving, "-o", tmp_path / "wrong", *wrong, *QUICK)
+    assert code == 2
+    assert "expected labels of rigid parts 5, got a label map with 4" in err
+
+
 def test_nothing_that_is_read_is_written_over(run, pair):
     """A config.toml that is read from the output folder is an error, not lost."""
     fixed, moving, out = pair

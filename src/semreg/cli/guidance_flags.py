@@ -83,7 +83,7 @@ def read_guidance(flags: GuidanceFlags, images: Mapping[str, LoadedImage]) -> Gu
     if flags.segment is not None:
         try_model(flags.segment, flags.segment_spec)
     sides = {"fixed": flags.fixed_labels, "moving": flags.moving_labels}
-    maps = {name: _labels(path, images[name]) for name, path in sides.items() if path is not None}
+    maps = {name: read_label_map(path, images[name]) for name, path in sides.items() if path is not None}
     weight, weights = _weights(flags.label_weight, tuple(maps.values()))
     return Guidance(
         landmarks=None if flags.landmarks is None else read_both(flags.landmarks, images),
@@ -96,7 +96,7 @@ def read_guidance(flags: GuidanceFlags, images: Mapping[str, LoadedImage]) -> Gu
     )
 
 
-def _labels(path: Path, image: LoadedImage) -> LabelMap:
+def read_label_map(path: Path, image: LoadedImage) -> LabelMap:
     """A label map; a picture in the unit of its image."""
     from semreg.io.files import in_unit_of, read_labels
 

@@ -13,7 +13,7 @@ from semreg.cli.common import check_judged, command_of, leave_by_verdict, limit_
 from semreg.cli.contrast_flags import described, pixel_types, read_contrasts
 from semreg.cli.dicom_output import read_sides
 from semreg.cli.grouping import grouped
-from semreg.cli.guidance_flags import read_guidance
+from semreg.cli.guidance_flags import read_guidance, read_label_map
 from semreg.cli.register_files import describe_inputs, run_into_folder, run_of, write_dicom, write_results
 from semreg.cli.register_flags import PairFlags, RegisterFlags, load_config
 from semreg.cli.report_output import verdict_of, write_proof
@@ -121,6 +121,7 @@ def _registered(
         progress.at(READ)
         start = read_start(flags.pair, images, private=flags.private)
         stiffness = None if flags.stiffness is None else read_image(flags.stiffness).volume
+        rigid = None if flags.rigid is None else read_label_map(flags.rigid, images["fixed"])
         guidance = read_guidance(flags.guidance, images)
         sides = read_sides(flags.pair, images) if flags.dicom else None
         inputs = describe_inputs(flags, images)  # as they are now: nobody knows what they are when it ends
@@ -130,7 +131,7 @@ def _registered(
     result = register(
         images["fixed"], images["moving"], config=config, device=flags.device, models=flags.folders,
         on_plan=(lambda plan: show_sentences(plan.sentences)) if explain else None, on_step=progress,
-        stiffness=stiffness, guidance=guidance, contrasts=contrasts, inverse=flags.inverse, **vars(start),
+        stiffness=stiffness, rigid=rigid, guidance=guidance, contrasts=contrasts, inverse=flags.inverse, **vars(start),
     )  # fmt: skip
     with progress.stage("write"), clock.stage("write"):
         stored = pixel_types(contrasts) if flags.contrasts.images else []

@@ -157,6 +157,10 @@ class RegisterFlags:
     stiffness: Annotated[
         Path | None, flag("Image of how stiff each place is, 1 as usual.", "FILE", panel=DEFORMATION)
     ] = None
+    rigid: Annotated[
+        Path | None,
+        flag("Labels of the fixed image, each a part that moves rigidly; 0 is none.", "FILE", panel=DEFORMATION),
+    ] = None
     inverse: Inverse = False
     jacobian: Jacobian = False
     uncertainty: Annotated[
@@ -199,6 +203,7 @@ class RegisterFlags:
             "fixed_landmarks": landmarks[0],
             "moving_landmarks": landmarks[1],
             "stiffness": self.stiffness,
+            "rigid": self.rigid,
             **self.contrasts.inputs,
             **self.guidance.inputs,
             "config": self.settings.config,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from semreg.quality import Evaluation, LandmarkSummary, Verdict
     from semreg.quality.run import AlignRun, RegisterRun
     from semreg.registration.guidance import GuidanceReport
+    from semreg.registration.parts.report import PartsReport
     from semreg.registration.result import AlignmentReport, InverseReport
 
 DIRECTION = (
@@ -61,6 +63,7 @@ def registration_rows(run: RegisterRun, files: list[Path]) -> list[tuple[str, st
         *alignment_rows(run.alignment),
         *landmark_rows(run.landmarks),
         *guidance_rows(run.guidance),
+        *part_rows(run.parts),
         ("distance of features", f"{_number(apart.before)} before, {_number(apart.after)} after"),
         ("smallest Jacobian", f"{jacobian.minimum:.4g}"),
         ("folded voxels", f"{100 * jacobian.folded_share:.4g} %"),
@@ -113,6 +116,17 @@ def guidance_rows(found: GuidanceReport | None) -> list[tuple[str, str]]:
     )
     doubt = f"; {points.contradicted} more than three deviations off: look at them" if points.contradicted else ""
     return [("guiding landmarks", f"{words}, no proof, the result was made so{doubt}")]
+
+
+def part_rows(found: PartsReport | None) -> list[tuple[str, str]]:
+    """How each rigid part moves, and how far from rigid it was before."""
+    rows = []
+    for each in [] if found is None else found.parts:
+        turned = f"turned by {each.rotation_deg:.2f}°, moved by {math.hypot(*each.translation_mm):.2f} mm"
+        rows.append(
+            (f"rigid {each.name or each.label}", f"{turned}; was {each.from_rigid_mm.mean_mm:.2f} mm from rigid")
+        )
+    return rows
 
 
 def _number(value: float | None) -> str:

@@ -6,7 +6,7 @@ show it; only the noise belongs to voxels. Knows nothing of features and registr
 
 from semreg.phantom.anatomy import Anatomy, make_anatomy
 from semreg.phantom.couplings import CouplingMap, make_map
-from semreg.phantom.makers import make_brains, make_pair, make_slides
+from semreg.phantom.makers import make_bones, make_brains, make_pair, make_slides
 from semreg.phantom.pair import PhantomPair, points_of, render
 from semreg.phantom.writing import write_pair
 
@@ -15,6 +15,7 @@ __all__ = [
     "CouplingMap",
     "PhantomPair",
     "make_anatomy",
+    "make_bones",
     "make_brains",
     "make_map",
     "make_pair",

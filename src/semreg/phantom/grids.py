@@ -26,6 +26,13 @@ def head_grids(size: int, centre: tuple[float, ...]) -> tuple[Grid, Grid]:
     return fixed, _grid_of(size, (1.0, 0.95, 0.8), (216.0, 186.0, 180.0), (-2, 5, -2), sagittal, centre)
 
 
+def joint_grids(size: int, centre: tuple[float, ...]) -> tuple[Grid, Grid]:
+    """Two grids for joints around ``centre`` (mm), stored and tilted as two scanners would."""
+    fixed = _grid_of(size, (0.9, 0.85, 1.0), (116.0, 108.0, 132.0), (1, -2, 3), rotation((1, 0.4, -0.3), 5.0), centre)
+    turned = rotation((0.3, -1, 0.5), -7.0)[:, [2, 0, 1]]
+    return fixed, _grid_of(size, (1.0, 0.9, 0.8), (146.0, 124.0, 118.0), (-2, 1, 2), turned, centre)
+
+
 def picture_grids(size: int) -> tuple[Grid, Grid]:
     """Two pictures of the same height and of other widths, as files without a position in space have it: no origin."""
     step = 256.0 / size

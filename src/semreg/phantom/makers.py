@@ -7,9 +7,9 @@ from typing import get_args
 import numpy as np
 
 from semreg.errors import ConfigError
-from semreg.phantom import brain, slide
+from semreg.phantom import brain, joint, slide
 from semreg.phantom.anatomy import make_anatomy
-from semreg.phantom.grids import Frames, abdomen_grids, head_grids, picture_grids, rotation
+from semreg.phantom.grids import Frames, abdomen_grids, head_grids, joint_grids, picture_grids, rotation
 from semreg.phantom.pair import PhantomPair, Recipe, pair_of
 
 
@@ -76,3 +76,24 @@ def make_slides(
     motion[:2, 2] = middle - motion[:2, :2] @ slide.CENTRE
     recipe = Recipe(("eosin", "brown"), displacement_mm, landmarks, seed, motion)
     return pair_of(slide.make_slide(seed), grids, recipe)
+
+
+def make_bones(
+    *,
+    size: int = 64,
+    seed: int = 0,
+    contrasts: tuple[str, str] = ("ct", "ct"),
+    displacement_mm: float = 5.0,
+    landmarks: int = 250,
+) -> PhantomPair:
+    """A joint of about ``size`` voxels an axis: three bones move rigidly, each its own way, in soft tissue.
+
+    ``contrasts`` of the fixed and of the moving image: ``ct`` or ``mr``. ``displacement_mm`` is the largest of the soft
+    tissue far from the bones; ``joint.bone_motion`` says how each bone moves. Raises ConfigError.
+    """
+    if size < 8 or not set(contrasts) <= {"ct", "mr"}:
+        raise ConfigError(
+            f"expected a joint of 8 voxels or more in ct or mr, got {size} and {' and '.join(contrasts)}; choose others"
+        )
+    grids = joint_grids(size, joint.CENTRE_MM)
+    return pair_of(joint.make_joint(seed), grids, Recipe(contrasts, displacement_mm, landmarks, seed), joint.JointMap)

@@ -18,7 +18,7 @@ from semreg.core.fields import Field, PointMap, Volume
 from semreg.core.geometry import Grid
 from semreg.core.sampling import base_index, inside, transform_index
 from semreg.errors import ConfigError
-from semreg.phantom.couplings import make_map
+from semreg.phantom.couplings import CouplingMap, make_map
 from semreg.phantom.moved import MovedMap, TrueMap, carried
 from semreg.phantom.painting import EDGE_MM, Body, Region
 from semreg.phantom.waves import Array
@@ -94,11 +94,17 @@ class Recipe:
             raise ConfigError(f"expected one landmark or more, got {self.landmarks}; choose another number")
 
 
-def pair_of(body: Body, grids: tuple[Grid, Grid], recipe: Recipe) -> PhantomPair:
-    """The body on the first grid, and deformed, with noise of its own, on the second."""
+def pair_of(
+    body: Body, grids: tuple[Grid, Grid], recipe: Recipe, around: Callable[[CouplingMap], TrueMap] | None = None
+) -> PhantomPair:
+    """The body on the first grid, and deformed, with noise of its own, on the second.
+
+    ``around``: what a smooth map becomes where some of the body moves another way; None: it stays as it is.
+    """
     fixed_grid, moving_grid = grids
     seen = _seen_points(body.region, fixed_grid.dimension)
-    true_map: TrueMap = make_map(seen, recipe.displacement_mm, recipe.seed)
+    smooth = make_map(seen, recipe.displacement_mm, recipe.seed)
+    true_map: TrueMap = smooth if around is None else around(smooth)
     if recipe.motion is not None:
         true_map = MovedMap(true_map, recipe.motion)
     near, far = recipe.contrasts

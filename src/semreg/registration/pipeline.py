@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from semreg.config import RegistrationConfig
+from semreg.io.bridge import LabelMap
 from semreg.io.bridge.kinds import ImageLike, TransformLike
 from semreg.registration.alignment import Points, settings_of
 from semreg.registration.contrasts import Contrast, ContrastReport
@@ -48,6 +49,7 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
     fixed_mask: ImageLike | None = None,
     moving_mask: ImageLike | None = None,
     stiffness: ImageLike | None = None,
+    rigid: ImageLike | LabelMap | None = None,
     guidance: Guidance | None = None,
     contrasts: Sequence[Contrast] = (),
     inverse: bool = False,
@@ -75,6 +77,8 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
         fixed_mask: values in [0, 1] in the fixed image's space; voxels at 0 count nowhere.
         moving_mask: the same for the moving image.
         stiffness: an image of the weight of the regularity, 1 as usual, in the fixed image's space.
+        rigid: labels of the fixed image, exact, on any grid: each, or each that ``config.parts`` names, is a part that
+            moves rigidly.
         guidance: landmarks and labels that pull during the whole deformation.
         contrasts: further images of the same two scenes, in the same space, that are compared too.
         inverse: find the way back too.
@@ -96,8 +100,8 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
     """
     asked = Request(
         fixed=fixed, moving=moving, fixed_mask=fixed_mask, moving_mask=moving_mask, model=model, folders=models,
-        initial=initial, landmarks=landmarks, stiffness=stiffness, guidance=guidance, contrasts=tuple(contrasts),
-        inverse=inverse, on_plan=on_plan,
+        initial=initial, landmarks=landmarks, stiffness=stiffness, rigid=rigid, guidance=guidance,
+        contrasts=tuple(contrasts), inverse=inverse, on_plan=on_plan,
     )  # fmt: skip
     state = _state(asked, settings_of(config, preset), device, on_step)
     for stage in STAGES:
@@ -196,6 +200,7 @@ def _record(state: State) -> Record:
         spreads=deformed.spreads,
         jacobian=state.folding,
         guidance=_guidance(state),
+        parts=state.parts,
         contrasts=tuple(map(ContrastReport.of, state.contrasts)),
         uncertainty=None if state.doubt is None else state.doubt.summary(),
         inverse=None if state.inverse is None else InverseReport.of(state.total, state.inverse),

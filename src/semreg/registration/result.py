@@ -27,6 +27,7 @@ from semreg.registration.dense.refine import LevelReport
 from semreg.registration.guidance import GuidanceReport
 from semreg.registration.matching import ModelReport
 from semreg.registration.parametric.align import Alignment
+from semreg.registration.parts.report import PartsReport
 from semreg.registration.plan.reasons import Reason
 from semreg.registration.uncertainty import UncertaintySummary
 from semreg.runtime.events import StageTime
@@ -180,6 +181,8 @@ class Record(AlignRecord):
     jacobian: Folding
     guidance: GuidanceReport | None = None
     """Landmarks and labels that guided, and how well the result obeys them."""
+    parts: PartsReport | None = None
+    """How the rigid parts move; None: there are none."""
     contrasts: tuple[ContrastReport, ...] = ()
     """What was compared beside the first pair."""
     uncertainty: UncertaintySummary | None = None

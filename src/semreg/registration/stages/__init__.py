@@ -7,6 +7,7 @@ from semreg.registration.stages.features import FEATURES
 from semreg.registration.stages.field import FIELD
 from semreg.registration.stages.fine import FINE
 from semreg.registration.stages.inverse import INVERSE
+from semreg.registration.stages.parts import PARTS
 from semreg.registration.stages.plan import PLAN
 from semreg.registration.stages.prepare import PREPARE
 from semreg.registration.stages.refine import FIT, REFINE
@@ -14,7 +15,7 @@ from semreg.registration.stages.stage import Request, Stage, State
 from semreg.registration.stages.uncertainty import UNCERTAINTY
 
 STAGES: tuple[Stage, ...] = (
-    PREPARE, PLAN, ALIGN, FEATURES, COARSE, REFINE, FIT, ENSEMBLE, FINE, UNCERTAINTY, FIELD, INVERSE,
+    PREPARE, PLAN, ALIGN, FEATURES, COARSE, REFINE, FIT, ENSEMBLE, FINE, PARTS, UNCERTAINTY, FIELD, INVERSE,
 )  # fmt: skip
 """All of them; one that is not wanted is passed over."""
 

@@ -12,9 +12,14 @@ from semreg.core.geometry import reorder
 from semreg.errors import DivergedError
 from semreg.registration.dense.unfold import unfold
 from semreg.registration.result import Folding
+from semreg.registration.stages.parts import with_parts
 from semreg.registration.stages.stage import Stage, State
 
 logger = logging.getLogger("semreg")
+
+
+FOLDING_START = "the initial transform folds, or tears at the edge of its field"
+FOLDING_PARTS = "the initial transform folds, or rigid parts move against each other and leave no room between them"
 
 
 def run(state: State) -> None:
@@ -26,7 +31,7 @@ def run(state: State) -> None:
         found.lattice, found.coefficients, ordered, one_to_one=state.config.refine.diffeomorphic
     )
     deformation = Field(deformation.vox.cpu(), ordered)
-    total = deformation if start is None else deformation.then(start)
+    deformation, total = with_parts(state, deformation, start)
     if not bool(torch.isfinite(total.vox).all()):
         raise DivergedError("expected a finite displacement, got NaN or infinity: check the images and settings")
     deformation = restore_order(deformation, axes, target)
@@ -41,8 +46,9 @@ def run(state: State) -> None:
     state.uncertainty = None if state.doubt is None else state.doubt.on_image(axes, target)
     if state.folding.minimum <= 0:
         logger.warning(
-            "%.2g %% of the voxels are folded: the initial transform folds, or tears at the edge of its field",
+            "%.2g %% of the voxels are folded: %s",
             100 * state.folding.folded_share,
+            FOLDING_START if state.parts is None else FOLDING_PARTS,
         )
 
 

@@ -8,8 +8,10 @@ from semreg.registration.alignment import checked_start, linear_part, start_of
 from semreg.registration.contrasts import checked_contrasts
 from semreg.registration.dense.prior import Prior
 from semreg.registration.dense.stiffness import checked_stiffness
-from semreg.registration.guidance import checked_labels, checked_landmarks, segmented
+from semreg.registration.guidance import checked_labels, checked_landmarks, opened_labels, segmented
+from semreg.registration.parts.known import checked_parts
 from semreg.registration.stages.stage import Stage, State
+from semreg.runtime.settings import require
 
 
 def run(state: State) -> None:
@@ -22,6 +24,11 @@ def run(state: State) -> None:
     stiffness = asked.stiffness
     if stiffness is not None:
         state.prior = Prior(stiffness=checked_stiffness(to_volume(opened(stiffness)), dimension))
+    if asked.rigid is not None:
+        require(not config.refine.axes, "refine.axes of all axes with rigid parts, which turn", config.refine.axes)
+        labels = opened_labels(asked.rigid, "rigid")
+        state.known_parts = checked_parts(labels, config.parts.labels, state.pair.grids[0])
+        state.prior = Prior(stiffness=state.known_parts.stiff(state.prior.stiffness))
     if asked.guidance is not None:
         state.known_points = checked_landmarks(asked.guidance, dimension)
         images = state.pair.cleaned["fixed"], state.pair.cleaned["moving"]

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from semreg.registration.guidance import Guidance, KnownLabels, KnownPoints
     from semreg.registration.matching import Pairing
     from semreg.registration.parametric.align import Alignment
+    from semreg.registration.parts.known import KnownParts
+    from semreg.registration.parts.motion import Motion
+    from semreg.registration.parts.report import PartsReport
     from semreg.registration.plan import Plan
     from semreg.registration.result import Folding
     from semreg.registration.uncertainty import Uncertainty
@@ -49,6 +52,8 @@ class Request:
     initial: Any | None = None
     landmarks: Points | None = None
     stiffness: Any | None = None
+    rigid: Any | None = None
+    """Labels of the parts of the fixed image that move rigidly."""
     guidance: Guidance | None = None
     inverse: bool = False
     """Whether the way back is wanted."""
@@ -75,6 +80,8 @@ class State:
     known_points: KnownPoints | None = field(init=False, default=None)
     known_labels: KnownLabels | None = field(init=False, default=None)
     """What guides, checked."""
+    known_parts: KnownParts | None = field(init=False, default=None)
+    """The parts that move rigidly, checked."""
     begin: Any = field(init=False)
     """The transform to start from, a SimpleITK transform or a Field; None: where the headers put the images."""
     pairings: list[Pairing] = field(init=False)
@@ -100,6 +107,10 @@ class State:
     """Set by ``ensemble``: the standard deviation of its members in mm, on the grid of the fixed features."""
     relation: IntensityRelation | None = field(init=False, default=None)
     """Set by ``fine``; None: it was not asked for."""
+    motions: tuple[Motion, ...] = field(init=False, default=())
+    """Set by ``parts``: how each of the rigid parts moves."""
+    parts: PartsReport | None = field(init=False, default=None)
+    """Set by ``field``: what became of them."""
     doubt: Uncertainty | None = field(init=False, default=None)
     """Set by ``uncertainty``."""
     total: Field = field(init=False)
