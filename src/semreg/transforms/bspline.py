@@ -239,18 +239,19 @@ class SplineIndex:
         self.bases = [b.to(device) for b in lattice.bases(lattice.positions(grid))]
         # displacements come in voxels of the lattice's grid
         self.unit = lattice.voxels_of(target, device).reshape(-1, 1)
+        self._scale = lattice.voxels_of(target, device)
         self.voxels = lattice.voxels_of(grid, device)
         base = base_index(grid.shape, like=torch.empty(0, device=device))
         self.base = transform_index(index_map(grid, target), base).flatten(1)
 
     def __call__(self, coefficients: Float[Tensor, "d *controls"]) -> Float[Tensor, "d p"]:
         """The index (D, P)."""
-        return self.base + spline_product(coefficients, self.bases).flatten(1) * self.unit
+        return spline_product(coefficients * self._scale, self.bases).flatten(1).add_(self.base)
 
     def adjoint(self, pull: Float[Tensor, "d p"]) -> Float[Tensor, "d *controls"]:
         """The gradient in the coefficients of what has the gradient ``pull`` (D, P) in the index."""
         shape = [len(basis) for basis in self.bases]
-        return spline_adjoint((pull * self.unit).reshape(len(pull), *shape), self.bases)
+        return spline_adjoint(pull.reshape(len(pull), *shape), self.bases) * self._scale
 
 
 class SplinePoints:
