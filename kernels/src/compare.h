@@ -252,9 +252,19 @@ int pull_as(const semreg_places& at, const void* gradient, void* slope) {
   for_places<T, I, D>(at, grid, [&](const Cells<T, I, D>& cells, int i, int64_t p) {
     T fraction[D], own[D];
     for (int a = 0; a < D; ++a) fraction[a] = cells.fraction[a][i];
-    const T* pull = static_cast<const T*>(gradient) + p * grid.channels;
-    slopes<T, D>(Corners<T, D>(grid.step, fraction), rows + cells.row[i], pull, grid.channels, own);
-    finish<T, I, D>(grid, cells, i, rows, pull, own, static_cast<const I*>(at.index), static_cast<I*>(slope), at.places, p);
+    const T *pull = static_cast<const T*>(gradient) + p * grid.channels, *r = rows + cells.row[i];
+    const Corners<T, D> corner(grid.step, fraction);
+    if (grid.channels == 1) {
+      slopes<T, D>(corner, r, pull, 1, own);  // without a loop
+    } else {
+      slopes<T, D>(corner, r, pull, grid.channels, own);
+    }
+    I* const to = static_cast<I*>(slope);
+    if (cells.near[i]) {
+      finish<T, I, D>(grid, cells, i, rows, pull, own, static_cast<const I*>(at.index), to, at.places, p);
+    } else {
+      for (int a = 0; a < D; ++a) to[a * at.places + p] = static_cast<I>(own[a] * cells.free[a][i]);
+    }
   });
   return SEMREG_OK;
 }
