@@ -93,6 +93,37 @@ class SplineLattice:
 
 
 @dataclass(frozen=True)
+class LatticePart(SplineLattice):
+    """Some control points of a lattice: all that a box of samples sees. It counts in voxels of the whole one's grid."""
+
+    seen: tuple[slice, ...]
+    """Of the control points of the whole, per tensor axis."""
+
+    @classmethod
+    def of(cls, whole: SplineLattice, box: Grid) -> LatticePart:
+        """What the samples of ``box``, a grid along the same axes, see."""
+        seen = []
+        for basis in whole.bases(whole.positions(box)):
+            columns = basis.any(0).nonzero()[:, 0]
+            seen.append(slice(int(columns[0]), int(columns[-1]) + 1))
+        return cls(whole.grid, whole.step, tuple(seen))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Control points per tensor axis."""
+        return tuple(s.stop - s.start for s in self.seen)
+
+    def bases(self, positions: list[Floats], derivative: int | None = None) -> list[Float[Tensor, "samples controls"]]:
+        """Those columns of the matrices of the whole."""
+        whole = SplineLattice(self.grid, self.step).bases(positions, derivative)
+        return [basis[:, seen].contiguous() for basis, seen in zip(whole, self.seen, strict=True)]
+
+    def cut(self, coefficients: Float[Tensor, "d *controls"]) -> Float[Tensor, "d *seen"]:
+        """Those of the coefficients (D, *controls) of the whole."""
+        return coefficients[(slice(None), *self.seen)].contiguous()
+
+
+@dataclass(frozen=True)
 class Spline:
     """A transform: p → A (p + u(p)), a displacement u as a spline in the fixed image's space, then a linear map."""
 
