@@ -1,4 +1,4 @@
-"""Which paths are images in chunks: folders of OME-Zarr by what is in them, whole slides by their names. Imports nothing.
+"""Which paths are images in chunks: OME-Zarr by what is in the folder, whole slides by their names. Imports nothing heavy.
 
 Knows nothing of what is in the chunks.
 """
@@ -17,6 +17,11 @@ MARKS = ("zarr.json", ".zattrs", ".zgroup")
 def is_ngff(path: Path) -> bool:
     """Whether a path is a folder of Zarr."""
     return path.is_dir() and any((path / mark).is_file() for mark in MARKS)
+
+
+def in_chunks(path: Path) -> bool:
+    """Whether a path is an image that is read in chunks."""
+    return is_ngff(path) or whole_slide(path)
 
 
 def is_ngff_name(path: Path) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,8 @@ from semreg.io.ngff.metadata import MM
 from semreg.io.ngff.pyramid import EXTRA, Pyramid, Resolution, chosen_samples, sample_of
 from semreg.io.pictures import grey
 
-logger = logging.getLogger("semreg")
+COLOURS = -1
+"""In ``where``: the axis of the colours."""
 UNITS = {"µm": 1e-3, "um": 1e-3, "nm": 1e-6, "mm": 1.0, "cm": 10.0, **MM}
 
 
@@ -33,11 +34,9 @@ class SlideResolution(Resolution):
             k = self.pooling
             return np.asarray(fine.reshape(fine.shape[0] // k, k, fine.shape[1] // k, k).mean((1, 3)), np.float32)
         spans = iter(zip(start, stop, strict=True))
-        return grey(np.asarray(self.array[tuple(slice(*next(spans)) if w is None else w for w in self._all)]))
-
-    @property
-    def _all(self) -> tuple[int | None | slice, ...]:
-        return tuple(slice(None) if w == COLOURS else w for w in self.where)
+        found = np.asarray(self.array[tuple(slice(*next(spans)) if w is None else _kept(w) for w in self.where)])
+        kept = [w for w in self.where if w is None or w == COLOURS]
+        return grey(np.moveaxis(found, kept.index(COLOURS), -1))
 
     def coarsened(self, factor: int) -> Resolution:
         """As of any resolution."""
@@ -45,8 +44,8 @@ class SlideResolution(Resolution):
         return SlideResolution(found.array, found.grid, found.where, found.pooling)
 
 
-COLOURS = -1
-"""In ``where``: the axis of the colours."""
+def _kept(where: int) -> int | slice:
+    return slice(None) if where == COLOURS else where
 
 
 def open_slide(path: Path, choice: str | None) -> Pyramid:
@@ -57,11 +56,12 @@ def open_slide(path: Path, choice: str | None) -> Pyramid:
     except ImportError:
         raise ConfigError(f"expected the package tifffile to read {path.name}, it is not installed: {EXTRA}") from None
     try:
-        with tifffile.TiffFile(path) as file:
-            series = file.series[0]
-            axes, shapes = series.axes, [level.shape for level in series.levels]
-            spacing = _spacing(file)
-            store = zarr.open(series.aszarr(), mode="r")
+        file = tifffile.TiffFile(path)
+        series = file.series[0]
+        axes, shapes = series.axes, [level.shape for level in series.levels]
+        spacing, inner = _spacing(file), series.aszarr()
+        weakref.finalize(inner, file.close)  # it is read as long as somebody holds an array of it
+        store = zarr.open(inner, mode="r")
     except (tifffile.TiffFileError, OSError, ValueError, IndexError) as error:
         raise ImageError(f"expected a whole slide that tifffile reads, got {path}: {error}") from error
     arrays = [store] if hasattr(store, "shape") else [store[str(number)] for number in range(len(shapes))]
