@@ -78,7 +78,9 @@ def test_axes_in_another_order_keep_their_names(tmp_path):
 def test_an_orientation_counts(tmp_path):
     """An axis that runs left to right is the x of LPS the other way round (RFC 4 of NGFF)."""
     values = ("superior-to-inferior", "anterior-to-posterior", "left-to-right")
-    names = [{**a, "orientation": {"type": "anatomical", "value": v}} for a, v in zip(axes_of("zyx"), values, strict=True)]
+    names = [
+        {**a, "orientation": {"type": "anatomical", "value": v}} for a, v in zip(axes_of("zyx"), values, strict=True)
+    ]
     grid = images.read_grid(written(tmp_path / "a.zarr", numbers(3, 4, 5), names, scale=(1, 1, 1), shift=(7, 0, 2)))
     assert np.array_equal(np.asarray(grid.direction), np.diag([-1.0, 1.0, -1.0]))
     assert grid.origin_xyz == pytest.approx((-0.002, 0.0, -0.007))

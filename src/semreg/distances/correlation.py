@@ -90,19 +90,12 @@ def local_correlation(
     exact = torch.float32 if fixed.device.type == "mps" else torch.float64
     mask = None if weight is None else on_grid(weight[:, None].to(exact), shape)
     f, m = (without_mean(on_grid(x.to(exact), shape), mask) for x in (fixed, moving))
-    return in_windows(f, m, mask, (_flat(f, mask), _flat(m, mask)), radius).to(moving.dtype)
-
-
-def in_windows(f: Channels, m: Channels, mask: Tensor | None, flat: tuple[Tensor, Tensor], radius: int) -> Channels:
-    """The same of images (C, *S) with means near 0, where the local variances that count as none are known.
-
-    So a part of an image has the correlation that it has within the whole, but for windows that reach beyond the part.
-    """
+    flat_fixed, flat_moving = _flat(f, mask), _flat(m, mask)
     mean_fixed, mean_moving = local_mean(f, mask, radius), local_mean(m, mask, radius)
-    covariance = local_mean(f * m, mask, radius) - mean_fixed * mean_moving + (flat[0] * flat[1]).sqrt()
-    variance_fixed = (local_mean(f.square(), mask, radius) - mean_fixed.square()).clamp(min=0) + flat[0]
-    variance_moving = (local_mean(m.square(), mask, radius) - mean_moving.square()).clamp(min=0) + flat[1]
-    return covariance / (variance_fixed.sqrt() * variance_moving.sqrt())
+    covariance = local_mean(f * m, mask, radius) - mean_fixed * mean_moving + (flat_fixed * flat_moving).sqrt()
+    variance_fixed = (local_mean(f.square(), mask, radius) - mean_fixed.square()).clamp(min=0) + flat_fixed
+    variance_moving = (local_mean(m.square(), mask, radius) - mean_moving.square()).clamp(min=0) + flat_moving
+    return (covariance / (variance_fixed.sqrt() * variance_moving.sqrt())).to(moving.dtype)
 
 
 def on_grid(x: Samples, shape: Shape | None) -> Channels:

@@ -27,9 +27,9 @@ from semreg.io.dicom import modality_of, read_series, series_grid
 from semreg.io.dicom_files import is_dicom, origin_of
 from semreg.io.headers import check_before, lattice_of
 from semreg.io.image_files import data_files, digest_of, files_of
+from semreg.io.ngff.names import in_chunks
 from semreg.io.nibabel_files import grid_with_nibabel, is_for_nibabel, read_with_nibabel
 from semreg.io.nifti import float_voxels, is_cut_short, plain_copy
-from semreg.io.ngff.names import in_chunks
 from semreg.io.nifti_header import is_nifti_name, is_packed, says_no_place
 from semreg.io.patients import Origin
 from semreg.io.pictures import ENDINGS as PICTURES

@@ -1,7 +1,8 @@
 """What OME-Zarr says of an image: axes, units, and where the samples of each resolution lie. Reads no file.
 
-Versions 0.4 and 0.5 of NGFF (https://ngff.openmicroscopy.org): a sample i lies at scale · i + translation, first those of
-its resolution, then those of the whole. Lengths become mm; x, y, z are those of LPS, unless axes say their orientation.
+Versions 0.4 and 0.5 of NGFF (https://ngff.openmicroscopy.org): a sample i lies at scale · i + translation, first those
+of its resolution, then those of the whole. Lengths become mm; x, y, z are those of LPS, unless axes say their
+orientation.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which paths are images in chunks: OME-Zarr by what is in the folder, whole slides by their names. Imports nothing heavy.
+"""Which paths are images in chunks: OME-Zarr by what is in the folder, whole slides by their names. Imports no zarr.
 
 Knows nothing of what is in the chunks.
 """

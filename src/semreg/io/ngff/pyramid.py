@@ -5,7 +5,7 @@ Axes beside those of space, as channels and times, have one sample or are chosen
 
 from __future__ import annotations
 
-import logging
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,7 +22,6 @@ from semreg.errors import ConfigError, ImageError
 from semreg.io.ngff.metadata import Multiscale, multiscale_of, place_of, spatial
 from semreg.io.ngff.names import whole_slide
 
-logger = logging.getLogger("semreg")
 EXTRA = "pip install 'semreg[zarr]'"
 
 
@@ -74,7 +73,8 @@ class Resolution:
     def _means(self, start: Sequence[int], stop: Sequence[int]) -> npt.NDArray[Any]:
         """Block by block of the chunks, so that the array is never held whole."""
         import dask
-        import dask.array as da
+
+        da: Any = importlib.import_module("dask.array")
 
         whole = da.from_zarr(self.array)[tuple(slice(None) if w is None else w for w in self.where)]
         box = whole[tuple(slice(a * self.pooling, b * self.pooling) for a, b in zip(start, stop, strict=True))]
@@ -215,7 +215,6 @@ def _shifted(levels: Sequence[Resolution]) -> list[str]:
     ]
     if not same:
         return []
-    return [
-        f"its resolutions {', '.join(map(str, same))} begin at the origin of the finest one: if they are means of "
-        "blocks, they lie up to half of their voxel beside their place; they are taken as written"
-    ]
+    numbers = ", ".join(map(str, same))
+    beside = "if they are means of blocks, they lie up to half of their voxel beside their place"
+    return [f"its resolutions {numbers} begin at the origin of the finest one: {beside}; they are taken as written"]

@@ -1,4 +1,4 @@
-"""Whole slides in TIFF as pyramids, through tifffile: 2-D, their colours as luminance. Knows nothing of registration."""
+"""Whole slides in TIFF as pyramids, through tifffile: 2-D, their colours as luminance. Knows no registration."""
 
 from __future__ import annotations
 
@@ -94,9 +94,9 @@ def _spacing(file: Any) -> tuple[float, float] | None:
     """The size of a pixel in mm, y and x, as OME-XML says it; None: it does not."""
     if not file.is_ome:
         return None
-    import xml.etree.ElementTree as ElementTree
+    from xml.etree import ElementTree as ET
 
-    root = ElementTree.fromstring(file.ome_metadata)  # noqa: S314 - expat of Python expands no external entity
+    root = ET.fromstring(file.ome_metadata)  # noqa: S314 - expat of Python expands no external entity
     pixels = next((each for each in root.iter() if each.tag.endswith("Pixels")), None)
     if pixels is None:
         return None

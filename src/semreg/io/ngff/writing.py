@@ -66,7 +66,9 @@ class PyramidWriter:
         datasets = []
         for number, grid in enumerate(self.grids):
             chunks = tuple(min(self.chunk, size) for size in grid.shape)
-            group.create_array(str(number), shape=grid.shape, chunks=chunks, dtype=self.dtype, dimension_names=AXES[-n:])
+            group.create_array(
+                str(number), shape=grid.shape, chunks=chunks, dtype=self.dtype, dimension_names=AXES[-n:]
+            )
             transformations = [
                 {"type": "scale", "scale": list(grid.spacing)},
                 {"type": "translation", "translation": list(grid.origin_xyz[::-1])},
