@@ -16,10 +16,8 @@ from dataclasses import replace
 import pytest
 
 import semreg
-
 from cohort_cases import image_pair, jobs_of, log_of, names_of, stand_in, text_pairs
 from conftest import eventually
-
 from semreg.batch import BatchOptions, DaskScheduler, LocalScheduler, Pair, run_batch, worker
 from semreg.batch.worker import Task
 from semreg.cli import main

@@ -107,7 +107,7 @@ def test_what_cannot_be_meant_is_one_sentence(tmp_path):
     zarr.open_group(str(tmp_path / "b.zarr"), mode="w")
     with pytest.raises(ImageError, match="without multiscales"):
         images.read_image(tmp_path / "b.zarr")
-    with pytest.raises(GeometryError, match="a unit of .* of axis z, got second"):
+    with pytest.raises(GeometryError, match=r"a unit of .* of axis z, got second"):
         images.read_image(written(tmp_path / "c.zarr", numbers(3, 3, 3), unit="second"))
     with pytest.raises(GeometryError, match="a scale above 0"):
         images.read_image(written(tmp_path / "d.zarr", numbers(3, 3, 3), scale=(1, 0, 1)))

@@ -46,6 +46,13 @@ class SplineLattice:
         pairs = zip(self.grid.shape, self.step, strict=True)
         return tuple(1 if n == 1 else int(np.ceil(n / s - 1e-9)) + 3 for n, s in pairs)
 
+    @property
+    def control_grid(self) -> Grid:
+        """Where the control points lie, as ITK's B-spline wants to know it; for axes of several voxels."""
+        pairs = list(zip(self.grid.shape, self.step, self.shape, strict=True))
+        first = [-step * ((count - 1) - (n - 1) / step) / 2 for n, step, count in pairs]
+        return self.grid.lattice(first, self.step, self.shape)
+
     def bases(self, positions: list[Floats], derivative: int | None = None) -> list[Float[Tensor, "samples controls"]]:
         """One (samples, control points) matrix per axis for ``positions`` in voxels of ``grid``; float32.
 

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from semreg.core.fields import Layer
-from semreg.core.kernels import pull, read, spline_adjoint
+from semreg.core.geometry import Grid, index_map
+from semreg.core.kernels import pull, read, spline_adjoint, spline_product
+from semreg.core.sampling import base_index, transform_index
 from semreg.core.sums import total
 from semreg.distances import DISTANCES
 from semreg.distances.correlation import local_mean
@@ -22,6 +24,10 @@ from semreg.registration.blocks.windows import POWER, correlated
 from semreg.registration.dense.data_term import TermMatch, energy
 from semreg.registration.dense.terms import Term
 from semreg.transforms.bspline import LatticePart, SplineIndex, SplineLattice
+
+GRAIN = 2.0**-15
+"""Of a sample, to which places are rounded: then they do not depend on where the part begins in which they are read,
+and single precision holds them in parts of up to 512 samples. The derivative of an interpolant tells no less apart."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +72,12 @@ class BlockSum:
         """The sum at the ``coefficients`` of the control points that are seen, (D, *controls)."""
         there, nothing = self.maps.grid("moving"), Sum(0.0, torch.zeros_like(coefficients), 0.0)
         fixed, seen = self._fixed(self.halo), self.seen
-        region = Box.around(SplineIndex(seen, fixed.grid, there, coefficients.device)(coefficients), there.shape)
+        places = _places(seen, fixed.grid, there, coefficients)
+        region = Box.around(places, there.shape)
         if region is None:
             return nothing
         match = TermMatch(Term(fixed, self.maps.layer("moving", region), self.maps.compared.distance), seen)
-        places = match.index(coefficients)
+        places = (places - torch.tensor(region.start)[:, None]).float()
         weight = match.weight(places)
         core = self._core(weight, fixed, self.halo)
         share = total(core)
@@ -120,6 +127,14 @@ class BlockSum:
             compared.radius,
         )  # fmt: skip
         return value, pull(match.table, places, slope.flatten(1).T.contiguous())
+
+
+def _places(seen: LatticePart, grid: Grid, there: Grid, coefficients: Tensor) -> Tensor:
+    """Where samples are read, (D, P), float64, multiples of ``GRAIN``: in single precision in a part of any size."""
+    index = SplineIndex(seen, grid, there, coefficients.device)
+    base = transform_index(index_map(grid, there), base_index(grid.shape, like=coefficients.double())).flatten(1)
+    base += (spline_product(coefficients, index.bases).flatten(1) * index.unit).double()
+    return base.div_(GRAIN).round_().mul_(GRAIN)
 
 
 def _weight(layer: Layer) -> Tensor:
