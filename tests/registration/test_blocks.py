@@ -1,10 +1,11 @@
-"""Promises of the registration in blocks: it is that of the whole for blocks of any size, and goes on where it ended."""
+"""Promises of the registration in blocks: that of the whole for blocks of any size, which goes on where it ended."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -236,13 +237,7 @@ def quick(**more):
 
 def options(block=32, **more):
     """So that half the resolution is registered in one piece, and the finest in blocks."""
-    return Options(memory_bytes=330_000_000 + 170 * 36_000, block=block, **more)
-
-
-@pytest.fixture
-def small_room(monkeypatch):
-    """Blocks of 32 voxels fit into the little memory that is given, although a block of an image would not."""
-    monkeypatch.setattr("semreg.registration.blocks.plan.BLOCK_BYTES", 20)
+    return replace(ROOM, coarse_voxels=36_000, block=block, **more)
 
 
 def error_mm(transform):
@@ -251,7 +246,6 @@ def error_mm(transform):
     return float(np.linalg.norm(found - moved(inner), axis=0).mean())
 
 
-@pytest.mark.usefixtures("small_room")
 def test_the_result_does_not_depend_on_the_blocks(images, tmp_path):
     """Fields from blocks of two sizes differ by less than a thousandth of a voxel, and are better than the start."""
     near, far, *_ = images
@@ -271,7 +265,6 @@ def test_the_result_does_not_depend_on_the_blocks(images, tmp_path):
     assert max(errors) < 0.25
 
 
-@pytest.mark.usefixtures("small_room")
 def test_a_run_writes_what_others_read(images, tmp_path):
     """The transform is ITK's; the warped image is what ITK makes of it; a second run in the folder replaces it."""
     near, far, _, moving = images
@@ -298,7 +291,6 @@ class KilledError(RuntimeError):
     """In place of a signal."""
 
 
-@pytest.mark.usefixtures("small_room")
 @pytest.mark.parametrize("after", [3, 17, 40])
 def test_a_run_that_was_ended_goes_on(images, tmp_path, monkeypatch, after):
     """Ended at any file that it writes: the next one has the same result to the bit, and does nothing twice."""
@@ -327,7 +319,6 @@ def test_a_run_that_was_ended_goes_on(images, tmp_path, monkeypatch, after):
         assert (tmp_path / "out" / name).read_bytes() == (whole / name).read_bytes()
 
 
-@pytest.mark.usefixtures("small_room")
 def test_what_another_run_left_is_not_taken(images, tmp_path, monkeypatch):
     """Other settings in a folder with an unfinished run are refused in one sentence."""
     near, far, *_ = images
@@ -340,7 +331,6 @@ def test_what_another_run_left_is_not_taken(images, tmp_path, monkeypatch):
         register_large(Pair(near, far), tmp_path, config=quick(**{"fine.diffusion": "3"}), options=options())
 
 
-@pytest.mark.usefixtures("small_room")
 def test_a_process_that_is_killed_costs_its_blocks_alone(images, tmp_path):
     """One of two processes is killed in the middle: the result is that of one process, to the bit."""
     near, far, *_ = images
@@ -350,7 +340,7 @@ def test_a_process_that_is_killed_costs_its_blocks_alone(images, tmp_path):
 
     def say(line):
         if "step 1" in line and not killed:
-            killed.append(next(iter(processes._pool._processes)))
+            killed.append(processes.numbers[0])
             os.kill(killed[0], signal.SIGKILL)
 
     try:

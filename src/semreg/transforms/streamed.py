@@ -6,6 +6,7 @@ Knows nothing of registration.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -16,8 +17,11 @@ from torch import Tensor
 
 from semreg.core.geometry import Grid, index_map
 from semreg.core.sampling import Mode, sample, transform_index
+from semreg.errors import ConfigError, GeometryError, OutputError
+from semreg.io.atomic_output import atomic_file
 from semreg.io.bridge import PIXEL_TYPES, to_pixels
-from semreg.io.ngff.pyramid import Resolution
+from semreg.io.ngff.pyramid import Pyramid, Resolution, open_pyramid
+from semreg.io.ngff.writing import PyramidWriter
 from semreg.transforms.chain import Chain
 from semreg.transforms.domain import Outside
 
@@ -76,6 +80,91 @@ def pixels(values: Tensor, dtype: str) -> npt.NDArray[np.generic]:
     """The samples (1, *S) as an array (*S) of a type of voxels: rounded and clipped for whole numbers."""
     kind = dtype if dtype in PIXEL_TYPES else "float32"
     return np.asarray(to_pixels(values[0], kind))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How an image is read."""
+
+    mode: Mode = "linear"
+    background: float | None = None
+    """The value where it shows nothing; None: its smallest one, as far as its coarser resolutions show it; of the
+    nearest voxel 0."""
+    outside: Outside = Outside.IDENTITY
+    """What is read beyond the boxes of the chain's fields."""
+    choice: str | None = None
+    """Which sample of further axes."""
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """An image that was brought onto a grid block by block."""
+
+    size: tuple[int, ...]
+    """x y(, z)."""
+    pixel_type: str
+    background: float
+    blocks: int
+
+
+def warp_streamed(
+    source: str | Path,
+    output: str | Path,
+    chain: Chain,
+    grid: Grid,
+    reading: Reading | None = None,
+    *,
+    block: int = 128,
+) -> Streamed:
+    """Bring an image in chunks through a transform into OME-Zarr, block by block; neither is ever held whole.
+
+    Args:
+        source: a folder of OME-Zarr or a whole slide.
+        output: a folder of OME-Zarr that is not there yet, whose name ends in ``.zarr``.
+        chain: the transform, grid → image.
+        grid: that of the result.
+        reading: how the image is read.
+        block: voxels of a block along each axis.
+
+    Returns:
+        What was written.
+
+    Raises:
+        ImageError: for a source that is none.
+        GeometryError: for a grid of another dimension, or along other axes than x, y, z.
+        OutputError: where the folder is there already, or cannot be written; then nothing is left.
+    """
+    how = reading or Reading()
+    image = open_pyramid(source, how.choice)
+    if image.dimension != grid.dimension or chain.dimension != grid.dimension:
+        raise GeometryError(
+            f"expected an image and a transform in {grid.dimension}-D as the reference, got {image.dimension}-D and "
+            f"{chain.dimension}-D: give images of one dimension"
+        )
+    if how.outside is Outside.BACKGROUND:
+        raise ConfigError(
+            "expected --outside identity or continue for an image in chunks, got background: leave it out"
+        )
+    if Path(output).exists():
+        raise OutputError(f"expected a new name for the output, got {output}, which is there: remove it first")
+    value = _background(image) if how.background is None and how.mode == "linear" else how.background or 0.0
+    kind = image.finest.dtype if image.finest.dtype in PIXEL_TYPES else "float32"
+    way = ChainWay(chain, how.outside)
+    with atomic_file(output) as partial:
+        writer = PyramidWriter(partial, grid, kind, chunk=block)
+        writer.create()
+        for box in writer.boxes():
+            part = grid.part([a for a, _ in box], [b for _, b in box])
+            writer.write(box, pixels(warped(image.finest, way, part, value, mode=how.mode), kind))
+        for level in range(1, len(writer.grids)):
+            for box in writer.boxes(level):
+                writer.coarsen(level, box, nearest=how.mode == "nearest")
+    return Streamed(grid.size_xyz, kind, value, len(writer.boxes()))
+
+
+def _background(image: Pyramid) -> float:
+    values = image.within(1 << 22)[1].whole().data
+    return float(values[torch.isfinite(values)].min())
 
 
 def _longest(grid: Grid) -> int:

@@ -85,17 +85,22 @@ class PyramidWriter:
         """Write the samples of a box."""
         self._array(level)[tuple(slice(*span) for span in box)] = values
 
-    def coarsen(self, level: int, box: Box) -> None:
+    def coarsen(self, level: int, box: Box, *, nearest: bool = False) -> None:
         """Write a box of a coarser resolution: means of 2 samples an axis of the next finer one, where it has so many.
 
-        Whole numbers are rounded. The finer one must be complete there.
+        Whole numbers are rounded; with ``nearest`` the first sample of each block stands for it, which keeps labels.
+        The finer one must be complete there.
         """
         import torch
 
         finer = self.grids[level - 1].shape
         factors = tuple(min(2, n) for n in finer)
         source = tuple(slice(a * f, min(b * f, n)) for (a, b), f, n in zip(box, factors, finer, strict=True))
-        values = np.asarray(self._array(level - 1)[source]).astype(np.float32)
+        found = np.asarray(self._array(level - 1)[source])
+        if nearest:
+            self.write(box, found[tuple(slice(None, None, f) for f in factors)], level)
+            return
+        values = found.astype(np.float32)
         means = pool(torch.from_numpy(values)[None], factors)[0].numpy()
         whole = np.dtype(self.dtype).kind != "f"
         self.write(box, np.rint(means).astype(self.dtype) if whole else means.astype(self.dtype), level)

@@ -38,6 +38,8 @@ class Options:
     """Of each process."""
     block: int | None = None
     """Voxels of a block along each axis; None: 128, or less where the memory asks for it."""
+    coarse_voxels: int = MOST_VOXELS
+    """What is registered in one piece has at most so many voxels."""
     finest: int = 0
     """Resolution of the fixed image at which the registration ends, 0 is the finest."""
 
@@ -86,7 +88,7 @@ def make_plan(fixed: Input, moving: Input, config: RegistrationConfig, options: 
     if not 0 <= options.finest < len(near.levels):
         raise ConfigError(f"expected --finest from 0 to {len(near.levels) - 1}, got {options.finest}: choose another")
     room = options.memory_bytes - IMPORTS_BYTES
-    most = min(MOST_VOXELS, room // COARSE_BYTES)
+    most = min(options.coarse_voxels, MOST_VOXELS, room // COARSE_BYTES)
     block = _block(options, room, near.dimension)
     least = 32**near.dimension
     if most < least:

@@ -75,6 +75,11 @@ class Processes:
         self.count, self.threads = count, threads
         self._pool: ProcessPoolExecutor | None = None
 
+    @property
+    def numbers(self) -> list[int]:
+        """Those of the processes that run, by which the system knows them."""
+        return [] if self._pool is None else [each.pid or 0 for each in multiprocessing.active_children()]
+
     def run(self, tasks: Sequence[Task]) -> Iterator[Done]:
         """Run all tasks (DeviceError where processes die again and again)."""
         left = list(tasks)
