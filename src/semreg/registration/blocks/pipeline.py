@@ -17,7 +17,7 @@ import torch
 from semreg.config import RefineConfig, RegistrationConfig
 from semreg.core.geometry import AxisOrder, Grid, canonical_order
 from semreg.io.bridge.kinds import TransformLike
-from semreg.preprocess.preparation import Frame, interpolation_blur, plan_frame
+from semreg.preprocess.preparation import interpolation_blur, plan_frame
 from semreg.registration.blocks.coarse import Coarse, coarse_of, largest_mm
 from semreg.registration.blocks.features import Compared, Maps, feature_tasks
 from semreg.registration.blocks.objective import BlockObjective, run_all
@@ -36,8 +36,8 @@ from semreg.transforms.bspline import Spline, SplineLattice
 
 PLACES = 2
 """Samples of the lattice's grid per control interval: that of the image would be too large to hold."""
-CHANGE = 1.0
-"""Weight of the regularity of the change where features are compared."""
+CHANGE = 3.0
+"""Weight of the regularity of the change where features are compared: of 0.3, 1, 3, 10 on two phantoms, CT and MR."""
 STEPS = 12
 
 
@@ -95,28 +95,30 @@ def register_in_blocks(run: Large) -> Found:
     here = coarse.deformation.reordered(axes)
     lattice = _lattice(here.grid, 2 * min(here.grid.spacing))
     coefficients, levels = lattice.fit(here), list[LevelSummary]()
+    one_contrast = coarse.facts.one_contrast
     for number, sources in enumerate(run.plan.fine, start=1):
-        lattice, coefficients, summary = _level(run, number, sources, coarse, (lattice, coefficients))
-        levels.append(summary)
+        finest = number == len(run.plan.fine)
+        for compared in compared_by(run.config, one_contrast=one_contrast, dimension=grid.dimension, finest=finest):
+            maps = _maps(run, sources, coarse, (lattice, coefficients), compared, f"level-{number}-{compared.model}")
+            lattice, coefficients, summary = _level(run, maps, (lattice, coefficients))
+            levels.append(summary)
     coefficients, passes = unfolded(lattice, coefficients, lattice.grid, one_to_one=run.config.refine.diffeomorphic)
     after = np.eye(grid.dimension + 1) if coarse.after is None else coarse.after
     return Found(Spline(lattice, coefficients, after), axes, coarse, tuple(levels), passes)
 
 
 def _level(
-    run: Large, number: int, sources: tuple[Source, Source], coarse: Coarse, before: tuple[SplineLattice, torch.Tensor]
+    run: Large, maps: Maps, before: tuple[SplineLattice, torch.Tensor]
 ) -> tuple[SplineLattice, torch.Tensor, LevelSummary]:
     """One resolution: features, then the descent; what is there of it already is not computed again."""
-    began, store = time.perf_counter(), run.store.inner(f"level-{number}")
-    maps = _maps(run, sources, coarse, before, store)
-    grid = maps.fixed.grid
+    began, store, grid = time.perf_counter(), maps.store, maps.fixed.grid
     lattice = _lattice(grid, control_mm(run.config, maps.compared, grid, run.memory_bytes))
     if store.has("spline.npz"):
         kept = LevelSummary.read(store)
         return lattice, torch.from_numpy(store.load("spline.npz")["coefficients"]), kept
     maps.create()
     tasks = feature_tasks(maps)
-    run.say(f"{grid.sentence}: features of {len(tasks)} blocks")
+    run.say(f"{grid.sentence}: {maps.compared.model} of {len(tasks)} blocks")
     run_all(run.workers, tasks, run.tell)
     start = before[0].field(before[1], lattice.grid)
     config = settings(run.config, maps.compared, grid)
@@ -127,9 +129,9 @@ def _level(
 
     coefficients, outcome = descend(objective, lattice.fit(start), config, report)
     summary = LevelSummary(
-        source=sources[0].level, pooling=sources[0].pooling, size=grid.size_xyz, spacing_mm=min(grid.spacing),
-        blocks=len(maps.boxes("fixed")), control_points=lattice.shape[::-1], compared=maps.compared.model,
-        distance=maps.compared.distance, report=outcome, evaluations=objective.evaluations,
+        source=maps.fixed.source.level, pooling=maps.fixed.source.pooling, size=grid.size_xyz,
+        spacing_mm=min(grid.spacing), blocks=len(maps.boxes("fixed")), control_points=lattice.shape[::-1],
+        compared=maps.compared.model, distance=maps.compared.distance, report=outcome, evaluations=objective.evaluations,
         seconds=time.perf_counter() - began, features_bytes=maps.bytes,
     )  # fmt: skip
     summary.write(store)
@@ -151,7 +153,12 @@ def settings(config: RegistrationConfig, compared: Compared, grid: Grid) -> Refi
 
 
 def _maps(
-    run: Large, sources: tuple[Source, Source], coarse: Coarse, before: tuple[SplineLattice, torch.Tensor], store: Store
+    run: Large,
+    sources: tuple[Source, Source],
+    coarse: Coarse,
+    before: tuple[SplineLattice, torch.Tensor],
+    compared: Compared,
+    name: str,
 ) -> Maps:
     """Both images on their working grids, and what is compared there."""
     fixed, moving = (source.open().grid for source in sources)
@@ -159,15 +166,11 @@ def _maps(
     reach = largest_mm(before[0].field(before[1], before[0].grid)) + 8 * spacing
     frame = plan_frame(fixed, moving, spacing, reach, initial=coarse.after is not None)
     facts = coarse.facts
-    compared = compared_by(run.config, one_contrast=facts.one_contrast, dimension=fixed.dimension)
     after = None if coarse.after is None else tuple(map(tuple, coarse.after.tolist()))
-    near = Side(sources[0], frame.fixed, facts.fixed, blur=_blur(frame, moving, coarse))
+    near = Side(sources[0], frame.fixed, facts.fixed, blur=interpolation_blur(frame, moving, coarse.after))
     far = Side(sources[1], frame.moving, facts.moving, after)
-    return Maps(str(store.folder), near, far, compared, max(1, run.plan.block // compared.pooling))
-
-
-def _blur(frame: Frame, moving: Grid, coarse: Coarse) -> tuple[float, ...]:
-    return interpolation_blur(frame, moving, coarse.after)
+    folder = str(run.store.folder / name)
+    return Maps(folder, near, far, compared, max(1, run.plan.block // compared.pooling))
 
 
 def _lattice(grid: Grid, spacing_mm: float) -> SplineLattice:

@@ -123,15 +123,24 @@ def check_settings(config: RegistrationConfig) -> None:
         raise ConfigError("expected features that are computed once for blocks, got others: leave refine.mode as it is")
 
 
-def compared_by(config: RegistrationConfig, *, one_contrast: bool, dimension: int) -> Compared:
-    """What blocks compare: the intensities in windows where both images show one contrast, else the model."""
+def compared_by(
+    config: RegistrationConfig, *, one_contrast: bool, dimension: int, finest: bool
+) -> tuple[Compared, ...]:
+    """What blocks of one resolution compare, one after the other.
+
+    Features of the model correct what a coarser resolution got wrong; where both images show one contrast their
+    intensities in windows follow, and at the ``finest`` resolution they are all: what is left there is below a voxel
+    of the one before, and noise misleads features more than windows.
+    """
     radius = config.refine.window // 2
-    if config.fine.enabled or (config.fine.enabled is None and one_contrast):
-        return Compared("intensity", (), "lncc_squared", 1, radius)
     entry = config.models[0]
     distance = (entry.distance or (config.refine.distance,))[0]
     pooling = config.features.pooling or (2 if entry.model == "mind" and dimension == 3 else 1)
-    return Compared(entry.model, entry.spec, distance, pooling, radius)
+    model = Compared(entry.model, entry.spec, distance, pooling, radius)
+    if not (config.fine.enabled or (config.fine.enabled is None and one_contrast)):
+        return (model,)
+    intensities = Compared("intensity", (), "lncc_squared", 1, radius)
+    return (intensities,) if finest else (model, intensities)
 
 
 def control_mm(config: RegistrationConfig, compared: Compared, grid: Grid, memory_bytes: int) -> float:
