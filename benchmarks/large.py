@@ -30,7 +30,7 @@ import torch
 import report
 from semreg.config import RegistrationConfig
 from semreg.core.geometry import Grid
-from semreg.io.ngff.pyramid import open_pyramid
+from semreg.io.ngff.opening import open_pyramid
 from semreg.io.ngff.writing import Box, PyramidWriter
 from semreg.phantom.anatomy import CENTRE_MM, make_anatomy
 from semreg.phantom.pair import PhantomPair, Recipe, pair_of, render

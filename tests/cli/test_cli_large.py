@@ -13,7 +13,7 @@ from semreg.phantom import make_pair, make_slides
 pytest.importorskip("zarr", reason="the extra semreg[zarr] is not installed")
 pytest.importorskip("ome_zarr", reason="the extra semreg[zarr] is not installed")
 
-from semreg.io.ngff.pyramid import open_pyramid
+from semreg.io.ngff.opening import open_pyramid
 from semreg.io.ngff.writing import PyramidWriter
 
 QUICK = ("--align", "none", "--set", "refine.iterations=3", "--set", "refine.symmetric=false",

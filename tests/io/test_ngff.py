@@ -11,7 +11,7 @@ from semreg.core.geometry import Grid
 from semreg.errors import ConfigError, GeometryError, ImageError
 from semreg.io import images
 from semreg.io.ngff import door
-from semreg.io.ngff.pyramid import open_pyramid
+from semreg.io.ngff.opening import open_pyramid
 from semreg.io.ngff.writing import PyramidWriter
 
 zarr = pytest.importorskip("zarr", reason="the extra semreg[zarr] is not installed")

@@ -208,7 +208,7 @@ def apply_in_chunks(
     chain: Chain, paths: tuple[Path, Path], reference: tuple[Path | None, str | None], how: Resampling
 ) -> tuple[dict[str, object], list[tuple[str, str]]]:
     """Bring an image of OME-Zarr block by block; the record, and what is shown of it."""
-    from semreg.io.ngff.pyramid import open_pyramid
+    from semreg.io.ngff.opening import open_pyramid
     from semreg.transforms.streamed import Reading, warp_streamed
 
     if how.interpolation not in ("linear", "nearest"):

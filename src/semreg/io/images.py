@@ -148,7 +148,7 @@ def read_grid(path: str | Path, series: str | None = None) -> Grid:
     path = Path(path)
     if in_chunks(path):
         from semreg.io.ngff.door import fitting
-        from semreg.io.ngff.pyramid import open_pyramid
+        from semreg.io.ngff.opening import open_pyramid
 
         return fitting(open_pyramid(path, series)).grid
     names = files_of(path, series)

@@ -20,7 +20,8 @@ from semreg.core.sampling import Mode, sample, transform_index
 from semreg.errors import ConfigError, GeometryError, OutputError
 from semreg.io.atomic_output import atomic_file
 from semreg.io.bridge import PIXEL_TYPES, to_pixels
-from semreg.io.ngff.pyramid import Pyramid, Resolution, open_pyramid
+from semreg.io.ngff.opening import open_pyramid
+from semreg.io.ngff.pyramid import Pyramid, Resolution
 from semreg.io.ngff.writing import PyramidWriter
 from semreg.transforms.chain import Chain
 from semreg.transforms.domain import Outside

@@ -9,7 +9,8 @@ import numpy as np
 
 from semreg.io.bridge import PIXEL_TYPES
 from semreg.io.ngff.names import MARKS, is_ngff
-from semreg.io.ngff.pyramid import Pyramid, Resolution, open_pyramid
+from semreg.io.ngff.opening import open_pyramid
+from semreg.io.ngff.pyramid import Pyramid, Resolution
 from semreg.io.stored import Stored
 from semreg.runtime.memory import SHARE, available_bytes
 

@@ -131,8 +131,9 @@ def _level(
     summary = LevelSummary(
         source=maps.fixed.source.level, pooling=maps.fixed.source.pooling, size=grid.size_xyz,
         spacing_mm=min(grid.spacing), blocks=len(maps.boxes("fixed")), control_points=lattice.shape[::-1],
-        compared=maps.compared.model, distance=maps.compared.distance, report=outcome, evaluations=objective.evaluations,
-        seconds=time.perf_counter() - began, features_bytes=maps.bytes,
+        compared=maps.compared.model, distance=maps.compared.distance, report=outcome,
+        evaluations=objective.evaluations, seconds=time.perf_counter() - began,
+        features_bytes=maps.bytes,
     )  # fmt: skip
     summary.write(store)
     store.save("spline.npz", {"coefficients": coefficients})

@@ -10,7 +10,8 @@ from semreg.config import RegistrationConfig
 from semreg.core.geometry import Grid, canonical_order, reorder
 from semreg.errors import ConfigError, GeometryError
 from semreg.features.descriptors import DESCRIPTORS
-from semreg.io.ngff.pyramid import Pyramid, open_pyramid
+from semreg.io.ngff.opening import open_pyramid
+from semreg.io.ngff.pyramid import Pyramid
 from semreg.preprocess.preparation import MOST_REFINEMENT, MOST_VOXELS, check_dimension
 from semreg.registration.blocks.boxes import blocks_of
 from semreg.registration.blocks.features import Compared

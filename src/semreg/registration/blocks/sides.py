@@ -12,7 +12,8 @@ from semreg.core.fields import Field, Volume, apply_linear
 from semreg.core.geometry import Grid, Matrix, index_map
 from semreg.core.sampling import base_index, transform_index
 from semreg.features.contract import IntensityStats
-from semreg.io.ngff.pyramid import Pyramid, Resolution, open_pyramid
+from semreg.io.ngff.opening import open_pyramid
+from semreg.io.ngff.pyramid import Pyramid, Resolution
 from semreg.preprocess.intensities import OUTSIDE_HU
 from semreg.preprocess.modality import PADDING_BELOW
 from semreg.preprocess.preparation import Prepared, canonical, to_frame
