@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 from dataclasses import replace
@@ -36,7 +37,7 @@ from semreg.registration.blocks.run import Pair, register_large
 from semreg.registration.blocks.sides import Intensities, Side, Source
 from semreg.registration.blocks.store import Store
 from semreg.registration.blocks.windows import correlated
-from semreg.registration.blocks.workers import Here, Processes
+from semreg.registration.blocks.workers import Here, Processes, workers_at
 from semreg.registration.blocks.writing import StoredSpline, write_spline
 from semreg.registration.dense.objective import Problem
 from semreg.registration.dense.prior import Prior
@@ -351,6 +352,31 @@ def test_a_process_that_is_killed_costs_its_blocks_alone(images, tmp_path):
         processes.close()
     assert killed
     assert record.workers >= 3
+    assert (tmp_path / "two" / "transform.h5").read_bytes() == (tmp_path / "one" / "transform.h5").read_bytes()
+
+
+@pytest.mark.filterwarnings("ignore")  # Dask warns of what it does itself
+def test_a_cluster_gives_what_one_process_gives(images, tmp_path):
+    """On two workers of a Dask cluster, of which one is killed in the middle: the same result, to the bit."""
+    distributed = pytest.importorskip("distributed", reason="the extra semreg[dask] is not installed")
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    near, far, *_ = images
+    register_large(Pair(near, far), tmp_path / "one", config=quick(), options=options())
+    killed = []
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, local_directory=str(tmp_path)
+    ) as cluster:
+
+        def say(line):
+            if "step 1" in line and not killed:
+                killed.append(next(iter(cluster.workers.values())).pid)
+                os.kill(killed[0], signal.SIGKILL)
+
+        with workers_at(cluster.scheduler_address, 1, 1, [tmp_path]) as workers:
+            register_large(
+                Pair(near, far), tmp_path / "two", config=quick(), options=options(), workers=workers, say=say
+            )
+    assert killed
     assert (tmp_path / "two" / "transform.h5").read_bytes() == (tmp_path / "one" / "transform.h5").read_bytes()
 
 
