@@ -26,7 +26,7 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-EXTRAS = ("fast", "itk", "nibabel", "hub", "dask")
+EXTRAS = ("fast", "itk", "nibabel", "hub", "dask", "zarr")
 """What is tried beside the package itself."""
 FILES = {".py", ".pyi", ".toml", ".css", ".js", ".j2", ".typed", ".svg"}
 """Endings of the files that belong into the package."""

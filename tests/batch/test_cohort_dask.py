@@ -15,10 +15,10 @@ from dataclasses import replace
 
 import pytest
 
+import semreg
 from cohort_cases import image_pair, jobs_of, log_of, names_of, stand_in, text_pairs
 from conftest import eventually
 from semreg.batch import BatchOptions, DaskScheduler, LocalScheduler, Pair, run_batch, worker
-from semreg.batch import cluster as clusters
 from semreg.batch.worker import Task
 from semreg.cli import main
 from semreg.config import RegistrationConfig
@@ -192,7 +192,7 @@ def test_a_cluster_that_cannot_be_used_is_one_sentence(cluster, tmp_path, monkey
     refused(DeviceError, r"a Dask scheduler at tcp://127.0.0.1:9", address="tcp://127.0.0.1:9", timeout=1.0)
     refused(DeviceError, r"a Dask scheduler at nonsense://x", address="nonsense://x", timeout=1.0)
     with monkeypatch.context() as patch:
-        patch.setattr(clusters.semreg, "__version__", "99")
+        patch.setattr(semreg, "__version__", "99")
         refused(DeviceError, r"semreg 99 on the worker tcp://.*install the same")
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "distributed", None)

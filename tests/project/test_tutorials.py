@@ -21,8 +21,9 @@ import pytest
 from semreg.cli import main
 
 TUTORIALS = Path(__file__).parents[2] / "docs" / "tutorials"
-PAGES = ("brain", "ct_mr", "two_d", "cohort", "itk_script", "own_model", "own_metric")
+PAGES = ("brain", "ct_mr", "two_d", "cohort", "itk_script", "own_model", "own_metric", "large")
 NEEDS_ITK = ("itk_script", "own_metric")
+NEEDS_ZARR = ("large",)
 
 BLOCK = re.compile(
     r"^(?:<!-- (?P<mark>[^>]+) -->\n)?```(?P<language>\w+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
@@ -107,6 +108,9 @@ def test_a_tutorial_runs(page, tmp_path, monkeypatch):
     if page in NEEDS_ITK:
         pytest.importorskip("itk", reason="needs the package itk")
         pytest.importorskip("semreg_itkv4", reason="needs the package semreg-itkv4: make native")
+    if page in NEEDS_ZARR:
+        pytest.importorskip("zarr", reason="the extra semreg[zarr] is not installed")
+        pytest.importorskip("ome_zarr", reason="the extra semreg[zarr] is not installed")
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": "__main__"}
     said = ""

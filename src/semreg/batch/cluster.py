@@ -7,22 +7,17 @@ written there, and nothing but paths and outcomes goes over the network.
 from __future__ import annotations
 
 import importlib
-import sys
 import uuid
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import semreg
 from semreg.batch.reasons import reason_of_error
 from semreg.batch.schedulers import Started
 from semreg.batch.worker import Outcome, Task, run_task
-from semreg.errors import ConfigError, DeviceError
-
-TIMEOUT_SECONDS = 15.0
-"""How long the scheduler, and the first worker, may take to answer."""
+from semreg.errors import DeviceError
+from semreg.runtime.cluster import TIMEOUT_SECONDS, check_workers, client_at
 
 
 @dataclass(frozen=True)
@@ -40,54 +35,10 @@ class DaskScheduler:
         """
         if not tasks:
             return
-        with self._client() as client:
-            self._check(client, tasks)
+        with client_at(self.address, self.timeout) as client:
+            paths = sorted({path for task in tasks for path in task.job.paths.values()} | {str(tasks[0].work)})
+            check_workers(client, self.address, paths, self.timeout)
             yield from self._run(client, tasks, started)
-
-    @contextmanager
-    def _client(self) -> Iterator[Any]:
-        try:
-            distributed: Any = importlib.import_module("distributed")
-        except ImportError:
-            raise ConfigError(
-                "expected the package distributed for --scheduler, it is not installed: pip install 'semreg[dask]'"
-            ) from None
-        try:
-            distributed.comm.resolve_address(self.address)  # a client of no address cannot be closed in order
-            client = distributed.Client(self.address, timeout=self.timeout, set_as_default=False)
-        except (OSError, ValueError, TypeError) as error:
-            raise DeviceError(
-                f"expected a Dask scheduler at {self.address}, got no answer that fits: {_first_line(error)}; "
-                "start one with `dask scheduler`, or leave --scheduler out"
-            ) from error
-        try:
-            yield client
-        finally:
-            client.close(timeout=self.timeout)
-
-    def _check(self, client: Any, tasks: Sequence[Task]) -> None:
-        """Refuse (DeviceError) a cluster without workers, with other versions, or that does not see the files."""
-        try:
-            client.wait_for_workers(1, timeout=self.timeout)
-        except OSError as error:
-            raise DeviceError(
-                f"expected a worker at {self.address}, got none in {self.timeout:g} s: start some with `dask worker`"
-            ) from error
-        paths = sorted({path for task in tasks for path in task.job.paths.values()} | {str(tasks[0].work)})
-        for worker, (python, version, missing) in client.run(_probe(paths)).items():
-            mine = f"{sys.version_info.major}.{sys.version_info.minor}"
-            if version is None:
-                raise DeviceError(f"expected semreg on the worker {worker}, got a Python without it: install it there")
-            if (python, version) != (mine, semreg.__version__):
-                raise DeviceError(
-                    f"expected Python {mine} and semreg {semreg.__version__} on the worker {worker}, "
-                    f"got Python {python} and semreg {version}: install the same versions everywhere"
-                )
-            if missing is not None:
-                raise DeviceError(
-                    f"expected the worker {worker} to see {missing}, it does not: "
-                    "put the images and the output on a file system that all machines share, under the same paths"
-                )
 
     def _run(self, client: Any, tasks: Sequence[Task], started: Started) -> Generator[Outcome, None, None]:
         distributed: Any = importlib.import_module("distributed")
@@ -136,24 +87,3 @@ def _outcome_of(future: Any, name: str) -> Outcome:
         said = "the worker died each time it was tried: it may have too little memory"
         worker = error.last_worker.address
     return Outcome(name=name, folder=None, error=said, seconds=0.0, worker=str(worker))
-
-
-def _probe(paths: Sequence[str]) -> Any:
-    """A function for the workers that needs no semreg there: versions, and the first of ``paths`` they cannot see."""
-
-    def probe() -> tuple[str, str | None, str | None]:
-        import pathlib as here
-        import sys as python
-
-        try:
-            from semreg import __version__ as found
-        except ImportError:
-            return f"{python.version_info.major}.{python.version_info.minor}", None, None
-        missing = next((path for path in paths if not here.Path(path).exists()), None)
-        return f"{python.version_info.major}.{python.version_info.minor}", found, missing
-
-    return probe
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

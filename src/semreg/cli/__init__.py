@@ -22,6 +22,7 @@ from semreg.cli.doctor import doctor_command
 from semreg.cli.evaluate import evaluate_command
 from semreg.cli.figures import figures_command
 from semreg.cli.infer import features_command, infer_command
+from semreg.cli.large import large_command
 from semreg.cli.models import app as models_app
 from semreg.cli.motion import motion_command
 from semreg.cli.panels import GroupedCommands, SectionedCommand, flag
@@ -89,6 +90,7 @@ app.command("batch", cls=SectionedCommand)(batch_command)
 app.command("propagate", cls=SectionedCommand)(propagate_command)
 app.command("template", cls=SectionedCommand)(template_command)
 app.command("motion", cls=SectionedCommand)(motion_command)
+app.command("large", cls=SectionedCommand)(large_command)
 app.command("bids", cls=SectionedCommand)(bids_command)
 app.command("apply", cls=SectionedCommand)(apply_command)
 app.command("convert", cls=SectionedCommand)(convert_command)

@@ -25,6 +25,7 @@ from semreg.cli.transforms import (
     show,
 )
 from semreg.errors import ConfigError
+from semreg.io.ngff.names import in_chunks, is_ngff_name
 from semreg.transforms.points import POINTS
 
 if TYPE_CHECKING:
@@ -71,12 +72,20 @@ def apply_command(  # noqa: PLR0913 - one parameter a flag
 
     Several transforms: the first one named is applied to the points of the fixed image first, the order of
     antsApplyTransforms. Images get the grid of --reference, or else that of the field that comes first.
+
+    An image of OME-Zarr into a name that ends in .zarr is brought block by block, so that it may be of any size.
     """
     with messages.spoken(ADVICE):
         check_not_read(output, [source, reference, *files_of(transforms)])
         chain = read(transforms, inverse=inverse)
         from semreg import transforms as library
 
+        if in_chunks(source) and is_ngff_name(output):
+            streamed = apply_in_chunks(chain, (source, output), (reference, reference_series), Resampling(
+                interpolation, background, library.Outside(outside), series
+            ))  # fmt: skip
+            show(*streamed, messages)
+            return
         points = library.is_point_file(source)
         brought: MovedPoints | ResampledImage | MovedStructures | MovedDose
         bring = None if points else library.object_to_bring(source, output)
@@ -193,6 +202,27 @@ def apply_to_image(chain: Chain, grid: Grid, paths: tuple[Path, Path], how: Resa
         background=background_of(source, method) if how.background is None else how.background,
         outside=how.outside.value, outside_share=coverage.share, labels_lost=lost,
     )  # fmt: skip
+
+
+def apply_in_chunks(
+    chain: Chain, paths: tuple[Path, Path], reference: tuple[Path | None, str | None], how: Resampling
+) -> tuple[dict[str, object], list[tuple[str, str]]]:
+    """Bring an image of OME-Zarr block by block; the record, and what is shown of it."""
+    from semreg.io.ngff.opening import open_pyramid
+    from semreg.transforms.streamed import Reading, warp_streamed
+
+    if how.interpolation not in ("linear", "nearest"):
+        raise ConfigError(
+            f"expected --interpolation linear or nearest into OME-Zarr, got {how.interpolation}: choose one of them"
+        )
+    near = reference[0]
+    whole = near is not None and in_chunks(near)
+    grid = open_pyramid(near, reference[1]).finest.grid if whole and near else grid_for_images(chain, *reference)
+    mode: Literal["linear", "nearest"] = "linear" if how.interpolation == "linear" else "nearest"
+    found = warp_streamed(paths[0], paths[1], chain, grid, Reading(mode, how.background, how.outside, how.series))
+    size = " × ".join(map(str, found.size))
+    rows = [("image", f"{size}, {found.pixel_type}, {mode}, {found.blocks} blocks"), ("file", str(paths[1]))]
+    return {**vars(found), "interpolation": mode, "files": [str(paths[1])]}, rows
 
 
 def check_origins(

@@ -70,6 +70,9 @@ PACKAGES = (
     Package("semreg-kernels", "speed on CPUs; without it torch computes the same", "0.1.dev0"),
     Package("itk", "images of the itk package, and ITK's own registration", "5.4.3", "5.5"),
     Package("nibabel", "images of FreeSurfer, AFNI, MINC, Philips, and NIfTI-2", "5"),
+    Package("zarr", "images of OME-Zarr", "3", "4"),
+    Package("ome-zarr", "images that are written as OME-Zarr", "0.18"),
+    Package("tifffile", "whole slides", "2026.3"),
     Package("huggingface_hub", "fetches pretrained models", "1.2"),
 )
 """What is looked for, and the bounds that the package's own metadata state."""

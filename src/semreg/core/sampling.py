@@ -177,6 +177,13 @@ def smooth(x: Channels, *, radius: int = 1, passes: int = 1) -> Channels:
     return x
 
 
+def window_sums(x: Channels, radius: int) -> Channels:
+    """Sums of ``x`` (C, *S) over the (2·radius+1)^D voxels around each, over those that exist; its own adjoint."""
+    for axis in range(1, x.ndim):
+        x = _box(x, axis, radius)
+    return x
+
+
 def _ones_along(x: Tensor, axis: int) -> Tensor:
     return x.new_ones([x.shape[axis] if a == axis else 1 for a in range(x.ndim)])
 

@@ -43,16 +43,16 @@ def describe(
     pooling: int = 1,
     weight: Volume | None = None,
     device: torch.device | str = "cpu",
-    reference: Tensor | None = None,
+    reference: Tensor | IntensityStats | None = None,
 ) -> Layer:
     """Features of ``volume`` (1, *S), pooled by ``pooling`` voxels.
 
     ``weight`` (1, *S) in [0, 1] excludes voxels: where it is zero an intensity influences nothing. Block means are
     then weighted means, and the layer carries the mean weight of its blocks. Slabs are computed on ``device``, where
-    the features stay. ``reference``: intensities whose statistics stand for those of the image. Differentiable in
-    ``volume`` where its data require a gradient; the statistics count as constants.
+    the features stay. ``reference``: statistics, or intensities whose statistics, stand for those of the image.
+    Differentiable in ``volume`` where its data require a gradient; the statistics count as constants.
     """
-    stats = intensity_stats(volume, weight) if reference is None else stats_of(reference)
+    stats = _stats(volume, weight, reference)
     halo = model.spec.halo
     shape = volume.grid.shape
     plane = max(1, volume.grid.voxels // shape[0])
@@ -74,6 +74,13 @@ def describe(
             weights[:, part] = pool(tile.weight, pooling)
             features[:, part] = pool(tile.values * tile.weight, pooling) / weights[:, part].clamp(min=SMALL)
     return Layer(Volume(features, grid), None if weights is None else Volume(weights, grid))
+
+
+def _stats(volume: Volume, weight: Volume | None, reference: Tensor | IntensityStats | None) -> IntensityStats:
+    """Those of the image, unless others are known."""
+    if isinstance(reference, IntensityStats):
+        return reference
+    return intensity_stats(volume, weight) if reference is None else stats_of(reference)
 
 
 class Extractor:

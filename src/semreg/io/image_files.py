@@ -13,6 +13,7 @@ from pathlib import Path
 from semreg.errors import ImageError
 from semreg.io.digests import sha256_of
 from semreg.io.endings import AFNI, PHILIPS, STIMULATE
+from semreg.io.ngff.names import in_chunks
 from semreg.io.nifti_header import PAIRED, beside, is_nifti_name
 from semreg.io.ordinary_file import check_file
 from semreg.io.text_headers import META, NRRD, VOXELS_AT, field_in, lines_of, promised_bytes
@@ -104,6 +105,10 @@ def _places(folder: Path, text: str) -> list[Path]:
 
 def files_of(path: Path, series: str | None) -> list[Path]:
     """The files of an image: itself, or all of one DICOM series in a folder."""
+    if in_chunks(path):
+        from semreg.io.ngff.door import files_in
+
+        return files_in(path)
     if path.is_file():
         if series is not None:
             raise ImageError(f"expected a DICOM folder to choose the series {series!r} from, got the file {path}")

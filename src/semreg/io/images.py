@@ -27,6 +27,7 @@ from semreg.io.dicom import modality_of, read_series, series_grid
 from semreg.io.dicom_files import is_dicom, origin_of
 from semreg.io.headers import check_before, lattice_of
 from semreg.io.image_files import data_files, digest_of, files_of
+from semreg.io.ngff.names import in_chunks
 from semreg.io.nibabel_files import grid_with_nibabel, is_for_nibabel, read_with_nibabel
 from semreg.io.nifti import float_voxels, is_cut_short, plain_copy
 from semreg.io.nifti_header import is_nifti_name, is_packed, says_no_place
@@ -54,7 +55,7 @@ def read_image(path: str | Path, *, series: str | None = None) -> LoadedImage:
     Args:
         path: the file or the folder.
         series: which of several DICOM series: its UID, its description or a part of it, in upper or lower case. None:
-            the only one.
+            the only one. Of OME-Zarr which sample of further axes, as ``c=1,t=0``.
 
     Returns:
         The image, float32 (1, z, y, x) or (1, y, x), and where it came from.
@@ -145,6 +146,11 @@ def read_grid(path: str | Path, series: str | None = None) -> Grid:
     Raises as ``read_image`` does.
     """
     path = Path(path)
+    if in_chunks(path):
+        from semreg.io.ngff.door import fitting
+        from semreg.io.ngff.opening import open_pyramid
+
+        return fitting(open_pyramid(path, series)).grid
     names = files_of(path, series)
     if path.is_dir() or is_dicom(path):
         return _reading(path, lambda: series_grid(names, str(path)))
@@ -163,6 +169,8 @@ def read_origin(path: str | Path, series: str | None = None) -> Origin | None:
     Raises ImageError for a damaged header, and where a folder does not hold one series.
     """
     path = Path(path)
+    if in_chunks(path):
+        return None
     if path.is_dir() or (path.is_file() and is_dicom(path)):
         return origin_of(files_of(path, series)[0])
     return None
@@ -170,6 +178,10 @@ def read_origin(path: str | Path, series: str | None = None) -> Origin | None:
 
 def _stored(path: Path, series: str | None, *, scalar: bool) -> tuple[Stored, str]:
     """What is in the files of an image, and their checksum; ``scalar``: one value a voxel, or colours, made grey."""
+    if in_chunks(path):
+        from semreg.io.ngff.door import files_in, stored_in_chunks
+
+        return stored_in_chunks(path, series), digest_of(path, files_in(path))
     names = files_of(path, series)
     if path.is_dir() or is_dicom(path):
         volume, kind, segments = _reading(path, lambda: read_series(names, str(path)))

@@ -15,7 +15,16 @@ import torch
 from torch import Tensor
 
 from semreg.core.fields import Field, Volume, warp
-from semreg.core.geometry import AxisOrder, Grid, boxes_overlap, canonical_order, covering_grid, index_map, reorder
+from semreg.core.geometry import (
+    AxisOrder,
+    Grid,
+    Matrix,
+    boxes_overlap,
+    canonical_order,
+    covering_grid,
+    index_map,
+    reorder,
+)
 from semreg.core.sampling import inside, transform_index
 from semreg.errors import GeometryError, ImageError
 
@@ -210,20 +219,25 @@ def to_frame(volume: Volume, weight: Volume | None, target: Grid, initial: Field
     return Prepared(Volume(torch.where(total > 0, values, mean), target), Volume(total.clamp(0, 1), target))
 
 
-def interpolation_blur(frame: Frame, moving: Grid, initial: Field | None = None) -> tuple[float, ...]:
+def interpolation_blur(frame: Frame, moving: Grid, initial: Field | Matrix | None = None) -> tuple[float, ...]:
     """By how much linear interpolation blurs the moving image alone: the variance along each axis in working voxels².
 
     At a share f between two voxels they count 1 − f and f: a kernel of variance f (1 − f) in voxels of the image. That
     is 0 where voxels are read as they are, and on average 1/6 where axes are turned. Where the fixed image is read
-    between its voxels too, both are blurred, and there is nothing to make up for: 0.
+    between its voxels too, both are blurred, and there is nothing to make up for: 0. ``initial``: what the moving image
+    is read through, a field on its working grid or a homogeneous matrix (E, E) on points in mm.
     """
     target = frame.moving
     if not frame.kept:
         return (0.0,) * target.dimension
     generator = torch.Generator().manual_seed(0)
     drawn = torch.stack([torch.randint(n, (SAMPLES,), generator=generator) for n in target.shape])
-    read = drawn.double() if initial is None else drawn + initial.vox[(slice(None), *drawn)].cpu().double()
-    share = transform_index(index_map(target, moving), read).frac()
+    read, way = drawn.double(), index_map(target, moving)
+    if isinstance(initial, Field):
+        read = drawn + initial.vox[(slice(None), *drawn)].cpu().double()
+    elif initial is not None:
+        way = moving.point_to_index() @ initial @ target.index_to_point()
+    share = transform_index(way, read).frac()
     variance = (share.abs() * (1 - share.abs())).mean(1).tolist()
     return tuple(v * (a / b) ** 2 for v, a, b in zip(variance, moving.spacing, target.spacing, strict=True))
 

@@ -46,6 +46,13 @@ class SplineLattice:
         pairs = zip(self.grid.shape, self.step, strict=True)
         return tuple(1 if n == 1 else int(np.ceil(n / s - 1e-9)) + 3 for n, s in pairs)
 
+    @property
+    def control_grid(self) -> Grid:
+        """Where the control points lie, as ITK's B-spline wants to know it; for axes of several voxels."""
+        pairs = list(zip(self.grid.shape, self.step, self.shape, strict=True))
+        first = [-step * ((count - 1) - (n - 1) / step) / 2 for n, step, count in pairs]
+        return self.grid.lattice(first, self.step, self.shape)
+
     def bases(self, positions: list[Floats], derivative: int | None = None) -> list[Float[Tensor, "samples controls"]]:
         """One (samples, control points) matrix per axis for ``positions`` in voxels of ``grid``; float32.
 
@@ -90,6 +97,37 @@ class SplineLattice:
         """How many voxels of an aligned ``target`` one voxel of ``grid`` is along each axis, (D, 1, ...)."""
         ratio = [a / b for a, b in zip(self.grid.spacing, target.spacing, strict=True)]
         return torch.tensor(ratio, device=device).reshape(-1, *[1] * target.dimension)
+
+
+@dataclass(frozen=True)
+class LatticePart(SplineLattice):
+    """Some control points of a lattice: all that a box of samples sees. It counts in voxels of the whole one's grid."""
+
+    seen: tuple[slice, ...]
+    """Of the control points of the whole, per tensor axis."""
+
+    @classmethod
+    def of(cls, whole: SplineLattice, box: Grid) -> LatticePart:
+        """What the samples of ``box``, a grid along the same axes, see."""
+        seen = []
+        for basis in whole.bases(whole.positions(box)):
+            columns = basis.any(0).nonzero()[:, 0]
+            seen.append(slice(int(columns[0]), int(columns[-1]) + 1))
+        return cls(whole.grid, whole.step, tuple(seen))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Control points per tensor axis."""
+        return tuple(s.stop - s.start for s in self.seen)
+
+    def bases(self, positions: list[Floats], derivative: int | None = None) -> list[Float[Tensor, "samples controls"]]:
+        """Those columns of the matrices of the whole."""
+        whole = SplineLattice(self.grid, self.step).bases(positions, derivative)
+        return [basis[:, seen].contiguous() for basis, seen in zip(whole, self.seen, strict=True)]
+
+    def cut(self, coefficients: Float[Tensor, "d *controls"]) -> Float[Tensor, "d *seen"]:
+        """Those of the coefficients (D, *controls) of the whole."""
+        return coefficients[(slice(None), *self.seen)].contiguous()
 
 
 @dataclass(frozen=True)

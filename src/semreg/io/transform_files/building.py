@@ -59,6 +59,18 @@ def field_transform(vectors: npt.NDArray[Any], place: Callable[[Any], Any]) -> A
     )
 
 
+def spline_transform(coefficients: npt.NDArray[Any], place: Callable[[Any], Any], after: Any | None = None) -> Any:
+    """A cubic ``SimpleITK.BSplineTransform`` of coefficients (D, *S) in mm, x y(, z); ``place`` sets where they lie.
+
+    ``after``: a transform that follows it; both are a composite then.
+    """
+    import SimpleITK as sitk
+
+    images = [place(sitk.GetImageFromArray(each.astype(np.float64, copy=False))) for each in coefficients]
+    spline = sitk.BSplineTransform(images, 3)
+    return spline if after is None else sitk.CompositeTransform([after, spline])  # the last one is applied first
+
+
 def _field(stored: Stored) -> Any:
     n = stored.dimension
 

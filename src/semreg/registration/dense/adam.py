@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from semreg.config import RefineConfig
-from semreg.registration.dense.objective import Evaluation, Problem
+from semreg.registration.dense.objective import Evaluation, Objective
 
 RISE = 1.25
 """What the best objective may be multiplied by before a step is taken back."""
 
 
 def adam(
-    problem: Problem, first: Evaluation, unit: float, config: RefineConfig, report: Callable[[int, Evaluation], None]
+    problem: Objective, first: Evaluation, unit: float, config: RefineConfig, report: Callable[[int, Evaluation], None]
 ) -> tuple[Evaluation, list[float], int]:
     """All iterations from ``first``: where they ended, the objective at the start and after each step, and which it is.
 

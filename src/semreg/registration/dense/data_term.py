@@ -138,8 +138,8 @@ class TermMatch:
         curvature = self.distance.curvature(self.fixed, self.fixed_weight, self.grid.shape)
         curvature = float(f"{curvature:.3g}")  # a guess, whose last digits may come from the order of a sum
         share = self.factor * curvature * len(self.fixed) / self.grid.voxels
-        energy = _energy(self._term.fixed)
-        return share * spline_adjoint(energy * self.index.voxels**2, self.index.bases)
+        found = energy(self._term.fixed)
+        return share * spline_adjoint(found * self.index.voxels**2, self.index.bases)
 
     def redraw(self, generator: torch.Generator) -> None:
         """Draw ``subset`` channels of the term."""
@@ -237,19 +237,19 @@ def _joint(term: Term) -> JointComparison:
     return JointComparison(value=measure, shape=term.fixed.grid.shape, formula=measure.formula, radius=term.radius)
 
 
-def _energy(layer: Layer) -> Tensor:
+def energy(layer: Layer) -> Tensor:
     """Squared differences between neighbouring features along each axis, summed over the channels, (D, *S).
 
     Differences to excluded voxels do not count.
     """
     features = layer.features.data
-    energy = features.new_zeros((features.ndim - 1, *features.shape[1:]))
+    result = features.new_zeros((features.ndim - 1, *features.shape[1:]))
     for axis, n in enumerate(features.shape[1:]):
         if n > 1:
             squared = features.diff(dim=axis + 1).square().sum(0)
             if layer.weight is not None:
                 known = layer.weight.data[0] > 0
                 squared = squared * (known.narrow(axis, 0, n - 1) & known.narrow(axis, 1, n - 1))
-            energy[axis].narrow(axis, 0, n - 1).add_(squared, alpha=0.5)
-            energy[axis].narrow(axis, 1, n - 1).add_(squared, alpha=0.5)
-    return energy
+            result[axis].narrow(axis, 0, n - 1).add_(squared, alpha=0.5)
+            result[axis].narrow(axis, 1, n - 1).add_(squared, alpha=0.5)
+    return result

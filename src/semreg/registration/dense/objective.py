@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -42,6 +43,43 @@ class Evaluation:
     distance: float
     value: float
     gradient: Tensor
+
+
+class Objective(Protocol):
+    """What a descent asks of the function that it lowers."""
+
+    config: RefineConfig
+    spacing_mm: float
+    scale: float
+    """The distance of unrelated features."""
+    bounded: bool
+    """Whether 0 is the least distance."""
+    redraws: bool
+    """Whether each step sees other samples."""
+
+    def shaped(self, coefficients: Tensor) -> Tensor:
+        """The coefficients of the displacement itself."""
+
+    def unit(self, distance: float) -> float:
+        """What the regularity is relative to if ``distance`` is the one at the start."""
+
+    def evaluate(self, coefficients: Tensor, unit: float | None) -> Evaluation:
+        """The value and its gradient."""
+
+    def overlap(self, coefficients: Tensor) -> bool:
+        """Whether any sample counts."""
+
+    def curvature(self, unit: float) -> Tensor:
+        """An upper bound of its curvature for each coefficient."""
+
+    def longest_step(self, config: RefineConfig) -> Tensor:
+        """The longest step of a coefficient per axis, (D, 1, …)."""
+
+    def renew(self, coefficients: Tensor) -> None:
+        """Become the function with features that are extracted again."""
+
+    def redraw(self) -> None:
+        """Become the function of other samples."""
 
 
 class Problem:

@@ -23,7 +23,7 @@ from semreg.registration.dense.axes import restricted
 from semreg.registration.dense.data_term import Renewal, distance_at
 from semreg.registration.dense.held_out import DIFFUSION, best_weight, folds
 from semreg.registration.dense.layouts import Layouts
-from semreg.registration.dense.objective import Evaluation, Problem
+from semreg.registration.dense.objective import Evaluation, Objective, Problem
 from semreg.registration.dense.prior import NOTHING, Prior
 from semreg.registration.dense.stiffness import stiffened
 from semreg.registration.dense.terms import Term
@@ -188,7 +188,7 @@ def _fitting(
 
 
 def descend(
-    problem: Problem, start: Tensor, config: RefineConfig, report: Callable[[int, float, float], None]
+    problem: Objective, start: Tensor, config: RefineConfig, report: Callable[[int, float, float], None]
 ) -> tuple[Tensor, LevelReport]:
     """Lower the objective from ``start``: coefficients of the displacement, and how it ended.
 
@@ -213,7 +213,7 @@ def descend(
 
 
 def _lbfgs(
-    problem: Problem, first: Evaluation, unit: float, config: RefineConfig, tell: Callable[[int, Evaluation], None]
+    problem: Objective, first: Evaluation, unit: float, config: RefineConfig, tell: Callable[[int, Evaluation], None]
 ) -> tuple[Evaluation, list[float], str]:
     """The best point, the objective at the start and after each step, and why it ended.
 
@@ -282,7 +282,7 @@ def _quasi_newton(gradient: Tensor, memory: list[tuple[Tensor, Tensor]], inverse
 
 
 def _report(
-    problem: Problem, reason: str, first: Evaluation, last: Evaluation, objective: list[float], returned: int
+    problem: Objective, reason: str, first: Evaluation, last: Evaluation, objective: list[float], returned: int
 ) -> LevelReport:
     spacing, steps = problem.spacing_mm, max(0, len(objective) - 1)
     weight = problem.config.diffusion

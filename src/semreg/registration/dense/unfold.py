@@ -46,18 +46,33 @@ def unfold(
     does not help, those further away too and over longer distances, at last all over all, which leaves a translation.
     A displacement without folds is returned to the bit.
     """
+    work, passes = _unfolded(lattice, coefficients, target, one_to_one=one_to_one)
+    return work.field, passes
+
+
+def unfolded(
+    lattice: SplineLattice, coefficients: Tensor, target: Grid, *, one_to_one: bool = False
+) -> tuple[Tensor, int]:
+    """The control points of that displacement, and the passes."""
+    work, passes = _unfolded(lattice, coefficients, target, one_to_one=one_to_one)
+    return work.coefficients, passes
+
+
+def _unfolded(
+    lattice: SplineLattice, coefficients: Tensor, target: Grid, *, one_to_one: bool
+) -> tuple[_Unfolding, int]:
     work = _Unfolding(lattice, target, coefficients, one_to_one=one_to_one)
     reach, count = 1, work.check(work.suspected())
     before = count
     for number in range(MOST_PASSES):
         if count == 0:
-            return work.field, number
+            return work, number
         if number and number % PATIENCE == 0:
             reach, before = (reach if 2 * count <= before else 2 * reach), count
         count = work.smooth_near(reach)
     if count:
         work.flatten()
-    return work.field, MOST_PASSES
+    return work, MOST_PASSES
 
 
 @dataclass(frozen=True)
@@ -108,7 +123,8 @@ class _Unfolding:
     def flatten(self) -> None:
         """Leave the mean displacement, a translation."""
         mean = self.coefficients.flatten(1).mean(1).reshape(-1, *[1] * self.target.dimension)
-        self.field = self.lattice.field(mean.expand_as(self.coefficients).contiguous(), self.target)
+        self.coefficients = mean.expand_as(self.coefficients).contiguous()
+        self.field = self.lattice.field(self.coefficients, self.target)
 
     def check(self, found: list[tuple[int, ...]]) -> int:
         """Look for folds in some blocks; the number of folded samples of all."""

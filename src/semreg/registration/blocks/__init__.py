@@ -1,0 +1,1 @@
+"""Registration of volumes beyond memory: coarse in one piece, then one spline whose objective is summed over blocks."""
