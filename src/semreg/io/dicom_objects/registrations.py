@@ -149,18 +149,17 @@ def _begun(sides: Sides, sop_class: str) -> Any:
     return data
 
 
-def _described(image: DicomImage) -> dict[str, Any]:
-    return {
-        "ReferencedImageSequence": [reference(header) for header in image.headers],
-        "RegistrationTypeCodeSequence": code("125024", "Image Content-based Alignment"),
-    }
+def _references(image: DicomImage) -> list[Any]:
+    return [reference(header) for header in image.headers]
+
+
+def _kind() -> Any:
+    return code("125024", "Image Content-based Alignment")
 
 
 def _linear_item(image: DicomImage, matrix: Matrix, frame: str) -> Any:
-    described = _described(image)
-    kind = described.pop("RegistrationTypeCodeSequence")
-    own = item(RegistrationTypeCodeSequence=kind, MatrixSequence=[_matrix_item(matrix)])
-    return item(FrameOfReferenceUID=frame, MatrixRegistrationSequence=[own], **described)
+    own = item(RegistrationTypeCodeSequence=_kind(), MatrixSequence=[_matrix_item(matrix)])
+    return item(FrameOfReferenceUID=frame, MatrixRegistrationSequence=[own], ReferencedImageSequence=_references(image))
 
 
 def _deformable_item(image: DicomImage, after: Matrix, frame: str) -> Any:
@@ -168,7 +167,8 @@ def _deformable_item(image: DicomImage, after: Matrix, frame: str) -> Any:
         SourceFrameOfReferenceUID=frame,
         PreDeformationMatrixRegistrationSequence=[_matrix_item(np.eye(4))],  # readers expect both matrices
         PostDeformationMatrixRegistrationSequence=[_matrix_item(after)],
-        **_described(image),
+        ReferencedImageSequence=_references(image),
+        RegistrationTypeCodeSequence=_kind(),
     )
 
 

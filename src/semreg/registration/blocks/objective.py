@@ -153,13 +153,14 @@ class BlockObjective:
     def _sum_of(self, name: str) -> Whole:
         file = f"sums/{name}.npz"
         if not self._store.has(file):
-            self._store.save(file, self._computed(name))
+            whole = self._computed(name)
+            self._store.save(file, {"pull": whole.pull, "value": whole.value, "weight": whole.weight})
             self._store.remove(f"parts/{name}")
             self.evaluations += 1
         found = self._store.load(file)
         return Whole(float(found["value"]), torch.from_numpy(found["pull"]), float(found["weight"]))
 
-    def _computed(self, name: str) -> dict[str, Any]:
+    def _computed(self, name: str) -> Whole:
         """Let the workers compute what is missing, then add it up in the order of the blocks."""
         boxes = self.maps.boxes("fixed")
         tasks = [SumTask(self.maps, self.lattice, box, name, f"parts/{name}/{n}.npz") for n, box in enumerate(boxes)]
@@ -171,7 +172,7 @@ class BlockObjective:
             seen = BlockSum(self.maps, self.lattice, task.box).seen.seen
             result[(slice(None), *seen)] += torch.from_numpy(part["pull"])
             value, weight = value + float(part["value"]), weight + float(part["weight"])
-        return {"pull": result, "value": value, "weight": weight}
+        return Whole(value, result, weight)
 
 
 def run_all(workers: Workers, tasks: Sequence[Any], tell: Callable[[Done], None]) -> None:

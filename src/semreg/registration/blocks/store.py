@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -43,10 +44,10 @@ class Store:
 
     def save(self, name: str, arrays: Arrays) -> None:
         """Write arrays into a file, ``NAME.npz``."""
-        found: dict[str, Any] = {key: np.asarray(value) for key, value in arrays.items()}
-        self._place(name, lambda path: np.savez(path, **found))
+        found = {key: np.asarray(value) for key, value in arrays.items()}
+        self._place(name, lambda path: np.savez(path, allow_pickle=False, **found))
 
-    def load(self, name: str) -> dict[str, Any]:
+    def load(self, name: str) -> dict[str, npt.NDArray[Any]]:
         """The arrays of a file."""
         with np.load(self.folder / name) as found:
             return {key: found[key] for key in found.files}

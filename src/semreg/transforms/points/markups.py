@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import Any
 
 import numpy as np
 
@@ -22,8 +21,7 @@ def parse(data: bytes, ras: bool) -> PointFile:  # noqa: ARG001 - the file says 
     markups = document.get("markups") if isinstance(document, dict) else None
     if not isinstance(markups, list) or not all(isinstance(each, dict) for each in markups):
         raise ImageError("expected the markups of 3D Slicer, got JSON without a list of them")
-    placed: list[dict[str, Any]] = []
-    signs = []
+    placed, signs = [], []
     for markup in markups:
         system = SYSTEMS.get(str(markup.get("coordinateSystem", "LPS")).upper())
         if system is None:
