@@ -17,11 +17,13 @@ from conftest import grid_at, make_grid, rotation
 from dicom_files import pixel_tags, slice_tags, write_dicom
 from semreg.cli.model_flags import ModelFlags
 from semreg.cli.register_flags import Alignment, SettingFlags, load_config
+from semreg.cli.summary import contrast_rows
 from semreg.config import RegistrationConfig
 from semreg.core.fields import Volume
 from semreg.core.geometry import Grid
 from semreg.errors import ConfigError
 from semreg.io.files import write_image
+from semreg.registration.dense.fine import IntensityRelation
 from semreg.runtime.settings import from_dict, from_toml, to_toml
 from small_networks import Small, save
 
@@ -135,6 +137,23 @@ def test_explain_says_what_is_decided_and_then_does_it(run, pair):
     assert told["lines"][0] == lines[0]
     text = run("register", fixed, moving, "-o", out, "--explain", "--dry-run", "--modality", "mr,ct")[1]
     assert [line.partition(" mm and ")[2] for line in text.splitlines()[:2]] == ["is MR as set.", "is CT as set."]
+
+
+def test_the_summary_says_what_the_intensities_showed():
+    """One contrast or two, and whether they were compared in the end, which somebody may ask for all the same."""
+    alike, other = (IntensityRelation(correlation=0.5, reversed=share) for share in (0.004, 0.31))
+    assert contrast_rows(None, asked=False) == []
+    assert contrast_rows(alike, asked=False) == [
+        (
+            "intensities",
+            "one contrast, 0.4 % of their squared local correlation is negative: compared at full resolution",
+        )
+    ]
+    said = [contrast_rows(other, asked=asked)[0][1] for asked in (False, True)]
+    assert [text.rpartition(": ")[2] for text in said] == [
+        "not compared at full resolution", "compared at full resolution"
+    ]  # fmt: skip
+    assert all(text.startswith("two contrasts, 31 %") for text in said)
 
 
 def test_the_dry_run_is_what_is_done(run, pair, tmp_path):

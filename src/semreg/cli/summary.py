@@ -12,6 +12,7 @@ from semreg.runtime.terminal import show_rows, show_sentences, show_table
 if TYPE_CHECKING:
     from semreg.quality import Evaluation, LandmarkSummary, Verdict
     from semreg.quality.run import AlignRun, RegisterRun
+    from semreg.registration.dense.fine import IntensityRelation
     from semreg.registration.guidance import GuidanceReport
     from semreg.registration.parts.report import PartsReport
     from semreg.registration.result import AlignmentReport, InverseReport
@@ -64,6 +65,7 @@ def registration_rows(run: RegisterRun, files: list[Path]) -> list[tuple[str, st
         *landmark_rows(run.landmarks),
         *guidance_rows(run.guidance),
         *part_rows(run.parts),
+        *contrast_rows(run.intensity_relation, asked=bool(run.settings.fine.enabled)),
         ("distance of features", f"{_number(apart.before)} before, {_number(apart.after)} after"),
         ("smallest Jacobian", f"{jacobian.minimum:.4g}"),
         ("folded voxels", f"{100 * jacobian.folded_share:.4g} %"),
@@ -116,6 +118,16 @@ def guidance_rows(found: GuidanceReport | None) -> list[tuple[str, str]]:
     )
     doubt = f"; {points.contradicted} more than three deviations off: look at them" if points.contradicted else ""
     return [("guiding landmarks", f"{words}, no proof, the result was made so{doubt}")]
+
+
+def contrast_rows(found: IntensityRelation | None, *, asked: bool) -> list[tuple[str, str]]:
+    """Whether the intensities of both images go the same way, and whether they were compared in the end."""
+    if found is None:
+        return []
+    share = f"{100 * found.reversed:.2g} % of their squared local correlation is negative"
+    kind = "one contrast" if found.one_contrast else "two contrasts"
+    ended = "compared" if found.one_contrast or asked else "not compared"
+    return [("intensities", f"{kind}, {share}: {ended} at full resolution")]
 
 
 def part_rows(found: PartsReport | None) -> list[tuple[str, str]]:
