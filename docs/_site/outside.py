@@ -67,6 +67,7 @@ WORDS = {
     "images.md": "dicom nifti mask masks nibabel freesurfer",
     "features.md": "network networks",
     "transforms.md": "transforms inverse points resample convert simpleitk ants elastix fsl",
+    "napari.md": "napari viewer widget",
     "slicer.md": "slicer markups fiducials module extension",
     "outputs.md": "jacobian displacement progress log private exit",
     "batch.md": "batch bids slurm cluster cohort",
