@@ -140,6 +140,20 @@ def test_a_share_that_is_told_moves_the_bar(screen: Screen, monkeypatch: pytest.
     assert re.search(r"align +2\.5 s +distance 0\.125, 2 steps", text)
 
 
+def test_shares_are_told_to_who_asks(capsys: pytest.CaptureFixture[str]) -> None:
+    """Another program's bar gets the share of the whole and the stage, without a terminal and with nothing printed."""
+    told: list[tuple[float, str]] = []
+    with Progress(quiet=True, stages={"read": 20, "refine": 80}, on_share=lambda *each: told.append(each)) as progress:
+        with progress.stage("read"):
+            progress.at(0.5)
+        for step in steps():
+            progress(step)
+    assert (pytest.approx(0.1), "read") in told
+    assert [share for share, _ in told] == sorted(share for share, _ in told)
+    assert told[-1] == (1.0, "refine")
+    assert capsys.readouterr().err == ""
+
+
 def test_a_stage_has_a_line_in_a_log(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """Without a terminal what is done is said first, then one line a stage; a log file has them with the time."""
     show_log(quiet=False, verbose=False, file=tmp_path / "run.log")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,13 +80,13 @@ def run_plan(flags: RegisterFlags) -> None:
         show_sentences(found.sentences)
 
 
-def run_register(flags: RegisterFlags) -> None:
-    """Read, register, write, and show the summary."""
+def run_register(flags: RegisterFlags, on_share: Callable[[float, str], None] | None = None) -> None:
+    """Read, register, write, and show the summary; ``on_share`` is that of ``Progress``, which shows nothing then."""
     config = load_config(flags.settings)
     if flags.uncertainty and not config.uncertainty.enabled:
         raise ConfigError("expected uncertainty.enabled=true with --uncertainty, got false: leave one of them out")
     check_judged(flags.fail_on, config)
-    run, files = run_into_folder(flags, lambda folder: registered(flags, config, folder))
+    run, files = run_into_folder(flags, lambda folder: registered(flags, config, folder, on_share))
     if flags.messages.as_json:
         print_json(run)
     elif not flags.messages.quiet:
@@ -94,10 +94,16 @@ def run_register(flags: RegisterFlags) -> None:
     leave_by_verdict(flags.fail_on, [None if run.verdict is None else run.verdict.level])
 
 
-def registered(flags: RegisterFlags, config: RegistrationConfig, folder: OutputFolder) -> RegisterRun:
+def registered(
+    flags: RegisterFlags,
+    config: RegistrationConfig,
+    folder: OutputFolder,
+    on_share: Callable[[float, str], None] | None = None,
+) -> RegisterRun:
     """Read, register, write and judge."""
     title = f"registering {flags.pair.moving} onto {flags.pair.fixed}"
-    with Progress(quiet=flags.messages.quiet, stages=REGISTER, title=title) as progress:
+    quiet = flags.messages.quiet or on_share is not None
+    with Progress(quiet=quiet, stages=REGISTER, title=title, on_share=on_share) as progress:
         return _registered(flags, config, folder, progress)
 
 

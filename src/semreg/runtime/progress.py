@@ -9,7 +9,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -37,7 +37,13 @@ class Progress:
     """Shows the steps of a run: a moving bar on a terminal, one line a stage there and elsewhere, nothing if quiet."""
 
     def __init__(
-        self, *, quiet: bool, unit: str = "steps", stages: Mapping[str, float] | None = None, title: str = ""
+        self,
+        *,
+        quiet: bool,
+        unit: str = "steps",
+        stages: Mapping[str, float] | None = None,
+        title: str = "",
+        on_share: Callable[[float, str], None] | None = None,
     ) -> None:
         """What is shown.
 
@@ -46,8 +52,11 @@ class Progress:
             unit: what an iteration is called.
             stages: the stages in their order with their usual shares of the time; None: one, whatever its name.
             title: what is done, said before anything else: on a terminal at once.
+            on_share: called with the share of the whole that is done, 0 to 1, and the stage, whenever either may have
+                changed; quiet or not. For programs that show a bar of their own.
         """
         self._quiet, self._unit, self._stages, self._title = quiet, unit, dict(stages or {}), title
+        self._on_share = on_share
         self._name, self._began, self._steps, self._last = "", 0.0, 0, None
         self._started = time.monotonic()
         self._share = 0.0
@@ -150,7 +159,7 @@ class Progress:
 
     def _move(self, within: float, name: str | None = None) -> None:
         """Move the bar to a share of a stage, and say how long the rest takes if it goes on as before."""
-        if self._bar is None:
+        if self._bar is None and self._on_share is None:
             return
         name, whole, before = name or self._name, sum(self._stages.values()), 0.0
         for each, share in self._stages.items():
@@ -159,6 +168,10 @@ class Progress:
             before += share
         done = (before + self._stages[name] * within) / whole if name in self._stages else within
         self._share = max(self._share, done)
+        if self._on_share is not None:
+            self._on_share(self._share, name)
+        if self._bar is None:
+            return
         spent = time.monotonic() - self._started
         ends = self._started + spent / self._share if self._share > EARLIEST else math.nan
         self._bar.update(self._task, completed=self._share, ends=ends)
