@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from semreg.config import RegistrationConfig
 from semreg.phantom import make_pair, make_slides
 
 pytest.importorskip("zarr", reason="the extra semreg[zarr] is not installed")
@@ -15,6 +17,8 @@ pytest.importorskip("ome_zarr", reason="the extra semreg[zarr] is not installed"
 
 from semreg.io.ngff.opening import open_pyramid
 from semreg.io.ngff.writing import PyramidWriter
+from semreg.registration.blocks.plan import Input, Options, make_plan
+from semreg.registration.blocks.run import Pair, identity
 
 QUICK = ("--align", "none", "--set", "refine.iterations=3", "--set", "refine.symmetric=false",
          "--set", "uncertainty.enabled=false", "--set", "coarse.reach_mm=12")  # fmt: skip
@@ -143,3 +147,69 @@ def test_whole_slides_are_registered_in_blocks(run, tmp_path):
                      for x in (made.fixed_points.numpy(), found))  # fmt: skip
     assert after < 0.3 * before, text
     assert open_pyramid(tmp_path / "out" / "warped.ome.zarr").finest.grid.shape == made.fixed.grid.shape
+
+
+def files_in(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_what_is_read_is_not_written_over(run, pair, tmp_path):
+    """An input where an output would be, and an output within an input, are refused, and the input stays."""
+    fixed, moving, _ = pair
+    shutil.copytree(moving, tmp_path / "warped.ome.zarr")
+    before, whole = files_in(tmp_path), files_in(fixed)
+    code, text, err = run("large", fixed, tmp_path / "warped.ome.zarr", "-o", tmp_path, *QUICK)
+    assert (code, text) == (2, "")
+    assert "would be written over" in err
+    assert run("large", fixed, moving, "-o", fixed, *QUICK)[0] == 2
+    sitk.WriteTransform(sitk.TranslationTransform(3, (1.0, 2.0, 3.0)), str(tmp_path / "transform.h5"))
+    before |= files_in(tmp_path)
+    code, _, err = run("large", fixed, moving, "-o", tmp_path, "--initial", tmp_path / "transform.h5", *QUICK)
+    assert code == 2
+    assert "transform.h5" in err
+    code, _, err = run("apply", tmp_path / "transform.h5", "-i", moving, "-r", fixed, "-o", moving / "new.zarr")
+    assert code == 2
+    assert "lies within" in err
+    assert files_in(tmp_path) == before
+    assert files_in(fixed) == whole
+
+
+def test_what_is_refused_leaves_nothing(run, pair, tmp_path):
+    """A missing image, and a start in 2-D: no folder, so that the corrected command is not taken for another run."""
+    fixed, moving, _ = pair
+    sitk.WriteTransform(sitk.TranslationTransform(2, (1.0, 2.0)), str(tmp_path / "flat.tfm"))
+    for images in ((tmp_path / "none.zarr", moving), (fixed, moving)):
+        code, _, err = run("large", *images, "-o", tmp_path / "out", "--initial", tmp_path / "flat.tfm", *QUICK)
+        assert code == 2, err
+        assert not (tmp_path / "out").exists()
+
+
+def test_apply_into_chunks_says_what_is_wrong(run, pair, tmp_path):
+    """Which image is missing, which is of no chunks, and which has chunks that cannot be read."""
+    fixed, moving, _ = pair
+    sitk.WriteTransform(sitk.TranslationTransform(3, (1.0, 2.0, 3.0)), str(tmp_path / "a.tfm"))
+    sitk.WriteImage(sitk.Image(4, 4, 4, sitk.sitkInt16), str(tmp_path / "small.nii.gz"))
+    broken = tmp_path / "broken.ome.zarr"
+    shutil.copytree(moving, broken)
+    chunk = max((path for path in broken.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    chunk.write_bytes(b"no chunk at all" * 40)
+    out = tmp_path / "out.ome.zarr"
+    said = {tmp_path / "none.zarr": "no such file", tmp_path / "small.nii.gz": "OME-Zarr", broken: "copy the image"}
+    for source, words in said.items():
+        code, text, err = run("apply", tmp_path / "a.tfm", "-i", source, "-r", fixed, "-o", out)
+        assert (code, text) == (2, ""), err
+        assert words in err
+        assert not out.exists()
+
+
+def test_another_start_is_another_run(pair, tmp_path):
+    """What an ended run has left is not taken for a start that was written anew under its name."""
+    fixed, moving, _ = pair
+    path = tmp_path / "start.tfm"
+    found = []
+    for x in (1.0, 2.0):
+        sitk.WriteTransform(sitk.TranslationTransform(3, (x, 2.0, 3.0)), str(path))
+        whole = Pair(Input(str(fixed)), Input(str(moving)), sitk.ReadTransform(str(path)), path)
+        plan = make_plan(whole.fixed, whole.moving, RegistrationConfig(), Options(memory_bytes=400_000_000))
+        found.append(identity(whole, RegistrationConfig(), plan, Options(memory_bytes=400_000_000)))
+    assert found[0] != found[1]

@@ -50,6 +50,8 @@ def test_what_is_clear_in_one_fold_is_not_asked_again():
     tried = []
     assert best_weight(told(lambda weight: 1 + weight, tried)) == DIFFUSION
     assert tried == [(weight, 0) for weight in WEIGHTS[:2]]
+    negative = [-0.5, -0.514, -0.6]
+    assert best_weight(lambda weight, _: negative[WEIGHTS.index(weight)]) == max(WEIGHTS)
     against = best_weight(lambda weight, fold: 1 + (0.02 if fold == 0 else -0.05) * weight)
     assert against == max(WEIGHTS)
 

@@ -24,7 +24,7 @@ from semreg.cli.transforms import (
     read,
     show,
 )
-from semreg.errors import ConfigError
+from semreg.errors import ConfigError, ImageError, OutputError
 from semreg.io.ngff.names import in_chunks, is_ngff_name
 from semreg.transforms.points import POINTS
 
@@ -80,11 +80,15 @@ def apply_command(  # noqa: PLR0913 - one parameter a flag
         chain = read(transforms, inverse=inverse)
         from semreg import transforms as library
 
-        if in_chunks(source) and is_ngff_name(output):
+        if is_ngff_name(output):
+            check_chunks(source, output)
             streamed = apply_in_chunks(chain, (source, output), (reference, reference_series), Resampling(
                 interpolation, background, library.Outside(outside), series
             ))  # fmt: skip
-            show(*streamed, messages)
+            sides = ("moving", "fixed") if inverse else ("fixed", "moving")
+            record = streamed[0] | {"transforms": [str(path) for path in transforms], "from": sides[0], "to": sides[1]}
+            what = went(points=False, inverse=inverse, reference=reference)
+            show(record, [("direction", what), *streamed[1]], messages)
             return
         points = library.is_point_file(source)
         brought: MovedPoints | ResampledImage | MovedStructures | MovedDose
@@ -202,6 +206,19 @@ def apply_to_image(chain: Chain, grid: Grid, paths: tuple[Path, Path], how: Resa
         background=background_of(source, method) if how.background is None else how.background,
         outside=how.outside.value, outside_share=coverage.share, labels_lost=lost,
     )  # fmt: skip
+
+
+def check_chunks(source: Path, output: Path) -> None:
+    """Whether an image can be brought into OME-Zarr block by block (ImageError, OutputError)."""
+    if not source.exists():
+        raise ImageError(f"expected an image, got {source}: there is no such file")
+    if not in_chunks(source):
+        raise OutputError(
+            f"expected an image of OME-Zarr or a whole slide to write {output.name}, got {source.name}: "
+            "choose another name, such as warped.nii.gz"
+        )
+    if output.resolve().is_relative_to(source.resolve()):
+        raise OutputError(f"expected another place for the output: {output} lies within {source}, which is read")
 
 
 def apply_in_chunks(

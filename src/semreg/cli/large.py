@@ -46,7 +46,7 @@ class LargeFlags:
     settings: SettingFlags = field(default_factory=SettingFlags)
     memory: Memory = "4GB"
     block: Annotated[
-        int | None, flag("Voxels of a block along each axis; 128, or what the memory allows.", "N", panel=MACHINE)
+        int | None, flag("Voxels of a block along each axis; 128 (2-D: 1024), or less by memory.", "N", panel=MACHINE)
     ] = None
     jobs: Annotated[int, flag("Processes on this machine.", "N", "--jobs", "-j", panel=MACHINE, min=1)] = 1
     scheduler: Annotated[
@@ -74,7 +74,7 @@ class LargeFlags:
         fixed, moving = Input(str(self.fixed), self.fixed_series), Input(str(self.moving), self.moving_series)
         if self.initial is None:
             return Pair(fixed, moving)
-        return Pair(fixed, moving, read_transform(self.initial), str(self.initial.resolve()))
+        return Pair(fixed, moving, read_transform(self.initial), self.initial.resolve())
 
 
 @grouped

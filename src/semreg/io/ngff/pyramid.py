@@ -47,11 +47,14 @@ class Resolution:
 
     def stored(self, start: Sequence[int], stop: Sequence[int]) -> npt.NDArray[Any]:
         """The samples of a box, ``stop`` is the index after the last one; as they are stored, or their means."""
-        if self.pooling > 1:
-            return self._means(start, stop)
-        spans = iter(zip(start, stop, strict=True))
-        found = self.array[tuple(slice(*next(spans)) if w is None else w for w in self.where)]
-        return np.asarray(found)
+        try:
+            if self.pooling > 1:
+                return self._means(start, stop)
+            spans = iter(zip(start, stop, strict=True))
+            return np.asarray(self.array[tuple(slice(*next(spans)) if w is None else w for w in self.where)])
+        except (OSError, RuntimeError, ValueError) as error:  # of the codecs, each its own
+            where = f"{self.array.store} {self.array.path}".strip()
+            raise ImageError(f"expected chunks that can be read, got {where}: {error}; copy the image again") from error
 
     def read(self, start: Sequence[int], stop: Sequence[int]) -> Volume:
         """The samples of a box as float32 (1, *S), on their grid."""

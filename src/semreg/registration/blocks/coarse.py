@@ -25,7 +25,7 @@ from semreg.registration.result import Record
 from semreg.runtime.events import OnStep
 from semreg.transforms.chain import Chain
 
-TRANSFORM, FACTS = "coarse.h5", "coarse.json"
+NAME, TRANSFORM, FACTS = "coarse", "coarse.h5", "coarse.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +47,11 @@ class Coarse:
     deformation: Field
     after: Matrix | None
     facts: Facts
+
+
+def is_begun(store: Store) -> bool:
+    """Whether the registration in one piece is there already, in the folder of a run."""
+    return store.inner(NAME).has(FACTS)
 
 
 def coarse_of(

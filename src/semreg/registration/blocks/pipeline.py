@@ -18,7 +18,7 @@ from semreg.config import RefineConfig, RegistrationConfig
 from semreg.core.geometry import AxisOrder, Grid, canonical_order
 from semreg.io.bridge.kinds import TransformLike
 from semreg.preprocess.preparation import interpolation_blur, plan_frame
-from semreg.registration.blocks.coarse import Coarse, coarse_of, largest_mm
+from semreg.registration.blocks.coarse import NAME, Coarse, coarse_of, largest_mm
 from semreg.registration.blocks.features import Compared, Maps, feature_tasks
 from semreg.registration.blocks.objective import BlockObjective, run_all
 from semreg.registration.blocks.plan import LargePlan, compared_by, control_mm, working_spacing
@@ -89,7 +89,7 @@ def register_in_blocks(run: Large) -> Found:
         DeviceError: for workers that die again and again.
     """
     run.config = with_intensities(run.config, None)
-    coarse = coarse_of(run.plan, run.config, run.store.inner("coarse"), run.initial, run.on_step)
+    coarse = coarse_of(run.plan, run.config, run.store.inner(NAME), run.initial, run.on_step)
     grid = coarse.deformation.grid
     axes = canonical_order(grid)
     here = coarse.deformation.reordered(axes)

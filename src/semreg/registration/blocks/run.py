@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from semreg.config import RegistrationConfig
-from semreg.errors import ConfigError, OutputError
+from semreg.errors import ConfigError, OutputError, SemregError
 from semreg.io.atomic_output import OutputFolder, check_output_folder
 from semreg.io.bridge.kinds import TransformLike
 from semreg.io.image_files import checksum
 from semreg.io.records import stable_json, versions
 from semreg.io.result_folder import CONFIG, RECORD, TRANSFORM
+from semreg.registration.blocks.coarse import is_begun
 from semreg.registration.blocks.pipeline import Found, Large, register_in_blocks
 from semreg.registration.blocks.plan import Input, LargePlan, Options, make_plan
 from semreg.registration.blocks.record import LargeRecord
@@ -39,7 +40,16 @@ class Pair:
     fixed: Input
     moving: Input
     initial: TransformLike | None = None
-    initial_name: str = ""
+    initial_file: Path | None = None
+    """Where it was read from; None: it was handed over."""
+
+    def check_output(self, folder: Path) -> None:
+        """Refuse a folder in which what is read would be written over (OutputError)."""
+        written = [folder / name for name in (CONFIG, RECORD, TRANSFORM, WARPED, UNFINISHED)]
+        for path in [Path(self.fixed.path), Path(self.moving.path), *filter(None, [self.initial_file])]:
+            read = path.resolve()
+            if folder.is_relative_to(read) or any(read.is_relative_to(place) for place in written):
+                raise OutputError(f"expected another output folder: {path}, which is read, would be written over")
 
 
 def register_large(  # noqa: PLR0913 - two images, where to, how, with what, and who is told
@@ -75,17 +85,21 @@ def register_large(  # noqa: PLR0913 - two images, where to, how, with what, and
         OutputError: for a folder that cannot be written, or in which another process registers.
         DeviceError: for workers that die again and again.
     """
-    began, folder = time.perf_counter(), check_output_folder(output)
+    began, folder = time.perf_counter(), Path(output).resolve()
+    pair.check_output(folder)
     plan = make_plan(pair.fixed, pair.moving, config, options)
+    new = not folder.exists()
+    check_output_folder(folder)
     store = Store(folder / UNFINISHED)
     with _alone(store):
-        _check_same(store, _identity(pair, config, plan, options))
+        _check_same(store, identity(pair, config, plan, options))
         run = Large(
             plan, config, store, workers or Here(), options.memory_bytes, pair.initial,
             say=_silent if say is None else say, on_step=on_step,
         )  # fmt: skip
         grid = pair.fixed.open().levels[options.finest].grid
-        found = register_in_blocks(run)
+        with _begun_or_nothing(store, folder, new=new):
+            found = register_in_blocks(run)
         written = Output(run, found, pair.moving, grid).write()
         seconds = time.perf_counter() - began
         record = replace(_record(pair, config, run, found, written), seconds=seconds, command=command)
@@ -119,13 +133,14 @@ def _publish(folder: Path, found: Found, written: Written, config: RegistrationC
         written.path.rename(output.stage(WARPED))
 
 
-def _identity(pair: Pair, config: RegistrationConfig, plan: LargePlan, options: Options) -> str:
+def identity(pair: Pair, config: RegistrationConfig, plan: LargePlan, options: Options) -> str:
     """By which a run knows what another one has left: whatever changes the result."""
     images = {
         name: {"path": str(Path(each.path).resolve()), "choice": each.choice, "checksum": checksum(each.path)}
         for name, each in (("fixed", pair.fixed), ("moving", pair.moving))
     }
-    rest = {"initial": pair.initial_name, "plan": plan.sentences, "memory": options.memory_bytes}
+    start = {"path": str(pair.initial_file or ""), "checksum": checksum(pair.initial_file) if pair.initial_file else ""}
+    rest = {"initial": start, "plan": plan.sentences, "memory": options.memory_bytes}
     return stable_json({**images, **rest, "config": config, "versions": versions()})
 
 
@@ -139,6 +154,19 @@ def _check_same(store: Store, identity: str) -> None:
         )
     else:
         logger.info("%s: the run goes on", store.folder)
+
+
+@contextmanager
+def _begun_or_nothing(store: Store, folder: Path, *, new: bool) -> Iterator[None]:
+    """What is refused before anything was computed leaves nothing behind, so that the next command can be another."""
+    try:
+        yield
+    except SemregError:
+        if not is_begun(store):
+            shutil.rmtree(store.folder, ignore_errors=True)
+            if new:
+                folder.rmdir()
+        raise
 
 
 @contextmanager

@@ -72,7 +72,7 @@ def best_weight(attempt: Callable[[float, int], float]) -> float:
         The weight, at least the first.
     """
     one = [attempt(weight, 0) for weight in WEIGHTS[:2]]
-    if one[1] > (1 + CLEAR) * one[0]:
+    if one[1] - one[0] > CLEAR * abs(one[0]):  # a distance such as the dot product may be negative
         return WEIGHTS[0]
     found = [first + attempt(weight, 1) for first, weight in zip(one, WEIGHTS, strict=False)]
     for weight in WEIGHTS[2:]:
