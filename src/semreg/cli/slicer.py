@@ -23,7 +23,6 @@ from semreg.cli.transforms import check_folder_of, files_of, grid_of
 from semreg.errors import ConfigError, OutputError, SemregError
 from semreg.io.atomic_output import atomic_file, check_output_folder
 from semreg.io.result_folder import FORMATS, ResultFolder
-from semreg.transforms.writing import kind_of
 
 SINGLE = ("--output-transform", "--output-volume", "--uncertainty-volume")
 """The flags that ask for one file of a result."""
@@ -112,6 +111,8 @@ class SlicerFlags:
 
     def check(self, flags: RegisterFlags) -> None:
         """Refuse what could not be written at the end, or over what is read or written too (OutputError)."""
+        from semreg.transforms import kind_of
+
         if self.output_transform is not None and kind_of(self.output_transform) not in IN_ONE_FILE:
             raise OutputError(
                 "expected the name of a file that holds a deformation alone (.h5, .tfm or .txt of ITK, .nii.gz, .nrrd "
@@ -150,12 +151,12 @@ def read_by(flags: RegisterFlags) -> list[Path]:
 
 def hand_over_transform(folder: ResultFolder, place: Path, staged: Path) -> None:
     """Write the transform to ``staged`` in the format that the name of ``place`` says."""
-    kind = kind_of(place)
     if place.suffix.lower() in HDF5:
         shutil.copyfile(folder.transform, staged)
         return
-    from semreg.transforms import read_chain, write_chain
+    from semreg.transforms import kind_of, read_chain, write_chain
 
+    kind = kind_of(place)
     grid = None if kind == "itk" else grid_of(folder.image("warped"))
     write_chain(read_chain([folder.transform]), staged, grid, kind=kind)
 
