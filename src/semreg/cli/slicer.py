@@ -5,23 +5,33 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from semreg.cli.common import ImageFiles, ImageFormat, command_of
+from semreg.cli.common import ImageFiles, ImageFormat, check_not_read, command_of
 from semreg.cli.execution_model import as_flags, execution_model
 from semreg.cli.grouping import grouped
 from semreg.cli.panels import GUIDANCE, MESSAGES, OUTPUT, SectionedCommand, flag
 from semreg.cli.register import check_together, run_plan, run_register
 from semreg.cli.register_flags import RegisterFlags
-from semreg.errors import ConfigError
-from semreg.io.result_folder import FORMATS, TRANSFORM, ResultFolder
+from semreg.cli.transforms import check_folder_of, files_of, grid_of
+from semreg.errors import ConfigError, OutputError, SemregError
+from semreg.io.atomic_output import atomic_file, check_output_folder
+from semreg.io.result_folder import FORMATS, ResultFolder
 
 SINGLE = ("--output-transform", "--output-volume", "--uncertainty-volume")
 """The flags that ask for one file of a result."""
+TEMPORARY = "semreg.slicer.temporary"
+"""In the context of a command: its folder of results is deleted when it ends."""
+IN_ONE_FILE = ("itk", "field", "warp")
+"""The formats of transforms that hold a deformation in one file."""
+HDF5 = (".h5", ".hdf5")
+"""Names of what the transform of a result is already."""
 SMALLEST_STEP = 0.005
 """Share of the whole; smaller steps of it are not told."""
 
@@ -35,6 +45,7 @@ class SlicerCommand(SectionedCommand):
         names = {word.partition("=")[0] for word in words}
         if names & set(SINGLE) and not names & {"--output", "-o"}:
             folder = ctx.with_resource(tempfile.TemporaryDirectory(prefix="semreg-slicer-"))
+            ctx.meta[TEMPORARY] = True
             words = ["--output", str(Path(folder) / "result"), *words]
         return super().parse_args(ctx, words)
 
@@ -92,24 +103,73 @@ class SlicerFlags:
         written = [ImageFormat(ending) for ending in endings] or [flags.images.image_format]
         return replace(flags, images=ImageFiles(dtype=flags.images.dtype, image_format=written[0]))
 
-    def hand_over(self, folder: ResultFolder) -> None:
-        """Copy what is wanted from the folder of the results to the places that were named."""
-        from semreg.io.atomic_output import atomic_file
+    @property
+    def places(self) -> list[Path]:
+        """The files that are written beside the folder of the results."""
+        named = (self.output_transform, self.output_volume, self.uncertainty_volume, self.returned)
+        return [place for place in named if place is not None]
 
-        wanted = {
-            self.output_transform: folder.path / TRANSFORM if self.output_transform else None,
-            self.output_volume: folder.image("warped") if self.output_volume else None,
-            self.uncertainty_volume: folder.image("uncertainty") if self.uncertainty_volume else None,
-        }
-        kept = {place: made for place, made in wanted.items() if place is not None and made is not None}
-        for place, made in kept.items():
-            with atomic_file(place) as staged:
-                shutil.copyfile(made, staged)
-        if kept:
-            typer.echo(f"copied to: {', '.join(map(str, kept))}")
-        if self.returned is not None:
-            with atomic_file(self.returned) as staged:
-                staged.write_text(f"verdict = {verdict_line(folder)}\n", encoding="utf-8")
+    def check(self, flags: RegisterFlags) -> None:
+        """Refuse what could not be written at the end, or over what is read or written too (OutputError)."""
+        from semreg.transforms import kind_of
+
+        if self.output_transform is not None and kind_of(self.output_transform) not in IN_ONE_FILE:
+            raise OutputError(
+                "expected the name of a file that holds a deformation alone (.h5, .tfm or .txt of ITK, .nii.gz, .nrrd "
+                f"or .mha for a field), got {self.output_transform}: rename it"
+            )
+        taken = {(flags.pair.output / name).resolve() for name in flags.outputs}
+        for place in self.places:
+            check_folder_of(place)
+            check_output_folder(place.parent)
+            check_not_read(place, read_by(flags))
+            if place.resolve() in taken:
+                raise OutputError(f"expected a name of its own for each output, got {place} twice: rename one of them")
+            taken.add(place.resolve())
+
+    def hand_over(self, folder: ResultFolder) -> None:
+        """Bring what is wanted from the folder of the results to the places that were named: all of it, or nothing."""
+        with ExitStack() as stack:
+            staged = {place: stack.enter_context(atomic_file(place)) for place in self.places}
+            if self.output_transform is not None:
+                hand_over_transform(folder, self.output_transform, staged[self.output_transform])
+            for place, name in ((self.output_volume, "warped"), (self.uncertainty_volume, "uncertainty")):
+                if place is not None:
+                    shutil.copyfile(folder.image(name), staged[place])
+            if self.returned is not None:
+                staged[self.returned].write_text(f"verdict = {verdict_line(folder)}\n", encoding="utf-8")
+        copied = [str(place) for place in self.places if place != self.returned]
+        if copied:
+            typer.echo(f"copied to: {', '.join(copied)}")
+
+
+def read_by(flags: RegisterFlags) -> list[Path]:
+    """All files that a registration may read; words that are no file are harmless here."""
+    initial = [] if flags.pair.initial is None else files_of([flags.pair.initial])
+    return [*flags.inputs.values(), *initial, Path(flags.guidance.landmark_sd)]
+
+
+def hand_over_transform(folder: ResultFolder, place: Path, staged: Path) -> None:
+    """Write the transform to ``staged`` in the format that the name of ``place`` says."""
+    if place.suffix.lower() in HDF5:
+        shutil.copyfile(folder.transform, staged)
+        return
+    from semreg.transforms import kind_of, read_chain, write_chain
+
+    kind = kind_of(place)
+    grid = None if kind == "itk" else grid_of(folder.image("warped"))
+    write_chain(read_chain([folder.transform]), staged, grid, kind=kind)
+
+
+@contextmanager
+def kept_if_not_handed_over(folder: Path, *, temporary: bool) -> Iterator[None]:
+    """Say where the result is when it could not be brought to its places; a temporary one is saved from deletion."""
+    try:
+        yield
+    except (SemregError, OSError) as error:
+        if temporary:
+            folder = folder.rename(tempfile.mkdtemp(prefix="semreg-result-"))
+        raise OutputError(f"{error}; the result is kept in {folder}") from error
 
 
 class SlicerProgress:
@@ -151,13 +211,15 @@ def slicer_command(context: typer.Context, flags: RegisterFlags, slicer: SlicerF
         flags.contrasts.check()
         flags = slicer.applied(replace(flags, command=command_of(context)))
         flags.guidance.check()
+        slicer.check(flags)
         if flags.dry_run:
             run_plan(flags)
             return
         progress = SlicerProgress()
         progress.begin()
         run_register(flags, progress)
-        slicer.hand_over(ResultFolder(flags.pair.output))
+        with kept_if_not_handed_over(flags.pair.output, temporary=TEMPORARY in context.meta):
+            slicer.hand_over(ResultFolder(flags.pair.output))
         progress.end()
 
 
