@@ -62,6 +62,7 @@ def registration_rows(run: RegisterRun, files: list[Path]) -> list[tuple[str, st
         *verdict_rows(run.verdict),
         *alignment_rows(run.alignment),
         *landmark_rows(run.landmarks),
+        *([] if run.start is None else [("start", run.start.sentence)]),
         *guidance_rows(run.guidance),
         *part_rows(run.parts),
         ("distance of features", f"{_number(apart.before)} before, {_number(apart.after)} after"),
