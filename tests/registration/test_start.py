@@ -16,17 +16,19 @@ from torch import Tensor, nn
 
 import semreg
 from blob_networks import FIXED_BLOBS, MIDDLE, MOVING_BLOBS, BlobNetwork, blobs, scripted, stored
-from conftest import grid_at, oblique_grid, rotation
-from semreg.core.fields import Volume, jacobian_determinant
-from semreg.core.geometry import canonical_order, oriented_order, reorder
+from conftest import grid_at, noise, oblique_grid, rotation
+from semreg.core.fields import Field, Layer, Volume, jacobian_determinant
+from semreg.core.geometry import Grid, canonical_order, oriented_order, reorder
 from semreg.errors import ConfigError, ModelContractError, ModelError, ModelNotFoundError
 from semreg.features.registrar import as_registrar, load_registrar
 from semreg.features.registrar_spec import RegistrarSpec
 from semreg.features.trial import try_registrar
 from semreg.io.records import record_of
 from semreg.preprocess.preparation import Prepared
+from semreg.registration.dense.data_term import distance_at
+from semreg.registration.dense.terms import ALIKE, Term, terms_of
 from semreg.registration.result import Record
-from semreg.registration.start import proposed
+from semreg.registration.start import judged, proposed
 
 UNITS = (
     ("voxels", None), ("mm", None), ("unit-cube", "centres"), ("unit-cube", "edges"),
@@ -156,6 +158,37 @@ def test_what_is_worse_than_nothing_is_not_used(pair, far, caplog):
     alone = semreg.register(*same, config=config)
     assert torch.equal(result.field.vox, alone.field.vox)
     assert alone.record.start is None
+
+
+@pytest.mark.parametrize("letters", ["SPL", "RAI", "LIA", "PRS"])
+def test_its_axes_have_their_directions(pair, letters):
+    """A voxel along the first tensor axis of a network is a step towards the first letter of its axes, in mm."""
+    spec = replace(PLAIN, output=0, axes=letters, shape=None, spacing_mm=(2.5, 2.0, 1.5))
+    axes = canonical_order(FIXED)
+    target = reorder(FIXED, axes)
+    images = Prepared(pair[0].reordered(axes), None), Prepared(pair[1].on(target), None)
+    for number, letter in enumerate(letters):
+        moved = [0.0, 0.0, 0.0]
+        moved[number] = 2.0
+        step = proposed(as_registrar(Shift(*moved), spec), *images, target).numpy()[3, 4, 5]
+        along = next(axis for axis, both in enumerate(("LR", "PA", "SI")) if letter in both)
+        sign = 1 if letter in "LPS" else -1
+        assert np.allclose(step, 2 * spec.spacing_mm[number] * sign * np.array(FIXED.direction)[:, along], atol=1e-4)
+
+
+def test_what_leaves_the_view_counts_as_unrelated():
+    """A proposal that brings one matching corner together, and all else out of view, is worse than none."""
+    grid = Grid.of_shape((24, 24, 24))
+    fixed, other = noise(2, 4, *grid.shape).float()
+    other[:, 16:, 16:, 16:] = fixed[:, :8, :8, :8]
+    fixed = 0.7 * fixed + 0.3 * other
+    other[:, 16:, 16:, 16:] = fixed[:, :8, :8, :8]
+    terms = terms_of([Term(Layer(Volume(fixed, grid)), Layer(Volume(other, grid)))])
+    away = Field(torch.full((3, *grid.shape), 16.0), grid)
+    assert distance_at(terms, away) < 1e-6 < distance_at(terms, Field.zeros(grid))
+    before, after = judged(terms, Field.zeros(grid), away)
+    assert after > 0.9 * ALIKE
+    assert after > before
 
 
 class Folding(nn.Module):
