@@ -1,6 +1,6 @@
 """A displacement to start from that a network proposes: both images as it is to see them, and what it is worth.
 
-The objective judges it: a proposal that matches no better than none is not used.
+The objective judges it, where the deformation begins and after a search: what matches no better than none is not used.
 """
 
 from __future__ import annotations
@@ -40,6 +40,10 @@ class StartReport:
     """The distance of the features without it; what it moves out of view counts as unrelated. None: not known."""
     after: float | None
     """The same with it."""
+    searched_before: float | None
+    """The distance after a search that begins without it. None: there is no search, or it was worse before."""
+    searched_after: float | None
+    """The same of a search that begins with it."""
     mean_mm: float
     """How far it moves the voxels of the features, on average."""
     folded_share: float
@@ -52,9 +56,12 @@ class StartReport:
         """What became of it."""
         fate = "the deformation begins there" if self.used else "it is not used, the deformation begins without it"
         opened = f", smooth where it folded at {self.folded_share:.2%} of them" if self.folded_share else ""
+        searched = ""
+        if self.searched_after is not None:
+            searched = f", after a search {_number(self.searched_before)} and {_number(self.searched_after)}"
         return (
             f"{self.name} moves the voxels by {self.mean_mm:.3g} mm on average{opened}; distance of features "
-            f"{_number(self.before)} without, {_number(self.after)} with it: {fate}"
+            f"{_number(self.before)} without, {_number(self.after)} with it{searched}: {fate}"
         )
 
 
@@ -143,18 +150,28 @@ def judged(terms: Sequence[Term], without: Field, proposal: Field) -> tuple[floa
     return before, kept * after + (1 - kept) * max(ALIKE, after)
 
 
-def report_of(network: Registrar, proposal: Proposal, distances: tuple[float, float]) -> StartReport:
-    """What the record says, and whether it is used: where it lowers the distance."""
-    before, after = (value if math.isfinite(value) else None for value in distances)
-    used = after is not None and (before is None or after < before)
+def lower(distances: tuple[float, float]) -> bool:
+    """Whether the second distance is below the first one, or alone is known."""
+    before, after = distances
+    return math.isfinite(after) and not before <= after
+
+
+def report_of(
+    network: Registrar, proposal: Proposal, distances: tuple[float, float], searched: tuple[float, float] | None
+) -> StartReport:
+    """What the record says, and whether it is used: where it lowers the distance, and still does after a search."""
+    known = [value if math.isfinite(value) else None for value in (*distances, *(searched or (math.nan, math.nan)))]
+    used = lower(distances) and (searched is None or lower(searched))
     moved = torch.linalg.vector_norm(proposal.field.mm(), dim=0)
     return StartReport(
         name=network.spec.name or "a network",
         sha256=network.sha256,
         spec=network.spec,
         used=used,
-        before=before,
-        after=after,
+        before=known[0],
+        after=known[1],
+        searched_before=known[2],
+        searched_after=known[3],
         mean_mm=float(moved.mean()),
         folded_share=proposal.folded_share,
         passes=proposal.passes,
