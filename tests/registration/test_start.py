@@ -28,7 +28,7 @@ from semreg.preprocess.preparation import Prepared
 from semreg.registration.dense.data_term import distance_at
 from semreg.registration.dense.terms import ALIKE, Term, terms_of
 from semreg.registration.result import Record
-from semreg.registration.start import judged, proposed
+from semreg.registration.start import Proposal, judged, proposed, report_of
 
 UNITS = (
     ("voxels", None), ("mm", None), ("unit-cube", "centres"), ("unit-cube", "edges"),
@@ -130,6 +130,35 @@ def test_it_sees_images_that_were_brought_together(pair, continues):
     assert result.record.start.used
     assert np.abs(result.field.map(FIXED_BLOBS.T) - places.T).max() < 0.6
     assert result.record.start.mean_mm < 9
+
+
+def test_in_two_dimensions():
+    """The same of pictures: in place of three axes two."""
+    fixed = grid_at(MIDDLE[:2], (41, 38), (1.9, 2.2), rotation(2, 9.0))
+    moving = grid_at(MIDDLE[:2], (46, 44), (1.8, 2.1), rotation(2, -100.0))
+    places = FIXED_BLOBS[:, :2], MOVING_BLOBS[:, :2]
+    spec = replace(PLAIN, dimension=2, shape=(31, 37), axes="LA", components="reversed", unit="unit-cube", ends="edges")
+    result = semreg.register(
+        blobs(fixed, places[0]), blobs(moving, places[1]), start=as_registrar(network_of(spec), spec),
+        config=semreg.configure(*ALONE),
+    )  # fmt: skip
+    assert result.record.start.used
+    assert np.abs(result.field.map(places[0].T) - places[1].T).max() < 0.4
+
+
+def test_a_search_decides_too(pair):
+    """What is better where it begins and worse after a search is not used; both distances are in the record."""
+    network = as_registrar(network_of(PLAIN), PLAIN)
+    config = semreg.configure("align.transform=none", "refine.enabled=false", "fine.enabled=false", "coarse.reach_mm=4")
+    report = semreg.register(*pair, start=network, config=config).record.start
+    assert report.used
+    assert report.searched_after < report.searched_before < report.before
+    grid = Grid.of_shape((4, 5, 6))
+    proposal = Proposal(Field.zeros(grid), 0.0, 0)
+    assert report_of(network, proposal, (1.0, 0.5), (0.3, 0.2)).used
+    assert not report_of(network, proposal, (1.0, 0.5), (0.3, 0.4)).used
+    assert not report_of(network, proposal, (1.0, float("nan")), None).used
+    assert report_of(network, proposal, (float("nan"), 0.5), None).used
 
 
 class Shift(nn.Module):
