@@ -1,9 +1,10 @@
 """What does a start network give: phantoms with large motion, registered without and with one as a start.
 
-    python start.py [--unseen N] [--steps N] [--report]
+    python start.py [--taught] [--unseen N] [--steps N] [--report]
 
 The network is that of ``examples/train_network.py``, trained here with ``ImpactLoss`` on slices of phantoms (CT
-and MR, 64 × 64 voxels of 3 mm) whose largest displacement is 10 to 50 mm; no displacement is shown to it. Then it is a
+and MR, 64 × 64 voxels of 3 mm) whose largest displacement is 10 to 50 mm; no displacement is shown to it, but with
+``--taught`` the true ones are, which stands for a network that was trained on far more images. Then it is a
 file of TorchScript with its description, as users have it, and sees pairs of other bodies with other motions. Of each
 the mean landmark error is told: before, of the network alone, and of registrations without and with it as a start.
 """
@@ -39,6 +40,8 @@ MOTIONS_MM = (10.0, 20.0, 35.0, 50.0)
 """Largest displacements of the pairs."""
 SEEN, UNSEEN_FROM = 30, 1000
 """Pairs of each motion that the network learns from, and the first seed of those it never saw."""
+BODY = -500.0
+"""HU above which a voxel of the fixed image is of the body."""
 RUNS: Mapping[str, tuple[str, ...]] = {
     "with search": ("align.transform=none",),
     "descent alone": ("align.transform=none", "coarse.enabled=false"),
@@ -68,24 +71,27 @@ def main() -> int:
     add = parser.add_argument
     add("--unseen", type=int, default=8, metavar="N", help="pairs of each motion that are measured")
     add("--steps", type=int, default=1500, metavar="N", help="of the training")
-    add("--report", action="store_true", help="write the tables to results/start.md")
+    add("--taught", action="store_true", help="train on the true displacements of the pairs that it sees")
+    add("--report", action="store_true", help="write the tables to results/start.md, or start_taught.md")
     given = parser.parse_args()
     torch.set_num_threads(1)
     example = SimpleNamespace(**runpy.run_path(str(EXAMPLE), run_name="train_network"))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "net.pt"
-        seconds = trained(example, given.steps, path)
+        seconds = trained(example, given.steps, path, taught=given.taught)
         found = [each for pair, motion in unseen(given.unseen) for each in scored(example, pair, motion, path)]
     facts = report.machine(1) | {"semreg": report.versions_line(tools.semreg_versions())}
     text = (
-        f"# A start network\n\n`python benchmarks/start.py --report`\n\n{report.bullets(facts)}\n"
-        f"A network of {example.Registrar().down[0][0].out_channels} channels, trained for {given.steps} steps "
-        f"({seconds:.0f} s) on {SEEN} pairs of each motion; {given.unseen} pairs of each that it never saw.\n\n"
+        f"# A start network{', taught' if given.taught else ''}\n\n"
+        f"`python benchmarks/start.py{' --taught' if given.taught else ''} --report`\n\n{report.bullets(facts)}\n"
+        f"A network of {example.Registrar().down[0][0].out_channels} channels, trained for {given.steps} steps on "
+        f"{'the true displacements' if given.taught else 'MIND-SSC alone'} "
+        f"({seconds:.0f} s) of {SEEN} pairs of each motion; {given.unseen} pairs of each that it never saw.\n\n"
         f"{table(found)}\n{used(found)}"
     )
     print(text)
     if given.report:
-        (tools.RESULTS / "start.md").write_text(text, encoding="utf-8")
+        (tools.RESULTS / f"start{'_taught' if given.taught else ''}.md").write_text(text, encoding="utf-8")
     return int(any(harm(found, way) for way in RUNS))
 
 
@@ -99,19 +105,35 @@ def unseen(count: int) -> list[tuple[PhantomPair, float]]:
     return [(pair_of(UNSEEN_FROM + n, motion), motion) for motion in MOTIONS_MM for n in range(count)]
 
 
-def trained(example: Any, steps: int, path: Path) -> float:
+def trained(example: Any, steps: int, path: Path, *, taught: bool) -> float:
     """Train, and write the network and its description; the seconds that took."""
     began = time.perf_counter()
     pairs = [pair_of(100 * k + n, motion) for k, motion in enumerate(MOTIONS_MM) for n in range(SEEN)]
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = example.Registrar()
-    example.train(network, pairs, example.Course(steps=steps))
+    (teach if taught else example.train)(network, pairs, example.Course(steps=steps))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.jit.save(torch.jit.trace(network.eval(), torch.rand(1, 2, 64, 64)), str(path))
     path.with_suffix(".toml").write_text(to_toml(SPEC), encoding="utf-8")
     return time.perf_counter() - began
+
+
+def teach(network: torch.nn.Module, pairs: Sequence[PhantomPair], course: Any) -> None:
+    """Lower the squared error of the displacement in the bodies of the pairs."""
+    images = torch.stack([torch.cat([pair.fixed.data, pair.moving.data]) for pair in pairs])
+    body = (images[:, :1] > BODY).float()
+    images = (images - images.mean((2, 3), keepdim=True)) / images.std((2, 3), keepdim=True)
+    truth = torch.stack([pair.true_field().vox for pair in pairs])
+    optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
+    generator = torch.Generator().manual_seed(course.seed)
+    for _ in range(course.steps):
+        chosen = torch.randperm(len(images), generator=generator)[: course.batch]
+        value = ((network(images[chosen]) - truth[chosen]).square() * body[chosen]).mean()
+        optimiser.zero_grad()
+        value.backward()
+        optimiser.step()
 
 
 def scored(example: Any, pair: PhantomPair, motion: float, path: Path) -> list[Scored]:
