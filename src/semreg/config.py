@@ -450,6 +450,10 @@ class RegistrationConfig:
     """Value of the warped image where the moving image shows nothing. None: the moving image's smallest value."""
     models: tuple[ModelConfig, ...] = (ModelConfig(),)
     """Feature models; ``[[models]]`` in TOML."""
+    start: str | None = None
+    """File of a network that registers in one pass; its displacement is where the deformation begins, if the objective
+    says that this is better than to begin without. What it takes and returns is said in the TOML file beside it: see
+    ``semreg.features.registrar_spec.RegistrarSpec``."""
     intensities: IntensityConfig = field(default_factory=IntensityConfig)
     align: AlignConfig = field(default_factory=AlignConfig)
     features: FeatureConfig = field(default_factory=FeatureConfig)
@@ -465,6 +469,7 @@ class RegistrationConfig:
         """Check the values (ConfigError)."""
         require(self.seed >= 0, "seed >= 0", self.seed)
         require(len(self.models) >= 1, "at least one model", len(self.models))
+        require(self.start != "", "start: the file of a network, or none", repr(self.start))
         named = {name for model in self.models for name in model.distance or (self.refine.distance,)}
         windowed = [name for name in sorted(named) if DISTANCES.rows[name].windowed]
         whole = self.refine.sampling == 1 or not windowed

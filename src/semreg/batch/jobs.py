@@ -196,6 +196,8 @@ def _model_files(config: RegistrationConfig, folders: tuple[Path, ...]) -> list[
                 file = Path(name) if Path(name).is_file() else locate(name, (*folders, default_folder()))
                 beside = file.with_suffix(".toml")  # its description
                 files += [file, beside] if beside.is_file() else [file]
+    if config.start is not None:
+        files += [Path(config.start), Path(config.start).with_suffix(".toml")]
     return files
 
 

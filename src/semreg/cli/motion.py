@@ -110,7 +110,7 @@ def run_motion(flags: MotionFlags) -> None:
     config, options = flags.config(), flags.options()
     check_dtype(flags.images.dtype)
     limit_threads(flags.threads)
-    from semreg.features.trial import try_models
+    from semreg.features.trial import try_models, try_registrar
     from semreg.io.files import OutputFolder, read_labels
     from semreg.io.series import read_frames
     from semreg.registration.carried import carry
@@ -124,6 +124,7 @@ def run_motion(flags: MotionFlags) -> None:
     if labels is not None:
         check_labels(flags, labels, series)
     try_models(config.models)
+    try_registrar(config.start)
     with OutputFolder(flags.output, record=RECORD) as folder:
         with Progress(quiet=flags.messages.quiet, unit="registrations") as progress:
             found = correct_motion(

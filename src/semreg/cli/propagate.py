@@ -76,12 +76,13 @@ def run_propagate(flags: PropagateFlags) -> None:
     atlases = flags.atlases
     check_outputs(flags, atlases)
     limit_threads(flags.threads)
-    from semreg.features.trial import try_models
+    from semreg.features.trial import try_models, try_registrar
     from semreg.io.files import OutputFolder
     from semreg.registration.propagation import PropagationRecord, propagate
     from semreg.runtime.settings import to_toml
 
     try_models([*config.models, *config.ensemble.entries])
+    try_registrar(config.start)
     with OutputFolder(flags.output, record=RECORD) as folder:
         with Progress(quiet=flags.messages.quiet, unit="registrations") as progress:
             found = propagate(

@@ -15,7 +15,7 @@ from semreg.cli.dicom_output import read_sides
 from semreg.cli.grouping import grouped
 from semreg.cli.guidance_flags import read_guidance, read_label_map
 from semreg.cli.register_files import describe_inputs, run_into_folder, run_of, write_dicom, write_results
-from semreg.cli.register_flags import PairFlags, RegisterFlags, load_config
+from semreg.cli.register_flags import PairFlags, RegisterFlags
 from semreg.cli.report_output import verdict_of, write_proof
 from semreg.cli.summary import show_registration
 from semreg.errors import ConfigError
@@ -61,12 +61,13 @@ def check_together(pair: PairFlags) -> None:
 
 def run_plan(flags: RegisterFlags) -> None:
     """Print what would be done with these images; registers nothing and writes nothing."""
-    config = load_config(flags.settings)
-    from semreg.features.trial import try_models
+    config = flags.config
+    from semreg.features.trial import try_models, try_registrar
     from semreg.registration.pipeline import plan
 
     limit_threads(flags.threads)
     try_models([*config.models, *config.ensemble.entries])
+    try_registrar(config.start)
     images, contrasts = read_all(flags)
     start = read_start(flags.pair, images, private=flags.private)
     found = plan(
@@ -82,7 +83,7 @@ def run_plan(flags: RegisterFlags) -> None:
 
 def run_register(flags: RegisterFlags, on_share: Callable[[float, str], None] | None = None) -> None:
     """Read, register, write, and show the summary; ``on_share`` is that of ``Progress``, which shows nothing then."""
-    config = load_config(flags.settings)
+    config = flags.config
     if flags.uncertainty and not config.uncertainty.enabled:
         raise ConfigError("expected uncertainty.enabled=true with --uncertainty, got false: leave one of them out")
     check_judged(flags.fail_on, config)
@@ -113,7 +114,7 @@ def _registered(
     clock = Clock(None)
     with progress.stage("read"), clock.stage("read"):
         from semreg.features.descriptors import DESCRIPTORS
-        from semreg.features.trial import try_models
+        from semreg.features.trial import try_models, try_registrar
         from semreg.io.files import read_image
         from semreg.quality.run import RegisterRun
         from semreg.registration.pipeline import register
@@ -122,6 +123,7 @@ def _registered(
         if any(name not in DESCRIPTORS for entry in config.models for name in (entry.model, entry.moving or "mind")):
             return_freed_memory()  # what is kept for reuse would be taken for what a network needs
         try_models([*config.models, *config.ensemble.entries])
+        try_registrar(config.start)
         progress.at(IMPORTED)
         images, contrasts = read_all(flags)
         progress.at(READ)

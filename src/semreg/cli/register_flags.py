@@ -154,6 +154,14 @@ class RegisterFlags:
 
     pair: PairFlags
     settings: SettingFlags = field(default_factory=SettingFlags)
+    start: Annotated[
+        Path | None,
+        flag(
+            "A network that registers in one pass: the deformation begins at what it says, if that is better.",
+            "FILE",
+            panel=DEFORMATION,
+        ),
+    ] = None
     stiffness: Annotated[
         Path | None, flag("Image of how stiff each place is, 1 as usual.", "FILE", panel=DEFORMATION)
     ] = None
@@ -191,6 +199,12 @@ class RegisterFlags:
     """Whether a displacement field is made, and not a linear transform alone."""
 
     @property
+    def config(self) -> RegistrationConfig:
+        """The settings that all of them stand for (ConfigError)."""
+        found = load_config(self.settings)
+        return found if self.start is None else replace(found, start=str(self.start))
+
+    @property
     def inputs(self) -> dict[str, Path]:
         """The files that are read, by their role."""
         landmarks = self.pair.initial_landmarks or (None, None)
@@ -206,6 +220,7 @@ class RegisterFlags:
             "rigid": self.rigid,
             **self.contrasts.inputs,
             **self.guidance.inputs,
+            "start": self.start,
             "config": self.settings.config,
             **{f"elastix_{n}": path for n, path in enumerate(self.settings.elastix, 1)},
         }

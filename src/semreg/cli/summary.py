@@ -63,6 +63,7 @@ def registration_rows(run: RegisterRun, files: list[Path]) -> list[tuple[str, st
         *verdict_rows(run.verdict),
         *alignment_rows(run.alignment),
         *landmark_rows(run.landmarks),
+        *([] if run.start is None else [("start", run.start.sentence)]),
         *guidance_rows(run.guidance),
         *part_rows(run.parts),
         *contrast_rows(run.intensity_relation, asked=bool(run.settings.fine.enabled)),

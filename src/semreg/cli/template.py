@@ -97,7 +97,7 @@ def run_template(flags: TemplateFlags) -> None:
     from semreg.batch import JobFlags, LocalScheduler, threads_of
     from semreg.batch.lock import batch_lock
     from semreg.batch.template import RECORD, START, InBatches, TemplateRecord, names_of, write_cohort
-    from semreg.features.trial import try_models
+    from semreg.features.trial import try_models, try_registrar
     from semreg.io.atomic_output import atomic_file, check_output_folder
     from semreg.registration.template import build_template
     from semreg.runtime.settings import to_toml
@@ -112,6 +112,7 @@ def run_template(flags: TemplateFlags) -> None:
     )  # fmt: skip
     limit_threads(threads)
     try_models(config.models)
+    try_registrar(config.start)
     check_files(work)
     with batch_lock(check_output_folder(work.output)):
         try:

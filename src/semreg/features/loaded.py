@@ -127,11 +127,11 @@ class LoadedNetwork:
             whole = replace(self, layers=None, short=None, spec=exact)
             sample = agreement.sample(whole.values, exact, self.device)
             if sample is None:
-                chosen = layers if self.layers is None else _chosen(layers, self.layers, self._name)
+                chosen = layers if self.layers is None else outputs_at(layers, self.layers, self._name)
                 return replace(self, layers=tuple(chosen), short=None)
             positions = range(len(sample.outputs)) if self.layers is None else self.layers
             count = len(sample.outputs)
-            plain = tuple(layer % count for layer in _chosen(layers, positions, self._name))
+            plain = tuple(layer % count for layer in outputs_at(layers, positions, self._name))
             network = replace(self, layers=plain, short=None)
             short = self.model.keep(plain, network.number)
             if short is not None:
@@ -157,14 +157,14 @@ class LoadedNetwork:
         function = self.short or self.model
         with _precision(self.device.type, self.spec):
             if self.model.batch == 1 and len(x) > 1:
-                outputs = _joined([_outputs(function(part, *values, **named)) for part in torch.split(x, 1)])
+                outputs = _joined([outputs_of(function(part, *values, **named)) for part in torch.split(x, 1)])
             else:
-                outputs = _outputs(function(x, *values, **named))
+                outputs = outputs_of(function(x, *values, **named))
         if self.layers is None:
             return outputs
         if self.short is not None:
             return [(f"output {layer}", value) for layer, (_, value) in zip(self.layers, outputs, strict=True)]
-        return _chosen(self.layers, outputs, self._name)
+        return outputs_at(self.layers, outputs, self._name)
 
     def values(self, x: Tensor, stats: IntensityStats, direction: Tensor) -> list[Any]:
         """The outputs as the model makes them, unchecked."""
@@ -202,7 +202,7 @@ class LoadedNetwork:
                 "or wrap the model so that it returns feature maps"
             )
         values = output if output.dtype == torch.float32 else output.float()
-        if not _is_finite(values):
+        if not is_finite(values):
             raise ModelContractError(
                 f"expected finite values in {name} of {self._name}, got NaN or infinity: set normalisation to what "
                 "the model was trained on, switch mixed_precision off, or keep other layers"
@@ -228,7 +228,7 @@ def last_line(error: Exception) -> str:
     return lines[-1][:300] if lines else "no message"
 
 
-def _outputs(returned: Any) -> list[tuple[str, Any]]:
+def outputs_of(returned: Any) -> list[tuple[str, Any]]:
     """What a model returned as a list, each with what to call it."""
     if isinstance(returned, dict):
         named = [(f"output {i} ({key})", value) for i, (key, value) in enumerate(returned.items())]
@@ -237,7 +237,7 @@ def _outputs(returned: Any) -> list[tuple[str, Any]]:
     else:
         named = [("output 0", returned)]
     if not named:
-        raise ModelContractError("expected feature maps from the model, got no output: check what it returns")
+        raise ModelContractError("expected tensors from the model, got no output: check what it returns")
     return named
 
 
@@ -246,7 +246,8 @@ def _joined(parts: list[list[tuple[str, Any]]]) -> list[tuple[str, Any]]:
     return [(outputs[0][0], torch.cat([value for _, value in outputs])) for outputs in zip(*parts, strict=True)]
 
 
-def _chosen(layers: Sequence[int], outputs: Sequence[Any], name: str) -> list[Any]:
+def outputs_at(layers: Sequence[int], outputs: Sequence[Any], name: str) -> list[Any]:
+    """These of the outputs of the model ``name``, −1 is the last. Raises ModelContractError where there are fewer."""
     count = len(outputs)
     for layer in layers:
         if not -count <= layer < count:
@@ -257,6 +258,6 @@ def _chosen(layers: Sequence[int], outputs: Sequence[Any], name: str) -> list[An
     return [outputs[layer] for layer in layers]
 
 
-def _is_finite(values: Tensor) -> bool:
+def is_finite(values: Tensor) -> bool:
     """One pass without a copy: a sum shows NaN and infinity; only a sum that overflows needs a second one."""
     return math.isfinite(float(values.detach().sum())) or bool(torch.isfinite(values).all())

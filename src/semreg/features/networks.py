@@ -56,16 +56,24 @@ def load_network(
     spec = read_spec(path) if spec is None else spec
     spec = spec if spec.name else replace(spec, name=path.stem)
     place = device_of(device)
-    try:
-        with path.open("rb") as file, torch.inference_mode(mode=False):
-            checksum = sha256_of_open(file)
-            _check_sum(path, checksum, spec.sha256)
-            model = _read(path, file, place)
-    except OSError as error:
-        raise ModelError(f"expected to read a model from {path}: {error.strerror or error}") from error
+    model, checksum = open_model(path, spec.sha256, place)
     if isinstance(model, exported.ExportedModel):
         spec = _with_shape(spec, model)
     return LoadedNetwork(spec, place, model, checksum)
+
+
+def open_model(path: Path, sha256: str | None, device: torch.device) -> tuple[Model, str]:
+    """The model in a file, whatever it is for, and the checksum of the file, which is to be ``sha256`` if that is set.
+
+    Raises ModelError before anything in the file runs, and ModelContractError, as ``load_network``.
+    """
+    try:
+        with path.open("rb") as file, torch.inference_mode(mode=False):
+            checksum = sha256_of_open(file)
+            _check_sum(path, checksum, sha256)
+            return _read(path, file, device), checksum
+    except OSError as error:
+        raise ModelError(f"expected to read a model from {path}: {error.strerror or error}") from error
 
 
 def read_spec(path: str | Path) -> ModelSpec:
@@ -97,18 +105,22 @@ def as_network(model: Any, spec: ModelSpec | None = None, device: str | torch.de
     if isinstance(own, ModelSpec) and isinstance(model, Network) and not isinstance(model, torch.nn.Module):
         return model
     spec = spec or (own if isinstance(own, ModelSpec) else ModelSpec())
-    wrapped: Model
-    if isinstance(model, torch.jit.ScriptModule):
-        wrapped = torchscript.ScriptedModel(model)
-    elif isinstance(model, torch.export.ExportedProgram):
-        wrapped = exported.ExportedModel(model)
+    wrapped = model_of(model)
+    if isinstance(wrapped, exported.ExportedModel):
         spec = _with_shape(spec, wrapped)
-    elif callable(model):
-        wrapped = PythonModel(model)
-    else:
-        raise ModelError(f"expected a module, a program or a function as a model, got a {type(model).__name__}")
     network = LoadedNetwork(spec, _place(model, device), wrapped)
     return network if device is None else network.to(device)
+
+
+def model_of(model: Any) -> Model:
+    """A model given in Python as the package calls it, whatever it is for. Raises ModelError for what is none."""
+    if isinstance(model, torch.jit.ScriptModule):
+        return torchscript.ScriptedModel(model)
+    if isinstance(model, torch.export.ExportedProgram):
+        return exported.ExportedModel(model)
+    if callable(model):
+        return PythonModel(model)
+    raise ModelError(f"expected a module, a program or a function as a model, got a {type(model).__name__}")
 
 
 def _read(path: Path, file: BinaryIO, device: torch.device) -> Model:

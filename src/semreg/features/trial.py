@@ -14,18 +14,24 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from semreg.config import ModelConfig
 from semreg.errors import ModelError, ModelNotFoundError
 from semreg.features.loaded import LoadedNetwork
 from semreg.features.models import Choice, is_file_name, resolve_model
 from semreg.features.networks import KINDS, kind_of, read_spec
+from semreg.features.registrar import read_registrar_spec
 from semreg.io.digests import sha256_of
 from semreg.io.ordinary_file import check_file
 from semreg.runtime.memory import available_bytes, held_bytes, is_out_of_memory
 
 SECONDS = 120.0
 """Of one processor, for loading and one small input."""
+REGISTRAR_SECONDS = 900.0
+"""The same of a network that registers: what it sees is not small."""
+Kind: TypeAlias = Literal["features", "registrar"]
+"""What a model is for: features of one image, or the registration of two."""
 LEAST_BYTES = 256 << 20
 """What a model may take at least, however small the limit of the process is: that is looked at where it is run."""
 NO_MEMORY = 3
@@ -33,7 +39,12 @@ NO_MEMORY = 3
 
 
 def try_model(
-    model: str | Path, spec: Sequence[str] = (), *, memory: int | None = None, seconds: float = SECONDS
+    model: str | Path,
+    spec: Sequence[str] = (),
+    *,
+    memory: int | None = None,
+    seconds: float = SECONDS,
+    kind: Kind = "features",
 ) -> None:
     """Try a model in a process of its own, if it is a file; a name of the catalogue stands for a file that is known.
 
@@ -45,15 +56,17 @@ def try_model(
         spec: Values of its description that are to be others, as ``name=value``.
         memory: Bytes that this process may hold in all; what there is where it is None.
         seconds: Time of one processor that it may take.
+        kind: What it is for.
 
     Raises:
         ModelNotFoundError: There is no such file.
         ModelError: It takes more time or memory, or ends the process.
     """
-    if not is_file_name(model):
+    if kind == "features" and not is_file_name(model):
         return
     path = check_file(model, "the file of a model", ModelNotFoundError)
-    if read_spec(path).sha256 is not None:
+    described = read_spec(path) if kind == "features" else read_registrar_spec(path)
+    if described.sha256 is not None:
         return  # it is the file that somebody knows, or will be refused
     try:
         with path.open("rb") as file:
@@ -65,7 +78,7 @@ def try_model(
     room = available_bytes() if memory is None else memory - held_bytes()
     trial = checksum, tuple(spec), memory, seconds
     if trial not in _passed:
-        _try(path, spec, max(room, LEAST_BYTES), seconds)
+        _try(kind, path, max(room, LEAST_BYTES), seconds, spec)
         _passed.add(trial)
 
 
@@ -80,12 +93,18 @@ _passed: set[tuple[str, tuple[str, ...], int | None, float]] = set()
 """What was tried and did no harm, so that it is tried once."""
 
 
-def _try(path: Path, spec: Sequence[str], room: int, seconds: float) -> None:
+def try_registrar(model: str | Path | None, *, memory: int | None = None, seconds: float = REGISTRAR_SECONDS) -> None:
+    """The same for a network that registers, whose own input may be large; None: there is none."""
+    if model is not None:
+        try_model(model, memory=memory, seconds=seconds, kind="registrar")
+
+
+def _try(kind: Kind, path: Path, room: int, seconds: float, spec: Sequence[str]) -> None:
     command = [sys.executable, "-P", "-c", f"import sys; from {__name__} import main; main(sys.argv[1:])"]
     with tempfile.TemporaryFile() as said:
         ended = subprocess.run(  # noqa: S603 - our own Python and our own words
-            [*command, str(path), str(room), str(seconds), *spec], check=False, stdin=subprocess.DEVNULL, stdout=said,
-            stderr=said,
+            [*command, kind, str(path), str(room), str(seconds), *spec], check=False, stdin=subprocess.DEVNULL,
+            stdout=said, stderr=said,
         ).returncode  # fmt: skip
     if ended == -signal.SIGPROF:
         raise ModelError(
@@ -105,12 +124,13 @@ def _try(path: Path, spec: Sequence[str], room: int, seconds: float) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """The trial itself, in a process of its own: the file, the bytes it may take, the seconds, its description."""
+    """The trial itself, in a process of its own: kind and file of the model, bytes, seconds, and its description."""
     import torch
 
     from semreg.features.agreement import attempt
+    from semreg.features.registrar import load_registrar
 
-    path, room, seconds, *spec = arguments
+    kind, path, room, seconds, *spec = arguments
     torch.set_num_threads(1)
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     own = resource.getrlimit(resource.RLIMIT_AS)[1]
@@ -120,6 +140,9 @@ def main(arguments: Sequence[str]) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.setitimer(signal.ITIMER_PROF, float(seconds))
     try:
+        if kind == "registrar":
+            load_registrar(Path(path)).attempt()
+            os._exit(0)
         model = resolve_model(Path(path), Choice(spec=tuple(spec)))
         if isinstance(model, LoadedNetwork):
             attempt(model.values, model.spec, model.device)

@@ -95,7 +95,8 @@ def _called(model: str) -> str:
 def _settings(settings: RegistrationConfig) -> RegistrationConfig:
     """The settings with checksums for the paths of models."""
     members = replace(settings.ensemble, models=tuple(map(_called, settings.ensemble.models)))
-    return replace(settings, models=tuple(map(_entry, settings.models)), ensemble=members)
+    start = None if settings.start is None else _called(settings.start)
+    return replace(settings, start=start, models=tuple(map(_entry, settings.models)), ensemble=members)
 
 
 def _entry(each: ModelConfig) -> ModelConfig:
@@ -123,4 +124,8 @@ def _models(run: RegisterRun) -> dict[str, Any]:
         for each in run.contrasts
     )
     plan = replace(run.plan, reasons=reasons)
-    return {"models": tuple(map(called, run.models)), "plan": plan, "contrasts": contrasts}
+    start = run.start
+    if start is not None and start.sha256 is not None:
+        own = named(start.sha256)
+        start = replace(start, name=own, spec=replace(start.spec, name=own))
+    return {"models": tuple(map(called, run.models)), "plan": plan, "contrasts": contrasts, "start": start}

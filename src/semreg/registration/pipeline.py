@@ -45,6 +45,7 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
     model: Any | None = None,
     config: RegistrationConfig | None = None,
     initial: TransformLike | None = None,
+    start: Any | None = None,
     landmarks: Points | None = None,
     fixed_mask: ImageLike | None = None,
     moving_mask: ImageLike | None = None,
@@ -72,6 +73,8 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
             these or of ``matching.Pairing``, models that are loaded already.
         config: the settings; what they leave open is decided from images and machine. None: the defaults.
         initial: a SimpleITK transform, a Field or a file of any tool, fixed → moving, to start from.
+        start: stands for what ``config.start`` names: a file, a module with a ``spec``, or a
+            ``semreg.features.registrar.Registrar``, a network whose displacement is where the deformation begins.
         landmarks: corresponding points (N, D) in mm of both images; they stand for the map between them, rigid unless
             ``config.align`` names another.
         fixed_mask: values in [0, 1] in the fixed image's space; voxels at 0 count nowhere.
@@ -100,7 +103,7 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
     """
     asked = Request(
         fixed=fixed, moving=moving, fixed_mask=fixed_mask, moving_mask=moving_mask, model=model, folders=models,
-        initial=initial, landmarks=landmarks, stiffness=stiffness, rigid=rigid, guidance=guidance,
+        initial=initial, landmarks=landmarks, stiffness=stiffness, rigid=rigid, guidance=guidance, start=start,
         contrasts=tuple(contrasts), inverse=inverse, on_plan=on_plan,
     )  # fmt: skip
     state = _state(asked, settings_of(config, preset), device, on_step)
@@ -129,6 +132,7 @@ def plan(  # noqa: PLR0913 - what register takes
     model: Any | None = None,
     config: RegistrationConfig | None = None,
     initial: TransformLike | None = None,
+    start: Any | None = None,
     landmarks: Points | None = None,
     fixed_mask: ImageLike | None = None,
     moving_mask: ImageLike | None = None,
@@ -145,6 +149,7 @@ def plan(  # noqa: PLR0913 - what register takes
         model: stands for what ``config.models`` names.
         config: the settings.
         initial: the transform to start from.
+        start: the network that proposes where to begin.
         landmarks: corresponding points.
         fixed_mask: what counts of the fixed image.
         moving_mask: what counts of the moving image.
@@ -164,7 +169,7 @@ def plan(  # noqa: PLR0913 - what register takes
     """
     asked = Request(
         fixed=fixed, moving=moving, fixed_mask=fixed_mask, moving_mask=moving_mask, model=model, folders=models,
-        initial=initial, landmarks=landmarks, contrasts=tuple(contrasts),
+        initial=initial, start=start, landmarks=landmarks, contrasts=tuple(contrasts),
     )  # fmt: skip
     state = _state(asked, settings_of(config, preset), device, None)
     for stage in STAGES[: STAGES.index(PLAN) + 1]:
@@ -199,6 +204,7 @@ def _record(state: State) -> Record:
         intensity_relation=state.relation,
         spreads=deformed.spreads,
         jacobian=state.folding,
+        start=state.proposal,
         guidance=_guidance(state),
         parts=state.parts,
         contrasts=tuple(map(ContrastReport.of, state.contrasts)),

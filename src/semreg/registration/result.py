@@ -29,6 +29,7 @@ from semreg.registration.matching import ModelReport
 from semreg.registration.parametric.align import Alignment
 from semreg.registration.parts.report import PartsReport
 from semreg.registration.plan.reasons import Reason
+from semreg.registration.start import StartReport
 from semreg.registration.uncertainty import UncertaintySummary
 from semreg.runtime.events import StageTime
 from semreg.runtime.offers import OFFERS
@@ -179,6 +180,8 @@ class Record(AlignRecord):
     """How the intensities go together, which decided whether there was one; None: it was not looked at."""
     spreads: tuple[float, ...] = ()
     jacobian: Folding
+    start: StartReport | None = None
+    """What a network proposed as a start, and whether it was used; None: there was none."""
     guidance: GuidanceReport | None = None
     """Landmarks and labels that guided, and how well the result obeys them."""
     parts: PartsReport | None = None

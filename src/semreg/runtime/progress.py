@@ -17,7 +17,7 @@ from typing import Any, Self
 from semreg.runtime.events import Step
 
 REGISTER: Mapping[str, float] = {
-    "read": 12, "prepare": 3, "plan": 1, "align": 28, "features": 7, "coarse": 3, "refine": 30, "fit": 1,
+    "read": 12, "prepare": 3, "plan": 1, "align": 28, "features": 7, "start": 2, "coarse": 3, "refine": 30, "fit": 1,
     "ensemble": 3, "fine": 10, "parts": 2, "uncertainty": 1, "field": 2, "inverse": 3, "write": 6, "judge": 6,
     "page": 4,
 }  # fmt: skip

@@ -52,6 +52,8 @@ def member(state: State, number: int, pairings: list[Pairing]) -> Field:
     other.pairings = pairings
     period = (config.refine.control_mm or 0.0) / min(state.frame.fixed.spacing)
     compare(other, shifted(state.frame, offset(number, state.frame.fixed.dimension, round(period))))
+    if state.proposal is not None and state.proposal.used:
+        other.first = state.first
     found = deform(
         other.terms, feature_grids(other.frame, config), config,
         renewal=other.images, prior=other.prior, begin=other.first,

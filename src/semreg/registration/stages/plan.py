@@ -10,12 +10,16 @@ from semreg.registration.matching import Given, Pairing, beside, of_ensemble, re
 from semreg.registration.plan import FurtherPair, ImageFacts, image_facts, make_plan, this_machine
 from semreg.registration.plan.defaults import with_intensities
 from semreg.registration.stages.stage import Stage, State
+from semreg.registration.start import loaded_start
 
 
 def run(state: State) -> None:
     """Load the models and make the plan; its settings are in force from here on."""
     state.config = with_intensities(state.config, state.request.model, alone=not state.contrasts)
     state.pairings = [*_pairings(state), *beside(state.config, state.pair.grids[0].dimension)]
+    start = state.config.start if state.request.start is None else state.request.start
+    if start is not None:
+        state.registrar = loaded_start(start, state.config.refine, state.pair.grids[0].dimension, state.device)
     given = Given((), folders_of(state.request.folders), state.clock.on_step)
     state.others = of_ensemble(state.config, state.pair.grids[0].dimension, state.device, given)
     state.contrasts = with_models(state.contrasts, state.pairings, state.config, state.device, given)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from semreg.core.consistency import Inverse
     from semreg.core.fields import Field, Volume
+    from semreg.features.registrar import Registrar
     from semreg.preprocess.image_pair import Pair
     from semreg.preprocess.preparation import Frame
     from semreg.registration.alignment import Points
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from semreg.registration.parts.report import PartsReport
     from semreg.registration.plan import Plan
     from semreg.registration.result import Folding
+    from semreg.registration.start import StartReport
     from semreg.registration.uncertainty import Uncertainty
 
 
@@ -55,6 +57,8 @@ class Request:
     rigid: Any | None = None
     """Labels of the parts of the fixed image that move rigidly."""
     guidance: Guidance | None = None
+    start: Any | None = None
+    """A network that proposes where the deformation begins, in place of that of the settings."""
     inverse: bool = False
     """Whether the way back is wanted."""
     on_plan: Callable[[Plan], None] | None = None
@@ -88,6 +92,8 @@ class State:
     """Set by ``plan``: the models, loaded."""
     others: tuple[Pairing, ...] = field(init=False, default=())
     """Those of further members of an ensemble."""
+    registrar: Registrar | None = field(init=False, default=None)
+    """The network that proposes where the deformation begins, loaded; None: there is none."""
     plan: Plan = field(init=False)
     alignment: Alignment | None = field(init=False, default=None)
     """Set by ``align``, which may change ``begin``; None: there was none to look for."""
@@ -96,11 +102,13 @@ class State:
     start: Field | None = field(init=False)
     """What the moving image was resampled by, on the frame's moving grid; None: it was read as it lies."""
     first: Field | None = field(init=False)
-    """Where the displacement begins, where it continues the initial transform; None: at none."""
+    """Where the displacement begins, where it continues the initial transform; None: at none. ``start`` may set it."""
     images: AllImages = field(init=False)
     terms: tuple[Term, ...] = field(init=False)
     searched: Searched = field(init=False)
-    """Set by ``features``, where it begins, and by ``coarse``."""
+    """Set by ``features``, where it begins, by ``start`` and by ``coarse``."""
+    proposal: StartReport | None = field(init=False, default=None)
+    """Set by ``start``: what a network proposed, and whether it is used."""
     deformed: Deformed = field(init=False)
     """Set by ``refine``, or by ``fit`` where there is no refinement; ``ensemble`` and ``fine`` may change it."""
     spread: Volume | None = field(init=False, default=None)
