@@ -14,7 +14,7 @@ from semreg.core.kernels import spline_product
 from semreg.core.kernels.bands import blocks
 from semreg.core.sampling import smooth
 from semreg.registration.dense.refine import unfold
-from semreg.transforms.bspline import SplineLattice
+from semreg.transforms.bspline import SplineIndex, SplineLattice
 
 GRID = grid_at((12.0, -30.0, 55.0), (19, 14, 11), (0.9, 1.4, 2.3), rotation(3))
 FLAT = grid_at((12.0, -30.0), (19, 14), (0.9, 1.4), rotation(2))
@@ -259,3 +259,20 @@ def test_unfold_changes_nothing_far_from_a_fold():
     assert itk_minimum(after) > 0
     assert torch.equal(after.vox[..., -6:], before.vox[..., -6:])
     assert not torch.equal(after.vox, before.vox)
+
+
+@pytest.mark.parametrize("lattice", LATTICES)
+def test_where_a_moving_image_is_read_and_the_way_back(lattice):
+    """The index counts in voxels of the moving grid, whatever its spacing, and the adjoint is that of the index."""
+    grid = lattice.grid
+    n, spacing = grid.dimension, (1.7, 0.6, 1.1)
+    target = grid.lattice([0.5] * n, spacing[:n], [20] * n)
+    index = SplineIndex(lattice, grid, target, torch.device("cpu"))
+    coefficients = noise(n, *lattice.shape, seed=1, dtype=torch.float32)
+    seen, still = index(coefficients), index(torch.zeros_like(coefficients))
+    moved = lattice.field(coefficients, grid).mm().flatten(1)  # LPS
+    points = torch.as_tensor(target.index_to_point()[:n, :n]) @ (seen - still).double()
+    torch.testing.assert_close(points.float(), moved, rtol=1e-4, atol=1e-4)
+    pull = noise(*seen.shape, seed=2, dtype=torch.float32)
+    there, back = float(((seen - still) * pull).sum()), float((coefficients * index.adjoint(pull)).sum())
+    assert back == pytest.approx(there, rel=1e-4, abs=1e-3)
