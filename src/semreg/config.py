@@ -215,8 +215,9 @@ class RefineConfig:
     z, or as the array has them, i, j, k, i the fastest. Empty: all. For images that are distorted along one axis, as
     those of echo planar imaging; an alignment moves points in all directions all the same."""
     control_mm: float | None = None
-    """Spacing of the control points at the finest level in mm. None: four working voxels, not
-    less than two feature voxels; in one direction two working voxels plus two feature voxels."""
+    """Spacing of the control points at the finest level in mm. None: four working voxels, not less than two feature
+    voxels; on a large image eight, where after the search both images turn out to differ in contrast; in one direction
+    two working voxels plus two feature voxels."""
     step_mm: float | None = None
     """Longest step of a control point per iteration at the finest level in mm; the learning rate of ``adam``. None: one
     feature voxel."""

@@ -23,7 +23,7 @@ from semreg.core.fields import Volume
 from semreg.core.geometry import Grid
 from semreg.errors import ConfigError
 from semreg.io.files import write_image
-from semreg.registration.dense.fine import IntensityRelation
+from semreg.registration.dense.contrast import IntensityRelation
 from semreg.runtime.settings import from_dict, from_toml, to_toml
 from small_networks import Small, save
 

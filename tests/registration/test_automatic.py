@@ -194,7 +194,7 @@ def test_every_line_is_a_sentence_with_numbers_in_mm():
     text = " ".join(found.sentences)
     assert "160 × 224 × 192 voxels of 1 × 1 × 1 mm" in text
     assert "up to 32 mm along each axis" in text
-    assert "control points 4 mm apart" in text
+    assert "control points 4 mm apart (8 mm where both turn out to differ in contrast after the search)" in text
     assert "as set" not in text
 
 

@@ -15,7 +15,8 @@ from semreg.core.fields import Field, Layer, warp
 from semreg.core.sampling import smooth
 from semreg.errors import ConfigError
 from semreg.phantom import make_brains, make_pair
-from semreg.registration.dense.fine import in_place_of_models, relation_of
+from semreg.registration.dense.contrast import relation_of
+from semreg.registration.dense.fine import in_place_of_models
 from semreg.registration.dense.prior import Prior
 from semreg.registration.dense.smoothness import Smoothness
 from semreg.registration.dense.terms import Term, terms_of

@@ -9,7 +9,7 @@ import pytest
 
 from conftest import grid_at, rotation
 from semreg.config import CoarseConfig, FeatureConfig, RegistrationConfig
-from semreg.registration.plan.defaults import is_small, resolve
+from semreg.registration.plan.defaults import control_spacing, is_small, resolve
 from semreg.registration.plan.memory import Load, output_bytes, peak_bytes
 
 MIND = Load(12.0)
@@ -23,13 +23,13 @@ def grid(size, spacing, degrees=17.0):
 @pytest.mark.parametrize(
     ("size", "spacing", "expected"),
     [
-        ((160, 224, 192), (1.0, 1.0, 1.0), (1.0, 2, True, 4.0, 32.0, 4.0)),
-        ((166, 195, 25), (1.367, 1.367, 4.0), (1.367, 2, True, 5.468, 32.81, 5.468)),
-        ((35, 51, 36), (1.0, 1.0, 1.0), (1.0, 1, True, 4.0, 24.0, 4.0)),
-        ((60, 55, 52), (1.0, 1.0, 1.0), (1.0, 1, True, 4.0, 32.0, 4.0)),
-        ((117, 91, 20), (3.0, 3.0, 3.0), (3.0, 1, True, 12.0, 48.0, 12.0)),
-        ((400, 390, 300), (0.7, 0.7, 1.0), (1.1102, 2, True, 4.441, 35.53, 4.441)),
-        ((220, 200), (0.9, 1.1), (0.9, 1, True, 3.6, 36.0, 3.6)),
+        ((160, 224, 192), (1.0, 1.0, 1.0), (1.0, 2, True, 4.0, 32.0, (4.0, 8.0))),
+        ((166, 195, 25), (1.367, 1.367, 4.0), (1.367, 2, True, 5.468, 32.81, (5.468, 10.936))),
+        ((35, 51, 36), (1.0, 1.0, 1.0), (1.0, 1, True, 4.0, 24.0, (4.0, 4.0))),
+        ((60, 55, 52), (1.0, 1.0, 1.0), (1.0, 1, True, 4.0, 32.0, (4.0, 4.0))),
+        ((117, 91, 20), (3.0, 3.0, 3.0), (3.0, 1, True, 12.0, 48.0, (12.0, 12.0))),
+        ((400, 390, 300), (0.7, 0.7, 1.0), (1.1102, 2, True, 4.441, 35.53, (4.441, 8.882))),
+        ((220, 200), (0.9, 1.1), (0.9, 1, True, 3.6, 36.0, (3.6, 3.6))),
     ],
     ids=["brain", "liver", "hippocampus", "spine", "abdomen", "large", "slice"],
 )
@@ -38,9 +38,13 @@ def test_what_grids_decide_stays_as_it_was_measured(size, spacing, expected):
     found = resolve(RegistrationConfig(), grid(size, spacing))
     numbers = (
         found.features.spacing_mm, found.features.pooling, found.refine.symmetric,
-        found.coarse.spacing_mm, found.coarse.reach_mm, found.refine.control_mm,
+        found.coarse.spacing_mm, found.coarse.reach_mm,
     )  # fmt: skip
-    assert numbers == pytest.approx(expected, rel=1e-3)
+    *others, apart = expected
+    assert numbers == pytest.approx(others, rel=1e-3)
+    wide = tuple(control_spacing(found, one_contrast=one) for one in (True, False))
+    assert wide == pytest.approx(apart, rel=1e-3)
+    assert found.refine.control_mm == (wide[0] if wide[0] == wide[1] else None)  # open where the images decide
 
 
 @pytest.mark.parametrize("size", [(35, 51, 36), (166, 195, 25), (3000, 2600), (220, 200)])

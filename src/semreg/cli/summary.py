@@ -12,7 +12,7 @@ from semreg.runtime.terminal import show_rows, show_sentences, show_table
 if TYPE_CHECKING:
     from semreg.quality import Evaluation, LandmarkSummary, Verdict
     from semreg.quality.run import AlignRun, RegisterRun
-    from semreg.registration.dense.fine import IntensityRelation
+    from semreg.registration.dense.contrast import IntensityRelation
     from semreg.registration.guidance import GuidanceReport
     from semreg.registration.parts.report import PartsReport
     from semreg.registration.result import AlignmentReport, InverseReport

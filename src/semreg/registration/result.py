@@ -22,7 +22,7 @@ from semreg.preprocess.image_pair import Pair
 from semreg.preprocess.intensities import Treatment
 from semreg.preprocess.modality import Recognised
 from semreg.registration.contrasts import ContrastReport
-from semreg.registration.dense.fine import IntensityRelation
+from semreg.registration.dense.contrast import IntensityRelation
 from semreg.registration.dense.refine import LevelReport
 from semreg.registration.guidance import GuidanceReport
 from semreg.registration.matching import ModelReport

@@ -9,56 +9,14 @@ be smooth, so that a border that slides keeps doing so. Knows nothing of feature
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from semreg.config import FineConfig, RefineConfig
-from semreg.core.fields import Field
-from semreg.core.kernels import read
-from semreg.core.scattered import Table
-from semreg.core.sums import total
-from semreg.distances.correlation import local_correlation
-from semreg.distances.samples import SMALL
-from semreg.registration.dense.data_term import seen_through
 from semreg.registration.dense.deform import Deformed
 from semreg.registration.dense.prior import NOTHING, Prior
 from semreg.registration.dense.refine import refine
 from semreg.registration.dense.terms import Term, terms_of
 from semreg.runtime.events import OnStep
-
-REVERSED = 0.02
-"""Share of the squared correlation that may be negative between images of one contrast. Unrelated images have 0.5,
-reversed ones 1, stains of one tissue 0.07, and a texture whose brightest part is dark in the other image 0.022, which
-misleads the descent by 40 %; the real pairs of one contrast of the benchmarks have 0.0004 to 0.015."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class IntensityRelation:
-    """How the intensities of both images go together where one lies on the other, window by window."""
-
-    correlation: float
-    """The local correlation, its mean over all windows, −1 to 1."""
-    reversed: float
-    """The sum of its squares where it is negative, as a share of the sum of all, 0 to 1."""
-
-    @property
-    def one_contrast(self) -> bool:
-        """Whether both images show one contrast, as far as that can be seen: they brighten and darken alike."""
-        return self.reversed < REVERSED
-
-
-def relation_of(intensities: Term, found: Field, spacing_mm: float) -> IntensityRelation:
-    """How intensities, averaged over blocks of ``spacing_mm``, go together after the displacement ``found``."""
-    term = intensities.pooled(spacing_mm)
-    index, weight = seen_through(term, found)
-    moving = read(Table(term.moving.features.data), index)
-    fixed = term.fixed.features.data.flatten(1).T
-    correlation = local_correlation(fixed, moving, weight, term.fixed.grid.shape, term.radius).flatten()
-    squares = weight * correlation.square()
-    every = total(squares)
-    return IntensityRelation(
-        correlation=total(weight * correlation) / max(total(weight), SMALL),
-        reversed=total(squares * (correlation < 0)) / every if every > 0 else 1.0,
-    )
 
 
 def in_place_of_models(intensities: Term, terms: Sequence[Term]) -> tuple[Term, ...]:

@@ -27,6 +27,11 @@ CONTROL_VOXELS = 4
 """Spacing of the control points of the refinement in working voxels, where the mean of both directions is taken: what
 either follows of the noise is halved. Of 3, 4 and 6 on the large real pairs of the benchmarks it was the best for their
 mean, so in-sample there. In one direction they are two and two blocks apart."""
+WIDE_CONTROL_VOXELS = 8
+"""The same on a large image whose contrast differs from the other's: there features err by more, and fewer control
+points follow less of that. Of 4, 6 and 8 it is the best for both kinds of real pairs of the benchmarks of which that is
+true and for the phantoms of two contrasts, each of which chooses it for the others. Small images of two contrasts lose
+by it, as what moves in them is as wide as the points are apart."""
 FINE_CONTROL_VOXELS = 3
 """The same of the last descent, on the intensities: of 2, 3 and 4, as above."""
 EVERYWHERE_MM = 1e6
@@ -58,7 +63,9 @@ def with_intensities(config: RegistrationConfig, model: Any, *, alone: bool = Tr
 
 
 def resolve(config: RegistrationConfig, fixed: Grid) -> RegistrationConfig:
-    """The settings with all that was left open decided from the fixed image's grid.
+    """The settings with what was left open decided from the fixed image's grid, as far as it says.
+
+    ``refine.control_mm`` stays open where it follows from the contrasts of both images.
 
     What costs more than it gives on a large image is done on a small one only: features at full resolution.
     """
@@ -70,23 +77,35 @@ def resolve(config: RegistrationConfig, fixed: Grid) -> RegistrationConfig:
     if config.refine.symmetric and not plain:
         raise ConfigError("expected refine.symmetric=false where features are computed again, got true: leave it out")
     symmetric = plain if config.refine.symmetric is None else config.refine.symmetric
-    apart = max(CONTROL_VOXELS, 2 * pooling) if symmetric else 2 + 2 * pooling
-    control_mm = config.refine.control_mm or apart * spacing
     grid = plan_frame(fixed, fixed, spacing, 0.0, initial=False).fixed.pooled(pooling)
     search = replace(config.coarse, spacing_mm=coarse_mm, reach_mm=config.coarse.reach_mm or _reach(fixed, spacing))
     search = replace(search, reach_mm=sum(level.reach_mm for level in plan_levels(grid, search)))
-    return replace(
-        config,
-        features=replace(config.features, spacing_mm=spacing, pooling=pooling),
-        coarse=search,
-        refine=replace(
-            config.refine,
-            control_mm=control_mm,
-            symmetric=symmetric,
-            axes=directions_of(config.refine.axes, fixed),
-        ),
-        fine=replace(config.fine, control_mm=config.fine.control_mm or FINE_CONTROL_VOXELS * spacing),
-    )
+    refine = replace(config.refine, symmetric=symmetric, axes=directions_of(config.refine.axes, fixed))
+    fine = replace(config.fine, control_mm=config.fine.control_mm or FINE_CONTROL_VOXELS * spacing)
+    features = replace(config.features, spacing_mm=spacing, pooling=pooling)
+    settled = replace(config, features=features, coarse=search, refine=refine, fine=fine)
+    near, far = (control_spacing(settled, one_contrast=one) for one in (True, False))
+    return replace(settled, refine=replace(refine, control_mm=near)) if near == far else settled
+
+
+def control_spacing(config: RegistrationConfig, *, one_contrast: bool) -> float:
+    """Spacing in mm of the control points of the refinement.
+
+    Args:
+        config: settings with all decided but this.
+        one_contrast: whether both images show one contrast, as far as is known after the search.
+
+    Returns:
+        As set, or what fits the images.
+    """
+    features, refine = config.features, config.refine
+    pooling, spacing = features.pooling or 1, features.spacing_mm or 1.0
+    if refine.control_mm is not None:
+        return refine.control_mm
+    if not refine.symmetric:
+        return (2 + 2 * pooling) * spacing
+    apart = CONTROL_VOXELS if one_contrast or pooling == 1 else WIDE_CONTROL_VOXELS
+    return max(apart, 2 * pooling) * spacing
 
 
 def is_small(fixed: Grid, spacing_mm: float) -> bool:

@@ -13,7 +13,7 @@ from semreg.registration.dense.coarse import Level
 from semreg.registration.dense.held_out import DIFFUSION
 from semreg.registration.dense.refine import LONG
 from semreg.registration.matching import Pairing
-from semreg.registration.plan.defaults import MOST_PIXELS, distances, is_small
+from semreg.registration.plan.defaults import MOST_PIXELS, control_spacing, distances, is_small
 from semreg.registration.plan.image_facts import ImageFacts, shares
 
 KINDS = {
@@ -309,10 +309,18 @@ def _refinement(story: Story) -> str:
     levels = 1 if refine.mode == "jacobian" else refine.levels
     resolutions = f"{levels} resolution{'s' if levels > 1 else ''}"
     return (
-        f"The refinement, {ways} ({why}){_mode(story.chosen)}, moves control points {refine.control_mm or 0.0:.3g} mm "
-        f"apart, at most {refine.steps} steps on each of {resolutions}, by the distance "
+        f"The refinement, {ways} ({why}){_mode(story.chosen)}, moves control points {_apart(story.chosen)}, "
+        f"at most {refine.steps} steps on each of {resolutions}, by the distance "
         f"{distances(story.chosen)}. {_beside(story)}{_weight(story)}"
     )
+
+
+def _apart(config: RegistrationConfig) -> str:
+    """How far apart the control points are."""
+    near, far = (control_spacing(config, one_contrast=one) for one in (True, False))
+    if near == far:
+        return f"{near:.3g} mm apart"
+    return f"{near:.3g} mm apart ({far:.3g} mm where both turn out to differ in contrast after the search)"
 
 
 def _beside(story: Story) -> str:

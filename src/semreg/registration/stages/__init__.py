@@ -2,6 +2,7 @@
 
 from semreg.registration.stages.align import ALIGN
 from semreg.registration.stages.coarse import COARSE
+from semreg.registration.stages.contrast import CONTRAST
 from semreg.registration.stages.ensemble import ENSEMBLE
 from semreg.registration.stages.features import FEATURES
 from semreg.registration.stages.field import FIELD
@@ -16,7 +17,8 @@ from semreg.registration.stages.start import START
 from semreg.registration.stages.uncertainty import UNCERTAINTY
 
 STAGES: tuple[Stage, ...] = (
-    PREPARE, PLAN, ALIGN, FEATURES, START, COARSE, REFINE, FIT, ENSEMBLE, FINE, PARTS, UNCERTAINTY, FIELD, INVERSE,
+    PREPARE, PLAN, ALIGN, FEATURES, START, COARSE, CONTRAST, REFINE, FIT, ENSEMBLE, FINE, PARTS, UNCERTAINTY, FIELD,
+    INVERSE,
 )  # fmt: skip
 """All of them; one that is not wanted is passed over."""
 

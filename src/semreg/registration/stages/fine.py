@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from semreg.registration.dense.contrast import relation_of
 from semreg.registration.dense.data_term import distance_at
 from semreg.registration.dense.deform import feature_grids
-from semreg.registration.dense.fine import in_place_of_models, refined_finely, relation_of
+from semreg.registration.dense.fine import in_place_of_models, refined_finely
 from semreg.registration.stages.stage import Stage, State
 from semreg.runtime.events import Step
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from semreg.preprocess.preparation import Frame
     from semreg.registration.alignment import Points
     from semreg.registration.contrasts import AllImages, Contrast, ContrastPair
+    from semreg.registration.dense.contrast import IntensityRelation
     from semreg.registration.dense.deform import Deformed, Searched
-    from semreg.registration.dense.fine import IntensityRelation
     from semreg.registration.dense.terms import Term
     from semreg.registration.guidance import Guidance, KnownLabels, KnownPoints
     from semreg.registration.matching import Pairing
@@ -71,7 +71,7 @@ class State:
 
     request: Request
     config: RegistrationConfig
-    """As given until the stage ``plan``; from then on in force, nothing left open."""
+    """As given until the stage ``plan``; from then on in force. ``contrast`` settles what the images alone can say."""
     device: torch.device
     clock: Clock
 
