@@ -12,7 +12,7 @@ import SimpleITK as sitk
 
 from fuzz_harness import Case
 from fuzz_kinds import Kind, Seed
-from semreg.io.hdf5 import forget_times
+from semreg.io.files import write_sitk_transform
 
 POINTS = b"x,y,z,name\n1.5,2.5,3.5,a\n2,3,4,b\n100,-50,20,c\n"
 HEAD = "#Insight Transform File V1.0\n#Transform 0\n"
@@ -75,9 +75,10 @@ def _written(name: str, write: Callable[[str], None]) -> bytes:
 
 def _stored(transform: sitk.Transform, name: str) -> bytes:
     def write(path: str) -> None:
-        sitk.WriteTransform(transform, path)
         if name.endswith(".h5"):
-            forget_times(Path(path))
+            write_sitk_transform(transform, path)
+        else:
+            sitk.WriteTransform(transform, path)
 
     return _written(name, write)
 

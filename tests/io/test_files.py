@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
-import re
 import struct
 import tracemalloc
 from pathlib import Path
@@ -28,13 +27,13 @@ from semreg.io.files import (
     read_grid,
     read_image,
     read_mask,
+    read_transforms,
     write_field,
     write_image,
+    write_sitk_transform,
     write_transform,
     write_warp,
 )
-from semreg.io.hdf5 import checksum as hdf5_checksum
-from semreg.io.hdf5 import forget_times
 from semreg.io.nifti import is_cut_short
 from semreg.transforms import read_transform
 
@@ -51,46 +50,58 @@ def assert_close_grids(a, b, tolerance=1e-4):
 
 
 @pytest.mark.parametrize("affine", [None, sitk.TranslationTransform(3, (1.0, 2.0, 3.0))])
-def test_no_time_is_in_a_transform_file(affine, tmp_path):
-    """Every header of an object that HDF5 keeps times in holds zeros for them, and the library's checksums still fit.
-
-    HDF5 stores times of four bytes behind the flags of a header; ITK leaves them on, so that two runs differed.
-    """
-    import itk
+def test_no_time_and_no_system_is_in_a_transform_file(affine, tmp_path):
+    """HDF5 can keep times of each object, ITK writes the system's name: without both, runs and machines agree."""
+    import h5py
 
     field = smooth_field(oblique_grid(3))
+    write_transform(field, tmp_path / "field.h5", affine)
+    write_sitk_transform(sitk.ReadTransform(str(tmp_path / "field.h5")), tmp_path / "any.h5")
+    for path in (tmp_path / "field.h5", tmp_path / "any.h5"):
+        kept = []
+        with h5py.File(path) as file:
+            file.visititems(lambda name, item, kept=kept: kept.append((name, item)))
+            assert {"ITKVersion", "TransformGroup/0/TransformType"} < {name for name, _ in kept}
+            assert not any("OS" in name for name, _ in kept)
+            tables = [item for _, item in kept if isinstance(item, h5py.Dataset)]
+            assert not any(table.id.get_create_plist().get_obj_track_times() for table in tables)
+
+
+@pytest.mark.parametrize("dimension", [2, 3])
+@pytest.mark.parametrize("offset", [None, (1.0, 2.0, 3.0)])
+def test_a_streamed_transform_is_that_of_itk(offset, dimension, tmp_path):
+    """What is written number by number maps as what ITK would have written, for SimpleITK, for itk and for us."""
+    import itk
+
+    affine = None if offset is None else sitk.TranslationTransform(dimension, offset[:dimension])
+    field = smooth_field(oblique_grid(dimension))
     path = tmp_path / "transform.h5"
     write_transform(field, path, affine)
-    data = path.read_bytes()
-    headers = [match.end() for match in re.finditer(rb"OHDR\x02[\x20-\x3f]", data)]
-    assert len(headers) > 5
-    assert all(data[place : place + 16] == bytes(16) for place in headers)
-    plain = tmp_path / "plain.h5"
-    sitk.WriteTransform(sitk.ReadTransform(str(path)), str(plain))  # with the times of now
-    assert plain.read_bytes() != data
-    forget_times(plain)
-    assert plain.read_bytes() == data
-    point = (1.0, 2.0, 3.0)
-    expected = sitk_transform(field).TransformPoint(points_of(field.grid)[:, 2, 2, 2].tolist())
-    expected = expected if affine is None else affine.TransformPoint(expected)
-    read = [sitk.ReadTransform(str(path)), itk.transformread(str(path))[0]]  # a wrong checksum ends both
-    for transform in read:
-        assert list(transform.TransformPoint(points_of(field.grid)[:, 2, 2, 2].tolist())) == pytest.approx(expected)
-        assert list(transform.TransformPoint(point))
+    expected = sitk_transform(field)
+    if affine is not None:
+        expected = sitk.CompositeTransform([affine, expected])
+    read = [sitk.ReadTransform(str(path)), *read_transforms(path)]
+    assert read[0].GetName() == expected.GetName()
+    for place in points_of(field.grid).flatten(1).T[::7].tolist():
+        for transform in read:
+            assert transform.TransformPoint(place) == pytest.approx(expected.TransformPoint(place), abs=1e-9)
+    if dimension == 3:
+        chain = itk.transformread(str(path))
+        place = points_of(field.grid)[:, 2, 2, 2].tolist()
+        assert list(chain[0].TransformPoint(place)) == pytest.approx(expected.TransformPoint(place), abs=1e-9)
+    assert path.stat().st_size < 4 * field.vox.numel() + 16384  # in single precision
+    assert [item.name for item in tmp_path.iterdir()] == [path.name]
 
 
-def test_the_checksum_of_hdf5_is_that_of_jenkins():
-    """The values that the author of lookup3 gives in its source."""
-    assert hdf5_checksum(b"Four score and seven years ago") == 0x17770551
-    assert hdf5_checksum(b"") == 0xDEADBEEF
-
-
-def test_what_only_looks_like_a_header_stays(tmp_path):
-    """Data with the letters of a header and no checksum that fits is not touched, nor is a header cut short."""
-    data = b"\x89HDF\r\n\x1a\n" + b"OHDR\x02\x20" + bytes(range(1, 60)) + b"OHDR\x02\x21\x01"
-    (tmp_path / "a.h5").write_bytes(data)
-    forget_times(tmp_path / "a.h5")
-    assert (tmp_path / "a.h5").read_bytes() == data
+def test_a_streamed_transform_takes_no_copy_of_the_field(tmp_path):
+    """The tensors that a large field is written through are pieces of it."""
+    field = Field(torch.zeros(3, 96, 96, 96), Grid((96, 96, 96), (1.0,) * 3, (0.0,) * 3, np.eye(3)))
+    field.vox.uniform_(-1, 1)
+    tracemalloc.start()
+    write_transform(field, tmp_path / "a.h5")
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < field.vox.numel() * 4  # of numpy; a copy in double precision would be twice that
 
 
 @pytest.mark.parametrize("dimension", [2, 3])

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
+import torch
 
 from semreg.core.fields import Field, Volume
 from semreg.core.geometry import Grid
@@ -31,7 +32,7 @@ from semreg.io.bridge import (
     sitk_transform,
     to_pixels,
 )
-from semreg.io.hdf5 import forget_times
+from semreg.io.hdf5 import rewrite
 from semreg.io.image_files import checksum
 from semreg.io.images import (
     in_one_unit,
@@ -179,11 +180,18 @@ def write_transform(field: Field, path: str | Path, affine: Any | None = None) -
     """
     import SimpleITK as sitk
 
+    def of(field: Field) -> Any:
+        """With the affine map; the last one is applied first."""
+        moved = sitk_transform(field)
+        return moved if affine is None else sitk.CompositeTransform([affine, moved])
+
     give_back_memory()
-    transform = sitk_transform(field)
-    if affine is not None:
-        transform = sitk.CompositeTransform([affine, transform])  # the last one is applied first
-    write_sitk_transform(transform, path, values=field.vox.numel())
+    if str(path).endswith(HDF5_NAMES):
+        with atomic_file(path) as partial:
+            reserve(partial, 4 * field.vox.numel() + 65536)
+            _write_hdf5(of(_one_vector(field.grid)), partial, field)
+    else:
+        write_sitk_transform(of(field), path, values=field.vox.numel())
 
 
 def write_sitk_transform(transform: Any, path: str | Path, *, values: int = 0) -> None:
@@ -195,10 +203,12 @@ def write_sitk_transform(transform: Any, path: str | Path, *, values: int = 0) -
     import SimpleITK as sitk
 
     with atomic_file(path) as partial:
-        reserve(partial, 8 * values + 65536)  # the HDF5 library does not survive a full disk
-        _writing(partial, lambda: sitk.WriteTransform(transform, str(partial)))
         if partial.name.endswith(HDF5_NAMES):
-            forget_times(partial)
+            reserve(partial, 16 * values + 65536)  # the HDF5 library does not survive a full disk
+            _write_hdf5(transform, partial)
+        else:
+            reserve(partial, 8 * values + 65536)
+            _writing(partial, lambda: sitk.WriteTransform(transform, str(partial)))
 
 
 def write_sitk_image(image: Any, path: str | Path) -> None:
@@ -222,11 +232,24 @@ def _is_nifti(path: Path) -> bool:
     return path.name.endswith((".nii", ".nii.gz"))
 
 
+def _write_hdf5(transform: Any, path: Path, field: Field | None = None) -> None:
+    """Write a transform of SimpleITK as HDF5; ``field`` stands in place of the one that it holds."""
+    import SimpleITK as sitk
+
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".semreg-") as folder:
+        layout = Path(folder) / "layout.h5"
+        _writing(path, lambda: sitk.WriteTransform(transform, str(layout)))
+        rewrite(layout, path, field)
+
+
+def _one_vector(grid: Grid) -> Field:
+    return Field(torch.zeros((grid.dimension, *[1] * grid.dimension)), _one_voxel(grid))
+
+
 def _write_nifti_field(field: Field, partial: Path, intent: int | None) -> None:
     """Stream the vectors as NIfTI: RAS under the intent 1006, LPS under SimpleITK's own for vectors, 1007."""
     grid = field.grid
-    voxel = Field(field.vox.new_zeros((grid.dimension, *[1] * grid.dimension)), _one_voxel(grid))
-    header = _nifti_header(sitk_field(voxel), partial)
+    header = _nifti_header(sitk_field(_one_vector(grid)), partial)
     signs = (1.0,) * grid.dimension if intent is None else (-1.0, -1.0, 1.0)
     write_chunks(partial, resized_header(header, grid.size_xyz, intent=intent), _planes(field, signs), smooth=True)
 

@@ -1,75 +1,84 @@
-"""Takes the time of day out of HDF5 files that are written already, so that the same content is the same bytes.
+"""Writes transforms as HDF5, so that the same content is the same bytes and no copy of a field is made on the way.
 
-The library keeps four times in the header of each object, and ITK offers no way to leave them out. The layout is that
-of the HDF5 File Format Specification 3.0, IV.A.1.b, "Version 2 Data Object Header Prefix". Knows nothing of transforms.
+ITK says what lies in a file: it writes a layout, with one voxel in place of a field, which is copied. Left out are the
+times that it keeps of each object, and the system it ran on. Numbers of a field go straight to the file. Knows nothing
+of registration.
 """
 
 from __future__ import annotations
 
-import mmap
-import struct
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-SIGNATURE = b"OHDR\x02"
-TIMES, PHASES, TRACKED_SIZE = 0x20, 0x10, 0x03
-"""Bits of the flags: times are stored; limits of attributes are stored; how many bytes hold the size."""
-TIMES_BYTES, PHASES_BYTES, CHECKSUM_BYTES = 16, 4, 4
-LARGEST = 1 << 20
-"""Bytes of a header; what claims more is none."""
+import numpy as np
 
+from semreg.core.fields import Field
+from semreg.core.sampling import slabs
+from semreg.io.bridge import PIECE_POINTS
+from semreg.io.bridge.common import interleaved
 
-def forget_times(path: Path) -> None:
-    """Set the times in all headers of objects to 0, in place; what has no valid checksum is data and stays."""
-    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as data:
-        place = data.find(SIGNATURE)
-        while place >= 0:
-            _forget(data, place)
-            place = data.find(SIGNATURE, place + 1)
+if TYPE_CHECKING:
+    import h5py
 
-
-def _forget(data: mmap.mmap, start: int) -> None:
-    times = start + len(SIGNATURE) + 1
-    if times > len(data) or not (flags := data[times - 1]) & TIMES:
-        return
-    sized = times + TIMES_BYTES + (PHASES_BYTES if flags & PHASES else 0)
-    width = 1 << (flags & TRACKED_SIZE)
-    size = int.from_bytes(data[sized : sized + width], "little")
-    end = sized + width + size
-    if size > LARGEST or end + CHECKSUM_BYTES > len(data):
-        return
-    header = bytearray(data[start:end])
-    if struct.pack("<I", checksum(bytes(header))) != data[end : end + CHECKSUM_BYTES]:
-        return
-    header[times - start : times - start + TIMES_BYTES] = bytes(TIMES_BYTES)
-    data[start:end] = bytes(header)
-    data[end : end + CHECKSUM_BYTES] = struct.pack("<I", checksum(bytes(header)))
+VERSION = "v108"
+"""Of the format: that of ITK's files, whose structure has checksums."""
+SYSTEM = ("OSName", "OSVersion")
+TYPE, PARAMETERS, FIXED = "TransformType", "TransformParameters", "TransformFixedParameters"
+PIECE = 1 << 20
+"""Numbers that are copied at once."""
 
 
-def checksum(data: bytes) -> int:
-    """The checksum of HDF5's metadata: ``hashlittle`` of Jenkins, lookup3 (2006), from 0, 32 bits."""
-    a = b = c = (0xDEADBEEF + len(data)) & 0xFFFFFFFF
-    if not data:
-        return c
-    padded = data + bytes(-len(data) % 12)
-    words = struct.unpack(f"<{len(padded) // 4}I", padded)
-    for place in range(0, len(words), 3):
-        a, b, c = ((x + y) & 0xFFFFFFFF for x, y in zip((a, b, c), words[place : place + 3], strict=True))
-        if place + 3 < len(words):
-            a, b, c = _mix(a, b, c)
-    for first, second, turn in ((1, 2, 14), (2, 0, 11), (0, 1, 25), (1, 2, 16), (2, 0, 4), (0, 1, 14), (1, 2, 24)):
-        state = [a, b, c]
-        state[second] = ((state[second] ^ state[first]) - _turned(state[first], turn)) & 0xFFFFFFFF
-        a, b, c = state
-    return c
+def rewrite(layout: Path, path: Path, field: Field | None = None) -> None:
+    """Copy the transforms of a file of ITK to ``path``, without times.
+
+    Args:
+        layout: the file of ITK.
+        path: the new file.
+        field: what stands in place of the only displacement field of ``layout``, in single precision, which all the
+            values of files are exact in; None: all is as in the layout.
+
+    Raises:
+        OSError: where it cannot be written.
+    """
+    import h5py
+
+    with h5py.File(layout, "r") as given, h5py.File(path, "w", libver=(VERSION, VERSION)) as new:
+
+        def copy(name: str, item: h5py.Dataset | h5py.Group) -> None:
+            if isinstance(item, h5py.Group):
+                new.create_group(name)
+            elif name not in SYSTEM:
+                _copy(item, new.require_group(item.parent.name), field)
+
+        given.visititems(copy)
 
 
-def _mix(a: int, b: int, c: int) -> tuple[int, int, int]:
-    for turn in (4, 6, 8, 16, 19, 4):
-        a = ((a - c) & 0xFFFFFFFF) ^ _turned(c, turn)
-        c = (c + b) & 0xFFFFFFFF
-        a, b, c = b, c, a
-    return a, b, c
+def _copy(item: h5py.Dataset, group: h5py.Group, field: Field | None) -> None:
+    """One dataset of a transform, or one beside them."""
+    name = item.name.rpartition("/")[2]
+    of_field = field is not None and TYPE in item.parent and _word(item.parent[TYPE]).startswith("DisplacementField")
+    if field is None or not of_field:
+        new = group.create_dataset(name, item.shape, item.dtype, track_times=False)
+        for start in range(0, len(item), PIECE):
+            new[start : start + PIECE] = item[start : start + PIECE]
+    elif name == TYPE:
+        text = _word(item).replace("_double_", "_float_")
+        group.create_dataset(name, data=np.array([text.encode()], dtype=object), dtype=item.dtype, track_times=False)
+    elif name == FIXED:
+        numbers = item[()]
+        numbers[: field.grid.dimension] = field.grid.size_xyz  # origin, spacing and direction follow
+        group.create_dataset(name, data=numbers, track_times=False)
+    else:
+        _stream(field, group.create_dataset(name, (field.vox.numel(),), np.float32, track_times=False))
 
 
-def _turned(word: int, bits: int) -> int:
-    return ((word << bits) | (word >> (32 - bits))) & 0xFFFFFFFF
+def _stream(field: Field, dataset: Any) -> None:
+    place = 0
+    for part in slabs(field.grid.shape, PIECE_POINTS):
+        numbers = interleaved(field, part, np.float32).ravel()
+        dataset[place : place + len(numbers)] = numbers
+        place += len(numbers)
+
+
+def _word(dataset: h5py.Dataset) -> str:
+    return bytes(dataset[0]).decode("ascii")
