@@ -366,20 +366,26 @@ class Field:
 
     def reordered(self, axes: AxisOrder) -> Field:
         """The same field with its axes permuted and flipped; physical vectors do not change."""
-        signs = [-1.0 if axis in axes.flips else 1.0 for axis in range(self.grid.dimension)]
-        vox = reorder_tensor(self.vox, axes)[list(axes.order)]
-        vox = vox * torch.tensor(signs, dtype=vox.dtype, device=vox.device).reshape(-1, *[1] * self.grid.dimension)
-        return Field(vox, reorder(self.grid, axes))
+        grid = reorder(self.grid, axes)
+        if grid == self.grid:
+            return self
+        vox = self.vox.new_empty((grid.dimension, *grid.shape))
+        for axis, own in enumerate(axes.order):
+            turned = reorder_tensor(self.vox[own : own + 1], axes)[0]
+            vox[axis] = -turned if axis in axes.flips else turned
+        return Field(vox, grid)
 
 
 def restore_order(field: Field, axes: AxisOrder, grid: Grid) -> Field:
     """Undo ``field.reordered(axes)``: back to the axes of ``grid``."""
-    vox = field.vox
-    for axis in axes.flips:
-        vox = vox.flip(axis + 1)
-        vox[axis] = -vox[axis]
+    if grid == field.grid:
+        return field
+    vox = field.vox.new_empty((grid.dimension, *grid.shape))
     inverse = axes.inverse_order
-    return Field(vox[list(inverse)].permute(0, *[a + 1 for a in inverse]).contiguous(), grid)
+    for own, axis in enumerate(inverse):
+        turned = field.vox[axis].flip(axes.flips).permute(*inverse)
+        vox[own] = -turned if axis in axes.flips else turned
+    return Field(vox, grid)
 
 
 def warp(moving: Volume, field: Field, *, mode: Mode = "linear", outside: float) -> Volume:

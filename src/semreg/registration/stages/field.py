@@ -25,6 +25,8 @@ FOLDING_PARTS = "the initial transform folds, or rigid parts move against each o
 def run(state: State) -> None:
     """Unfold, compose with the start, and warp, once."""
     target, axes, start = state.pair.grids[0], state.frame.axes, state.start
+    state.terms = ()  # nothing is compared any more: memory for the field
+    del state.images, state.searched
     ordered = reorder(target, axes)
     found = state.deformed.spline
     deformation, passes = unfold(
