@@ -176,7 +176,7 @@ def one(run: Run, client: httpx.Client, number: int, broken: str | None, *, kill
     job = wait(client, identifier)
     if broken is not None or kill:
         run.counts[f"{broken or 'killed in the middle'}: {job['state']}"] += 1
-        run.counts[f"  said: {job['error']}"] += 1
+        run.counts[f"said: {job['error']}"] += 1
         expect(run, number, job["state"] == "failed", f"expected it to fail: {job}")
         return
     run.counts[f"{job['state']}, verdict {job['verdict']}"] += 1
