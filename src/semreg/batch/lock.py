@@ -1,4 +1,4 @@
-"""One batch at a time in one folder: a lock of the operating system on ``batch.lock``.
+"""One batch, or one service, at a time in one folder: a lock of the operating system on a file there.
 
 The system gives the lock back when the process that holds it ends, however it ends: a lock of a dead process cannot
 stay. What the file says is for messages alone.
@@ -20,31 +20,30 @@ from semreg.errors import OutputError
 
 logger = logging.getLogger("semreg")
 
-LOCK_FILE = "batch.lock"
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 """What a file system that has no locks says, as some of networks do."""
 
 
 @contextmanager
-def batch_lock(folder: Path, *, private: bool = False) -> Iterator[None]:
+def batch_lock(folder: Path, *, what: str = "batch", private: bool = False) -> Iterator[None]:
     """Holds the lock of an output folder, which must be there; OutputError where another process has it.
 
-    ``private``: the file does not say on which machine.
+    ``what``: who writes there, ``batch`` or ``service``. ``private``: the file does not say on which machine.
     """
     from filelock import FileLock, Timeout  # nobody else pays for it
 
-    path = folder / LOCK_FILE
+    path = folder / f"{what}.lock"
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise OutputError(
-            f"expected no other batch in {folder}, got {_holder(path)}: wait for it, or choose another folder"
+            f"expected no other {what} in {folder}, got {_holder(path)}: wait for it, or choose another folder"
         ) from None
     except OSError as error:
         if error.errno not in WITHOUT_LOCKS:
             raise OutputError(f"expected to write {path}, got: {error.strerror or error}") from error
-        logger.warning("the file system of %s has no locks: let no other batch write there", folder)
+        logger.warning("the file system of %s has no locks: let no other %s write there", folder, what)
     try:
         _sign(path, "a machine" if private else socket.gethostname())
         yield

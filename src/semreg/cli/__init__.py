@@ -30,6 +30,7 @@ from semreg.cli.presets import app as presets_app
 from semreg.cli.propagate import propagate_command
 from semreg.cli.register import register_command
 from semreg.cli.report import report_command
+from semreg.cli.serve import serve_command
 from semreg.cli.slicer import SlicerCommand, slicer_command
 from semreg.cli.template import template_command
 from semreg.cli.transforms import (
@@ -93,6 +94,7 @@ app.command("template", cls=SectionedCommand)(template_command)
 app.command("motion", cls=SectionedCommand)(motion_command)
 app.command("large", cls=SectionedCommand)(large_command)
 app.command("bids", cls=SectionedCommand)(bids_command)
+app.command("serve", cls=SectionedCommand)(serve_command)
 app.command("slicer", cls=SlicerCommand, hidden=True)(slicer_command)
 app.command("apply", cls=SectionedCommand)(apply_command)
 app.command("convert", cls=SectionedCommand)(convert_command)

@@ -62,7 +62,7 @@ PACKAGES = (
     Package("lazy_loader", "the public names", "0.5", needed=True),
     Package("jaxtyping", "shapes in signatures", "0.2.34", needed=True),
     Package("psutil", "how much memory there is and is held", "6", needed=True),
-    Package("filelock", "one batch at a time in a folder", "4", needed=True),
+    Package("filelock", "one batch or service at a time in a folder", "4", needed=True),
     Package("msgspec", "settings", "0.19", needed=True),
     Package("h5py", "transforms in HDF5", "3.10", needed=True),
     Package("pydicom", "series of DICOM folders, and DICOM that is written", "3.0.1", "4", needed=True),
@@ -73,6 +73,9 @@ PACKAGES = (
     Package("zarr", "images of OME-Zarr", "3", "4"),
     Package("ome-zarr", "images that are written as OME-Zarr", "0.18"),
     Package("tifffile", "whole slides", "2026.3"),
+    Package("fastapi", "registrations over HTTP", "0.115", "1"),
+    Package("uvicorn", "the server of semreg serve", "0.30", "1"),
+    Package("python-multipart", "forms that semreg serve is sent", "0.0.18", "1"),
     Package("huggingface_hub", "fetches pretrained models", "1.2"),
 )
 """What is looked for, and the bounds that the package's own metadata state."""

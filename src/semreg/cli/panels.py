@@ -51,7 +51,7 @@ def argument(text: str, value: str | None = None) -> Any:
 USAGE: Any = typer.BadParameter.__base__
 """The error of usage of the click that typer is built on."""
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "Register": ("register", "align", "batch", "propagate", "template", "motion", "large", "bids", "demo"),
+    "Register": ("register", "align", "batch", "propagate", "template", "motion", "large", "bids", "serve", "demo"),
     "Look and judge": ("evaluate", "report", "figures"),
     "Use transforms": ("apply", "convert", "compose", "invert", "jacobian"),
     "Networks and settings": ("models", "presets", "infer", "features"),

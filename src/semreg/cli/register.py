@@ -20,7 +20,7 @@ from semreg.cli.report_output import verdict_of, write_proof
 from semreg.cli.summary import show_registration
 from semreg.errors import ConfigError
 from semreg.runtime.events import Clock
-from semreg.runtime.progress import IMPORTED, READ, REGISTER, Progress
+from semreg.runtime.progress import IMPORTED, READ, REGISTER, Progress, ShareFile
 from semreg.runtime.settings import to_dict
 from semreg.runtime.terminal import show_sentences
 
@@ -104,7 +104,14 @@ def registered(
     """Read, register, write and judge."""
     title = f"registering {flags.pair.moving} onto {flags.pair.fixed}"
     quiet = flags.messages.quiet or on_share is not None
-    with Progress(quiet=quiet, stages=REGISTER, title=title, on_share=on_share) as progress:
+    told = [] if on_share is None else [on_share]
+    told += [] if flags.progress_file is None else [ShareFile(flags.progress_file)]
+
+    def tell(share: float, stage: str) -> None:
+        for each in told:
+            each(share, stage)
+
+    with Progress(quiet=quiet, stages=REGISTER, title=title, on_share=tell if told else None) as progress:
         return _registered(flags, config, folder, progress)
 
 

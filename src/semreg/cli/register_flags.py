@@ -191,6 +191,10 @@ class RegisterFlags:
     device: Device = "auto"
     threads: Threads = None
     explain: Explain = False
+    progress_file: Annotated[
+        Path | None,
+        flag("Keep in this file, as JSON, which share is done and in which stage.", "FILE", panel=MESSAGES),
+    ] = None
     dry_run: Annotated[bool, flag("Print the plan and the memory it takes.", None, "--dry-run", panel=MESSAGES)] = False
     messages: JsonMessages = field(default_factory=JsonMessages)
     command: tuple[str, ...] = ()

@@ -23,6 +23,7 @@ from semreg.cli.transforms import check_folder_of, files_of, grid_of
 from semreg.errors import ConfigError, OutputError, SemregError
 from semreg.io.atomic_output import atomic_file, check_output_folder
 from semreg.io.result_folder import FORMATS, ResultFolder
+from semreg.runtime.progress import SMALLEST_STEP
 
 SINGLE = ("--output-transform", "--output-volume", "--uncertainty-volume")
 """The flags that ask for one file of a result."""
@@ -32,8 +33,6 @@ IN_ONE_FILE = ("itk", "field", "warp")
 """The formats of transforms that hold a deformation in one file."""
 HDF5 = (".h5", ".hdf5")
 """Names of what the transform of a result is already."""
-SMALLEST_STEP = 0.005
-"""Share of the whole; smaller steps of it are not told."""
 
 
 class SlicerCommand(SectionedCommand):

@@ -322,6 +322,8 @@ def _opened(path: Path, name: Path, held: float) -> Any:
     reader.SetFileName(str(name))
     if name.suffix != name.suffix.lower():
         reader.SetImageIO(IN_SMALL_LETTERS.get(name.suffix.lower(), ""))
+    if name != path:  # a copy of NIfTI: what else ITK would know it as by what is in it is none of its header's
+        reader.SetImageIO("NiftiImageIO")
     with quiet_readers():
         _reading(path, reader.ReadImageInformation)
     components = reader.GetNumberOfComponents()

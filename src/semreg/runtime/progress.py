@@ -5,15 +5,19 @@ Progress goes to the standard error, so that the standard output holds the resul
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from semreg.errors import OutputError
 from semreg.runtime.events import Step
 
 REGISTER: Mapping[str, float] = {
@@ -29,6 +33,8 @@ USUAL = 0.4
 """Of the iterations that a level may make, those that it usually makes."""
 EARLIEST = 0.1
 """Share that is done from which on the time left is told."""
+SMALLEST_STEP = 0.005
+"""Share of the whole; smaller steps of it are not told to other programs."""
 LOG = logging.getLogger("semreg.progress")
 """Lines of stages, for the file of --log-file alone: on the terminal they are shown already."""
 
@@ -175,6 +181,41 @@ class Progress:
         spent = time.monotonic() - self._started
         ends = self._started + spent / self._share if self._share > EARLIEST else math.nan
         self._bar.update(self._task, completed=self._share, ends=ends)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """How far a run is: what the file of ``--progress-file`` holds, as JSON."""
+
+    share: float = 0.0
+    """Of the whole that is done, 0 to 1."""
+    stage: str = ""
+    """What is done now."""
+
+
+class ShareFile:
+    """An ``on_share`` that keeps a file which says how far a run is, for programs that watch it."""
+
+    def __init__(self, path: Path) -> None:
+        """The file says that nothing is done yet (OutputError where it cannot be written)."""
+        self._path, self._told = path, Share()
+        try:
+            self._write()
+        except OSError as error:
+            raise OutputError(f"expected to write {path}, got: {error.strerror or error}") from error
+
+    def __call__(self, share: float, stage: str) -> None:
+        """Write what is done, where that is much or another stage; a disk that is full by now ends no registration."""
+        if stage == self._told.stage and share - self._told.share < SMALLEST_STEP:
+            return
+        self._told = Share(share=round(share, 4), stage=stage)
+        with suppress(OSError):
+            self._write()
+
+    def _write(self) -> None:
+        partial = self._path.with_name(f".{self._path.name}.part")  # a reader sees one line or the next, never a half
+        partial.write_text(f"{json.dumps(asdict(self._told))}\n", encoding="utf-8")
+        partial.replace(self._path)
 
 
 def _within(step: Step) -> float:
