@@ -14,6 +14,10 @@ void semreg_bad_array_new_length() { throw std::bad_array_new_length(); }
 HIDDEN void semreg_ostringstream(void* at) __asm__("_ZNSt7__cxx1119basic_ostringstreamIcSt11char_traitsIcESaIcEEC1Ev");
 void semreg_ostringstream(void* at) { ::new (at) std::ostringstream(std::ios_base::out); }
 
+// glibc 2.32: whether a counter may do without atomic instructions; it never does here
+extern "C" __attribute__((visibility("hidden"))) char __libc_single_threaded;
+char __libc_single_threaded = 0;
+
 // glibc 2.29: without the wrapper that sets errno as SVID says; the numbers are those of the older one
 #if defined(__x86_64__)
 __asm__(".symver semreg_exp, exp@GLIBC_2.2.5");

@@ -115,9 +115,10 @@ def test_wheels_are_of_older_systems_or_refused(tmp_path, monkeypatch, helped):
 
     source = tmp_path / "calls.cpp"
     source.write_text(
-        "#include <sstream>\n#include <vector>\n#include <cmath>\n"
+        "#include <memory>\n#include <sstream>\n#include <vector>\n#include <cmath>\n"
         'extern "C" double calls(double x, long n) { std::ostringstream text; text << std::vector<double>(n).size();\n'
-        "double y = std::exp(x) + std::stod(text.str());\n"
+        "auto shared = std::make_shared<double>(std::stod(text.str())); auto again = shared;\n"
+        "double y = std::exp(x) + *again;\n"
         "try { new long[n - 6]; } catch (const std::bad_array_new_length&) { return y; } return 0; }\n"
     )
     flags = manylinux.flags(tmp_path)
