@@ -6,13 +6,15 @@
 ``PYTHON=oldest`` installs the lowest versions that pyproject.toml promises, ``PYTHON`` or ``PYTHON=newest`` the newest
 that exist, ``PYTHON=torch==2.6.*`` that one of torch and the newest of all else. Each environment is made, tried (see
 smoke.py) in an empty folder, and deleted before the next one. Needs the packages build and twine, and for semreg-itkv4
-a compiler and ITK's headers (native/README.md). pip takes its settings from its own configuration.
+a compiler and ITK's headers (native/README.md); on Linux auditwheel and patchelf too, for wheels that an index takes
+(manylinux.py). pip takes its settings from its own configuration.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -25,10 +27,12 @@ from collections.abc import Iterator
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
+import manylinux
+
 ROOT = Path(__file__).resolve().parents[1]
 EXTRAS = ("fast", "itk", "nibabel", "hub", "dask", "zarr")
 """What is tried beside the package itself."""
-FILES = {".py", ".pyi", ".toml", ".css", ".js", ".j2", ".typed", ".svg"}
+FILES = {".py", ".pyi", ".toml", ".css", ".js", ".j2", ".typed", ".svg", ".yaml"}
 """Endings of the files that belong into the package."""
 QUICK = (
     "core/test_geometry",
@@ -54,12 +58,19 @@ def run(*words: str | Path, cwd: Path = ROOT, **environment: str) -> None:
 
 
 def build(project: Path, out: Path) -> tuple[Path, Path]:
-    """The sdist of a project, and the wheel that was built from that sdist."""
+    """The sdist of a project, and the wheel that was built from that sdist, one that an index takes."""
     before = set(out.glob("*"))
-    run(sys.executable, "-m", "build", "--outdir", out, project, ITK_INCLUDE_DIR=headers())
+    words = [sys.executable, "-m", "build", "--outdir", out, project]
+    if project == ROOT or sys.platform != "linux":
+        run(*words, ITK_INCLUDE_DIR=headers())
+    else:
+        if project.name == "kernels":  # the run time that this compiler carries along asks for its own glibc
+            words.append("-Ccmake.define.SEMREG_STATIC_RUNTIME=OFF")
+        with tempfile.TemporaryDirectory(prefix="semreg-check-") as name:
+            run(*words, ITK_INCLUDE_DIR=headers(), **manylinux.flags(Path(name)))
     made = set(out.glob("*")) - before
     sdist, wheel = sorted(made, key=lambda path: path.suffix)
-    return sdist, wheel
+    return sdist, manylinux.repaired(wheel) if wheel.stem.endswith("-linux_" + platform.machine()) else wheel
 
 
 def headers() -> str:
@@ -79,10 +90,9 @@ def contents(sdist: Path, wheel: Path, package: str) -> Iterator[str]:
             if member.isfile() and member.name.startswith(inside)
         }
     with zipfile.ZipFile(wheel) as file:
-        built = {
-            name.removeprefix(f"{package}/"): file.read(name) for name in file.namelist() if f"{package}/" in name[:20]
-        }
-        licences = {Path(name).name for name in file.namelist() if "/licenses/" in name}
+        inner = [name for name in file.namelist() if not name.endswith("/")]  # auditwheel names folders too
+        built = {name.removeprefix(f"{package}/"): file.read(name) for name in inner if f"{package}/" in name[:20]}
+        licences = {Path(name).name for name in inner if "/licenses/" in name}
     built = {name: data for name, data in built.items() if not name.endswith(".so")}
     yield from (f"{wheel.name}: expected {name} as in the sdist" for name in source if built.get(name) != source[name])
     yield from (f"{wheel.name}: {name} is not in the sdist" for name in set(built) - set(source))

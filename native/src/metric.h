@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <exception>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -209,17 +210,24 @@ private:
   {
     const size_t blocks = Blocks(count, most);
     const auto   threads = this->GetMaximumNumberOfWorkUnits();
-    std::mutex         mutex;
-    std::exception_ptr error;
-    const auto         run = [&](itk::SizeValueType block) {
+    std::mutex                         mutex;
+    std::optional<itk::ExceptionObject> error;
+    const auto                         keep = [&](const itk::ExceptionObject & caught) {
+      const std::lock_guard<std::mutex> guard(mutex);
+      error = error ? error : caught;
+    };
+    const auto run = [&](itk::SizeValueType block) {
       try
       {
         function(count * block / blocks, count * (block + 1) / blocks, static_cast<unsigned>(block));
       }
-      catch (...)
+      catch (const itk::ExceptionObject & caught)
       {
-        const std::lock_guard<std::mutex> guard(mutex);
-        error = error ? error : std::current_exception();
+        keep(caught);
+      }
+      catch (const std::exception & caught)
+      {
+        keep(itk::ExceptionObject(__FILE__, __LINE__, caught.what(), ITK_LOCATION));
       }
     };
     if (blocks == 1 || threads == 1)
@@ -238,7 +246,7 @@ private:
     }
     if (error)
     {
-      std::rethrow_exception(error);
+      throw *error;
     }
   }
 

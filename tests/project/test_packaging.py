@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -21,6 +24,7 @@ from semreg.features.catalogue import entries
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+KERNELS = tomllib.loads((ROOT / "kernels" / "pyproject.toml").read_text(encoding="utf-8"))
 NATIVE = tomllib.loads((ROOT / "native" / "pyproject.toml").read_text(encoding="utf-8"))
 DEPENDENCIES = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
 EXTRAS = PROJECT["project"]["optional-dependencies"]
@@ -62,14 +66,90 @@ def test_version_follows_the_metadata(tmp_path):
 
 
 def test_no_version_is_written_down():
-    """Both packages take their version from the tag, so that no two places can disagree."""
-    for project in (PROJECT, NATIVE):
+    """All three packages take their version from the tag, so that no two places can disagree."""
+    for project in (PROJECT, NATIVE, KERNELS):
         assert "version" in project["project"]["dynamic"]
         assert "version" not in project["project"]
     assert PROJECT["tool"]["hatch"]["version"]["source"] == "vcs"
     assert (
         PROJECT["tool"]["hatch"]["version"]["fallback-version"] == NATIVE["tool"]["setuptools_scm"]["fallback_version"]
     )
+
+
+def test_one_version_is_to_come():
+    """The version that is cited is that of the first entry of the changelog."""
+    first = re.search(r"^## .*?(\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    cited = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
+    assert cited[1] == first[1]
+
+
+@pytest.mark.skipif(
+    not all(map(find_spec, ("hatchling", "hatch_vcs", "setuptools_scm"))) or not (ROOT / ".git").exists(),
+    reason="needs a clone with its history, and hatchling, hatch-vcs and setuptools-scm in this environment",
+)
+def test_a_tag_names_all_three(tmp_path):
+    """In a clean clone of a tag all three distributions have its version."""
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)  # noqa: S607
+    subprocess.run(["git", "-C", clone, "tag", "v0.1.0"], check=True)  # noqa: S607
+    versions = [
+        subprocess.run([sys.executable, "-m", *words], cwd=clone / folder, check=True, capture_output=True, text=True)
+        for folder, words in (
+            (".", ("hatchling", "version")),
+            ("native", ("setuptools_scm",)),
+            ("kernels", ("setuptools_scm",)),
+        )
+    ]
+    assert [done.stdout.strip() for done in versions] == ["0.1.0"] * 3
+
+
+@pytest.mark.skipif(
+    not find_spec("auditwheel") or not shutil.which("patchelf") or not shutil.which("g++") or sys.platform != "linux",
+    reason="needs Linux, g++, auditwheel and patchelf",
+)
+@pytest.mark.parametrize("helped", [True, False])
+def test_wheels_are_of_older_systems_or_refused(tmp_path, monkeypatch, helped):
+    """A library that calls what older systems lack is made fit by older.cpp; without that auditwheel refuses it."""
+    monkeypatch.syspath_prepend(str(ROOT / "packaging"))
+    import manylinux
+
+    source = tmp_path / "calls.cpp"
+    source.write_text(
+        "#include <memory>\n#include <sstream>\n#include <vector>\n#include <cmath>\n"
+        'extern "C" double calls(double x, long n) { std::ostringstream text; text << std::vector<double>(n).size();\n'
+        "auto shared = std::make_shared<double>(std::stod(text.str())); auto again = shared;\n"
+        "double y = std::exp(x) + *again;\n"
+        "try { new long[n - 6]; } catch (const std::bad_array_new_length&) { return y; } return 0; }\n"
+    )
+    flags = manylinux.flags(tmp_path)
+    objects = [flags["LDFLAGS"]] if helped else []
+    package = tmp_path / "package"
+    package.mkdir()
+    words = [flags["CXX"], "-std=c++17", "-O0", "-shared", "-fPIC", source, *objects, "-o", package / "calls.so"]
+    subprocess.run(words, check=True)
+    platform = f"linux_{os.uname().machine}"
+    wheel = tmp_path / f"calls-1-py3-none-{platform}.whl"
+    files = {
+        "calls/calls.so": (package / "calls.so").read_bytes(),
+        "calls-1.dist-info/METADATA": b"Metadata-Version: 2.1\nName: calls\nVersion: 1\n",
+        "calls-1.dist-info/WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: py3-none-{platform}\n".encode(),
+    }
+    files["calls-1.dist-info/RECORD"] = "".join(f"{name},,\n" for name in files).encode()
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    if not helped:
+        if b"GLIBCXX_3.4.26" not in (package / "calls.so").read_bytes():
+            pytest.skip("this compiler calls nothing that older systems lack")
+        with pytest.raises(SystemExit, match="too-recent versioned symbols"):
+            manylinux.repaired(wheel)
+        return
+    made = manylinux.repaired(wheel)
+    assert made.name == f"calls-1-py3-none-manylinux_2_28_{os.uname().machine}.whl"
+    assert not wheel.exists()
+    library = ctypes.CDLL(str(package / "calls.so"))
+    library.calls.restype, library.calls.argtypes = ctypes.c_double, [ctypes.c_double, ctypes.c_long]
+    assert library.calls(1.0, 5) == pytest.approx(math.e + 5)
 
 
 def test_import_is_light():

@@ -89,7 +89,7 @@ class MotionFlags:
     def config(self) -> RegistrationConfig:
         """The settings; without --align none is looked for before a deformation."""
         given = self.settings
-        if given.align is None and given.config is None:
+        if given.align is None and given.named is None and given.found is None:
             given = replace(given, assignments=("align.transform=none", *given.assignments))
         return load_config(given)
 

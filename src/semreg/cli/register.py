@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 def register_command(context: typer.Context, flags: RegisterFlags) -> None:
     """Align MOVING with FIXED; write the warped image, the transform, the field, the settings, a record and a page.
 
-    Of several ways to say one setting the later one in this row holds: the defaults, --preset, --config, --fast or
-    --quality, --elastix, the flags of models, --set, the flags of single settings such as --align.
+    Of several ways to say one setting the later one in this row holds: the defaults, semreg.toml, --preset, --config,
+    --fast or --quality, --elastix, the flags of models, --set, the flags of single settings such as --align.
     """
     with flags.messages.spoken():
         check_together(flags.pair)

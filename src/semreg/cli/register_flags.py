@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,6 +16,7 @@ from semreg.cli.guidance_flags import GuidanceFlags
 from semreg.cli.model_flags import ModelFlags, model_configs
 from semreg.cli.panels import ALIGNMENT, DEFORMATION, INPUT, MESSAGES, OUTPUT, SETTINGS, argument, flag
 from semreg.cli.report_output import ProofFlags
+from semreg.cli.settings_file import OFF, find_settings
 from semreg.errors import ConfigError
 from semreg.io.result_folder import CONFIG, INVERSE, PAGE, RECORD, REGISTRATION, TRANSFORM
 
@@ -53,7 +55,14 @@ BodyMask = Annotated[
     bool | None, flag("Leave out table and air around the body.", None, "--body-mask/--no-body-mask", panel=ALIGNMENT)
 ]
 Seed = Annotated[int | None, flag("Seed of all random numbers; same as --set seed=N.", "N", panel=SETTINGS, min=0)]
-Config = Annotated[Path | None, flag("Settings in TOML, such as the config.toml of a run.", "FILE", panel=SETTINGS)]
+Config = Annotated[
+    Path | None,
+    flag(
+        "Settings in TOML, as config.toml of a run, in place of a semreg.toml that is found; none: neither.",
+        "FILE",
+        panel=SETTINGS,
+    ),
+]
 Assignments = Annotated[
     tuple[str, ...], flag("A setting as name=value; repeatable.", "NAME=VALUE", "--set", panel=SETTINGS)
 ]
@@ -147,6 +156,16 @@ class SettingFlags:
     ] = None
     seed: Seed = None
 
+    @property
+    def named(self) -> Path | None:
+        """The file of ``--config``; None where there is none, or none shall be."""
+        return None if self.config == OFF else self.config
+
+    @property
+    def found(self) -> Path | None:
+        """The file of settings that was found, where ``--config`` says nothing."""
+        return find_settings() if self.config is None else None
+
 
 @dataclass(frozen=True, kw_only=True)
 class RegisterFlags:
@@ -225,7 +244,7 @@ class RegisterFlags:
             **self.contrasts.inputs,
             **self.guidance.inputs,
             "start": self.start,
-            "config": self.settings.config,
+            "config": self.settings.named or self.settings.found,
             **{f"elastix_{n}": path for n, path in enumerate(self.settings.elastix, 1)},
         }
         return {name: path for name, path in named.items() if path is not None}
@@ -247,8 +266,9 @@ class RegisterFlags:
 def load_config(flags: SettingFlags) -> RegistrationConfig:
     """The settings: each of the following over those before it (ConfigError).
 
-    The defaults, ``--preset``, ``--config``, ``--fast`` or ``--quality``, ``--elastix``, the flags of models,
-    each ``--set``, and at last the flags of single settings such as ``--align`` and ``--seed``.
+    The defaults, ``semreg.toml`` where no ``--config`` is given, ``--preset``, ``--config``, ``--fast`` or
+    ``--quality``, ``--elastix``, the flags of models, each ``--set``, and at last the flags of single settings such as
+    ``--align`` and ``--seed``.
     """
     from semreg.presets import configure
     from semreg.runtime.settings import override
@@ -256,7 +276,9 @@ def load_config(flags: SettingFlags) -> RegistrationConfig:
     if flags.fast and flags.quality:
         raise ConfigError("expected --fast or --quality, got both: leave one out")
     effort: Literal["fast", "quality"] | None = "fast" if flags.fast else "quality" if flags.quality else None
-    config = configure(preset=flags.preset, file=flags.config, effort=effort)
+    if flags.found is not None:
+        _say_found(flags.found.absolute(), flags.found)
+    config = configure(preset=flags.preset, file=flags.named, effort=effort, beneath=flags.found)
     if flags.elastix:
         from semreg.itk.elastix import read_parameters
 
@@ -267,6 +289,12 @@ def load_config(flags: SettingFlags) -> RegistrationConfig:
     for assignment in (*flags.assignments, *_single_settings(flags)):
         config = override(config, assignment)
     return config
+
+
+@cache
+def _say_found(_: Path, shown: Path) -> None:
+    """Once a process: a batch reads the settings of each pair."""
+    logger.warning("settings are read from %s, which was found; --config none leaves it out", shown)
 
 
 def _single_settings(flags: SettingFlags) -> Iterator[str]:

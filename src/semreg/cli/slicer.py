@@ -19,6 +19,7 @@ from semreg.cli.grouping import grouped
 from semreg.cli.panels import GUIDANCE, MESSAGES, OUTPUT, SectionedCommand, flag
 from semreg.cli.register import check_together, run_plan, run_register
 from semreg.cli.register_flags import RegisterFlags
+from semreg.cli.settings_file import OFF
 from semreg.cli.transforms import check_folder_of, files_of, grid_of
 from semreg.errors import ConfigError, OutputError, SemregError
 from semreg.io.atomic_output import atomic_file, check_output_folder
@@ -208,7 +209,9 @@ def slicer_command(context: typer.Context, flags: RegisterFlags, slicer: SlicerF
     with flags.messages.spoken():
         check_together(flags.pair)
         flags.contrasts.check()
-        flags = slicer.applied(replace(flags, command=command_of(context)))
+        settings = flags.settings  # Slicer's working folder is none that its user chose: nothing is looked for there
+        settings = replace(settings, config=settings.config or OFF)
+        flags = slicer.applied(replace(flags, settings=settings, command=command_of(context)))
         flags.guidance.check()
         slicer.check(flags)
         if flags.dry_run:

@@ -77,16 +77,19 @@ def configure(
     preset: str | None = None,
     file: str | Path | None = None,
     effort: Literal["fast", "quality"] | None = None,
+    beneath: str | Path | None = None,
 ) -> RegistrationConfig:
     """The settings that the command line would make from the same layers: each replaces what those before it say.
 
-    The order is: the defaults, ``preset``, ``file``, ``effort``, ``assignments``.
+    The order is: the defaults, ``beneath``, ``preset``, ``file``, ``effort``, ``assignments``.
 
     Args:
         *assignments: single settings, each a ``"name=value"`` as after ``--set``; later ones replace earlier ones.
         preset: name of a preset (``semreg presets list``).
         file: a TOML file with settings, such as the ``config.toml`` of a run.
         effort: ``fast`` or ``quality``; None: neither.
+        beneath: another TOML file, over which all else holds. The command line takes ``semreg.toml`` for it; from
+            Python none is looked for.
 
     Returns:
         The settings.
@@ -95,7 +98,9 @@ def configure(
         ConfigError: for an unknown name (the message gives the nearest known one), a value of the wrong type or range,
             and a file that cannot be read.
     """
-    layers = [] if preset is None else [load_preset(preset).settings]
+    layers = [] if beneath is None else [read_toml(Path(beneath))]
+    if preset is not None:
+        layers.append(load_preset(preset).settings)
     if file is not None:
         layers.append(read_toml(Path(file)))
     if effort is not None:
