@@ -69,6 +69,33 @@ def test_layers_are_kept_in_the_order_asked_for(model):
     assert (len(scores.features.data), len(first.features.data)) == (4, 3)
 
 
+def test_an_image_is_resized_whatever_its_extent():
+    """``size`` shows the network the box of the image in so many voxels, as an image resized by torch is."""
+    small = make_grid((14, 12, 10), (0.8, 1.3, 2.1), (0.0, 0.0, 0.0), np.eye(3))
+    image = image_on(small)
+    (layer,) = semreg.extract(image, torch.nn.Identity(), spec=["size=[16,18,20]"])
+    expected = torch.nn.functional.interpolate(image.data[None], (16, 18, 20), mode="trilinear")[0]
+    torch.testing.assert_close(layer.features.data, expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(layer.grid.extent_mm, small.extent_mm)
+    (back,) = semreg.infer(image, torch.nn.Identity(), spec=["size=16"], device="cpu")
+    assert back.grid == small
+
+
+def test_slices_are_resized_in_their_plane():
+    """A 2-D network's ``size`` is that of a slice; the slices stay, and three planes have no one size."""
+    image = image_on(make_grid((14, 12, 10), (0.8, 1.3, 2.1), (0.0, 0.0, 0.0), np.eye(3)))
+    (layer,) = semreg.extract(image, torch.nn.Identity(), spec=["dimension=2", "size=[16,20]"])
+    assert layer.grid.shape == (10, 16, 20)
+    with pytest.raises(ModelContractError, match="one plane of slices"):
+        semreg.extract(image, torch.nn.Identity(), spec=["dimension=2", "size=16", "slices=all"])
+
+
+def test_size_or_spacing():
+    """A size and a voxel size contradict each other."""
+    with pytest.raises(ConfigError, match="either size or spacing_mm"):
+        semreg.extract(image_on(GRID), torch.nn.Identity(), spec=["size=16", "spacing_mm=2"])
+
+
 def test_description_can_be_changed(model):
     """``spec`` turns the image for the network and the result back."""
     image = image_on(make_grid((14, 12, 10), (0.8, 1.3, 2.1), (0.0, 0.0, 0.0), np.eye(3)))

@@ -214,6 +214,52 @@ def test_one_size_only():
     assert traits_of(seeded(nn.Conv3d(1, 2, 16, 16), nn.Upsample(scale_factor=16)), patch=(16,)).fixed_size is None
 
 
+class Resizes(nn.Module):
+    """Brings whatever it gets to 16 voxels an axis, so what it returns does not grow."""
+
+    def __init__(self) -> None:
+        """A convolution with a stride."""
+        super().__init__()
+        self.inner = seeded(nn.Conv3d(1, 3, 2, stride=2))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Features at half of the size, and at all of it."""
+        resized = nn.functional.interpolate(x, size=(16, 16, 16), mode="trilinear")
+        return [self.inner(resized), resized]
+
+
+@pytest.mark.parametrize("field", ["patch", "size"])
+def test_a_network_that_resizes_takes_one_size(field):
+    """What a network makes of its own size is a map; that it makes the same of any other size is no growth."""
+    traits = traits_of(Resizes(), **{field: (16,)})
+    assert traits.fixed_size == (16, 16, 16)
+    assert [(output.stride[0], output.offset[0]) for output in traits.outputs] == [(2, 0.5), (1, 0.0)]
+    with pytest.raises(ModelContractError, match="set size to what the network resizes its input to"):
+        _ = traits_of(Resizes()).outputs
+
+
+def test_a_size_that_is_taken_by_chance():
+    """A network whose sizes meet at the smallest by rounding alone, and not beyond, is tried with the next multiple."""
+
+    class Net(nn.Module):
+        def forward(self, x):
+            short = nn.functional.avg_pool3d(x, 2)
+            if x.shape[2] != 9 and x.shape[2] % 8:
+                raise RuntimeError("the size must match")
+            return short
+
+    assert traits_of(Net()).filled((17, 30, 33))[0] == 24
+
+
+def test_axes_alike_have_one_place_where_it_is_not_sharp():
+    """Of three axes of one stride the middle offset holds where everything is seen; a measured reach is believed."""
+    output = probe.OutputTraits(3, (8,) * 3, (3.5,) * 3, (0,) * 3)
+    vague = [reach.Reach(None, 32, (place,)) for place in (0.0, 3.5, -4.0)]
+    assert reach.with_offsets([output], vague)[0].offset == (0.0,) * 3
+    sharp = [reach.Reach(40, 32, (place,)) for place in (0.0, 3.5, -4.0)]
+    assert reach.with_offsets([output], sharp)[0].offset == (0.0, 3.5, -4.0)
+
+
 def test_one_size_along_one_axis_only():
     """A size that is fixed along one axis is a size that is fixed."""
     assert traits_of(FixedSize(12, 1, 1), patch=(12,)).fixed_size == (12, 12, 12)

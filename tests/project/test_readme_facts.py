@@ -79,14 +79,15 @@ def test_figures_of_the_phantom_are_those_measured():
 
 
 def test_figures_of_networks_are_those_measured():
-    """The table of networks in docs/features.md is that of benchmarks/results/models.md."""
-    livers, brains = (table(results("models.md"), f"models ({unit})") for unit in ("TRE", "Dice"))
-    liver = {row[0]: float(row[5]) for row in livers}
-    brain = {row[0]: float(row[2]) for row in brains}
-    for name, mm, dice in table(FEATURES, "features"):
-        there = name.replace("class scores", "classes")
-        assert agrees(dice, brain[there]), name
-        assert agrees(mm, liver[there]) if mm else there not in liver, name
+    """The tables of networks in docs/features.md are those of benchmarks/results/networks.md, pair by pair."""
+    sections = dict(part.split(":", 1) for part in results("networks.md").split("\n### ")[1:])
+    measured = {pair: {row[0]: float(row[1]) for row in table(text, "features")} for pair, text in sections.items()}
+    for first in ("features, mm", "features, Dice"):
+        (header,) = re.findall(rf"^\| *{first} *\|.*$", FEATURES, flags=re.MULTILINE)
+        pairs = [cell.strip() for cell in header.strip("|").split("|")][1:]
+        for name, *figures in table(FEATURES, first):
+            for pair, figure in zip(pairs, figures, strict=True):
+                assert agrees(figure, measured[pair][name]) if figure else name not in measured[pair], (name, pair)
 
 
 def test_figures_of_the_metric_are_those_measured():

@@ -71,7 +71,8 @@ def _sizes(spec: ModelSpec) -> Iterator[tuple[int, ...]]:
     step = spec.multiple or 1
     for size in sizes:
         yield (math.ceil(size / step) * step,) * spec.dimension
-    patch = spec.patch if spec.patch is None or len(spec.patch) > 1 else spec.patch * spec.dimension
+    stated = spec.patch or spec.size
+    patch = stated if stated is None or len(stated) > 1 else stated * spec.dimension
     if patch is not None and math.prod(patch) <= 2 * sizes[-1] ** spec.dimension:
         yield patch
 

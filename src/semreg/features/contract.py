@@ -111,6 +111,9 @@ class ModelSpec:
     brought back. For a 2-D model on volumes all three letters of the volume, or two on images. None: as they come."""
     normalisation: Normalisation = field(default_factory=Normalisation)
     """What happens to the intensities before the model sees them."""
+    size: tuple[int, ...] | None = None
+    """Voxels that every image was resized to in training, whatever its extent: one number or one per axis. Stands in
+    place of ``spacing_mm``. None: images keep their extent."""
     patch: tuple[int, ...] | None = None
     """Input size in voxels, one number or one per axis. None: the whole image, or what memory allows."""
     overlap: float = 0.5
@@ -138,11 +141,16 @@ class ModelSpec:
     def __post_init__(self) -> None:
         """Check the values (ConfigError)."""
         require(self.channels >= 1, "channels >= 1", self.channels)
-        for name in ("spacing_mm", "patch", "receptive_field"):
+        for name in ("spacing_mm", "size", "patch", "receptive_field"):
             value = getattr(self, name)
             lowest = 0 if name == "receptive_field" else 1e-9
             fits = value is None or (len(value) in (1, self.dimension) and lowest <= min(value) <= max(value) < LARGEST)
             require(fits, f"{name} with one positive number or {self.dimension} of them", value)
+        require(
+            self.size is None or self.spacing_mm is None,
+            "either size or spacing_mm: an image that is resized has no voxel size of its own",
+            (self.size, self.spacing_mm),
+        )
         if self.axes is not None:
             fits = any(_is_orientation(self.axes, n) for n in {self.dimension, 3})
             require(fits, "axes such as SPL or LIA", self.axes)

@@ -13,6 +13,7 @@ from semreg.core.geometry import AxisOrder, Grid, canonical_order, covering_grid
 from semreg.errors import ModelContractError
 from semreg.features.contract import IntensityStats, ModelSpec, Normalisation
 from semreg.features.engine import Request
+from semreg.features.probe import per_axis
 from semreg.features.slices import slice_axis
 
 SAME_SPACING = 0.01
@@ -44,10 +45,29 @@ def frame_of(grid: Grid, spec: ModelSpec) -> Frame:
         )
     axes = AxisOrder(tuple(range(n)), ()) if spec.axes is None else oriented_order(grid, spec.axes)
     turned = reorder(grid, axes)
+    if spec.size is not None:
+        return Frame(axes, letters_of(turned), _resized(turned, spec, spec.size))
     spacing = turned.spacing if spec.spacing_mm is None else _spacing(spec, turned)
     if all(abs(a / b - 1) < SAME_SPACING for a, b in zip(spacing, turned.spacing, strict=True)):
         return Frame(axes, letters_of(turned), turned)
     return Frame(axes, letters_of(turned), covering_grid(turned, turned, spacing))
+
+
+def _resized(grid: Grid, spec: ModelSpec, size: tuple[int, ...]) -> Grid:
+    """The box of ``grid`` in ``size`` voxels, one number or one per axis of the model; the slices across stay."""
+    counts = list(per_axis(size, spec.dimension))
+    if spec.dimension < grid.dimension:
+        if spec.slices == "all":
+            raise ModelContractError(
+                f"expected one plane of slices for {spec.name or 'the model'}, whose images are resized, got 'all': "
+                "set slices to axial, coronal or sagittal"
+            )
+        across = slice_axis(spec.slices, letters_of(grid))
+        counts.insert(across, grid.shape[across])
+    if tuple(counts) == grid.shape:
+        return grid
+    steps = [n / count for n, count in zip(grid.shape, counts, strict=True)]
+    return grid.lattice([(step - 1) / 2 for step in steps], steps, counts)
 
 
 def _spacing(spec: ModelSpec, grid: Grid) -> tuple[float, ...]:

@@ -79,8 +79,9 @@ def find_sizes(network: Network, device: torch.device) -> tuple[Sizes, list[Outp
     Raises ModelContractError, with the network's own complaint, if it takes none.
     """
     spec = network.spec
-    if spec.patch is not None and spec.multiple is None:
-        patch = per_axis(spec.patch, spec.dimension)
+    stated = spec.patch or spec.size
+    if stated is not None and spec.multiple is None:
+        patch = per_axis(stated, spec.dimension)
         if _is_only_size(network, patch, device):
             return Sizes(1, patch, only=True), fixed_outputs(network, patch, device)
     refusal: ModelContractError | None = None
@@ -88,7 +89,11 @@ def find_sizes(network: Network, device: torch.device) -> tuple[Sizes, list[Outp
         size = _smallest(network, multiple, device)
         if isinstance(size, int):
             sizes = Sizes(multiple, (size,) * spec.dimension)
-            outputs = measure_outputs(network, multiple, sizes.smallest, device)
+            try:
+                outputs = measure_outputs(network, multiple, sizes.smallest, device)
+            except _SizeRefusedError as error:  # it took the smallest by chance: sums of roundings that happen to meet
+                refusal = refusal or error
+                continue
             if outputs is not None:
                 return sizes, outputs
         else:
@@ -105,12 +110,19 @@ def find_sizes(network: Network, device: torch.device) -> tuple[Sizes, list[Outp
     ) from refusal
 
 
+class _SizeRefusedError(ModelContractError):
+    """What a network says of a size that was tried."""
+
+
 def _is_only_size(network: Network, patch: Sequence[int], device: torch.device) -> bool:
-    """Whether the network takes ``patch`` and nothing that is longer along an axis; no, where memory runs out."""
+    """Whether the network takes ``patch`` and nothing that is longer along an axis, or makes the same of it.
+
+    The latter is one that resizes what it gets: outputs keep their size. No, where memory runs out.
+    """
     longer = [[n + 64 * (a == axis) for a, n in enumerate(patch)] for axis in range(len(patch))]
     try:
-        taken = _refusal(network, patch, device) is None
-        return taken and any(_refusal(network, size, device) is not None for size in longer)
+        given = _shapes(network, patch, device)
+        return given is not None and any(_shapes(network, size, device) in (None, given) for size in longer)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -160,7 +172,10 @@ class _Lengths:
         """Samples of an output for ``more`` multiples than the smallest input has."""
         if more not in self._known:
             size = [n + more * self._multiple * (a == self._axis) for a, n in enumerate(self._size)]
-            outputs = run(self._network, noise(size, self._device))
+            try:
+                outputs = run(self._network, noise(size, self._device))
+            except ModelContractError as error:
+                raise _SizeRefusedError(str(error)) from error
             self.channels = [y.shape[1] for y in outputs]
             self._known[more] = [y.shape[self._axis + 2] for y in outputs]
         return self._known[more][number]
@@ -174,7 +189,7 @@ class _Lengths:
             raise ModelContractError(
                 f"expected output {number} of {self._network.spec.name or 'the model'} to grow with its input, got "
                 f"{count} samples for {size} voxels and {many} for {size + more * multiple}: it fits no grid; leave it "
-                "out with layers"
+                "out with layers, or set size to what the network resizes its input to"
             )
         each = self.count(number, 1) - count
         if (
@@ -289,6 +304,14 @@ def noise(size: Sequence[int], device: torch.device) -> Tensor:
 def per_axis(values: Sequence[int], dimension: int) -> tuple[int, ...]:
     """One number per axis from one for all."""
     return tuple(values) * dimension if len(values) == 1 else tuple(values)
+
+
+def _shapes(network: Network, size: Sequence[int], device: torch.device) -> list[tuple[int, ...]] | None:
+    """The shapes of all outputs for an input of ``size``, None where it is refused."""
+    try:
+        return [tuple(y.shape) for y in run(network, noise(size, device))]
+    except ModelContractError:
+        return None
 
 
 def _refusal(network: Network, size: Sequence[int], device: torch.device) -> ModelContractError | None:

@@ -217,8 +217,15 @@ def _shifted(still: Tensor, moved: Tensor, shift: int, border: int, axis: int) -
 
 
 def with_offsets(outputs: Sequence[OutputTraits], reaches: Sequence[Reach]) -> list[OutputTraits]:
-    """The outputs with the offsets that were measured, axis by axis."""
-    return [
-        replace(output, offset=tuple(reach.offsets[number] for reach in reaches))
-        for number, output in enumerate(outputs)
-    ]
+    """The outputs with the offsets that were measured, axis by axis.
+
+    Where everything is seen they are not sharp: axes of one stride and slack then have one offset, the middle one.
+    """
+    found = []
+    for number, output in enumerate(outputs):
+        offsets = [reach.offsets[number] for reach in reaches]
+        vague = all(reach.voxels is None for reach in reaches)
+        if vague and len(set(output.stride)) == len(set(output.slack)) == 1:
+            offsets = [sorted(offsets)[(len(offsets) - 1) // 2]] * len(offsets)
+        found.append(replace(output, offset=tuple(offsets)))
+    return found
