@@ -327,6 +327,18 @@ class PartsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SlidingConfig:
+    """The part of the fixed image that slides along what is around it, where labels of it are given."""
+
+    labels: tuple[int, ...] = ()
+    """The labels that together lie inside the wall. Empty: all but 0."""
+
+    def __post_init__(self) -> None:
+        """Check the values (ConfigError)."""
+        require(0 not in self.labels, "sliding.labels other than 0, which is no label", self.labels)
+
+
+@dataclass(frozen=True, kw_only=True)
 class UncertaintyConfig:
     """How the uncertainty of the displacement is estimated."""
 
@@ -462,6 +474,7 @@ class RegistrationConfig:
     refine: RefineConfig = field(default_factory=RefineConfig)
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
     fine: FineConfig = field(default_factory=FineConfig)
+    sliding: SlidingConfig = field(default_factory=SlidingConfig)
     parts: PartsConfig = field(default_factory=PartsConfig)
     uncertainty: UncertaintyConfig = field(default_factory=UncertaintyConfig)
     checks: CheckConfig = field(default_factory=CheckConfig)

@@ -305,6 +305,25 @@ def test_rigid_parts_are_written_rigid_and_shown(run, pair, tmp_path):
     assert "expected labels of rigid parts 5, got a label map with 4" in err
 
 
+def test_what_slides_is_read_and_shown(run, pair, tmp_path):
+    """The record names the mask and how far it slides, the summary too; a wrong label is refused, nothing is left."""
+    fixed, moving, out = pair
+    mask = torch.zeros(1, *FIXED.shape)
+    mask[0][tuple(slice(n // 4, 3 * n // 4) for n in FIXED.shape)] = 3
+    write_image(Volume(mask, FIXED), tmp_path / "mask.nii.gz", "uint8")
+    code, shown, err = run("register", fixed, moving, "-o", out, "--sliding", tmp_path / "mask.nii.gz", *QUICK[:-1])
+    assert code == 0, err
+    record = record_of(out)
+    assert record["sliding"]["labels"] == [3]
+    assert record["inputs"]["sliding"]["path"].endswith("mask.nii.gz")
+    assert f"{record['sliding']['slide_mm']['mean_mm']:.2f} mm along the wall" in shown
+    wrong = ("--sliding", tmp_path / "mask.nii.gz", "--set", "sliding.labels=5")
+    code, _, err = run("register", fixed, moving, "-o", tmp_path / "wrong", *wrong, *QUICK)
+    assert code == 2
+    assert "expected labels of what slides 5, got a label map with 3" in err
+    assert not (tmp_path / "wrong" / "transform.h5").exists()
+
+
 def test_nothing_that_is_read_is_written_over(run, pair):
     """A config.toml that is read from the output folder is an error, not lost."""
     fixed, moving, out = pair

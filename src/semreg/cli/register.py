@@ -137,6 +137,7 @@ def _registered(
         start = read_start(flags.pair, images, private=flags.private)
         stiffness = None if flags.stiffness is None else read_image(flags.stiffness).volume
         rigid = None if flags.rigid is None else read_label_map(flags.rigid, images["fixed"])
+        sliding = None if flags.sliding is None else read_label_map(flags.sliding, images["fixed"])
         guidance = read_guidance(flags.guidance, images)
         sides = read_sides(flags.pair, images) if flags.dicom else None
         inputs = describe_inputs(flags, images)  # as they are now: nobody knows what they are when it ends
@@ -146,7 +147,8 @@ def _registered(
     result = register(
         images["fixed"], images["moving"], config=config, device=flags.device, models=flags.folders,
         on_plan=(lambda plan: show_sentences(plan.sentences)) if explain else None, on_step=progress,
-        stiffness=stiffness, rigid=rigid, guidance=guidance, contrasts=contrasts, inverse=flags.inverse, **vars(start),
+        stiffness=stiffness, rigid=rigid, sliding=sliding, guidance=guidance, contrasts=contrasts,
+        inverse=flags.inverse, **vars(start),
     )  # fmt: skip
     with progress.stage("write"), clock.stage("write"):
         stored = pixel_types(contrasts) if flags.contrasts.images else []

@@ -188,6 +188,10 @@ class RegisterFlags:
         Path | None,
         flag("Labels of the fixed image, each a part that moves rigidly; 0 is none.", "FILE", panel=DEFORMATION),
     ] = None
+    sliding: Annotated[
+        Path | None,
+        flag("Mask of the fixed image whose inside slides along its outside, as lungs do.", "FILE", panel=DEFORMATION),
+    ] = None
     inverse: Inverse = False
     jacobian: Jacobian = False
     uncertainty: Annotated[
@@ -241,6 +245,7 @@ class RegisterFlags:
             "moving_landmarks": landmarks[1],
             "stiffness": self.stiffness,
             "rigid": self.rigid,
+            "sliding": self.sliding,
             **self.contrasts.inputs,
             **self.guidance.inputs,
             "start": self.start,

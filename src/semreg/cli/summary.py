@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from semreg.registration.guidance import GuidanceReport
     from semreg.registration.parts.report import PartsReport
     from semreg.registration.result import AlignmentReport, InverseReport
+    from semreg.registration.sliding.report import SlidingReport
 
 DIRECTION = (
     "transform.h5 maps points of the fixed image to the moving image (mm, LPS): "
@@ -66,6 +67,7 @@ def registration_rows(run: RegisterRun, files: list[Path]) -> list[tuple[str, st
         *([] if run.start is None else [("start", run.start.sentence)]),
         *guidance_rows(run.guidance),
         *part_rows(run.parts),
+        *sliding_rows(run.sliding),
         *contrast_rows(run.intensity_relation, asked=bool(run.settings.fine.enabled)),
         ("distance of features", f"{_number(apart.before)} before, {_number(apart.after)} after"),
         ("smallest Jacobian", f"{jacobian.minimum:.4g}"),
@@ -140,6 +142,15 @@ def part_rows(found: PartsReport | None) -> list[tuple[str, str]]:
             (f"rigid {each.name or each.label}", f"{turned}; was {each.from_rigid_mm.mean_mm:.2f} mm from rigid")
         )
     return rows
+
+
+def sliding_rows(found: SlidingReport | None) -> list[tuple[str, str]]:
+    """How far the inside of a wall slides along it, and what is left between both sides."""
+    if found is None:
+        return []
+    slide, gap = found.slide_mm, found.gap_mm
+    words = f"{slide.mean_mm:.2f} mm along the wall, at most {slide.maximum_mm:.2f} mm"
+    return [("slide", f"{words}; both sides are {gap.mean_mm:.2f} mm apart, at most {gap.maximum_mm:.2f} mm")]
 
 
 def _number(value: float | None) -> str:

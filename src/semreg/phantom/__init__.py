@@ -6,7 +6,7 @@ show it; only the noise belongs to voxels. Knows nothing of features and registr
 
 from semreg.phantom.anatomy import Anatomy, make_anatomy
 from semreg.phantom.couplings import CouplingMap, make_map
-from semreg.phantom.makers import make_bones, make_brains, make_pair, make_slides
+from semreg.phantom.makers import make_bones, make_brains, make_chests, make_pair, make_slides
 from semreg.phantom.pair import PhantomPair, points_of, render
 from semreg.phantom.writing import write_pair
 
@@ -17,6 +17,7 @@ __all__ = [
     "make_anatomy",
     "make_bones",
     "make_brains",
+    "make_chests",
     "make_map",
     "make_pair",
     "make_slides",

@@ -7,7 +7,7 @@ from typing import get_args
 import numpy as np
 
 from semreg.errors import ConfigError
-from semreg.phantom import brain, joint, slide
+from semreg.phantom import brain, chest, joint, slide
 from semreg.phantom.anatomy import make_anatomy
 from semreg.phantom.grids import Frames, abdomen_grids, head_grids, joint_grids, picture_grids, rotation
 from semreg.phantom.pair import PhantomPair, Recipe, pair_of
@@ -97,3 +97,27 @@ def make_bones(
         )
     grids = joint_grids(size, joint.CENTRE_MM)
     return pair_of(joint.make_joint(seed), grids, Recipe(contrasts, displacement_mm, landmarks, seed), joint.JointMap)
+
+
+def make_chests(
+    *,
+    size: int = 64,
+    seed: int = 0,
+    contrasts: tuple[str, str] = ("ct", "ct"),
+    slide_mm: float = 12.0,
+    displacement_mm: float = 5.0,
+    landmarks: int = 250,
+) -> PhantomPair:
+    """A chest of about ``size`` voxels an axis, whose inner body slides along the wall around it by ``slide_mm``.
+
+    ``contrasts`` of the fixed and of the moving image: ``ct`` or ``mr``. ``displacement_mm`` is the largest of the
+    smooth map that then moves the inner body and its wall alike. Label 1 is the inner body. Raises ConfigError.
+    """
+    if size < 8 or not set(contrasts) <= {"ct", "mr"}:
+        raise ConfigError(
+            f"expected a chest of 8 voxels or more in ct or mr, got {size} and {' and '.join(contrasts)}; choose others"
+        )
+    motion = chest.sliding_motion(slide_mm, seed)
+    recipe = Recipe(contrasts, displacement_mm, landmarks, seed)
+    grids = joint_grids(size, chest.CENTRE_MM)
+    return pair_of(chest.make_chest(seed), grids, recipe, lambda soft: chest.ChestMap(soft, motion))

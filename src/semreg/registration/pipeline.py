@@ -51,6 +51,7 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
     moving_mask: ImageLike | None = None,
     stiffness: ImageLike | None = None,
     rigid: ImageLike | LabelMap | None = None,
+    sliding: ImageLike | LabelMap | None = None,
     guidance: Guidance | None = None,
     contrasts: Sequence[Contrast] = (),
     inverse: bool = False,
@@ -82,6 +83,8 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
         stiffness: an image of the weight of the regularity, 1 as usual, in the fixed image's space.
         rigid: labels of the fixed image, exact, on any grid: each, or each that ``config.parts`` names, is a part that
             moves rigidly.
+        sliding: labels or a mask of the fixed image, on any grid: what lies inside, or what ``config.sliding`` names of
+            it, may slide along what lies outside. Not together with ``rigid``.
         guidance: landmarks and labels that pull during the whole deformation.
         contrasts: further images of the same two scenes, in the same space, that are compared too.
         inverse: find the way back too.
@@ -103,8 +106,8 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
     """
     asked = Request(
         fixed=fixed, moving=moving, fixed_mask=fixed_mask, moving_mask=moving_mask, model=model, folders=models,
-        initial=initial, landmarks=landmarks, stiffness=stiffness, rigid=rigid, guidance=guidance, start=start,
-        contrasts=tuple(contrasts), inverse=inverse, on_plan=on_plan,
+        initial=initial, landmarks=landmarks, stiffness=stiffness, rigid=rigid, sliding=sliding,
+        guidance=guidance, start=start, contrasts=tuple(contrasts), inverse=inverse, on_plan=on_plan,
     )  # fmt: skip
     state = _state(asked, settings_of(config, preset), device, on_step)
     for stage in STAGES:
@@ -207,6 +210,7 @@ def _record(state: State) -> Record:
         start=state.proposal,
         guidance=_guidance(state),
         parts=state.parts,
+        sliding=state.sliding,
         contrasts=tuple(map(ContrastReport.of, state.contrasts)),
         uncertainty=None if state.doubt is None else state.doubt.summary(),
         inverse=None if state.inverse is None else InverseReport.of(state.total, state.inverse),

@@ -29,6 +29,7 @@ from semreg.registration.matching import ModelReport
 from semreg.registration.parametric.align import Alignment
 from semreg.registration.parts.report import PartsReport
 from semreg.registration.plan.reasons import Reason
+from semreg.registration.sliding.report import SlidingReport
 from semreg.registration.start import StartReport
 from semreg.registration.uncertainty import UncertaintySummary
 from semreg.runtime.events import StageTime
@@ -186,6 +187,8 @@ class Record(AlignRecord):
     """Landmarks and labels that guided, and how well the result obeys them."""
     parts: PartsReport | None = None
     """How the rigid parts move; None: there are none."""
+    sliding: SlidingReport | None = None
+    """How far the inside of a wall slides along it; None: nothing does."""
     contrasts: tuple[ContrastReport, ...] = ()
     """What was compared beside the first pair."""
     uncertainty: UncertaintySummary | None = None

@@ -22,8 +22,8 @@ from semreg.runtime.events import Step
 
 REGISTER: Mapping[str, float] = {
     "read": 12, "prepare": 3, "plan": 1, "align": 28, "features": 7, "start": 2, "coarse": 3, "contrast": 1,
-    "refine": 29, "fit": 1, "ensemble": 3, "fine": 10, "parts": 2, "uncertainty": 1, "field": 2, "inverse": 3,
-    "write": 6, "judge": 6, "page": 4,
+    "refine": 29, "fit": 1, "ensemble": 3, "fine": 10, "sliding": 8, "parts": 2, "uncertainty": 1, "field": 2,
+    "inverse": 3, "write": 6, "judge": 6, "page": 4,
 }  # fmt: skip
 """The stages of a registration in their order, and what share of the time each usually takes."""
 ALIGN: Mapping[str, float] = {"read": 25, "prepare": 5, "align": 60, "field": 4, "write": 6}

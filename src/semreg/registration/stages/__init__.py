@@ -12,13 +12,14 @@ from semreg.registration.stages.parts import PARTS
 from semreg.registration.stages.plan import PLAN
 from semreg.registration.stages.prepare import PREPARE
 from semreg.registration.stages.refine import FIT, REFINE
+from semreg.registration.stages.sliding import SLIDING
 from semreg.registration.stages.stage import Request, Stage, State
 from semreg.registration.stages.start import START
 from semreg.registration.stages.uncertainty import UNCERTAINTY
 
 STAGES: tuple[Stage, ...] = (
-    PREPARE, PLAN, ALIGN, FEATURES, START, COARSE, CONTRAST, REFINE, FIT, ENSEMBLE, FINE, PARTS, UNCERTAINTY, FIELD,
-    INVERSE,
+    PREPARE, PLAN, ALIGN, FEATURES, START, COARSE, CONTRAST, REFINE, FIT, ENSEMBLE, FINE, SLIDING, PARTS, UNCERTAINTY,
+    FIELD, INVERSE,
 )  # fmt: skip
 """All of them; one that is not wanted is passed over."""
 

@@ -7,12 +7,13 @@ import logging
 import torch
 from torch import Tensor
 
-from semreg.core.fields import Field, jacobian_determinant, restore_order, warp
+from semreg.core.fields import Field, jacobian_determinant, reorder_tensor, restore_order, warp
 from semreg.core.geometry import reorder
 from semreg.errors import DivergedError
 from semreg.registration.dense.unfold import unfold
 from semreg.registration.result import Folding
 from semreg.registration.stages.parts import with_parts
+from semreg.registration.stages.sliding import joined
 from semreg.registration.stages.stage import Stage, State
 
 logger = logging.getLogger("semreg")
@@ -29,17 +30,23 @@ def run(state: State) -> None:
     del state.images, state.searched
     ordered = reorder(target, axes)
     found = state.deformed.spline
-    deformation, passes = unfold(
-        found.lattice, found.coefficients, ordered, one_to_one=state.config.refine.diffeomorphic
-    )
-    deformation = Field(deformation.vox.cpu(), ordered)
-    deformation, total = with_parts(state, deformation, start)
+    determinants = None
+    if state.slid is None or state.wall is None:
+        deformation, passes = unfold(
+            found.lattice, found.coefficients, ordered, one_to_one=state.config.refine.diffeomorphic
+        )
+        deformation = Field(deformation.vox.cpu(), ordered)
+        deformation, total = with_parts(state, deformation, start)
+    else:
+        sides = joined(state, state.wall.reordered(axes), state.slid, start)
+        deformation, total, passes = sides.deformation, sides.total, sides.passes
+        determinants = reorder_tensor(sides.determinants[None], axes.inverse)[0]
     if not bool(torch.isfinite(total.vox).all()):
         raise DivergedError("expected a finite displacement, got NaN or infinity: check the images and settings")
     deformation = restore_order(deformation, axes, target)
     state.deformation = deformation
     state.total = deformation if start is None else restore_order(total, axes, target)
-    state.determinants = jacobian_determinant(state.total)
+    state.determinants = jacobian_determinant(state.total) if determinants is None else determinants
     state.folding = _folding(state.determinants, passes)
     state.warped = warp(state.pair.cleaned["moving"][0], state.total, outside=state.pair.outside)
     state.warped_contrasts = tuple(

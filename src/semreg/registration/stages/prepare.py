@@ -10,6 +10,7 @@ from semreg.registration.dense.prior import Prior
 from semreg.registration.dense.stiffness import checked_stiffness
 from semreg.registration.guidance import checked_labels, checked_landmarks, opened_labels, segmented
 from semreg.registration.parts.known import checked_parts
+from semreg.registration.sliding.wall import checked_wall
 from semreg.registration.stages.stage import Stage, State
 from semreg.runtime.settings import require
 
@@ -24,6 +25,11 @@ def run(state: State) -> None:
     stiffness = asked.stiffness
     if stiffness is not None:
         state.prior = Prior(stiffness=checked_stiffness(to_volume(opened(stiffness)), dimension))
+    if asked.sliding is not None:
+        require(asked.rigid is None, "rigid parts or a part that slides", "both: leave one out")
+        require(config.refine.enabled, "refine.enabled=true with a part that slides", config.refine.enabled)
+        labels = opened_labels(asked.sliding, "sliding")
+        state.wall = checked_wall(labels, config.sliding.labels, state.pair.grids[0])
     if asked.rigid is not None:
         require(not config.refine.axes, "refine.axes of all axes with rigid parts, which turn", config.refine.axes)
         labels = opened_labels(asked.rigid, "rigid")

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from semreg.registration.parts.report import PartsReport
     from semreg.registration.plan import Plan
     from semreg.registration.result import Folding
+    from semreg.registration.sliding.descent import Slid
+    from semreg.registration.sliding.report import SlidingReport
+    from semreg.registration.sliding.wall import Wall
     from semreg.registration.start import StartReport
     from semreg.registration.uncertainty import Uncertainty
 
@@ -56,6 +59,8 @@ class Request:
     stiffness: Any | None = None
     rigid: Any | None = None
     """Labels of the parts of the fixed image that move rigidly."""
+    sliding: Any | None = None
+    """Labels of what slides along its surroundings in the fixed image."""
     guidance: Guidance | None = None
     start: Any | None = None
     """A network that proposes where the deformation begins, in place of that of the settings."""
@@ -86,6 +91,8 @@ class State:
     """What guides, checked."""
     known_parts: KnownParts | None = field(init=False, default=None)
     """The parts that move rigidly, checked."""
+    wall: Wall | None = field(init=False, default=None)
+    """The wall along which its inside slides, checked."""
     begin: Any = field(init=False)
     """The transform to start from, a SimpleITK transform or a Field; None: where the headers put the images."""
     pairings: list[Pairing] = field(init=False)
@@ -115,6 +122,10 @@ class State:
     """Set by ``ensemble``: the standard deviation of its members in mm, on the grid of the fixed features."""
     relation: IntensityRelation | None = field(init=False, default=None)
     """Set by ``fine``; None: it was not asked for."""
+    slid: Slid | None = field(init=False, default=None)
+    """Set by ``sliding``: the displacement on either side of the wall, in place of that of ``deformed``."""
+    sliding: SlidingReport | None = field(init=False, default=None)
+    """Set by ``field``: how far it slides, and what is left between both sides."""
     motions: tuple[Motion, ...] = field(init=False, default=())
     """Set by ``parts``: how each of the rigid parts moves."""
     parts: PartsReport | None = field(init=False, default=None)
