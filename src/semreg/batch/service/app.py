@@ -225,7 +225,7 @@ async def cancel(job: One, queue: Jobs) -> JobView:
     return view(await queue.cancel(job), queue)
 
 
-@routes.delete("/jobs/{identifier}", status_code=204, response_class=Response)
+@routes.delete("/jobs/{identifier}", status_code=204, response_model=None)
 async def delete(job: One, queue: Jobs) -> None:
     """End a job, and remove all of it."""
     await queue.remove(job)
