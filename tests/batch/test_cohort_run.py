@@ -29,7 +29,7 @@ from semreg.batch import worker as attempts
 from semreg.batch.batch import publish
 from semreg.batch.done import read_done
 from semreg.batch.jobs import Digests, JobFlags, evaluate_arguments, make_job, register_arguments
-from semreg.batch.lock import LOCK_FILE, batch_lock
+from semreg.batch.lock import batch_lock
 from semreg.batch.log import LOG_FILE, BatchState, Event, Journal
 from semreg.batch.pairs import Pair
 from semreg.batch.reasons import input_problem, reason_of_failure
@@ -482,7 +482,7 @@ def test_two_batches_do_not_share_a_folder(tmp_path):
 def test_a_lock_that_nobody_signed(tmp_path: Path) -> None:
     """Where another holds the lock and does not say who it is, the message still says what to do."""
     with batch_lock(tmp_path):
-        (tmp_path / LOCK_FILE).write_text("?")
+        (tmp_path / "batch.lock").write_text("?")
         with (
             pytest.raises(OutputError, match="got one that does not say who it is: wait for it, or choose another"),
             batch_lock(tmp_path),
@@ -498,7 +498,7 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("filelock.FileLock.acquire", refuse)
     with batch_lock(tmp_path):
-        assert f'"process": {os.getpid()}' in (tmp_path / LOCK_FILE).read_text(encoding="utf-8")
+        assert f'"process": {os.getpid()}' in (tmp_path / "batch.lock").read_text(encoding="utf-8")
     assert f"the file system of {tmp_path} has no locks: let no other batch write there" in caplog.text
 
 
@@ -508,8 +508,8 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     jobs = jobs_of(text_pairs(tmp_path, {"one": "fine"}))
     with pytest.raises(OutputError, match=r"expected to write to .*file"):
         run_batch(jobs, tmp_path / "file", LocalScheduler(1), BatchOptions(threads=1))
-    (tmp_path / LOCK_FILE).mkdir()
-    with pytest.raises(OutputError, match=f"expected to write .*{LOCK_FILE}"), batch_lock(tmp_path):
+    (tmp_path / "batch.lock").mkdir()
+    with pytest.raises(OutputError, match=r"expected to write .*batch\.lock"), batch_lock(tmp_path):
         pass
     (tmp_path / LOG_FILE).mkdir()
     with pytest.raises(OutputError, match=f"expected to write .*{LOG_FILE}"):

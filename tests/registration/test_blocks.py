@@ -283,7 +283,7 @@ def test_a_run_writes_what_others_read(images, tmp_path):
     )
     assert np.abs(warped.whole().data[0].numpy() - expected).max() <= 0.6
     assert record.jacobian.minimum > 0
-    assert json.loads((tmp_path / "out" / "record.json").read_text())["levels"][0]["blocks"] == 8
+    assert json.loads((tmp_path / "out" / "record.json").read_text(encoding="utf-8"))["levels"][0]["blocks"] == 8
     again = register_large(Pair(near, far), tmp_path / "out", config=quick(), options=options(finest=0))
     assert again.levels[0].report == record.levels[0].report
 
