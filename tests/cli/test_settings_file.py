@@ -12,6 +12,7 @@ from conftest import grid_at, rotation
 from semreg.cli.register_flags import SettingFlags, load_config
 from semreg.cli.settings_file import NAME, OFF, find_settings
 from semreg.config import RegistrationConfig
+from semreg.errors import ConfigError
 from semreg.io.files import write_image
 from semreg.presets import configure
 from semreg.runtime.settings import from_toml
@@ -133,3 +134,33 @@ def test_every_pair_of_a_batch_gets_it(run, project, images, tmp_path):
     for name, seed in (("one", 1), ("two", 2)):
         settings = from_toml(RegistrationConfig, tmp_path / "out" / name / "config.toml")
         assert (settings.seed, settings.refine.iterations) == (seed, 3)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[[models]]\nmodel = 'net.pt'\n",
+        "[[models]]\nmodel = 'mind'\nmoving = 'net.pt'\n",
+        "[ensemble]\nmodels = ['net.pt']\n",
+        "start = 'net.pt'\n",
+        "[[models]]\nmodel = 'ts/m730'\n",
+    ],
+    ids=["model", "moving", "ensemble", "start", "a file with a name of the catalogue"],
+)
+def test_what_was_found_names_no_file_that_runs_code(text, project, monkeypatch):
+    """A folder from elsewhere may hold a network and settings that name it: only who names the settings runs it."""
+    monkeypatch.chdir(project)
+    (project / NAME).write_text(text, encoding="utf-8")
+    for name in ("net.pt", "ts/m730"):
+        (project / name).parent.mkdir(exist_ok=True)
+        (project / name).write_bytes(b"?")
+    with pytest.raises(ConfigError, match=r"no file of a model in semreg\.toml.*--config semreg\.toml"):
+        load_config(SettingFlags())
+    load_config(SettingFlags(config=Path(NAME)))
+    load_config(SettingFlags(config=OFF))
+
+
+def test_what_was_found_may_name_what_is_known(project):
+    """Models that are built in, and those of the catalogue."""
+    (project / NAME).write_text("[[models]]\nmodel = 'mind'\n[[models]]\nmodel = 'ts/m730'\n", encoding="utf-8")
+    assert [model.model for model in load_config(SettingFlags()).models] == ["mind", "ts/m730"]

@@ -283,6 +283,7 @@ def load_config(flags: SettingFlags) -> RegistrationConfig:
     effort: Literal["fast", "quality"] | None = "fast" if flags.fast else "quality" if flags.quality else None
     if flags.found is not None:
         _say_found(flags.found.absolute(), flags.found)
+        _check_models(configure(beneath=flags.found), flags.found)
     config = configure(preset=flags.preset, file=flags.named, effort=effort, beneath=flags.found)
     if flags.elastix:
         from semreg.itk.elastix import read_parameters
@@ -300,6 +301,21 @@ def load_config(flags: SettingFlags) -> RegistrationConfig:
 def _say_found(_: Path, shown: Path) -> None:
     """Once a process: a batch reads the settings of each pair."""
     logger.warning("settings are read from %s, which was found; --config none leaves it out", shown)
+
+
+def _check_models(config: RegistrationConfig, found: Path) -> None:
+    """Refuse files of models that only a file names which nobody has named: such a file is a program (ConfigError)."""
+    from semreg.features.catalogue import entries
+    from semreg.features.descriptors import DESCRIPTORS
+
+    known = {*DESCRIPTORS, *(entry.name for entry in entries())}
+    named = [name for model in config.models for name in (model.model, model.moving) if name is not None]
+    for name in (*named, *config.ensemble.models, *([] if config.start is None else [config.start])):
+        if name not in known or Path(name).exists():
+            raise ConfigError(
+                f"expected no file of a model in {found}, which was found and not named, got {name!r}: a model file "
+                f"runs code; if you trust it give --config {found}, or leave the settings out by --config none"
+            )
 
 
 def _single_settings(flags: SettingFlags) -> Iterator[str]:
