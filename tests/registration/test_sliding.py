@@ -263,3 +263,13 @@ def test_landmarks_belong_to_their_side():
     assert torch.equal(near.fixed, index[:, :1])
     assert torch.equal(far.fixed, index[:, 1:])
     assert points_on(replace(points, fixed=index[:, :1]), ball(GRID), inner=False) is None
+
+
+def test_masks_that_leave_one_side_out_are_told():
+    """The mask of what slides as the mask of the fixed image leaves nothing to compare outside of it."""
+    pair = make_chests(size=32, landmarks=5)
+    lung = Volume((pair.fixed_labels().data == 1).float(), pair.fixed.grid)
+    with pytest.raises(GeometryError, match="masks that leave nothing outside"):
+        semreg.register(
+            pair.fixed, pair.moving, sliding=lung, fixed_mask=lung, config=semreg.configure("align.transform=none")
+        )

@@ -17,6 +17,7 @@ from semreg.cli.align import align_command
 from semreg.cli.apply import apply_command
 from semreg.cli.batch import batch_command
 from semreg.cli.bids import bids_command
+from semreg.cli.common import EXIT_INTERRUPTED
 from semreg.cli.demo import demo_command
 from semreg.cli.doctor import doctor_command
 from semreg.cli.evaluate import evaluate_command
@@ -39,7 +40,7 @@ from semreg.cli.transforms import (
     invert_command,
     jacobian_command,
 )
-from semreg.cli.way_out import guarded
+from semreg.cli.way_out import guarded, leave_interrupted
 from semreg.runtime.threads import sleep_when_idle
 
 app = typer.Typer(
@@ -60,8 +61,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             signal.signal(number, _terminate)
     given = sys.argv[1:] if arguments is None else list(arguments)
     sleep_when_idle()
-    with guarded(given):
-        app(args=given, prog_name="semreg", obj=["semreg", *given])
+    try:
+        with guarded(given):
+            app(args=given, prog_name="semreg", obj=["semreg", *given])
+    except SystemExit as end:
+        if end.code == EXIT_INTERRUPTED and arguments is None:
+            leave_interrupted(EXIT_INTERRUPTED)
+        raise
 
 
 @app.callback(invoke_without_command=True)

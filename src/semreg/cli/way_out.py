@@ -7,8 +7,10 @@ nothing heavy.
 
 from __future__ import annotations
 
+import atexit
 import errno
 import io
+import logging
 import os
 import sys
 import tempfile
@@ -50,6 +52,13 @@ def guarded(arguments: Sequence[str]) -> Iterator[None]:
             leave(error)
         except Exception as error:  # noqa: BLE001 - the one place for what nobody foresaw
             unforeseen(error, arguments, noise)
+
+
+def leave_interrupted(code: int) -> NoReturn:
+    """Leave with ``code``, once all is put away: Python ends by the signal where it came within ``exec``."""
+    logging.shutdown()
+    atexit._run_exitfuncs()  # noqa: SLF001 - what sys.exit does, and os._exit does not
+    os._exit(code)
 
 
 def say_error(message: str) -> None:

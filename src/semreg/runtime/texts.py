@@ -64,6 +64,8 @@ def read_text(path: Path, expected: str, error: type[SemregError] = ConfigError)
 
 def parse_toml(text: str) -> dict[str, Any]:
     """The tables of TOML; raises ValueError with the reason."""
+    if DOTTED.search(text):  # before it is parsed: that takes memory by the square of the levels
+        raise ValueError(TOO_DEEP)
     try:
         found = tomllib.loads(text)
     except RecursionError:
@@ -82,6 +84,8 @@ def parse_json(text: str) -> Any:
     return found
 
 
+DOTTED = re.compile(rf"""(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){{{DEEPEST},}}""")
+"""A key of so many parts."""
 TOO_DEEP = f"tables or lists nested in more than {DEEPEST} levels"
 
 

@@ -6,7 +6,9 @@ while it is unpacked, whatever it says of itself.
 
 from __future__ import annotations
 
+import errno
 import io
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -15,9 +17,20 @@ from pathlib import Path
 from semreg.errors import ImageError
 
 MOST_SLICES = 10_000
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DAMAGED = (
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, OSError, RuntimeError, ValueError
+)  # fmt: skip
+"""What comes of reading a damaged archive."""
 LARGEST_GAIN = 20
 """How many times what it took on its way an archive may take on disk."""
 CHUNK = 1 << 20
+DIRECTORY_BYTES = 1 << 21
+"""Of the list of an archive's files, which is read whole."""
+END, END_BYTES, LOCATOR = b"PK\x05\x06", 22 + (1 << 16), b"PK\x06\x07"
+"""APPNOTE 4.3.16: the end of that list, how far from the end of a file it may begin; 4.3.15: of a large archive."""
+PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""What is unpacked piece by piece: the others give out all that a piece stands for at once."""
 
 
 def unpack(archive: Path, folder: Path, most_bytes: int) -> None:
@@ -31,10 +44,13 @@ def unpack(archive: Path, folder: Path, most_bytes: int) -> None:
     folder.mkdir(mode=0o700)
     left = min(archive.stat().st_size * LARGEST_GAIN, 4 * most_bytes)
     try:
+        _check_list(archive)
         with zipfile.ZipFile(archive) as opened:
             members = [each for each in opened.infolist() if not each.is_dir()]
             if not 0 < len(members) <= MOST_SLICES:
                 raise ImageError(f"expected 1 to {MOST_SLICES} slices in an archive, got {len(members)}")
+            if any(member.compress_type not in PACKED for member in members):
+                raise ImageError("expected slices stored or deflated in an archive, got another way: pack them anew")
             for number, member in enumerate(members, 1):
                 with opened.open(member) as source, (folder / f"{number:05d}.dcm").open("xb") as target:
                     while chunk := source.read(CHUNK):
@@ -42,8 +58,25 @@ def unpack(archive: Path, folder: Path, most_bytes: int) -> None:
                         if left < 0:
                             raise ImageError("expected slices of about the size of their archive, got far larger ones")
                         target.write(chunk)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except ImageError:
+        raise
+    except DAMAGED as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise
         raise ImageError("expected an archive (ZIP) of the slices of a series, got one that cannot be read") from error
+
+
+def _check_list(archive: Path) -> None:
+    """Refuse an archive whose list of files is longer than that of slices can be (ImageError)."""
+    with archive.open("rb") as file:
+        file.seek(max(0, archive.stat().st_size - END_BYTES))
+        tail = file.read()
+    at = tail.rfind(END)
+    size = int.from_bytes(tail[at + 12 : at + 16], "little")
+    if at < 0 or LOCATOR in tail or size > DIRECTORY_BYTES:
+        raise ImageError(
+            f"expected an archive (ZIP) of at most {MOST_SLICES} slices, got another file or a longer list"
+        )
 
 
 class _Sink(io.RawIOBase):

@@ -7,7 +7,6 @@ sentence with a status, and the folder of what came in is removed by who made it
 from __future__ import annotations
 
 import asyncio
-import errno
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,22 +15,21 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fastapi import HTTPException, Request
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from semreg.batch.service.archive import unpack
+from semreg.batch.service.archive import FULL, unpack
 from semreg.batch.service.asked import ROLES, SERIES, Asked, asked_of, check_alone, check_name, ending_of
 from semreg.errors import ConfigError, ImageError
 
-TEXT_BYTES = 1 << 20
+TEXT_BYTES = 1 << 16
 """Most bytes of a part that is text."""
 PATIENCE_SECONDS = 60.0
 """How long nothing may come while something is still to come."""
 ROOM_BYTES = 1 << 26
 """Bytes that stay free on the disk, for results and for how jobs stand."""
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 TOO_LARGE, NO_ROOM, NOT_UNDERSTOOD, WRONG, TOO_SLOW, NO_FORM = 413, 507, 400, 422, 408, 415
 
@@ -168,7 +166,7 @@ def _told() -> Iterator[None]:
         yield
     except (ConfigError, ImageError) as error:
         raise HTTPException(WRONG, str(error)) from error
-    except MultipartParseError as error:
+    except FormParserError as error:
         raise HTTPException(NOT_UNDERSTOOD, "expected a form, got one that cannot be read: send it again") from error
     except ClientDisconnect as error:
         raise HTTPException(NOT_UNDERSTOOD, "expected a whole form, the connection ended before") from error

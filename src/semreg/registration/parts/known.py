@@ -97,8 +97,8 @@ def checked_parts(found: LabelMap, chosen: Sequence[int], grid: Grid) -> KnownPa
     seen = [number for number in range(1, len(wanted) + 1) if bool((numbers == number).any())]
     if not seen:
         raise GeometryError(
-            f"expected rigid parts in the box of the fixed image, {grid.box}, got labels on a grid of "
-            f"{found.grid.box}: give labels of the fixed image"
+            f"expected rigid parts in the box of the fixed image, {grid.box()}, got labels on a grid of "
+            f"{found.grid.box()}: give labels of the fixed image"
         )
     places = torch.zeros(len(wanted) + 1, dtype=torch.int64)
     places[seen] = torch.arange(1, len(seen) + 1)

@@ -16,6 +16,7 @@ from semreg.config import RefineConfig, RegistrationConfig
 from semreg.core.fields import Field, Layer, Volume
 from semreg.core.geometry import Grid, index_map
 from semreg.core.sampling import sample, transform_index
+from semreg.errors import GeometryError
 from semreg.registration.dense.axes import restricted
 from semreg.registration.dense.correspondences import Correspondences
 from semreg.registration.dense.deform import begun, search
@@ -62,6 +63,12 @@ def side_of(wall: Wall, terms: Sequence[Term], *, inner: bool) -> tuple[Term, ..
         total = layer.grid.voxels if whole is None else float(whole.data.double().sum())
         part = float(weight.double().sum()) / max(total, 1.0)
         found.append(replace(term, fixed=Layer(layer.features, Volume(weight, layer.grid)), share=term.share * part))
+    leaders = [term for term in found if term.measure.leads] or found
+    if not any(term.share for term in leaders):
+        raise GeometryError(
+            f"expected both sides of what slides to be compared, got masks that leave nothing "
+            f"{'inside' if inner else 'outside'} of it: give masks that have both, or none"
+        )
     return tuple(found)
 
 

@@ -120,8 +120,8 @@ def checked_wall(found: LabelMap, chosen: Sequence[int], grid: Grid) -> Wall:
     inside = wanted[found.numbers.on(grid, mode="nearest", outside=0.0).data[0].long()]
     if not bool(inside.any()) or bool(inside.all()):
         raise GeometryError(
-            f"expected a mask of what slides with voxels inside and outside in the box of the fixed image, {grid.box}, "
-            f"got one with {'all' if bool(inside.any()) else 'none'} of them inside: give a mask of the fixed image"
+            f"expected a mask of what slides with voxels inside and outside in the box of the fixed image, "
+            f"{grid.box()}, got one with {'all' if bool(inside.any()) else 'none'} of them inside: give a mask of the fixed image"
         )
     return Wall(inside, grid, tuple(chosen or known))
 
