@@ -121,7 +121,8 @@ def checked_wall(found: LabelMap, chosen: Sequence[int], grid: Grid) -> Wall:
     if not bool(inside.any()) or bool(inside.all()):
         raise GeometryError(
             f"expected a mask of what slides with voxels inside and outside in the box of the fixed image, "
-            f"{grid.box()}, got one with {'all' if bool(inside.any()) else 'none'} of them inside: give a mask of the fixed image"
+            f"{grid.box()}, got one with {'all' if bool(inside.any()) else 'none'} of them inside: "
+            f"give a mask of the fixed image"
         )
     return Wall(inside, grid, tuple(chosen or known))
 
