@@ -9,6 +9,7 @@ import pytest
 
 from blobs import blobs
 from conftest import grid_at, rotation
+from semreg.cli.batch import _with_settings
 from semreg.cli.register_flags import SettingFlags, load_config
 from semreg.cli.settings_file import NAME, OFF, find_settings
 from semreg.config import RegistrationConfig
@@ -164,3 +165,15 @@ def test_what_was_found_may_name_what_is_known(project):
     """Models that are built in, and those of the catalogue."""
     (project / NAME).write_text("[[models]]\nmodel = 'mind'\n[[models]]\nmodel = 'ts/m730'\n", encoding="utf-8")
     assert [model.model for model in load_config(SettingFlags()).models] == ["mind", "ts/m730"]
+
+
+def test_files_of_networks_are_absolute_in_a_batch(project, monkeypatch):
+    """Its commands run in other folders: each setting that names a network does so from anywhere."""
+    monkeypatch.chdir(project)
+    (project / "net.pt").write_bytes(b"?")
+    config = RegistrationConfig()
+    words = ("ensemble.models=net.pt,mind", "start=net.pt")
+    found = _with_settings(config, words)
+    assert found.ensemble.models == (str(project / "net.pt"), "mind")
+    assert found.start == str(project / "net.pt")
+    assert found.models == config.models

@@ -162,14 +162,16 @@ def _with_settings(config: RegistrationConfig, assignments: Sequence[str]) -> Re
     for assignment in assignments:
         config = override(config, assignment)
 
-    def absolute(name: str | None) -> str | None:
-        return str(Path(name).absolute()) if name is not None and Path(name).is_file() else name
+    def absolute(name: str) -> str:
+        return str(Path(name).absolute()) if Path(name).is_file() else name
 
     models = tuple(
-        replace(model, model=absolute(model.model) or model.model, moving=absolute(model.moving))
+        replace(model, model=absolute(model.model), moving=None if model.moving is None else absolute(model.moving))
         for model in config.models
     )
-    return replace(config, models=models)
+    members = tuple(map(absolute, config.ensemble.models))
+    start = None if config.start is None else absolute(config.start)
+    return replace(config, models=models, ensemble=replace(config.ensemble, models=members), start=start)
 
 
 def default_threads(flags: BatchFlags) -> int:
