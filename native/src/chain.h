@@ -6,6 +6,7 @@
 #include "itkDisplacementFieldTransform.h"
 #include "itkTransform.h"
 
+#include <type_traits>
 #include <vector>
 
 namespace semreg
@@ -102,6 +103,12 @@ private:
     typename Spline::ParameterIndexArrayType indices;
     Point                                    moved;
     bool                                     inside = false;
+    constexpr unsigned                       taking_part = D == 2 ? 16 : 64; // 4^D
+    if constexpr (std::is_same_v<typename Spline::ParameterIndexArrayType, itk::Array<unsigned long>>)
+    {
+      weights.SetSize(taking_part); // before ITK 5.3 the arrays have no size of their own
+      indices.SetSize(taking_part);
+    }
     spline.TransformPoint(point, moved, weights, indices, inside);
     if (!inside)
     {
@@ -111,7 +118,7 @@ private:
     for (unsigned d = 0; d < D; ++d)
     {
       double * part = out + d * stride;
-      for (unsigned k = 0; k < Spline::NumberOfWeights; ++k)
+      for (unsigned k = 0; k < taking_part; ++k)
       {
         part[indices[k]] += gradient[d] * weights[k];
       }

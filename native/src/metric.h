@@ -15,6 +15,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace semreg
@@ -57,11 +58,11 @@ public:
 
   const char * GetNameOfClass() const override { return m_Name.c_str(); }
 
-  // Takes its own reference to `target`; the lock is held.
+  // Takes its own reference to `target`, and gives up that to an earlier one; the lock is held.
   void SetTarget(PyObject * target, const std::string & name)
   {
     Py_INCREF(target);
-    m_Target = target;
+    Py_XDECREF(std::exchange(m_Target, target));
     m_Name = name;
   }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -14,8 +13,7 @@ import torch
 from semreg.config import FeatureConfig
 from semreg.core.fields import Volume
 from semreg.core.geometry import Grid
-from semreg.errors import ConfigError, GeometryError, OutputError
-from semreg.features.extract import Extractor
+from semreg.errors import ConfigError, OutputError
 from semreg.io.files import write_image
 from semreg.itk.api import checks
 from semreg.itk.api.comparing import Comparing
@@ -23,12 +21,8 @@ from semreg.itk.api.metricv4 import Points, PythonMetricv4
 from semreg.itk.api.model_configuration import Comparison, pairings
 from semreg.itk.api.objects import ITKObject, Option
 from semreg.itk.sampled.config import SampledConfig
-from semreg.itk.sampled.objective import Rows, SampledObjective
-from semreg.registration.matching import Pairing
+from semreg.itk.sampled.objective import FEWEST, Rows, SampledObjective, check_count, spacing_of_level
 from semreg.runtime.devices import choose_device
-
-FEWEST = 10
-"""Sample points below which a distance says nothing: few enough always correlate."""
 
 logger = logging.getLogger("semreg")
 
@@ -130,7 +124,7 @@ class ImpactImageToImageMetricv4(PythonMetricv4, Comparing):
         config = SampledConfig(
             mode=mode,
             models=models,
-            features=FeatureConfig(spacing_mm=self._spacing_mm(pairs)),
+            features=FeatureConfig(spacing_mm=spacing_of_level(pairs, self.fixed.grid, self.virtual)),
             seed=values["Seed"],
             normalise_losses=values["NormalizeLosses"],
             batch_size=values["BatchSize"],
@@ -140,7 +134,7 @@ class ImpactImageToImageMetricv4(PythonMetricv4, Comparing):
 
     def place(self, fixed_points: Points) -> None:
         """Read the fixed features at the sample points; GeometryError where there are too few of them."""
-        _check_count(len(fixed_points), "in the fixed image: raise the sampling percentage, or enlarge the mask")
+        check_count(len(fixed_points), "in the fixed image: raise the sampling percentage, or enlarge the mask")
         self._prepared().place(fixed_points)
 
     def evaluate_rows(self, rows: Rows, moving_points: Points, *, derivative: bool) -> tuple[float, Points | None]:
@@ -149,7 +143,7 @@ class ImpactImageToImageMetricv4(PythonMetricv4, Comparing):
         if len(rows) < FEWEST and self._evaluated:  # as ITK has it where no point is left: as bad as it gets
             logger.warning("%d sample points are left in the moving image: the value is the largest number", len(rows))
             return float(np.finfo(np.float64).max), np.zeros_like(moving_points)
-        _check_count(len(rows), "in the moving image: check the initial transform, or raise the sampling percentage")
+        check_count(len(rows), "in the moving image: check the initial transform, or raise the sampling percentage")
         self._evaluated = True
         due = derivative and interval > 0 and self._derivatives and self._derivatives % interval == 0
         if due or self._renew:
@@ -161,12 +155,6 @@ class ImpactImageToImageMetricv4(PythonMetricv4, Comparing):
         self._derivatives += 1
         value, slope = objective.evaluate(rows, moving_points)
         return total * value, total * slope
-
-    def _spacing_mm(self, pairs: Sequence[Pairing]) -> float | None:
-        """Formulas see the voxels of the level, networks those they were trained on, or the image's."""
-        level = min(self.virtual.spacing)
-        formulas = not any(isinstance(model, Extractor) for pair in pairs for model in (pair.fixed, pair.moving))
-        return level if formulas and level > 1.01 * min(self.fixed.grid.spacing) else None
 
     def _prepared(self) -> SampledObjective:
         if self._objective is None:
@@ -186,11 +174,6 @@ class Prepared:
         """Whether it was made of these images, voxel by voxel."""
         pairs = ((self.fixed, fixed), (self.moving, moving))
         return all(a.grid == b.grid and torch.equal(a.data, b.data) for a, b in pairs)
-
-
-def _check_count(count: int, where: str) -> None:
-    if count < FEWEST:
-        raise GeometryError(f"expected at least {FEWEST} sample points to compare, got {count} {where}")
 
 
 def write_maps(objective: SampledObjective, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Metrics written in Python that drive ITK's v4 registration: the base class, and what C++ calls.
+"""Metrics written in Python that drive ITK's v4 registration: the base class and the class of ITK's objects.
 
 C++ (the package ``semreg-itkv4``) makes the sample points, maps them through ITK's transforms, leaves out what lies
 outside of images and masks, and applies the chain rule. Knows nothing of features.
@@ -7,24 +7,21 @@ outside of images and masks, and applies the chain rule. Knows nothing of featur
 from __future__ import annotations
 
 import difflib
-import threading
-import traceback
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from functools import cache
 from typing import Any
 from weakref import ref
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from semreg.core.fields import Volume
 from semreg.core.geometry import Grid
-from semreg.errors import DivergedError
-from semreg.io.bridge import grid_of_header, import_itk
+from semreg.io.bridge import import_itk
 from semreg.itk.api.objects import snake_case
+from semreg.itk.target import Points, Target
 
-Points = npt.NDArray[np.float64]
+__all__ = ["SCALES_ESTIMATORS", "Points", "PythonMetricv4", "itk_class", "load_bridge"]
 
 SCALES_ESTIMATORS = (
     "RegistrationParameterScalesFromPhysicalShift",
@@ -110,7 +107,7 @@ def itk_class(metric: Any, dimension: int) -> Any:
             """A metric with these settings: ``New(fixed_image=image)`` calls ``SetFixedImage(image)``."""
             python = metric()
             result = cls.__new__(cls)
-            target = _Target(python, bridge, ref(result))
+            target = Target(python, bridge.map_points, ref(result))
             made = bridge.make_metric(dimension, target, metric.__name__)
             result.this = made.this  # owns the object in C++, which owns the target, which owns the Python part
             result.python = python
@@ -165,102 +162,6 @@ def _set_all(metric: Any, inputs: Sequence[Any], settings: Mapping[str, Any]) ->
             nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
             raise TypeError(f"expected a setting of the metric, got {name!r}: did you mean {' or '.join(nearest)}?")
         getattr(metric, f"Set{names[name]}")(value)
-
-
-class _Target:
-    """What C++ calls. Answers with a number or None, with a text where something went wrong; raises nothing."""
-
-    def __init__(self, python: PythonMetricv4, bridge: Any, owner: ref[Any]) -> None:
-        self.python = python
-        self.bridge = bridge
-        self.owner = owner  # a weak reference: an error refers to the frames of its callers, which hold the owner
-        self.asked: set[int] = set()
-        """The threads in which an evaluation is going on."""
-
-    def initialize(self, fixed: Any, moving: Any, virtual: Any, points: bytearray) -> Any:
-        """Images as (voxels, geometry), the geometry of the virtual domain, and the sample points."""
-
-        def run() -> None:
-            python = self.python
-            python.fixed, python.moving, python.virtual = _volume(fixed), _volume(moving), _grid(virtual)
-            python.initialize()
-            python.place(_points(points, python.fixed.grid.dimension))
-
-        return self._guarded(run)
-
-    def evaluate(self, handle: Any, rows: bytearray, points: bytearray, slope: bytearray | None) -> Any:
-        """The value at these points; fills ``slope`` with its derivative."""
-
-        def run() -> float:
-            python = self.python
-            where = _points(points, python.fixed.grid.dimension)
-            thread = threading.get_ident()
-            if thread in self.asked:
-                raise RuntimeError(
-                    f"expected {type(python).__name__} to be evaluated by ITK alone, got a call of GetValue or "
-                    "GetDerivative from inside of its evaluation: leave it out"
-                )
-            self.asked.add(thread)
-            python.moving_points = partial(self._mapped, handle)
-            try:
-                found = python.evaluate_rows(np.frombuffer(rows, dtype=np.int64), where, derivative=slope is not None)
-            finally:
-                self.asked.discard(thread)
-            value, derivative = _checked(found, where, needed=slope is not None, name=type(python).__name__)
-            if slope is not None:
-                _points(slope, where.shape[1])[:] = derivative
-            return value
-
-        return self._guarded(run)
-
-    def _mapped(self, handle: Any, points: Points) -> Points:
-        given = np.ascontiguousarray(points, dtype=np.float64)
-        return np.frombuffer(self.bridge.map_points(handle, given.tobytes())).reshape(given.shape)
-
-    def _guarded(self, run: Callable[[], Any]) -> Any:
-        owner = self.owner()
-        if owner is not None:
-            owner.error = None
-        try:
-            return run()
-        except BaseException as error:  # noqa: BLE001 - KeyboardInterrupt too: it must cross C++ in one piece
-            if owner is not None:
-                owner.error = error
-            kind = type(error)
-            title = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-            lines = traceback.format_exception(kind, error, error.__traceback__)
-            return f"{title}: {error}\n{''.join(lines)}"
-
-
-def _checked(found: Any, where: Points, *, needed: bool, name: str) -> tuple[float, Points]:
-    """Value and derivative of their shape and finite."""
-    value, derivative = found
-    value = float(value)
-    if not np.isfinite(value):
-        raise DivergedError(f"expected a finite value from {name}, got {value}: check the images")
-    slope = np.zeros_like(where) if derivative is None else np.asarray(derivative, dtype=np.float64)
-    if needed and derivative is None:
-        raise TypeError(f"expected {name} to give a derivative for this optimiser, got None: return one, or use Powell")
-    if slope.shape != where.shape:
-        raise TypeError(f"expected a derivative of shape {where.shape} from {name}, got {slope.shape}")
-    if not np.isfinite(slope).all():
-        raise DivergedError(f"expected a finite derivative from {name}, got NaN or infinity: check the images")
-    return value, slope
-
-
-def _grid(geometry: Any) -> Grid:
-    size, spacing, origin, direction = geometry
-    return grid_of_header(tuple(int(n) for n in size), spacing, origin, np.asarray(direction))
-
-
-def _volume(image: Any) -> Volume:
-    voxels, geometry = image
-    grid = _grid(geometry)
-    return Volume(torch.from_numpy(np.frombuffer(voxels, dtype=np.float32).reshape(1, *grid.shape)), grid)
-
-
-def _points(data: bytearray, dimension: int) -> Points:
-    return np.frombuffer(data).reshape(-1, dimension)
 
 
 def _dimension(types: Any, name: str) -> int:

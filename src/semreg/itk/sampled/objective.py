@@ -19,6 +19,7 @@ from semreg.config import RegistrationConfig
 from semreg.core.fields import Layer, Volume
 from semreg.core.geometry import Grid, canonical_order, reorder
 from semreg.errors import ConfigError, DivergedError, GeometryError
+from semreg.features.extract import Extractor
 from semreg.itk.sampled.comparison import Batch, Source, derivative, losses
 from semreg.itk.sampled.config import SampledConfig
 from semreg.itk.sampled.distances import Points, in_windows, lattice_of, per_channel
@@ -29,6 +30,8 @@ from semreg.registration.matching import Images, Pairing
 
 Rows: TypeAlias = npt.NDArray[np.int64]
 
+FEWEST = 10
+"""Sample points below which a distance says nothing: few enough always correlate."""
 ALIKE = 1e-3
 """Features whose first distance is below this share of the distance of unrelated ones are the same except for noise."""
 
@@ -227,6 +230,22 @@ def _images(fixed: Volume, moving: Volume, config: SampledConfig, device: torch.
     )
     near, far = clean(fixed, None, "fixed"), clean(moving, None, "moving")
     return Images(canonical(near), canonical(far), frame, None, settings, device)
+
+
+def check_count(count: int, where: str) -> None:
+    """GeometryError for fewer sample points than can be compared; ``where`` says where, and what to do."""
+    if count < FEWEST:
+        raise GeometryError(f"expected at least {FEWEST} sample points to compare, got {count} {where}")
+
+
+def spacing_of_level(pairings: Sequence[Pairing], fixed: Grid, level: Grid) -> float | None:
+    """The voxel size in mm at which features are extracted at a level; None: the image's own, or the networks'.
+
+    Formulas see the voxels of the level, networks those they were trained on.
+    """
+    finest = min(level.spacing)
+    formulas = not any(isinstance(model, Extractor) for pair in pairings for model in (pair.fixed, pair.moving))
+    return finest if formulas and finest > 1.01 * min(fixed.spacing) else None
 
 
 def _spacing(fixed: Grid, moving: Grid) -> float:
