@@ -7,7 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from semreg.phantom.painting import Ellipsoid, Painted, Region, Tissue, Tubes, depth_in, ellipsoid_depth, is_near
+from semreg.phantom.painting import (
+    Ellipsoid,
+    PaintedInCtAndMr,
+    Region,
+    Tissue,
+    Tubes,
+    depth_in,
+    ellipsoid_depth,
+    is_near,
+)
 from semreg.phantom.waves import Array, Waves, random_waves
 
 CENTRE_MM = (12.0, -37.0, 84.0)
@@ -69,7 +78,7 @@ ORGANS = (
 
 
 @dataclass(frozen=True)
-class Anatomy(Painted):
+class Anatomy(PaintedInCtAndMr):
     """The made-up body: what is where, relative to ``CENTRE_MM``, whichever image shows it."""
 
     organs: tuple[Ellipsoid, ...]
@@ -77,15 +86,8 @@ class Anatomy(Painted):
     grain: Waves
 
     region = REGION
-    contrasts = ("ct", "mr")
     label_names = LABELS
-    steepest = 60.0
-    """HU."""
-
-    def _colour(self, tissue: Tissue, grain: Array, *, first: bool) -> Array:
-        if first:
-            return np.asarray(tissue.first + (10.0 * tissue.grain) * grain)
-        return np.asarray(tissue.second - (0.10 * tissue.grain * tissue.second) * grain)
+    texture_hu = 10.0
 
     def _place(self, points: Array) -> Array:
         """``points`` (D, N) in mm relative to the body, (3, N); in 2-D those of a slice of it."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from semreg.phantom.couplings import CouplingMap
 from semreg.phantom.grids import rotation
-from semreg.phantom.painting import Ellipsoid, Painted, Region, Tissue, Tubes, depth_in, is_near
+from semreg.phantom.painting import Ellipsoid, PaintedInCtAndMr, Region, Tissue, Tubes, depth_in, is_near
 from semreg.phantom.waves import Array, Waves, random_waves
 
 CENTRE_MM = (17.0, -12.0, 43.0)
@@ -39,7 +39,7 @@ VESSEL = Tissue(40, 620, 0.3, label=None)
 
 
 @dataclass(frozen=True)
-class Chest(Painted):
+class Chest(PaintedInCtAndMr):
     """What is where, relative to ``CENTRE_MM``."""
 
     muscles: tuple[Ellipsoid, ...]
@@ -49,15 +49,7 @@ class Chest(Painted):
     grain: Waves
 
     region = REGION
-    contrasts = ("ct", "mr")
     label_names = LABELS
-    steepest = 60.0
-    """HU."""
-
-    def _colour(self, tissue: Tissue, grain: Array, *, first: bool) -> Array:
-        if first:
-            return np.asarray(tissue.first + (12.0 * tissue.grain) * grain)
-        return np.asarray(tissue.second - (0.10 * tissue.grain * tissue.second) * grain)
 
     def _place(self, points: Array) -> Array:
         """``points`` (3, N) in mm relative to the chest, float32."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from semreg.phantom.couplings import CouplingMap
 from semreg.phantom.grids import rotation
-from semreg.phantom.painting import Ellipsoid, Painted, Region, Tissue, depth_in, is_near
+from semreg.phantom.painting import Ellipsoid, PaintedInCtAndMr, Region, Tissue, depth_in, is_near
 from semreg.phantom.waves import Array, Waves, random_waves
 
 CENTRE_MM = (-14.0, 23.0, 61.0)
@@ -51,22 +51,14 @@ STEP_MM = 1e-3
 
 
 @dataclass(frozen=True)
-class Joint(Painted):
+class Joint(PaintedInCtAndMr):
     """What is where, relative to ``CENTRE_MM``."""
 
     muscles: tuple[Ellipsoid, ...]
     grain: Waves
 
     region = REGION
-    contrasts = ("ct", "mr")
     label_names = LABELS
-    steepest = 60.0
-    """HU."""
-
-    def _colour(self, tissue: Tissue, grain: Array, *, first: bool) -> Array:
-        if first:
-            return np.asarray(tissue.first + (12.0 * tissue.grain) * grain)
-        return np.asarray(tissue.second - (0.10 * tissue.grain * tissue.second) * grain)
 
     def _place(self, points: Array) -> Array:
         """``points`` (3, N) in mm relative to the joint, float32."""

@@ -117,6 +117,21 @@ class Painted:
         raise NotImplementedError
 
 
+class PaintedInCtAndMr(Painted):
+    """One that is seen CT-like, in HU, and MR-like."""
+
+    contrasts = ("ct", "mr")
+    steepest = 60.0
+    """HU."""
+    texture_hu = 12.0
+    """Of a tissue of grain 1, root of the mean square."""
+
+    def _colour(self, tissue: Tissue, grain: Array, *, first: bool) -> Array:
+        if first:
+            return np.asarray(tissue.first + (self.texture_hu * tissue.grain) * grain)
+        return np.asarray(tissue.second - (0.10 * tissue.grain * tissue.second) * grain)
+
+
 def paint(layers: Layers, colour: Callable[[Tissue], Array | float], count: int) -> Array:
     """The layers over each other at ``count`` points, with soft edges: what an image shows (N), float32."""
     values: Array = np.zeros(count, dtype=np.float32)
