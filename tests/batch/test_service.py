@@ -95,6 +95,24 @@ def test_a_job_gives_what_the_command_writes(server, done):
     assert done in [each["id"] for each in server.client.get("/jobs").json()]
 
 
+def test_every_answer_stays_in_no_cache(server, done):
+    """Those of errors too, also of one that nobody foresaw."""
+    log = server.folder / "jobs" / done / "register.log"
+    kept = log.rename(log.with_name("kept"))
+    log.mkdir()
+    try:
+        paths = ("/health", "/jobs", "/nothing", f"/jobs/{done}/files/none", f"/jobs/{done}/log")
+        answers = [server.client.get(path) for path in paths]
+    finally:
+        log.rmdir()
+        kept.rename(log)
+    answers += [httpx.get(f"{server.url}/jobs"), server.client.post("/jobs"), server.client.put("/jobs")]
+    assert [answer.status_code for answer in answers] == [200, 200, 404, 404, 500, 401, 415, 405]
+    for answer in answers:
+        assert answer.headers.get_list("cache-control") == ["no-store"]
+        assert answer.headers.get_list("x-content-type-options") == ["nosniff"]
+
+
 def test_no_name_from_outside_is_kept_or_said(server, done):
     """Names of files that came in stand nowhere: not in the folder of the job, nor in what the service says."""
     place = server.folder / "jobs" / done

@@ -8,6 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
+import tracemalloc
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -15,7 +17,10 @@ import pytest
 pytest.importorskip("fastapi", reason="needs the extra serve")
 pytest.importorskip("httpx", reason="needs httpx")
 
+import httpx
+
 from conftest import eventually
+from semreg.batch.service.archive import packed
 from semreg.batch.service.queue import MOST_ATTEMPTS
 from semreg.batch.service.token import Token, read_token
 from semreg.errors import ConfigError
@@ -65,7 +70,7 @@ def test_a_job_can_be_killed_cancelled_and_removed(tmp_path):
 
 
 def test_a_queue_outlives_its_service(tmp_path):
-    """Stopped in order: what ran waits. Killed: its process is ended and the job begins again. Old jobs go."""
+    """Stopped in order: what ran waits. Killed: its process is ended, at last by the next start. Old jobs go."""
     folder = tmp_path / "jobs"
     with service(folder) as server:
         first, second = server.submit(ENDLESS), server.submit()
@@ -89,6 +94,7 @@ def test_a_queue_outlives_its_service(tmp_path):
         )
         assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
         assert refused.stderr.startswith("error: expected no other service in")
+        os.kill(process, signal.SIGSTOP)  # so that it does not end by itself
         server.process.kill()
         server.process.wait()
         assert alive(process)
@@ -104,6 +110,81 @@ def test_a_queue_outlives_its_service(tmp_path):
     with service(folder) as server:
         eventually(lambda: server.client.get("/jobs").json() == [])
         assert [path.name for path in (folder / "jobs").iterdir()] == []
+
+
+SIGNALLED = """
+import signal, sys
+from pathlib import Path
+import uvicorn
+from semreg.batch.service.process import Machine
+from semreg.batch.service.server import Service, serve
+folder, moment, number = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+run = uvicorn.Server.run
+def late(self, **more):
+    if moment == "before it runs":
+        signal.raise_signal(number)
+    run(self, **more)
+def told(_):
+    if moment == "when it says where it is":
+        signal.raise_signal(number)
+uvicorn.Server.run = late
+serve(Service(folder=folder, machine=Machine(threads=1), port=0), told)
+print("in order")
+"""
+
+
+@pytest.mark.parametrize("moment", ["when it says where it is", "before it runs"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_it_in_order_whenever_it_comes(tmp_path, moment, number):
+    """Also before the server takes signals itself: none is lost, and none ends it with an error."""
+    command = [sys.executable, "-c", SIGNALLED, str(tmp_path / "jobs"), moment, str(int(number))]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "in order\n", "")
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from semreg.batch.service import process
+def began(number):
+    Path(os.environ["NOTE"]).write_text(str(number))
+    os.kill(os.getpid(), signal.SIGKILL)
+process.began = began
+del sys.argv[1:4]
+from semreg.cli import main
+main()
+"""
+
+
+def test_no_process_outlives_a_service_that_had_not_noted_it(tmp_path, monkeypatch):
+    """Killed once the process of a job is started and before its number is written down: the process ends too."""
+    note = tmp_path / "note"
+    monkeypatch.setenv("NOTE", str(note))
+    with service(tmp_path / "jobs", command=(sys.executable, "-c", KILLED)) as server:
+        with suppress(httpx.HTTPError):  # it may be gone before it has answered
+            server.submit(ENDLESS)
+        server.process.wait()
+        (job,) = (tmp_path / "jobs" / "jobs").iterdir()
+        assert on_disk(tmp_path / "jobs", job.name)["process"] is None
+        process = int(note.read_text())
+        try:
+            eventually(lambda: not alive(process))
+        except AssertionError:
+            os.killpg(process, signal.SIGKILL)
+            raise
+
+
+def test_what_is_fetched_takes_little_memory(tmp_path):
+    """An archive of large files is made in small pieces: threads that answer keep what they once held."""
+    (tmp_path / "large").write_bytes(os.urandom(8 << 20))
+    tracemalloc.start()
+    try:
+        size = sum(map(len, packed(tmp_path, ["large"])))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert size > 8 << 20
+    assert peak < 1 << 19
 
 
 def test_a_job_that_ends_the_service_again_and_again_is_given_up(tmp_path):

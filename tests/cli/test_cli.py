@@ -327,7 +327,7 @@ def _empty_mask(pair):
 
 BAD_INPUT = [
     ("missing file", _missing, (), "fixed.nii.gz: there is no such file"),
-    ("rubbish", _rubbish, (), "expected an image that SimpleITK reads"),
+    ("rubbish", _rubbish, (), "expected a header in lines of fields and values"),
     ("folder without DICOM", _no_series, (), "DICOM series"),
     ("4-D", _four_axes, (), "expected an image of 2 or 3 axes, got 4"),
     ("vectors", _vectors, (), "expected one value per voxel, got 3 components"),

@@ -11,12 +11,16 @@ import subprocess
 import sys
 from functools import partial
 
+import pydicom
 import pytest
 import SimpleITK as sitk
 
+from blobs import blobs
 from cohort_cases import image_pair, log_of, names_of, write_table
-from conftest import Array, eventually
+from conftest import Array, eventually, grid_at, rotation
+from dicom_pair import CT, header, write_series
 from secrets_in import SECRET, secrets_in
+from semreg.io.files import write_image
 
 QUICK = (
     "--private",
@@ -286,3 +290,23 @@ def test_threads_follow_what_the_process_may_use(wanted, jobs, threads, tmp_path
     given |= {} if wanted is None else {"OMP_NUM_THREADS": wanted}
     done = subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, text=True, check=True)
     assert int(done.stdout) == (threads or len(os.sched_getaffinity(0)))
+
+
+def test_pairs_of_series_give_dicom_back(here, tmp_path):
+    """With --dicom each pair has its slices and its registration object; one that is in no DICOM fails alone."""
+    grid = grid_at((3.0, -7.0, 11.0), (14, 12, 8), (2.1, 1.9, 4.0), rotation(3))
+    for name, shift in (("fixed", (0.0, 0.0, 0.0)), ("moving", (2.0, -1.5, 1.0))):
+        write_series(tmp_path / name, blobs(grid, shift).data[0].numpy(), grid, header(CT, "CT"))
+    write_image(blobs(grid), tmp_path / "plain.nii.gz", "int16")
+    rows = [{"name": name, "fixed": "fixed", "moving": name} for name in ("moving", "plain.nii.gz")]
+    rows[1]["name"] = "plain"
+    table, out = write_table(tmp_path / "pairs.csv", rows), tmp_path / "out"
+    code, _, err = here(table, "-o", out, "--dicom", *QUICK[1:])
+    assert code == 1
+    assert "plain: failed: register: expected" in err
+    slices = sorted((out / "moving" / "dicom").iterdir())
+    assert len(slices) == 8
+    assert {pydicom.dcmread(path).Modality for path in slices} == {"CT"}
+    assert pydicom.dcmread(out / "moving" / "registration.dcm").Modality == "REG"
+    assert here(table, "-o", out, "--dicom", "--only", "moving", "--json", *QUICK[1:])[1].count('"skipped": [\n') == 1
+    assert sorted((out / "moving" / "dicom").iterdir()) == slices

@@ -23,6 +23,7 @@ from semreg.core.fields import Volume
 from semreg.core.geometry import Grid
 from semreg.errors import ConfigError
 from semreg.io.files import write_image
+from semreg.registration import guidance
 from semreg.registration.dense.contrast import IntensityRelation
 from semreg.runtime.settings import from_dict, from_toml, to_toml
 from small_networks import Small, save
@@ -154,6 +155,66 @@ def test_the_summary_says_what_the_intensities_showed():
         "not compared at full resolution", "compared at full resolution"
     ]  # fmt: skip
     assert all(text.startswith("two contrasts, 31 %") for text in said)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--rigid", "fixed.nii.gz"), "labels"),
+        (("--rigid", "none.nii.gz"), "label"),
+        (("--rigid", "missing.nii.gz"), "there is no such file"),
+        (("--sliding", "none.nii.gz"), "expected"),
+        (("--sliding", "one.nii.gz", "--rigid", "one.nii.gz"), "both: leave one out"),
+        (("--sliding", "one.nii.gz", "--set", "refine.enabled=false"), "refine.enabled=true with a part that slides"),
+        (("--stiffness", "flat.png"), "-D"),
+        (("--fixed-labels", "one.nii.gz", "--moving-labels", "two.nii.gz"), "labels that both label maps have"),
+        (("--fixed-labels", "one.nii.gz", "--moving-labels", "one.nii.gz", "--label-weight", "7=2"), "{7: 2.0}"),
+        (("--landmarks", "three.csv", "two.csv"), "expected"),
+        (("--landmarks", "two.csv", "two.csv", "--landmark-sd", "-1"), "expected"),
+        (("--segment", "broken.pt"), "broken.pt"),
+        (("--start", "broken.pt"), "start network"),
+        (("--uncertainty", "--set", "uncertainty.enabled=false"), "with --uncertainty, got false"),
+        (("--fail-on", "fail", "--set", "checks.enabled=false"), "with --fail-on, got false"),
+        (("--dtype", "float7"), "float7"),
+        (("--dicom",), "DICOM"),
+    ],
+)
+def test_the_dry_run_refuses_what_a_run_would(run, pair, tmp_path, monkeypatch, flags, said):
+    """All that is named is read and checked, and refused in the same words; nothing is written."""
+    fixed, moving, out = pair
+    monkeypatch.chdir(tmp_path)
+    for name, value in (("none", 0.0), ("one", 1.0), ("two", 2.0)):
+        write_image(Volume(torch.full((1, *FIXED.shape), value), FIXED), tmp_path / f"{name}.nii.gz", "uint8")
+    write_image(Volume(torch.ones(1, 5, 5), Grid.of_shape((5, 5))), tmp_path / "flat.png", "uint8")
+    for name, count in (("two", 2), ("three", 3)):
+        (tmp_path / f"{name}.csv").write_text("x,y,z\n" + "1,2,3\n4,5,7\n9,9,9\n"[: 6 * count], encoding="utf-8")
+    (tmp_path / "broken.pt").write_bytes(b"no network")
+    words = ("register", fixed, moving, "-o", out, *QUICK, *flags)
+    planned, done = run(*words, "--dry-run"), run(*words)
+    assert planned[0] == 2
+    assert planned == done
+    assert said in planned[2]
+    assert not out.exists()
+
+
+def test_the_dry_run_writes_over_nothing_either(run, pair):
+    """An input that a run would write over is named before."""
+    fixed, moving, out = pair
+    fixed = fixed.rename(fixed.with_name("warped.nii.gz"))
+    code, _, err = run("register", fixed, moving, "-o", out.parent, "--dry-run")
+    assert code == 2
+    assert "would be written over" in err
+
+
+def test_the_dry_run_loads_a_network_that_segments_and_runs_none(run, pair, tmp_path, monkeypatch):
+    """What does not fit is found; the plan does not wait for labels of both images."""
+    fixed, moving, out = pair
+    save(Small(), tmp_path / "net.pt")
+    monkeypatch.setattr(guidance, "labels_of", lambda *_: pytest.fail("it was run"))
+    words = ("register", fixed, moving, "-o", out, "--segment", tmp_path / "net.pt", "--dry-run")
+    code, text, err = run(*words)
+    assert code == 0, err
+    assert "GB that may be used" in text
 
 
 def test_the_dry_run_is_what_is_done(run, pair, tmp_path):

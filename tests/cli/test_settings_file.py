@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 from blobs import blobs
 from conftest import grid_at, rotation
+from semreg.cli import app
 from semreg.cli.batch import _with_settings
+from semreg.cli.evaluate import checks_of
+from semreg.cli.evaluate_flags import EvaluateFlags
 from semreg.cli.register_flags import SettingFlags, load_config
 from semreg.cli.settings_file import NAME, OFF, find_settings
 from semreg.config import RegistrationConfig
@@ -165,6 +170,17 @@ def test_what_was_found_may_name_what_is_known(project):
     """Models that are built in, and those of the catalogue."""
     (project / NAME).write_text("[[models]]\nmodel = 'mind'\n[[models]]\nmodel = 'ts/m730'\n", encoding="utf-8")
     assert [model.model for model in load_config(SettingFlags()).models] == ["mind", "ts/m730"]
+
+
+def test_help_says_who_looks_for_it(run, project, tmp_path):
+    """Each command that speaks of the file reads it; a judgement reads only what is named, and none is no file."""
+    flags = EvaluateFlags(sources=(tmp_path / "t.h5",))
+    assert checks_of(flags, None) == RegistrationConfig()
+    assert checks_of(replace(flags, config=OFF), None) == RegistrationConfig()
+    assert checks_of(replace(flags, config=project / NAME), None).seed == 7
+    speaking = {name for name in get_command(app).commands if NAME in run(name, "--help")[1]}
+    reading = {"register", "align", "batch", "propagate", "template", "motion", "large"}
+    assert speaking == reading | {"slicer"}  # whose text says only with what none is looked for
 
 
 def test_files_of_networks_are_absolute_in_a_batch(project, monkeypatch):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
 from conftest import grid_at, noise_volume, rotation, sitk_image
 from semreg.errors import ImageError
-from semreg.io.files import checksum, read_image
+from semreg.io.files import checksum, read_grid, read_image, read_stored
 from semreg.io.image_files import data_files
 
 LISTED = ("list.mhd", "pattern.mhd", "list.nhdr", "pattern.nhdr")
@@ -94,9 +95,9 @@ def test_missing_voxels_are_one_sentence(tmp_path, name):
 @pytest.mark.parametrize(
     ("named", "said"),
     [
-        (b"a\0b.raw", "null byte|no such file"),
+        (b"a\0b.raw", "lines of fields and values"),
         (b"x" * 5000, "too long"),
-        (b"a%02d\0.raw 1 2", None),
+        (b"a%02d\0.raw 1 2", "lines of fields and values"),
         (b"", None),
         (b"/dev/zero", "a pipe or a device"),
         (b"/etc/passwd", "in its folder or below it"),
@@ -137,3 +138,119 @@ def test_voxels_elsewhere_are_read_where_their_size_is_that_of_the_header(tmp_pa
         moved.write_bytes(wrong)
         with pytest.raises(ImageError, match="exactly the size that it promises"):
             read_image(path)
+
+
+META = b"ObjectType = Image\nNDims = 2\nDimSize = 8 8\nElementType = MET_UCHAR\n"
+NRRD = b"NRRD0004\ntype: uchar\ndimension: 2\nsizes: 8 8\nencoding: raw\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "named"),
+    [
+        (b"elementdatafile = LOCAL\nElementDataFile = other\n", ["other"]),
+        (b"ElementDataFile := other\n", ["other"]),
+        (b"ElementDataFile == other\n", ["other"]),
+        (b"ElementDataFile = LoCaL\n", ["LoCaL"]),
+        (b"ElementDataFile = LIST2\n" + b"other\n" * 8, ["other"] * 8),
+        (b"ELEMENTDATAFILE = other\nElementDataFile = Local\n", []),
+    ],
+)
+def test_a_header_of_meta_image_is_understood_as_by_its_reader(lines, named, tmp_path):
+    """In the letters, marks and words that it takes, and no others: of what it reads every file counts."""
+    check_named(tmp_path / "a.mha", META + lines, named)
+
+
+@pytest.mark.parametrize(
+    ("lines", "named"),
+    [
+        (b"Data File: other\n\n", ["other"]),
+        (b"data file: LOCAL\n\n", ["LOCAL"]),
+        (b"data file: LIST2\nother\n", ["other"]),
+        (b"data file:=other\n\n", []),
+    ],
+)
+def test_a_header_of_nrrd_is_understood_as_by_its_reader(lines, named, tmp_path):
+    """The same of NRRD."""
+    check_named(tmp_path / "a.nrrd", NRRD + lines, named)
+
+
+def check_named(path: Path, header: bytes, named: list[str]) -> None:
+    """The files that are found are those that SimpleITK reads: their voxels are 238, those after the header 80."""
+    for name in ("other", "LOCAL", "LoCaL", "LIST2"):
+        path.with_name(name).write_bytes(b"\xee" * 64)
+    path.write_bytes(header + (b"" if named else b"P" * 64))
+    assert data_files(path) == (path, *(path.with_name(name) for name in named))
+    assert set(sitk.GetArrayFromImage(sitk.ReadImage(str(path))).ravel()) == ({238} if named else {80})
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        META + b"ElementDataFile\nComment = other\n",
+        META + b"ElementDataFile\r= other\n",
+        META + b"ElementDataFile\0x = other\nElementDataFile = LOCAL\n",
+        META + b"Comment = a\rElementDataFile = other\nElementDataFile = LOCAL\n",
+        META + b"Comment = " + b"a" * (1 << 20) + b"\nElementDataFile = LOCAL\n",
+        META + (b"Comment = " + b"a" * 400 + b"\n") * (1 << 16) + b"ElementDataFile = other\n",
+        NRRD + b"# a\rdata file: other\n\n",
+        NRRD + b"#" + b" " * (1 << 21) + b"\ndata file: other\n\n",
+        NRRD + b"PPPP\ndata file: other\n\n",
+    ],
+    ids=range(9),
+)
+def test_a_header_that_its_reader_may_part_otherwise_is_refused(header, tmp_path):
+    """Lone carriage returns, bytes that end a text, fields that run on into the next line, headers without an end."""
+    (tmp_path / "other").write_bytes(b"\xee" * 64)
+    path = tmp_path / ("a.mha" if header.startswith(b"O") else "a.nrrd")
+    path.write_bytes(header + b"P" * 64)
+    for read in (data_files, read_image, checksum):
+        with pytest.raises(ImageError, match="expected a header in lines of fields and values"):
+            read(path)
+
+
+def test_only_the_size_that_its_reader_takes_counts_for_voxels_elsewhere(tmp_path):
+    """A field in other letters promises nothing: else any file could be read in part."""
+    (tmp_path / "other").write_bytes(b"\xee" * 400)
+    (tmp_path / "in").mkdir()
+    path = tmp_path / "in" / "a.mha"
+    path.write_bytes(META + b"dimsize = 20 20\nElementDataFile = ../other\n")
+    with pytest.raises(ImageError, match="exactly the size"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("name", ["a.h5", "a.mnc", "a.mha", "a.nii.gz", "a.png", "a.any"])
+@pytest.mark.parametrize("kind", ["external", "virtual", "link", "group"])
+def test_hdf5_holds_its_voxels_itself(name, kind, tmp_path):
+    """ITK knows it by its content, whatever its name, and its library reads other files where a part says so."""
+    path, other = tmp_path / name, tmp_path / "other"
+    written = path if name == "a.mnc" else tmp_path / "a.h5"
+    sitk.WriteImage(sitk.GetImageFromArray(np.arange(60, dtype=np.uint8).reshape(3, 4, 5)), str(written))
+    written.rename(path)
+    if path.suffix in {".h5", ".mnc"}:
+        assert read_image(path).volume.data.unique().tolist() == list(range(60))
+    else:
+        for read in (read_image, read_grid, read_stored):
+            with pytest.raises(ImageError, match="in the format that its name says, got HDF5"):
+                read(path)
+    place = "minc-2.0/image/0/image" if name == "a.mnc" else "ITKImage/0/VoxelData"
+    with h5py.File(path, "r+") as file, h5py.File(other, "w") as beside:
+        group = place.rpartition("/")[0]
+        beside["x"] = np.full((3, 4, 5), 9, np.uint8)
+        file.copy(group, beside, "group")
+        attributes = dict(file[place].attrs)
+        del file[group if kind == "group" else place]
+        if kind == "group":
+            file[group] = h5py.ExternalLink(str(other), "group")
+        elif kind == "link":
+            file[place] = h5py.ExternalLink(str(other), "x")
+        elif kind == "external":
+            (tmp_path / "raw").write_bytes(b"\t" * 60)
+            file.create_dataset(place, (3, 4, 5), np.uint8, external=[(str(tmp_path / "raw"), 0, 60)])
+        else:
+            layout = h5py.VirtualLayout((3, 4, 5), np.uint8)
+            layout[...] = h5py.VirtualSource(str(other), "x", (3, 4, 5))
+            file.create_virtual_dataset(place, layout)
+        if kind in {"external", "virtual"}:
+            file[place].attrs.update(attributes)
+    with pytest.raises(ImageError, match="got HDF5" if path.suffix not in {".h5", ".mnc"} else "is in another"):
+        read_image(path)

@@ -151,7 +151,7 @@ def broken(data: bytes, at: int, kind: str, *values: float) -> bytes:
         ("a.mgz", lambda _: gzip.compress(b"nothing"), "nibabel reads"),
         ("tiny.mnc", lambda data: data[:300], "nibabel reads"),
         ("tiny.mnc", lambda _: b"CDF\1" + b"\xff" * 300, "nibabel reads"),
-        ("minc2_1_scale.mnc", lambda data: data[: len(data) // 2], "nibabel reads"),
+        ("minc2_1_scale.mnc", lambda data: data[: len(data) // 2], "a complete image"),
         ("a+tlrc.HEAD", lambda data: data.replace(b"47 54 43", b"9999 9999 999"), "cut short or damaged"),
         ("a+tlrc.HEAD", lambda _: b"hello", "nibabel reads"),
         ("a+tlrc.BRIK", lambda data: data[:100], "cut short or damaged"),

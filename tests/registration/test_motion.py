@@ -13,6 +13,8 @@ import torch
 from cohort_bodies import frame_errors, make_breath, roughness, trajectories
 from pages import blocks
 from semreg import RegistrationConfig, write_image
+from semreg.cli.motion import MotionFlags
+from semreg.cli.register_flags import Alignment, SettingFlags
 from semreg.config import AlignConfig, RefineConfig
 from semreg.core.fields import Field, Volume, warp
 from semreg.core.geometry import Grid
@@ -238,6 +240,30 @@ def test_the_command_writes_series_table_plot_and_labels(run, tmp_path):
     assert code == 2
     assert "--reference mean or the number of a frame" in err
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("found", "words", "transform"),
+    [
+        ("seed = 7\n", {}, "none"),
+        ("seed = 7\n[align]\niterations = 9\n", {}, "none"),
+        ("[align]\ntransform = 'rigid'\n", {}, "rigid"),
+        ("seed = 7\n", {"assignments": ("align.transform=affine",)}, "affine"),
+        ("seed = 7\n", {"align": Alignment.AUTO}, "auto"),
+        ("seed = 7\n", {"preset": "lung-ct"}, "rigid"),
+        ("", {"config": Path("semreg.toml")}, "none"),
+        ("", {"elastix": (Path("affine.txt"),)}, "affine"),
+        ("", {"config": Path("none"), "fast": True}, "none"),
+    ],
+)
+def test_frames_are_aligned_before_only_where_that_is_said(found, words, transform, tmp_path, monkeypatch):
+    """A file of settings that does not name the alignment leaves the default of the command as it is."""
+    monkeypatch.chdir(tmp_path)
+    Path("semreg.toml").write_text(found, encoding="utf-8")
+    Path("affine.txt").write_text('(Transform "AffineTransform")\n', encoding="utf-8")
+    config = MotionFlags(series=(), output=Path("out"), settings=SettingFlags(**words)).config()
+    assert config.align.transform == transform
+    assert config.seed == (7 if "seed" in found else 0)
 
 
 def test_the_page_runs_as_it_is_written(capsys):

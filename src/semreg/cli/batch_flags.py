@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from semreg.cli.common import Device, FailOn, Folders, ImageFiles, ImageFormat, JsonMessages, Private, Threads
+from semreg.cli.common import Device, Dicom, FailOn, Folders, ImageFiles, ImageFormat, JsonMessages, Private, Threads
 from semreg.cli.panels import INPUT, MACHINE, MESSAGES, OUTPUT, argument, flag
 from semreg.cli.register_flags import Inverse, Jacobian, SettingFlags
 
@@ -62,6 +62,7 @@ class BatchFlags:
     jacobian: Jacobian = False
     fail_on: FailOn = None
     images: BatchImages = field(default_factory=BatchImages)
+    dicom: Dicom = False
     private: Private = False
     folders: Folders = ()
     device: Device = "auto"
@@ -80,6 +81,7 @@ class BatchFlags:
         return (
             *(("--inverse",) if self.inverse else ()),
             *(("--jacobian",) if self.jacobian else ()),
+            *(("--dicom",) if self.dicom else ()),
             *(() if images.dtype is None else ("--dtype", images.dtype)),
             *(() if images.image_format is ImageFormat.NIFTI else ("--format", images.image_format.value)),
         )

@@ -13,6 +13,7 @@ from semreg.cli.common import check_not_read, command_of, leave_by_verdict, limi
 from semreg.cli.evaluate_flags import EvaluateFlags, LandmarkUnit
 from semreg.cli.grouping import grouped
 from semreg.cli.report_output import ProofFlags, write_proof
+from semreg.cli.settings_file import OFF
 from semreg.cli.summary import show_evaluation
 from semreg.errors import ConfigError
 from semreg.io.result_folder import EVALUATION, EVALUATION_TABLE, PAGE
@@ -241,12 +242,15 @@ def changes_since(inputs: Mapping[str, tuple[ReadFile, ...]], result: Result | N
 
 
 def checks_of(flags: EvaluateFlags, result: Result | None) -> RegistrationConfig:
-    """The settings that hold: those of the folder's record, over them ``--config`` and each ``--set``."""
+    """The settings that hold: those of the folder's record, over them ``--config`` and each ``--set``.
+
+    No file is looked for: a result is judged by the settings that it was found with, wherever that is done.
+    """
     from semreg.presets import layered, read_toml
     from semreg.runtime.settings import override, to_dict
 
     layers = [] if result is None else [to_dict(result.record.settings)]
-    config = layered(*layers, *([] if flags.config is None else [read_toml(flags.config)]))
+    config = layered(*layers, *([] if flags.config in (None, OFF) else [read_toml(flags.config)]))
     for assignment in flags.assignments:
         config = override(config, assignment)
     return config

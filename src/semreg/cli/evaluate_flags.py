@@ -9,8 +9,8 @@ from typing import Annotated
 
 from semreg.cli.common import FailOn, JsonMessages, Private, Threads
 from semreg.cli.outside import OUTSIDE_HELP, Beyond
-from semreg.cli.panels import INPUT, MEASURES, MESSAGES, OUTPUT, argument, flag
-from semreg.cli.register_flags import Assignments, Config
+from semreg.cli.panels import INPUT, MEASURES, MESSAGES, OUTPUT, SETTINGS, argument, flag
+from semreg.cli.register_flags import Assignments
 from semreg.cli.report_output import ProofFlags
 
 
@@ -78,7 +78,9 @@ class EvaluateFlags:
         flag("Folder for evaluation.json and .csv; the FOLDER by default.", "FOLDER", "--output", "-o", panel=OUTPUT),
     ] = None
     private: Private = False
-    config: Config = None
+    config: Annotated[
+        Path | None, flag("Settings in TOML, over those of the FOLDER's record; none: no file.", "FILE", panel=SETTINGS)
+    ] = None
     assignments: Assignments = ()
     proof: ProofFlags = field(default_factory=ProofFlags)
     fail_on: FailOn = None

@@ -87,11 +87,10 @@ class MotionFlags:
         )  # fmt: skip
 
     def config(self) -> RegistrationConfig:
-        """The settings; without --align none is looked for before a deformation."""
-        given = self.settings
-        if given.align is None and given.named is None and given.found is None:
-            given = replace(given, assignments=("align.transform=none", *given.assignments))
-        return load_config(given)
+        """The settings (ConfigError)."""
+        from semreg.registration.motion import DEFAULTS
+
+        return load_config(self.settings, DEFAULTS)
 
 
 @grouped

@@ -14,7 +14,14 @@ from semreg.cli.contrast_flags import described, pixel_types, read_contrasts
 from semreg.cli.dicom_output import read_sides
 from semreg.cli.grouping import grouped
 from semreg.cli.guidance_flags import read_guidance, read_label_map
-from semreg.cli.register_files import describe_inputs, run_into_folder, run_of, write_dicom, write_results
+from semreg.cli.register_files import (
+    check_outputs,
+    describe_inputs,
+    run_into_folder,
+    run_of,
+    write_dicom,
+    write_results,
+)
 from semreg.cli.register_flags import PairFlags, RegisterFlags
 from semreg.cli.report_output import verdict_of, write_proof
 from semreg.cli.summary import show_registration
@@ -28,7 +35,7 @@ if TYPE_CHECKING:
     from semreg.config import RegistrationConfig
     from semreg.core.fields import Volume
     from semreg.io.atomic_output import OutputFolder
-    from semreg.io.bridge import LoadedImage
+    from semreg.io.bridge import LabelMap, LoadedImage
     from semreg.quality import Evaluation
     from semreg.quality.run import RegisterRun
     from semreg.registration.contrasts import Contrast
@@ -60,8 +67,10 @@ def check_together(pair: PairFlags) -> None:
 
 
 def run_plan(flags: RegisterFlags) -> None:
-    """Print what would be done with these images; registers nothing and writes nothing."""
+    """Print what would be done with these images, or refuse what a run would; registers and writes nothing."""
     config = flags.config
+    check_settings(flags, config)
+    check_outputs(flags)
     from semreg.features.trial import try_models, try_registrar
     from semreg.registration.pipeline import plan
 
@@ -69,10 +78,12 @@ def run_plan(flags: RegisterFlags) -> None:
     try_models([*config.models, *config.ensemble.entries])
     try_registrar(config.start)
     images, contrasts = read_all(flags)
-    start = read_start(flags.pair, images, private=flags.private)
+    start, beside = read_start(flags.pair, images, private=flags.private), read_beside(flags, images)
+    if flags.dicom:
+        read_sides(flags.pair, images)
     found = plan(
         images["fixed"], images["moving"], config=config, contrasts=contrasts, device=flags.device,
-        models=flags.folders, **vars(start),
+        models=flags.folders, **vars(beside), **vars(start),
     )  # fmt: skip
     if flags.messages.as_json:
         settings = to_dict(found.config)
@@ -84,15 +95,20 @@ def run_plan(flags: RegisterFlags) -> None:
 def run_register(flags: RegisterFlags, on_share: Callable[[float, str], None] | None = None) -> None:
     """Read, register, write, and show the summary; ``on_share`` is that of ``Progress``, which shows nothing then."""
     config = flags.config
-    if flags.uncertainty and not config.uncertainty.enabled:
-        raise ConfigError("expected uncertainty.enabled=true with --uncertainty, got false: leave one of them out")
-    check_judged(flags.fail_on, config)
+    check_settings(flags, config)
     run, files = run_into_folder(flags, lambda folder: registered(flags, config, folder, on_share))
     if flags.messages.as_json:
         print_json(run)
     elif not flags.messages.quiet:
         show_registration(run, files)
     leave_by_verdict(flags.fail_on, [None if run.verdict is None else run.verdict.level])
+
+
+def check_settings(flags: RegisterFlags, config: RegistrationConfig) -> None:
+    """Refuse settings that leave out what a flag asks for (ConfigError)."""
+    if flags.uncertainty and not config.uncertainty.enabled:
+        raise ConfigError("expected uncertainty.enabled=true with --uncertainty, got false: leave one of them out")
+    check_judged(flags.fail_on, config)
 
 
 def registered(
@@ -122,7 +138,6 @@ def _registered(
     with progress.stage("read"), clock.stage("read"):
         from semreg.features.descriptors import DESCRIPTORS
         from semreg.features.trial import try_models, try_registrar
-        from semreg.io.files import read_image
         from semreg.quality.run import RegisterRun
         from semreg.registration.pipeline import register
         from semreg.runtime.memory import return_freed_memory
@@ -134,21 +149,16 @@ def _registered(
         progress.at(IMPORTED)
         images, contrasts = read_all(flags)
         progress.at(READ)
-        start = read_start(flags.pair, images, private=flags.private)
-        stiffness = None if flags.stiffness is None else read_image(flags.stiffness).volume
-        rigid = None if flags.rigid is None else read_label_map(flags.rigid, images["fixed"])
-        sliding = None if flags.sliding is None else read_label_map(flags.sliding, images["fixed"])
-        guidance = read_guidance(flags.guidance, images)
+        start, beside = read_start(flags.pair, images, private=flags.private), read_beside(flags, images)
         sides = read_sides(flags.pair, images) if flags.dicom else None
         inputs = describe_inputs(flags, images)  # as they are now: nobody knows what they are when it ends
-    for line in [*masked(start), *described(contrasts), *guided(guidance)]:
+    for line in [*masked(start), *described(contrasts), *guided(beside.guidance)]:
         progress.say(line)
     explain = flags.explain and not flags.messages.quiet and not flags.messages.as_json
     result = register(
         images["fixed"], images["moving"], config=config, device=flags.device, models=flags.folders,
         on_plan=(lambda plan: show_sentences(plan.sentences)) if explain else None, on_step=progress,
-        stiffness=stiffness, rigid=rigid, sliding=sliding, guidance=guidance, contrasts=contrasts,
-        inverse=flags.inverse, **vars(start),
+        contrasts=contrasts, inverse=flags.inverse, **vars(beside), **vars(start),
     )  # fmt: skip
     with progress.stage("write"), clock.stage("write"):
         stored = pixel_types(contrasts) if flags.contrasts.images else []
@@ -226,6 +236,28 @@ def read_start(pair: PairFlags, images: Mapping[str, LoadedImage], *, private: b
         moving_mask=mask("moving", pair.moving_mask),
         initial=None if pair.initial is None else read_transform(pair.initial),
         landmarks=None if pair.initial_landmarks is None else read_both(pair.initial_landmarks, images),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beside:
+    """What is known beside the images."""
+
+    stiffness: Volume | None
+    rigid: LabelMap | None
+    sliding: LabelMap | None
+    guidance: Guidance | None
+
+
+def read_beside(flags: RegisterFlags, images: Mapping[str, LoadedImage]) -> Beside:
+    """The stiffness, the labels of parts that move in their own way, and what guides."""
+    from semreg.io.files import read_image
+
+    return Beside(
+        stiffness=None if flags.stiffness is None else read_image(flags.stiffness).volume,
+        rigid=None if flags.rigid is None else read_label_map(flags.rigid, images["fixed"]),
+        sliding=None if flags.sliding is None else read_label_map(flags.sliding, images["fixed"]),
+        guidance=read_guidance(flags.guidance, images),
     )
 
 

@@ -49,7 +49,6 @@ def run_into_folder(flags: RegisterFlags, work: Callable[[OutputFolder], R]) -> 
     """Let ``work`` write into the folder and add its record; what an earlier run left there goes. Also the files."""
     check_outputs(flags)
     before = written_before(flags.pair.output)
-    check_dtype(flags.images.dtype)
     check_device(flags.device)
     limit_threads(flags.threads)
     with OutputFolder(flags.pair.output, record=RECORD) as folder:
@@ -107,7 +106,8 @@ def write_texts(run: Run, folder: OutputFolder) -> None:
 
 
 def check_outputs(flags: RegisterFlags) -> None:
-    """Refuse to write over an input (OutputError)."""
+    """Refuse to write over an input, and voxels of a type that is none (OutputError)."""
+    check_dtype(flags.images.dtype)
     places = {(flags.pair.output / name).resolve(): name for name in flags.outputs}
     for role, path in flags.inputs.items():
         if path.resolve() in places:

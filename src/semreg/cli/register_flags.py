@@ -58,7 +58,7 @@ Seed = Annotated[int | None, flag("Seed of all random numbers; same as --set see
 Config = Annotated[
     Path | None,
     flag(
-        "Settings in TOML, as config.toml of a run, in place of a semreg.toml that is found; none: neither.",
+        "Settings in TOML, as config.toml of a run; with it, or with none, no semreg.toml is looked for.",
         "FILE",
         panel=SETTINGS,
     ),
@@ -268,12 +268,12 @@ class RegisterFlags:
         return [*always, *inverse, *jacobian, *uncertainty, *page, *registration]
 
 
-def load_config(flags: SettingFlags) -> RegistrationConfig:
+def load_config(flags: SettingFlags, defaults: RegistrationConfig | None = None) -> RegistrationConfig:
     """The settings: each of the following over those before it (ConfigError).
 
-    The defaults, ``semreg.toml`` where no ``--config`` is given, ``--preset``, ``--config``, ``--fast`` or
-    ``--quality``, ``--elastix``, the flags of models, each ``--set``, and at last the flags of single settings such as
-    ``--align`` and ``--seed``.
+    The ``defaults`` of a command, else those of ``register``, ``semreg.toml`` where no ``--config`` is given,
+    ``--preset``, ``--config``, ``--fast`` or ``--quality``, ``--elastix``, the flags of models, each ``--set``, and at
+    last the flags of single settings such as ``--align`` and ``--seed``.
     """
     from semreg.presets import configure
     from semreg.runtime.settings import override
@@ -284,7 +284,9 @@ def load_config(flags: SettingFlags) -> RegistrationConfig:
     if flags.found is not None:
         _say_found(flags.found.absolute(), flags.found)
         _check_models(configure(beneath=flags.found), flags.found)
-    config = configure(preset=flags.preset, file=flags.named, effort=effort, beneath=flags.found)
+    config = configure(
+        preset=flags.preset, file=flags.named, effort=effort, beneath=flags.found, defaults=defaults
+    )  # fmt: skip
     if flags.elastix:
         from semreg.itk.elastix import read_parameters
 

@@ -15,6 +15,7 @@ import numpy as np
 from semreg.errors import GeometryError, ImageError
 from semreg.io import tiff
 from semreg.io.bridge import Lattice
+from semreg.io.hdf5_images import check_whole
 from semreg.io.image_files import data_files
 from semreg.io.nifti_header import PAIRED, check_header, is_nifti_name, notes_on, place_of, read_header
 from semreg.io.text_headers import META, NRRD, VTK, field_in, fields_of, has_text_header, lines_of
@@ -71,8 +72,10 @@ def lattice_of(reader: Any, path: Path) -> tuple[Lattice, list[str]]:
 def check_before(path: Path) -> None:
     """Refuse what readers of images do not survive, or read as something else, from the beginning of a file.
 
-    Raises GeometryError for numbers that are not finite, ImageError for others that are none.
+    Raises GeometryError for numbers that are not finite, ImageError for others that are none, and for an image that may
+    lie in other files than its header says.
     """
+    check_whole(path)
     if has_text_header(path):
         _check_text(path)
     elif path.name.lower().endswith(tiff.ENDINGS):

@@ -16,7 +16,7 @@ from semreg.io.endings import AFNI, PHILIPS, STIMULATE
 from semreg.io.ngff.names import in_chunks
 from semreg.io.nifti_header import PAIRED, beside, is_nifti_name
 from semreg.io.ordinary_file import check_file
-from semreg.io.text_headers import META, NRRD, VOXELS_AT, field_in, lines_of, promised_bytes
+from semreg.io.text_headers import META, NRRD, names_of_voxels, promised_bytes
 
 COUNTER = re.compile(r"%0?\d*[diu]")
 """What stands for the number of a file in a pattern."""
@@ -64,8 +64,7 @@ def _pair(path: Path, endings: tuple[str, ...]) -> tuple[Path, ...]:
 def _named_in(header: Path) -> list[Path]:
     """The files of voxels that a MetaImage or NRRD header names; none where the voxels follow it."""
     try:
-        texts = _names_in(header)
-        places = [place for text in texts if text.upper() != "LOCAL" for place in _places(header.parent, text)]
+        places = [place for text in names_of_voxels(header) for place in _places(header.parent, text)]
     except (OSError, ValueError) as error:
         raise ImageError(f"expected an image file that can be read, got {header}: {error}") from error
     for place in places:
@@ -81,16 +80,6 @@ def _named_in(header: Path) -> list[Path]:
 
 def _normal(path: Path) -> Path:
     return Path(os.path.normpath(path.absolute()))
-
-
-def _names_in(header: Path) -> list[str]:
-    lines = lines_of(header)
-    for line in lines:
-        key, value = field_in(line, header)
-        if key in VOXELS_AT:
-            names = [each.strip() for each in lines] if value.split()[:1] == [b"LIST"] else [value]
-            return [os.fsdecode(name) for name in names if name]
-    return []
 
 
 def _places(folder: Path, text: str) -> list[Path]:

@@ -1,17 +1,34 @@
-"""The lines of a header in text: MetaImage, NRRD and VTK. Reads no further than the header, however long a line is."""
+"""The lines of a header in text: MetaImage, NRRD and VTK. Reads no further than the header, however long a line is.
+
+A MetaImage or NRRD header may name files of voxels, so it is understood as the readers of ITK do, or refused where they
+might understand it in another way: there is no name that they see and that is not seen here.
+"""
 
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+
+from semreg.errors import ImageError
 
 META = (".mhd", ".mha")
 NRRD = (".nhdr", ".nrrd")
 VTK = (".vtk",)
 VOXELS_AT = ("elementdatafile", "data file", "datafile")
 """The field of a MetaImage or NRRD header that says where the voxels are."""
+META_FIELDS = (
+    b"ElementDataFile", b"NDims", b"DimSize", b"ElementType", b"ElementNumberOfChannels", b"HeaderSize", b"BinaryData",
+    b"CompressedData", b"CompressedDataSize", b"ElementSpacing", b"Offset", b"Position", b"Origin", b"TransformMatrix",
+    b"Rotation", b"Orientation",
+)  # fmt: skip
+"""The fields of MetaImage that are looked at: its reader takes them in these letters alone."""
+META_LOCAL = (b"LOCAL", b"Local", b"local")
+"""What stands there for voxels that follow the header."""
+LIST = b"LIST"
+"""What begins a list of files, in both formats."""
 META_TYPES = {
     "met_char": 1, "met_uchar": 1, "met_short": 2, "met_ushort": 2, "met_int": 4, "met_uint": 4, "met_float": 4,
     "met_double": 8, "met_long_long": 8, "met_ulong_long": 8,
@@ -22,8 +39,10 @@ NRRD_TYPES = {
 }  # fmt: skip
 """Bytes of a voxel by the name of its type; those of MetaImage, and those of NRRD without what says its sign."""
 SIGN = re.compile(r"^(unsigned |signed |u)|( int|_t)$")
+CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f]")
+"""What ends a line or a text in one reader and not in another."""
 LINE_BYTES = 1 << 20
-"""Most bytes of a line."""
+"""A line has fewer bytes."""
 HEADER_BYTES = 1 << 24
 """Most bytes of a header: some hold a table, or the names of many files."""
 
@@ -34,18 +53,51 @@ def has_text_header(path: Path) -> bool:
 
 
 def lines_of(path: Path) -> Iterator[bytes]:
-    """The lines of a header, and those behind it that name files of voxels. Raises OSError."""
+    """The lines of a header, and those behind it that name files of voxels.
+
+    Raises OSError, and ImageError for a MetaImage or NRRD header that its reader may part into other lines or fields.
+    """
     name, left, listed = path.name.lower(), HEADER_BYTES, False
     with path.open("rb") as file:
-        while left > 0 and (line := file.readline(LINE_BYTES)):
+        while line := file.readline(LINE_BYTES):
             left -= len(line)
             if name.endswith(NRRD) and not line.strip() and not listed:
                 return  # voxels follow
+            if name.endswith((*META, *NRRD)):
+                _check_line(line, path, left, listed=listed)
+            elif left <= 0:
+                return
             yield line
             key, value = field_in(line, path)
-            listed = listed or (key in VOXELS_AT and value.split()[:1] == [b"LIST"])
+            listed = listed or (key in VOXELS_AT and value.startswith(LIST))
             if (key in VOXELS_AT[:1] and not listed) or (name.endswith(VTK) and key == "lookup_table"):
                 return
+
+
+def _check_line(line: bytes, path: Path, left: int, *, listed: bool) -> None:
+    """Refuse a line that does not end, holds what may end it earlier, or may run on into the next one (ImageError)."""
+    text = line.removesuffix(b"\n").removesuffix(b"\r")
+    marks = (b":",) if path.name.lower().endswith(NRRD) else (b"=", b":")
+    whole = listed or not text.strip() or text.startswith((b"NRRD", b"#")) or any(mark in text for mark in marks)
+    if left <= 0 or len(line) == LINE_BYTES or CONTROL.search(text) or not whole:
+        raise ImageError(
+            f"expected a header in lines of fields and values in {path}, got {text[:40].decode('ascii', 'replace')!r}: "
+            "write the image anew, or as NIfTI"
+        )
+
+
+def names_of_voxels(path: Path) -> list[str]:
+    """The files, or the pattern of files, that a MetaImage or NRRD header names; none where its voxels follow it.
+
+    Raises as ``lines_of`` does.
+    """
+    lines, local = lines_of(path), META_LOCAL if path.name.lower().endswith(META) else ()
+    for line in lines:
+        key, value = field_in(line, path)
+        if key in VOXELS_AT:
+            names = [each.strip() for each in lines] if value.startswith(LIST) else [value]
+            return [os.fsdecode(name) for name in names if name and name not in local]
+    return []
 
 
 def fields_of(path: Path) -> tuple[dict[str, bytes], int]:
@@ -91,7 +143,9 @@ def field_in(line: bytes, path: Path) -> tuple[str, bytes]:
     if path.name.lower().endswith(VTK):
         words = line.split(maxsplit=1)
         return (words[0].decode("latin-1").lower(), words[1].strip() if len(words) > 1 else b"") if words else ("", b"")
-    ends = [at for mark in (b"=", b":") if (at := line.find(mark)) >= 0]
-    if not ends or line[min(ends) : min(ends) + 2] == b":=":
-        return "", b""
-    return line[: min(ends)].strip().decode("latin-1").lower(), line[min(ends) + 1 :].strip()
+    if path.name.lower().endswith(META):
+        name = re.split(rb"[=:]", line, maxsplit=1)[0]
+        value = line[len(name) :].lstrip(b"=: \t").strip()
+        return (name.strip().decode("ascii").lower(), value) if name.strip() in META_FIELDS else ("", value)
+    name, _, value = line.partition(b":")
+    return ("", b"") if value.startswith(b"=") else (name.strip().decode("latin-1").lower(), value.strip())

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from semreg.config import RegistrationConfig
 from semreg.errors import ConfigError
-from semreg.runtime.settings import from_dict, override, toml_table
+from semreg.runtime.settings import from_dict, override, to_dict, toml_table
 from semreg.runtime.texts import read_text
 
 EFFORTS = ("fast", "quality")
@@ -78,6 +78,7 @@ def configure(
     file: str | Path | None = None,
     effort: Literal["fast", "quality"] | None = None,
     beneath: str | Path | None = None,
+    defaults: RegistrationConfig | None = None,
 ) -> RegistrationConfig:
     """The settings that the command line would make from the same layers: each replaces what those before it say.
 
@@ -90,6 +91,7 @@ def configure(
         effort: ``fast`` or ``quality``; None: neither.
         beneath: another TOML file, over which all else holds. The command line takes ``semreg.toml`` for it; from
             Python none is looked for.
+        defaults: what holds where nothing says otherwise. None: the defaults of ``register``.
 
     Returns:
         The settings.
@@ -98,7 +100,9 @@ def configure(
         ConfigError: for an unknown name (the message gives the nearest known one), a value of the wrong type or range,
             and a file that cannot be read.
     """
-    layers = [] if beneath is None else [read_toml(Path(beneath))]
+    layers = [] if defaults is None else [to_dict(defaults)]
+    if beneath is not None:
+        layers.append(read_toml(Path(beneath)))
     if preset is not None:
         layers.append(load_preset(preset).settings)
     if file is not None:

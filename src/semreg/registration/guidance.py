@@ -229,14 +229,18 @@ def checked_labels(guidance: Guidance, dimension: int | None) -> KnownLabels | N
     return KnownLabels(fixed, moving, use, guidance.label_weight, guidance.weights)
 
 
-def segmented(guidance: Guidance, images: tuple[Cleaned, Cleaned], device: torch.device, folders: Folders) -> Guidance:
-    """The same with the labels that its network finds in both images; as it is without a network."""
+def segmented(
+    guidance: Guidance, images: tuple[Cleaned, Cleaned], device: torch.device, folders: Folders, *, only_load: bool
+) -> Guidance:
+    """The same with the labels that its network finds in both images, without any if it is only loaded."""
     if guidance.segment is None or guidance.labels is not None:
         return guidance
     found = []
     for volume, weight in images:
         options = Options(spec=guidance.segment_spec, device=str(device), folders=folders_of(folders))
         network = load(guidance.segment, volume.grid.dimension, options)
+        if only_load:
+            return replace(guidance, segment=None)
         found.append(to_labels(labels_of(volume, weight, network, options)))
     return replace(guidance, labels=(found[0], found[1]), segment=None)
 

@@ -8,7 +8,7 @@ breathing. Knows nothing of files.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
@@ -18,7 +18,7 @@ import torch
 from scipy.signal import savgol_filter
 from scipy.spatial.transform import Rotation
 
-from semreg.config import RegistrationConfig
+from semreg.config import AlignConfig, RegistrationConfig
 from semreg.core.fields import Field, Volume, background, warp
 from semreg.core.geometry import Matrix
 from semreg.errors import ConfigError, GeometryError
@@ -33,6 +33,8 @@ from semreg.transforms.maps import fit_points, mapped
 
 DEGREE = 2
 """Of the polynomial through the frames of a window: it keeps the extremes of a motion, which a mean would cut off."""
+DEFAULTS = RegistrationConfig(align=AlignConfig(transform="none"))
+"""Nothing is aligned before: all frames lie in one scanner."""
 
 
 class Kind(StrEnum):
@@ -112,8 +114,7 @@ def correct_motion(
     Args:
         series: two frames or more (1, *S) on one grid.
         options: what they are brought to, and how.
-        config: the settings of all deformable registrations. None: the defaults without an alignment, since all
-            frames lie in one scanner.
+        config: the settings of all deformable registrations. None: the defaults without an alignment.
         device: where they are computed.
         on_frame: is told the number of a round and of a frame, both from 1, before it is registered.
 
@@ -126,7 +127,7 @@ def correct_motion(
     """
     options = options or MotionOptions()
     _check(series, options)
-    config = config or RegistrationConfig(align=replace(RegistrationConfig().align, transform="none"))
+    config = config or DEFAULTS
     work = _Frames(series, options, config, device, on_frame)
     if options.reference is None:
         made = build_template(series, options=TemplateOptions(rounds=options.rounds), registrar=work)

@@ -139,6 +139,10 @@ def plan(  # noqa: PLR0913 - what register takes
     landmarks: Points | None = None,
     fixed_mask: ImageLike | None = None,
     moving_mask: ImageLike | None = None,
+    stiffness: ImageLike | None = None,
+    rigid: ImageLike | LabelMap | None = None,
+    sliding: ImageLike | LabelMap | None = None,
+    guidance: Guidance | None = None,
     contrasts: Sequence[Contrast] = (),
     device: str = "auto",
     models: Sequence[str | Path] | str | Path = (),
@@ -156,6 +160,10 @@ def plan(  # noqa: PLR0913 - what register takes
         landmarks: corresponding points.
         fixed_mask: what counts of the fixed image.
         moving_mask: what counts of the moving image.
+        stiffness: the weight of the regularity.
+        rigid: the parts that would move rigidly.
+        sliding: what would slide.
+        guidance: what would pull; its network is loaded, and not run.
         contrasts: what would be compared too.
         device: where it would be computed.
         models: folders with fetched models.
@@ -164,7 +172,7 @@ def plan(  # noqa: PLR0913 - what register takes
         The settings that would be in force, the working grids, the memory, and a reason for each decision.
 
     Raises:
-        ImageError: for an image or a mask that cannot be used.
+        ImageError: for an image, a mask or labels that cannot be used.
         GeometryError: for images of two dimensions, and for a start that does not fit.
         ConfigError: for settings that contradict each other or do not fit the models.
         ModelError: for a model that cannot be loaded or does not fit the images.
@@ -172,7 +180,8 @@ def plan(  # noqa: PLR0913 - what register takes
     """
     asked = Request(
         fixed=fixed, moving=moving, fixed_mask=fixed_mask, moving_mask=moving_mask, model=model, folders=models,
-        initial=initial, start=start, landmarks=landmarks, contrasts=tuple(contrasts),
+        initial=initial, start=start, landmarks=landmarks, stiffness=stiffness, rigid=rigid, sliding=sliding,
+        guidance=guidance, contrasts=tuple(contrasts), only_plan=True,
     )  # fmt: skip
     state = _state(asked, settings_of(config, preset), device, None)
     for stage in STAGES[: STAGES.index(PLAN) + 1]:

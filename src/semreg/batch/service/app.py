@@ -15,7 +15,7 @@ from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Respons
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.exceptions import HTTPException as AnyHTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 import semreg
 from semreg.batch.service.archive import packed
@@ -32,8 +32,6 @@ logger = logging.getLogger("semreg.service")
 
 HEALTH = "/health"
 """The one page that needs no token."""
-HEADERS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
-"""Of every answer: images of patients stay in no cache."""
 BEARER = {"WWW-Authenticate": "Bearer"}
 UNKNOWN = HTTPException(404, "expected the id of a job, got one that there is not: GET /jobs lists them")
 
@@ -78,7 +76,7 @@ class Accepted:
 
 
 class Gate:
-    """Lets through who has the token, before anything of a request is read, and adds the headers of every answer."""
+    """Lets through who has the token, before anything of a request is read."""
 
     def __init__(self, app: ASGIApp, token: Token) -> None:
         """What is behind it."""
@@ -89,17 +87,11 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-
-        async def with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", []), *HEADERS]
-            await send(message)
-
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         if scope["path"] == HEALTH or self._token.allows(given[0] if len(given) == 1 else None):
-            await self._app(scope, receive, with_headers)
+            await self._app(scope, receive, send)
             return
-        await _error(401, "expected the token, as Authorization: Bearer TOKEN", BEARER)(scope, receive, with_headers)
+        await _error(401, "expected the token, as Authorization: Bearer TOKEN", BEARER)(scope, receive, send)
 
 
 def _form() -> dict[str, Any]:

@@ -24,7 +24,8 @@ DAMAGED = (
 """What comes of reading a damaged archive."""
 LARGEST_GAIN = 20
 """How many times what it took on its way an archive may take on disk."""
-CHUNK = 1 << 20
+CHUNK = 1 << 16
+"""Bytes of a piece: each thread that answers keeps the room of a few, whatever is fetched."""
 DIRECTORY_BYTES = 1 << 21
 """Of the list of an archive's files, which is read whole."""
 END, END_BYTES, LOCATOR = b"PK\x05\x06", 22 + (1 << 16), b"PK\x06\x07"

@@ -15,7 +15,8 @@ from typing import Any, Literal
 from semreg.config import ModelConfig, RegistrationConfig
 from semreg.errors import ConfigError, ImageError
 from semreg.features.descriptors import DESCRIPTORS
-from semreg.io.text_headers import META, NRRD
+from semreg.io.hdf5_images import is_hdf5
+from semreg.io.text_headers import META, NRRD, names_of_voxels
 from semreg.presets import effort_names, layered, load_preset
 from semreg.runtime.settings import toml_table
 from semreg.runtime.terms import nearest
@@ -28,20 +29,6 @@ FLAGS = ("inverse", "jacobian", "dicom")
 """Names of the parts that are true or false: flags of ``semreg register``."""
 TEXTS = ("preset", "effort", "settings", *FLAGS)
 """Names of the parts that are texts."""
-META_END = b"ElementDataFile = LOCAL\n"
-META_LINE = re.compile(
-    rb"(?:ObjectType|ObjectSubType|NDims|BinaryData|BinaryDataByteOrderMSB|CompressedData|CompressedDataSize"
-    rb"|CompressionLevel|TransformMatrix|Offset|Position|Orientation|Rotation|CenterOfRotation|AnatomicalOrientation"
-    rb"|ElementSpacing|ElementSize|DimSize|ElementNumberOfChannels|ElementType|ITK_\w+) = [\x20-\x7e]*\n"
-)
-NRRD_LINE = re.compile(
-    rb"(?:NRRD000[1-5]|#[\x20-\x7e]*|[\w .-]+:=[\x20-\x7e]*"
-    rb"|(?:type|dimension|space|space dimension|sizes|space directions|space origin|space units|measurement frame|kinds"
-    rb"|endian|encoding|spacings|thicknesses|axis mins|axis maxs|centers|centerings|labels|units|content|min|max"
-    rb"|old min|old max): [\x20-\x7e]*)\n"
-)
-"""Lines of headers that name no other file."""
-HEADER_BYTES, LINE_BYTES = 1 << 16, 1 << 14
 SERIES = ".zip"
 """A DICOM series, its slices in one archive."""
 ENDINGS = (
@@ -51,8 +38,6 @@ ENDINGS = (
 """Of images that are in one file and name no other; MINC and Zarr may lead to files elsewhere, pairs are two files."""
 CATALOGUE_NAME = re.compile(r"(?!\.)(?:[\w.-]+/)?[\w-]+")
 """Names as the catalogue has them, such as ``ts/m730``. The last part has no dot, so no file of a job is one."""
-HDF5 = b"\x89HDF\r\n\x1a\n"
-"""How such a file begins."""
 WORDS = ("description", "why")
 """What settings may hold for their reader."""
 
@@ -124,38 +109,19 @@ def check_name(name: str) -> None:
 def check_alone(path: Path) -> None:
     """Refuse an image that may lead to other files (ImageError): they would be files of this machine.
 
-    Headers of MetaImage and NRRD may name the files of their voxels, and so may HDF5, which ITK knows by what is in a
-    file, whatever its name, at the places where its library looks for it.
+    Headers of MetaImage and NRRD may name the files of their voxels, and so may HDF5, whatever its name.
     """
-    with path.open("rb") as file:
-        place, size = 0, path.stat().st_size
-        while place < size:
-            file.seek(place)
-            if file.read(len(HDF5)) == HDF5:
-                raise ImageError("expected an image in the format that its name says, got HDF5: convert it")
-            place = max(512, 2 * place)
-    if path.name.endswith(META):
-        _check_header(path, META_LINE, META_END)
-    elif path.name.endswith(NRRD):
-        _check_header(path, NRRD_LINE, b"\n")
-
-
-def _check_header(path: Path, usual: re.Pattern[bytes], end: bytes) -> None:
-    """Refuse a header with a line that is not known to be harmless, up to the one that ends it (ImageError).
-
-    What is not forbidden is not enough here: readers differ in letters, blanks and ends of lines.
-    """
-    left = HEADER_BYTES
-    with path.open("rb") as file:
-        while left > 0 and (line := file.readline(LINE_BYTES)) != end:
-            left -= len(line)
-            if not usual.fullmatch(line):
-                raise ImageError(
-                    "expected an image with its voxels in the same file and a header as ITK writes it, got another: "
-                    "write it anew, or as NIfTI"
-                )
-    if left <= 0:
-        raise ImageError("expected an image, got a header without an end")
+    if is_hdf5(path):
+        raise ImageError("expected an image in the format that its name says, got HDF5: convert it")
+    try:
+        alone = not path.name.endswith((*META, *NRRD)) or not names_of_voxels(path)
+    except ImageError:
+        alone = False
+    if not alone:
+        raise ImageError(
+            "expected an image with its voxels in the same file and a header as ITK writes it, got another: "
+            "write it anew, or as NIfTI"
+        )
 
 
 def _table(text: str) -> Mapping[str, Any]:

@@ -1,7 +1,8 @@
 """One registration as a process of its own, ``semreg register``: what it costs to end it is this one job.
 
 The process runs in the folder of its job and is given names in it alone. It leads a group of its own, so that Ctrl-C at
-the service's terminal does not reach it, and all that it may start ends with it.
+the service's terminal does not reach it, and all that it may start ends with it. Where the service is killed it ends by
+itself; the next start ends what does not.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ FIRST_TO_GO = 800
 CLOCK_SECONDS = 2.0
 """By how much the clock of the machine may have been put right meanwhile."""
 STEP = "register"
+CHILD = "semreg.batch.service.child"
+"""What is run: its standard input ends with the service, however that ends, and it ends with its standard input."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +57,8 @@ async def start(job: Job, folder: Path, machine: Machine) -> asyncio.subprocess.
     """Start the registration of a job; what it says goes to the log in its folder (OSError)."""
     with (folder / LOG).open("wb") as said:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-m", "semreg", *arguments_of(job, machine),  # -P: no module is looked for in there
-            cwd=folder, stdin=asyncio.subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
+            sys.executable, "-P", "-m", CHILD, *arguments_of(job, machine),  # -P: no module is looked for in there
+            cwd=folder, stdin=asyncio.subprocess.PIPE, stdout=said, stderr=said, start_new_session=True,
         )  # fmt: skip
     with suppress(OSError):  # not every system has it, and the process may be gone
         Path(f"/proc/{process.pid}/oom_score_adj").write_text(str(FIRST_TO_GO), encoding="ascii")

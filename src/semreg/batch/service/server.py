@@ -20,6 +20,8 @@ from semreg.batch.service.token import made_token, read_token
 from semreg.errors import ConfigError
 
 TOKEN_FILE = "token"  # noqa: S105 - its name, no secret
+HEADERS = [("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")]
+"""Of every answer: images of patients stay in no cache."""
 GRACE_SECONDS = 5
 """How long requests that are being answered may take when the service stops."""
 
@@ -70,17 +72,17 @@ def serve(service: Service, on_start: Callable[[Address], None]) -> None:
         token = made_token(path) if service.token_file is None else read_token(path)
         with listening(service.host, service.port) as listener:
             app = make_app(Queue(store, service.limits, service.machine), token)
-            config = uvicorn.Config(
+            server = uvicorn.Server(uvicorn.Config(
                 app, loop="asyncio", http="h11", ws="none", lifespan="on", log_config=None, access_log=False,
-                server_header=False, proxy_headers=False, timeout_graceful_shutdown=GRACE_SECONDS,
-            )  # fmt: skip
-            host = f"[{service.host}]" if ":" in service.host else service.host
-            on_start(Address(url=f"http://{host}:{listener.getsockname()[1]}", token_file=path))
-            for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn ends in order and sends them again: no error
-                signal.signal(number, lambda *_: None)
+                server_header=False, proxy_headers=False, timeout_graceful_shutdown=GRACE_SECONDS, headers=HEADERS,
+            ))  # fmt: skip
+            for number in (signal.SIGTERM, signal.SIGINT):  # from here on: uvicorn takes them only while it runs
+                signal.signal(number, server.handle_exit)
             if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup wants it
                 signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
-            uvicorn.Server(config).run(sockets=[listener])
+            host = f"[{service.host}]" if ":" in service.host else service.host
+            on_start(Address(url=f"http://{host}:{listener.getsockname()[1]}", token_file=path))
+            server.run(sockets=[listener])
 
 
 def is_loopback(host: str) -> bool:

@@ -19,9 +19,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from semreg.errors import GeometryError
+from semreg.io.hdf5_images import SIGNATURE
 from semreg.io.transform_files.record import DAMAGED, Numbers, Stored
 
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
 GROUP = "TransformGroup"
 NAMES = {
     "type": ("TransformType",),

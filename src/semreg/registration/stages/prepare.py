@@ -38,7 +38,8 @@ def run(state: State) -> None:
     if asked.guidance is not None:
         state.known_points = checked_landmarks(asked.guidance, dimension)
         images = state.pair.cleaned["fixed"], state.pair.cleaned["moving"]
-        state.known_labels = checked_labels(segmented(asked.guidance, images, state.device, asked.folders), dimension)
+        found = segmented(asked.guidance, images, state.device, asked.folders, only_load=asked.only_plan)
+        state.known_labels = checked_labels(found, dimension)
     state.begin = start_of(asked.initial, asked.landmarks, config.align.transform, dimension)
     checked_start(linear_part(state.begin), dimension)
 

@@ -68,6 +68,8 @@ class Request:
     """Whether the way back is wanted."""
     on_plan: Callable[[Plan], None] | None = None
     """Who is told of the plan before it is executed."""
+    only_plan: bool = False
+    """Whether the plan is all that is wanted: what takes long is not done for it."""
 
 
 @dataclass
