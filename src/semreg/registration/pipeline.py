@@ -212,7 +212,7 @@ def _record(state: State) -> Record:
         parts=state.parts,
         sliding=state.sliding,
         contrasts=tuple(map(ContrastReport.of, state.contrasts)),
-        uncertainty=None if state.doubt is None else state.doubt.summary(),
+        uncertainty=None if state.doubt is None else state.doubt.summary(rigid=state.parts is not None),
         inverse=None if state.inverse is None else InverseReport.of(state.total, state.inverse),
     )
 
