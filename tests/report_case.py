@@ -9,18 +9,22 @@ from run_records import make_run
 from semreg.config import RegistrationConfig
 from semreg.core.fields import Field, Volume
 from semreg.core.geometry import Grid
+from semreg.io.bridge import LabelMap, to_labels
 from semreg.quality import CheckResult, Evaluation, Verdict
 from semreg.quality.deformation import DisplacementStatistics, JacobianStatistics
 from semreg.quality.landmarks import Landmark, LandmarkErrors, Spread
 from semreg.quality.overlap import LabelOverlap, LabelOverlaps, MeanOverlap, Overlap
 from semreg.quality.result import Share
 from semreg.registration.dense.refine import LevelReport
+from semreg.registration.parts.report import PartReport, PartsReport
 from semreg.registration.plan.reasons import Reason
 from semreg.registration.result import PlanReport
+from semreg.registration.sliding.report import SlidingReport
 from semreg.registration.uncertainty import UncertaintySummary
 from semreg.report import Case
 from semreg.runtime.events import StageTime
 from semreg.runtime.settings import override
+from semreg.transforms.pointwise import ErrorSummary
 
 # stored as (P, S, R): x runs to posterior, y to superior, z to the right
 STORED = ((0.0, 0.0, -1.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
@@ -151,3 +155,37 @@ RECORD = make_run(
     settings=override(override(RegistrationConfig(), "seed=7"), "refine.iterations=3"),
     uncertainty=UncertaintySummary(mean_mm=1.5, median_mm=1.25, p95_mm=3.0, maximum_mm=4.0, parts={}),
 )
+
+
+def _part(label: int, name: str, **more: object) -> PartReport:
+    given = {
+        "volume_mm3": 900.0, "rotation_deg": 7.125, "translation_mm": (3.0, -4.0, 0.0), "matrix": ((1.0,),),
+        "from_rigid_mm": ErrorSummary(mean_mm=0.25, p95_mm=0.5, maximum_mm=0.75), "refined_mm": None,
+        "held_share": 1.0, "residual_mm": 1e-6,
+    }  # fmt: skip
+    return PartReport(label=label, name=name, **{**given, **more})  # type: ignore[arg-type]
+
+
+PARTS = PartsReport(
+    parts=(_part(3, "tibia <1>"), _part(8, "", held_share=0.5, notes=("lies beside another part",))),
+    outside=(9,), passes=0,
+)  # fmt: skip
+SLIDING = SlidingReport(
+    labels=(4, 5), area=100.0, slide_mm=ErrorSummary(mean_mm=10.5, p95_mm=13.25, maximum_mm=14.75),
+    most_at=tuple(grid_centre().tolist()), gap_mm=ErrorSummary(mean_mm=0.125, p95_mm=3.5, maximum_mm=4.5),
+    unmatched_share=0.03, across_share=0.002, voxel_mm=1.5,
+)  # fmt: skip
+
+
+def structure_of(**boxes: tuple[slice, ...]) -> LabelMap:
+    """Labels of the fixed image with a box for each, ``l3=(slices…)``."""
+    data = torch.zeros(1, *fixed_grid().shape)
+    for name, box in boxes.items():
+        data[0][box] = int(name[1:])
+    return to_labels(Volume(data, fixed_grid()))
+
+
+BOXES = {
+    "l3": (slice(4, 12), slice(3, 11), slice(5, 17)), "l5": (slice(14, 18), slice(12, 18), slice(3, 9)),
+    "l8": (slice(8, 22), slice(13, 20), slice(12, 26)),
+}  # fmt: skip

@@ -27,9 +27,11 @@ from semreg.quality.evidence import match_of
 from semreg.quality.overlap import LabelOverlaps, MeanOverlap, Overlap
 from semreg.quality.probes import seen, try_shifts
 from semreg.quality.residual import search_again
-from semreg.registration.result import AlignmentReport, InverseReport
+from semreg.registration.result import AlignmentReport, Folding, InverseReport
+from semreg.registration.sliding.report import SlidingReport
 from semreg.registration.uncertainty import UncertaintySummary
 from semreg.runtime.settings import from_toml, override, to_toml
+from semreg.transforms.pointwise import ErrorSummary
 
 FINE = Evidence(
     dimension=3, voxel_mm=4.0, diagonal_mm=300.0, spacing_mm=1.5, field_missing=0.0, missing=0.0, overlap=0.95,
@@ -110,6 +112,22 @@ def test_each_gate_stops_alone(change, name, level):
     assert check(verdict, name).level == level
     assert verdict.level == level
     assert check(verdict, name).sentence in verdict.reasons
+
+
+def test_what_slides_may_part_along_its_wall():
+    """Neighbours that part there stop nothing, and folds are those of both sides; without a wall both count."""
+    torn = replace(FINE, tear_share=0.2, folded_share=0.02)
+    side = ErrorSummary(mean_mm=1.0, p95_mm=2.0, maximum_mm=3.0)
+    said = SlidingReport(
+        labels=(1,), area=10.0, slide_mm=side, most_at=(0.0, 0.0, 0.0), gap_mm=side, unmatched_share=0.0,
+        across_share=0.02, voxel_mm=1.0,
+    )  # fmt: skip
+    assert judge(torn, record=make_run()).level == "FAIL"
+    found = judge(torn, record=make_run(sliding=said))
+    assert found.level == "PASS"
+    assert check(found, "tears").sentence.startswith("Not measured: both sides of what slides part")
+    folded = Folding(minimum=-1.0, folded_share=0.02, unfolding_passes=0)
+    assert check(judge(FINE, record=make_run(sliding=said, jacobian=folded)), "folding").level == "FAIL"
 
 
 def test_thresholds_are_the_settings_in_the_units_of_the_value():

@@ -26,6 +26,7 @@ from semreg.registration.parts.known import checked_parts, part_points
 from semreg.registration.parts.motion import Compared, motion_of
 from semreg.registration.parts.report import PartsReport
 from semreg.registration.result import Record
+from semreg.registration.uncertainty import BEFORE_PARTS
 from semreg.transforms.maps import linear_about, mapped
 
 PLACE = (12.0, -31.0, 58.0)
@@ -322,11 +323,15 @@ def test_a_bent_start_is_rigid_in_parts_too(bones):
     assert part.rotation_deg == pytest.approx(8.0, abs=0.6)
 
 
-def test_what_is_not_as_usual_is_said_in_the_log(caplog):
-    """A part of few voxels is named in a warning of a run."""
+def test_what_is_not_as_usual_is_said(caplog):
+    """A part of few voxels is named in a warning of a run; the record says what the uncertainty is of."""
     pair = make_bones(size=24, landmarks=5)
     data = torch.zeros_like(pair.fixed_labels().data)
     data[0, 10:12, 10:12, 10:12] = 6
     with caplog.at_level(logging.WARNING, "semreg"):
-        semreg.register(pair.fixed, pair.moving, rigid=Volume(data, pair.fixed.grid), config=semreg.configure(*QUICK))
+        found = semreg.register(
+            pair.fixed, pair.moving, rigid=Volume(data, pair.fixed.grid),
+            config=semreg.configure(*QUICK, "uncertainty.enabled=true"),
+        )  # fmt: skip
+    assert found.record.uncertainty.note.endswith(BEFORE_PARTS)
     assert any("rigid part 6 has 8 voxels" in line for line in caplog.messages)

@@ -19,6 +19,7 @@ from semreg.errors import ConfigError, GeometryError
 from semreg.io.bridge import to_labels
 from semreg.io.records import record_of
 from semreg.phantom import make_chests
+from semreg.registration import uncertainty
 from semreg.registration.dense.correspondences import Correspondences
 from semreg.registration.dense.data_term import distance_at
 from semreg.registration.dense.objective import Problem
@@ -31,6 +32,7 @@ from semreg.registration.sliding.descent import points_on, side_of
 from semreg.registration.sliding.objective import Sides
 from semreg.registration.sliding.report import SlidingReport
 from semreg.registration.sliding.wall import Wall, checked_wall
+from semreg.registration.stages import uncertainty as stage
 from semreg.transforms.bspline import SplineLattice
 from semreg.transforms.maps import linear_about, mapped
 from semreg.transforms.pointwise import ErrorSummary
@@ -157,6 +159,17 @@ def test_near_the_wall_the_error_is_less_than_half(slid):
     assert plain.record.sliding is None
 
 
+def test_the_longest_slide_is_where_it_is_said(slid):
+    """There are voxels of both sides around it, whose displacements are as far apart as the longest slide."""
+    _, lung, _, found = slid
+    said = found.record.sliding
+    place = mapped(lung.grid.point_to_index(), np.array([said.most_at]))[0].round().astype(int)
+    box = tuple(slice(at - 2, at + 3) for at in place)
+    moved, inside = found.field.mm()[(slice(None), *box)], lung.data[0][box] > 0
+    apart = torch.linalg.vector_norm(moved[:, inside].mean(1) - moved[:, ~inside].mean(1))
+    assert float(apart) == pytest.approx(said.slide_mm.maximum_mm, rel=0.1)
+
+
 def test_itk_reads_the_jump_and_the_record_is_read_again(slid):
     """At voxel centres ITK maps points as the field does, on both sides; the record keeps what slides."""
     pair, lung, _, found = slid
@@ -180,7 +193,14 @@ def test_a_wall_that_lets_gaps_open_is_said():
     """What is more than a voxel apart is a sentence; what is less is none."""
     small, large = (ErrorSummary(mean_mm=1.0, p95_mm=p95, maximum_mm=4.0) for p95 in (1.2, 2.5))
     usual = SlidingReport(
-        labels=(1,), area=10.0, slide_mm=large, gap_mm=small, unmatched_share=0.0, across_share=0.0, voxel_mm=2.0
+        labels=(1,),
+        area=10.0,
+        slide_mm=large,
+        most_at=(0.0, 0.0),
+        gap_mm=small,
+        unmatched_share=0.0,
+        across_share=0.0,
+        voxel_mm=2.0,
     )
     assert usual.sentences == []
     assert replace(usual, gap_mm=large).sentences == [
@@ -273,3 +293,29 @@ def test_masks_that_leave_one_side_out_are_told():
         semreg.register(
             pair.fixed, pair.moving, sliding=lung, fixed_mask=lung, config=semreg.configure("align.transform=none")
         )
+
+
+def test_each_side_is_in_doubt_of_its_own(monkeypatch):
+    """The map is that around the displacement of its side, from features on that side alone; both are joined."""
+    pair, calls = make_chests(size=32, landmarks=5), []
+    lung = Volume((pair.fixed_labels().data == 1).float(), pair.fixed.grid)
+
+    def told(terms, found, *args, **more):
+        calls.append((terms, found, uncertainty.estimate(terms, found, *args, **more)))
+        return calls[-1][2]
+
+    monkeypatch.setattr(stage, "estimate", told)
+    config = semreg.configure("align.transform=none", "fine.enabled=false")
+    result = semreg.register(pair.fixed, pair.moving, sliding=lung, config=config)
+    inside, axes = lung.data[0] > 0, canonical_order(lung.grid)
+    assert len(calls) == 2
+    assert result.record.uncertainty.note == uncertainty.NOTE
+    for (terms, found, doubt), side in zip(calls, (inside, ~inside), strict=True):
+        near = found.on(lung.reordered(axes).grid).reordered(axes.inverse).mm()
+        off = torch.linalg.vector_norm(near - result.deformation.mm(), dim=0)
+        assert float(off[side].mean()) < 0.1
+        assert float(off[~side].mean()) > 1.0
+        share = Volume(side.float()[None], lung.grid).reordered(axes).averaged_on(terms[0].fixed.grid)
+        assert torch.allclose(terms[0].fixed.weight.data, share.data, atol=1e-5)
+        deep = torch.from_numpy(distance_transform_edt(side.numpy()) > 4)
+        assert torch.allclose(result.uncertainty.data[0][deep], doubt.on_image(axes, lung.grid).data[0][deep])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -9,7 +10,18 @@ import pytest
 import torch
 
 from conftest import eventually
-from report_case import SHIFT, check_of, fixed_grid, grid_centre, make_case, phantom
+from report_case import (
+    BOXES,
+    RECORD,
+    SHIFT,
+    SLIDING,
+    check_of,
+    fixed_grid,
+    grid_centre,
+    make_case,
+    phantom,
+    structure_of,
+)
 from semreg.core.fields import Field, Volume
 from semreg.core.geometry import Grid
 from semreg.io.bridge import LabelMap
@@ -18,12 +30,15 @@ from semreg.report import write_report
 from semreg.report.colours import blend
 from semreg.report.planes import planes_of
 from semreg.report.stacks import make_stacks
+from semreg.transforms.maps import mapped
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium, which drives the browser, is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium and chromedriver are not installed")
 
+PLACE = tuple(mapped(fixed_grid().index_to_point(), np.array([[16.0, 15.0, 6.0]]))[0].tolist())
+"""In mm, off the middle, within what slides."""
 EVIL = "<script>document.title='ran'</script><img src=x onerror=\"document.title='ran'\">"
 
 
@@ -262,6 +277,33 @@ def test_arrows_grid_and_labels_are_drawn(opened):
         changed = np.abs(pixels(opened, 0, (300, 300)) - plain).max(2) > 60
         assert changed.sum() > 200, mode
     assert opened.find_element("id", "opacity").is_displayed()
+
+
+def test_outlines_of_what_slides_and_its_longest_slide(browser, tmp_path):
+    """An outline in each mode, and N takes it away; a button leads to where the slide is longest."""
+    case = make_case(
+        record=dataclasses.replace(RECORD, sliding=dataclasses.replace(SLIDING, most_at=PLACE)),
+        structure=structure_of(**BOXES),
+    )
+    page = tmp_path / "report.html"
+    write_report(case, page)
+    resize(browser, 1440)
+    browser.get(page.as_uri())
+    wait(browser, "return document.getElementById('viewer').dataset.ready === 'true'")
+    browser.find_element("css selector", "#sliding [data-index]").click()
+    expected = [round(v) for v in make_stacks(case).index_of(PLACE)]
+    assert drawn(browser)[2] == expected
+    body = browser.find_element("tag name", "body")
+    for mode in ("fixed", "moving", "displacement"):
+        choose(browser, mode)
+        seen = pixels(browser, 0, (300, 300))
+        assert "outline, in the fixed image: wall" in browser.find_element("id", "explain").text
+        keys(browser, body, "n")
+        assert (np.abs(pixels(browser, 0, (300, 300)) - seen).max(2) > 60).sum() > 200, mode
+        assert "wall" not in browser.find_element("id", "explain").text
+        assert browser.find_element("id", "structure").get_attribute("aria-pressed") == "false"
+        keys(browser, body, "n")
+    assert not [line for line in browser.get_log("browser") if line["level"] == "SEVERE"]
 
 
 def test_wheel_browses_slices(opened):

@@ -13,17 +13,31 @@ import SimpleITK as sitk
 import torch
 from PIL import Image
 
-from report_case import EVALUATION, RECORD, SHIFT, check_of, fixed_grid, make_case, moving_grid, phantom
+from report_case import (
+    BOXES,
+    EVALUATION,
+    PARTS,
+    RECORD,
+    SHIFT,
+    SLIDING,
+    check_of,
+    fixed_grid,
+    make_case,
+    moving_grid,
+    phantom,
+    structure_of,
+)
 from semreg.config import ModelConfig, RegistrationConfig
 from semreg.core.fields import Field, Volume
 from semreg.core.geometry import Grid, canonical_order, reorder
 from semreg.errors import GeometryError, OutputError
 from semreg.io.bridge import sitk_image, to_labels
 from semreg.quality import EvaluationRun, Verdict
+from semreg.quality.deformation import moved_by
 from semreg.registration.plan.reasons import Reason
 from semreg.registration.result import AlignmentReport, PlanReport
-from semreg.report import write_report
-from semreg.report.colours import blend, checkerboard, viridis
+from semreg.report import pictures, write_report
+from semreg.report.colours import blend, checkerboard, outlined, viridis
 from semreg.report.drawings import box_panels, curves, outline
 from semreg.report.encode import Sheets, sheets, sheets_within
 from semreg.report.motion import motion_of
@@ -610,3 +624,122 @@ def test_page_of_odd_values():
     nowhere = Volume(torch.full((1, *grid.shape), torch.nan), grid)
     text = render(make_case(fixed=Volume(fixed, grid), field=Field(field, grid), uncertainty=nowhere))
     assert "NaN" not in re.sub(r'"data:[^"]*"', "", text)
+
+
+# Rigid parts, and what slides
+
+
+def with_structure(**found):
+    """The pair with rigid parts or with what slides, in boxes."""
+    return make_case(record=dataclasses.replace(RECORD, **found), structure=structure_of(**BOXES))
+
+
+def rows_below(page, section):
+    """The cells of the rows of a section's table, as text."""
+    table = page.split(f'id="{section}"')[1].split("</table>")[0].split("<tbody>")[1]
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in table.split("<tr>")[1:]]
+    return [[re.sub("<.*?>", "", cell) for cell in row] for row in rows]
+
+
+def test_rigid_parts_are_told_one_by_one():
+    """A row each: turn, way, where to, from rigid before, by its images, held, left; and what is not as usual."""
+    page = render(with_structure(parts=PARTS))
+    assert rows_below(page, "parts") == [
+        ["tibia &lt;1&gt;", "7.12", "5.00", "3.00, -4.00, 0.00", "0.25", "0.75", "–", "100", "&lt; 0.001"],
+        ["8", "7.12", "5.00", "3.00, -4.00, 0.00", "0.25", "0.75", "–", "50", "&lt; 0.001"],
+    ]
+    for line in (*PARTS.sentences, "held rigid"):
+        assert line.replace("<", "&lt;").replace(">", "&gt;") in page.split('id="parts"')[1].split("</section>")[0]
+    assert "turned by up to 7.12°, moved by up to 5 mm" in page
+    assert 'id="structure"' in page
+    assert 'id="sliding"' not in page
+
+
+def test_what_slides_is_told_with_its_place():
+    """Slide and gap in mm, where it slides most, what has no partner, and what is not as usual."""
+    case = with_structure(sliding=SLIDING)
+    page = render(case)
+    assert rows_below(page, "sliding") == [
+        ["Slide, mm", "10.50", "13.25", "14.75"],
+        ["Gap or overlap, mm", "0.12", "3.50", "4.50"],
+    ]
+    section = page.split('id="sliding"')[1].split("</section>")[0]
+    stacks = make_stacks(case)
+    index = [float(v) for v in re.search('data-index="(.*?)"', section)[1].split()]
+    assert np.allclose(index, (np.array(stacks.shape) - 1) / 2)
+    assert "3 % of the wall" in section
+    assert "In 0.2 % of the voxels" in section
+    assert SLIDING.sentences[0] in section
+    assert 'id="parts"' not in page
+    assert "held rigid" not in page
+
+
+def test_a_page_without_structure_says_nothing_of_it(page):
+    """No button, no section, no outline; a record alone has its section, and labels alone have nothing."""
+    for word in ('id="structure"', 'id="parts"', 'id="sliding"', "White outline: "):
+        assert word not in page
+    told = render(make_case(record=dataclasses.replace(RECORD, sliding=SLIDING)))
+    assert ('id="sliding"' in told, 'id="structure"' in told) == (True, False)
+    assert make_stacks(make_case(structure=structure_of(**BOXES))).structure is None
+
+
+@pytest.mark.parametrize(("found", "kept"), [({"parts": PARTS}, {3: 1, 8: 2}), ({"sliding": SLIDING}, {5: 1})])
+def test_outlined_is_what_the_record_names(found, kept):
+    """The labels that moved rigidly or slid, and no other, lie where the image is; in the viewer's data, too."""
+    case = with_structure(**found)
+    stacks = make_stacks(case)
+    expected = np.zeros(stacks.shape, dtype=int)
+    image = sitk.GetArrayFromImage(sitk.DICOMOrient(sitk_image(case.structure.numbers), "LPS"))
+    for label, small in kept.items():
+        expected[np.rint(image) == case.structure.labels.index(label)] = small
+    assert np.array_equal(stacks.structure, expected)
+    made = viewer_data(stacks, planes_of(stacks.grid)).labels["structure"]
+    assert np.array_equal(decoded(made, *stacks.shape), expected)
+
+
+def test_outlines_are_white_within_and_black_beside():
+    """On grey and on colours; where two labels touch both sides are white."""
+    labels = np.zeros((6, 8), dtype=np.uint8)
+    labels[2:4, 2:4], labels[2:4, 4:6] = 1, 2
+    for picture in (np.full((6, 8), 90, np.uint8), np.full((6, 8, 3), 90, np.uint8)):
+        found = outlined(picture, labels)
+        seen = found if found.ndim == 2 else found[..., 1]
+        assert (seen[2:4, 2:6] == 255).all()
+        assert (seen[1, 2:6] == 0).all()
+        assert (seen[2:4, 6] == 0).all()
+        assert (seen[0], seen[:, 0]) == (pytest.approx(90), pytest.approx(90))
+        assert (picture == 90).all()
+
+
+def test_still_pictures_have_the_outlines(monkeypatch):
+    """Each of them shows the same border where the middle slice of the labels has one."""
+    calls = []
+    monkeypatch.setattr(pictures, "outlined", lambda picture, labels: calls.append(labels) or picture)
+    stacks = make_stacks(with_structure(parts=PARTS))
+    planes = planes_of(stacks.grid)
+    rows = pictures.rows_of(stacks, planes)
+    assert len(calls) == len(rows) * len(planes)
+    for plane, labels in zip(planes, calls, strict=False):
+        whole = plane.cut(stacks.structure, pictures.middle(stacks, plane))
+        at = [((np.arange(n) + 0.5) * m / n).astype(int) for n, m in zip(whole.shape, labels.shape, strict=True)]
+        assert np.array_equal(labels[at[0]][:, at[1]], whole)
+
+
+def test_a_jump_along_a_wall_is_no_fold():
+    """Of both sides the determinants are each side's own to the wall; without labels there are folds."""
+    grid = fixed_grid()
+    inside = structure_of(l5=(slice(8, 16), slice(None), slice(None)))
+    points = torch.from_numpy(np.indices(grid.shape).astype(np.float32))
+    own = torch.where(inside.numbers.data[0] > 0, 1.0, 0.0)
+    vox = torch.stack([-3.0 * own + 0.1 * points[0], 0.2 * points[1] * own, 0 * own])
+    record = dataclasses.replace(RECORD, sliding=SLIDING)
+    expected = np.where(own.numpy() > 0, 1.1 * 1.2, 1.1)
+    turn = np.eye(4)
+    turn[:3, :3] *= 1.25
+    for linear in (None, turn):
+        total = Field(vox, grid) if linear is None else moved_by(Field(vox, grid), linear)
+        given = {"field": total, "linear": linear, "record": record}
+        motion, values = motion_of(make_case(structure=inside, **given))
+        assert np.abs(values.data[0].numpy() - expected)[2:-2, 2:-2, 2:-2].max() < 1e-3
+        assert motion.folded_share == 0
+        assert motion_of(make_case(**given))[0].folded_share > 0.05

@@ -17,16 +17,19 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import run_records
-from report_case import EVALUATION, ORIGIN, RECORD, SHIFT, VERDICT, check_of, make_case
+from report_case import BOXES, EVALUATION, ORIGIN, PARTS, RECORD, SHIFT, VERDICT, check_of, make_case
+from report_case import structure_of as structure
 from run_records import input_of, read_files, write_run
+from semreg import configure
 from semreg.cli.report import report_command
 from semreg.core.fields import Volume
 from semreg.core.geometry import canonical_order
 from semreg.errors import ConfigError, GeometryError, ImageError, OutputError
 from semreg.io.bridge import sitk_image
 from semreg.io.files import read_image, write_image, write_transform
-from semreg.phantom import make_pair
+from semreg.phantom import make_bones, make_pair
 from semreg.quality import EvaluationRun, Verdict, collect_evidence, evaluate, judge, read_result
+from semreg.quality.privacy import private as hidden
 from semreg.registration.pipeline import register
 from semreg.report import Case, FigureOptions, read_case, write_figures
 from semreg.report.figures import view_of
@@ -220,6 +223,38 @@ def test_outlines_are_those_that_were_evaluated(folder):
     assert found.moving_labels.grid.shape == case.moving.grid.shape
     other = read_case(folder, fixed_labels=paths[1])
     assert other.fixed_labels.grid == other.moving_labels.grid
+
+
+def test_the_labels_of_rigid_parts_are_found_again(folder):
+    """By the record; what has changed or gone is said, and a record without names has none."""
+    path = folder.parent / "bones.nii.gz"
+    write_image(structure(**BOXES).numbers, path, "uint8")
+    run = read_result(folder).record
+    run = dataclasses.replace(run, parts=PARTS, inputs={**run.inputs, "rigid": input_of(path)})
+    write_run(folder, run)
+    found = read_case(folder)
+    assert set(np.unique(make_stacks(found).structure)) == {0, 1}
+    assert found.notes == ()
+    write_image(structure(l8=BOXES["l8"]).numbers, path, "uint8")
+    (said,) = read_case(folder).notes
+    assert said == f"{path} has changed since the registration: the pictures show it as it is now."
+    path.unlink()
+    lost = read_case(folder)
+    assert lost.structure is None
+    assert "bones.nii.gz, which the registration read, is no longer there" in lost.notes[0]
+    sides = {role: folder.parent / f"{role}.nii.gz" for role in ("fixed", "moving")}
+    write_run(folder, hidden(run))
+    private = read_case(folder, **sides)
+    assert (private.structure, private.notes) == (None, ())
+
+
+def test_a_result_knows_its_parts():
+    """``Case.of`` outlines what was held rigid, or what slid, without being told of the labels again."""
+    pair = make_bones(size=24, landmarks=5)
+    config = configure("align.transform=none", "fine.enabled=false", "parts.refine=false", "parts.labels=1,3")
+    for given, kept in (("rigid", {0, 1, 2}), ("sliding", {0, 1})):
+        result = register(pair.fixed, pair.moving, config=config, **{given: pair.fixed_labels()})
+        assert set(np.unique(make_stacks(Case.of(result, pair.fixed, pair.moving)).structure)) == kept
 
 
 def test_a_case_of_a_result(tmp_path):

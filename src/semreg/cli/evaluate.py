@@ -286,8 +286,9 @@ def case_of(found: Evaluated, run: EvaluationRun) -> Case | None:
     if subject.fixed is None or subject.moving is None or subject.field is None:
         return None
     from semreg.report import Case
-    from semreg.report.folder import uncertainty_of
+    from semreg.report.folder import structure_of, uncertainty_of
 
+    structure, said = (None, []) if result is None else structure_of(result, subject.fixed.grid)
     names = {name: Path(run.inputs[name][0].path).name for name in found.images}
     labels = found.labels or (None, None)
     return Case(
@@ -303,10 +304,11 @@ def case_of(found: Evaluated, run: EvaluationRun) -> Case | None:
         record=None if result is None else result.record,
         fixed_labels=labels[0],
         moving_labels=labels[1],
+        structure=structure,
         names=names,
         oriented={name: image.oriented for name, image in found.images.items()},
         title=f"{names['moving']} onto {names['fixed']}",
-        notes=found.changes,
+        notes=(*found.changes, *said),
     )
 
 

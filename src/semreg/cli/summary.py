@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -137,7 +136,7 @@ def part_rows(found: PartsReport | None) -> list[tuple[str, str]]:
     """How each rigid part moves, and how far from rigid it was before."""
     rows = []
     for each in [] if found is None else found.parts:
-        turned = f"turned by {each.rotation_deg:.2f}°, moved by {math.hypot(*each.translation_mm):.2f} mm"
+        turned = f"turned by {each.rotation_deg:.2f}°, moved by {each.moved_mm:.2f} mm"
         rows.append(
             (f"rigid {each.name or each.label}", f"{turned}; was {each.from_rigid_mm.mean_mm:.2f} mm from rigid")
         )

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from semreg.core.shapes import Batch, Direction
 from semreg.features.contract import IntensityStats, ModelSpec
 from semreg.runtime.memory import is_out_of_memory
 
@@ -18,7 +19,7 @@ SIZES = {2: (16, 32, 64, 128, 224, 256), 3: (8, 16, 32, 64)}
 FAILURES = (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError, AssertionError)
 """What models raise for an input that they do not take."""
 
-Run: TypeAlias = Callable[[Tensor, IntensityStats, Tensor], Sequence[Any]]
+Run: TypeAlias = Callable[[Batch, IntensityStats, Direction], Sequence[Any]]
 """A model with its outputs as it makes them: from a tile, the statistics and the direction."""
 
 
@@ -26,7 +27,7 @@ Run: TypeAlias = Callable[[Tensor, IntensityStats, Tensor], Sequence[Any]]
 class Sample:
     """An input that a model takes, and all that it returns for it."""
 
-    x: Tensor
+    x: Batch
     outputs: Sequence[Any]
 
 
@@ -77,7 +78,7 @@ def _sizes(spec: ModelSpec) -> Iterator[tuple[int, ...]]:
         yield patch
 
 
-def _facts(dimension: int) -> tuple[IntensityStats, Tensor]:
+def _facts(dimension: int) -> tuple[IntensityStats, Direction]:
     return IntensityStats(0.0, 1.0, 0.5, 0.3), torch.eye(dimension)
 
 

@@ -12,11 +12,12 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Integer
 from torch import Tensor
 
 from semreg.core.geometry import Grid, index_map
 from semreg.core.sampling import pool, resample
+from semreg.core.shapes import Channels, Map
 
 PLANES_BYTES = 1 << 26
 """Bytes of what is compared at once."""
@@ -74,8 +75,8 @@ class Maps:
         self.pooling = pooling
         self.multiple = pooling if isinstance(pooling, int) else math.lcm(*pooling)
         self.margin = 0
-        self.maps: list[Tensor] = []
-        self._weights: list[Tensor] = []
+        self.maps: list[Map] = []
+        self._weights: list[Float[Tensor, "*_s"]] = []
 
     def factor(self, layer: int) -> int:
         """Samples of an output that become one."""
@@ -107,7 +108,7 @@ class Maps:
         else:
             whole[region] = values
 
-    def finish(self) -> list[Tensor]:
+    def finish(self) -> list[Map]:
         """The maps, once all pieces are there."""
         for layer, weight in enumerate(self._weights):
             self.maps[layer] /= weight.clamp(min=1e-6)
@@ -199,7 +200,7 @@ def label_type(channels: int) -> torch.dtype:
     return torch.uint8 if channels <= 256 else torch.int16
 
 
-def _largest(values: Tensor) -> Tensor:
+def _largest(values: Channels) -> Integer[Tensor, "*s"]:
     """Index of the largest channel (C, *S) → (*S), a few planes at a time: indices of the whole would be large."""
     step = max(1, PLANES_BYTES // (8 * max(1, math.prod(values.shape[2:]))))
     parts = [values[:, i : i + step].argmax(0).to(label_type(len(values))) for i in range(0, values.shape[1], step)]
@@ -220,7 +221,7 @@ class Bands:
         """Whether all planes were given out."""
         return self._first == self._shape[1]
 
-    def add(self, piece: Piece) -> tuple[int, Tensor]:
+    def add(self, piece: Piece) -> tuple[int, Float[Tensor, "c n *p"]]:
         """Take a piece; the first plane of what is now complete, and these planes (C, n, …), n may be 0."""
         assert piece.window is not None  # noqa: S101  (for the type checker: only blended pieces come here)
         missing = piece.start[0] + piece.values.shape[1] - self._first - self._sum.shape[1]

@@ -11,10 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
-from jaxtyping import Float
-from torch import Tensor
-
-from semreg.core.shapes import Channels, Mask
+from semreg.core.shapes import Batch, Channels, Direction, Mask, Output
 from semreg.runtime.settings import require
 
 LARGEST = 1e6
@@ -166,9 +163,7 @@ class Network(Protocol):
     def spec(self) -> ModelSpec:
         """How images must be prepared for it."""
 
-    def __call__(
-        self, x: Float[Tensor, "b c *s"], stats: IntensityStats, direction: Float[Tensor, "d d"]
-    ) -> Sequence[Float[Tensor, "b _c *_s"]]:
+    def __call__(self, x: Batch, stats: IntensityStats, direction: Direction) -> Sequence[Output]:
         """All outputs (B, C_l, *S_l) for a batch of tiles ``x`` (B, spec.channels, *S), on the device of ``x``.
 
         ``stats`` are those of the whole image as the model sees it, ``direction`` (D, D) is the ITK direction matrix of

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from semreg.core.pullback import pullback
+from semreg.core.shapes import Channels, Direction, Map, Output, Values
 from semreg.errors import ConfigError, ModelContractError
 from semreg.features.collect import Collector, Piece
 from semreg.features.contract import IntensityStats, Network
@@ -48,9 +49,9 @@ GRAPH = 3
 class Request:
     """An image as the network is to see it: ``x`` (C, *S), its statistics, its direction matrix (D, D)."""
 
-    x: Float[Tensor, "c *s"]
+    x: Channels
     stats: IntensityStats
-    direction: Float[Tensor, "d d"]
+    direction: Direction
 
 
 class Engine:
@@ -230,7 +231,7 @@ class Engine:
 
     def _pieces(
         self,
-        results: list[Tensor],
+        results: list[Output],
         tile: tuple[Span, ...],
         plan: Plan,
         shapes: Sequence[tuple[int, ...]],
@@ -264,7 +265,7 @@ class Engine:
             pieces.append(Piece(layer, values, tuple(start), tuple(core), mask, complete))
         return pieces
 
-    def _check(self, results: Sequence[Tensor], tile: tuple[Span, ...]) -> None:
+    def _check(self, results: Sequence[Output], tile: tuple[Span, ...]) -> None:
         """Refuse outputs of another number or size than the probes promise (ModelContractError)."""
         outputs = self.traits.outputs
         if len(results) != len(outputs):
@@ -280,7 +281,7 @@ class Engine:
                     "its description, or leave the output out with layers"
                 )
 
-    def whole(self, request: Request) -> list[Float[Tensor, "_c *_s"]] | None:
+    def whole(self, request: Request) -> list[Map] | None:
         """All outputs (C, *S) of an image in one piece, with their graph, on the device; None where that has no room.
 
         Raises what ``run`` raises, and ModelContractError where the image has a gradient and no output has one.
@@ -297,7 +298,7 @@ class Engine:
         self.plan = plan
         return [piece.values for piece in self._pieces(results, tile, plan, self.traits.shapes(shape), 0, self.device)]
 
-    def pull_back(self, request: Request, gradients: Sequence[Float[Tensor, "_c *_s"]]) -> Float[Tensor, "c *s"]:
+    def pull_back(self, request: Request, gradients: Sequence[Map]) -> Channels:
         """The gradient in the image (C, *S) of a scalar whose gradients in all outputs (C, *S) are given.
 
         Tile by tile, so only one tile's graph is held. Raises ConfigError where tiles would have to be blended.
@@ -364,7 +365,7 @@ def _uncut(size: int) -> Cut:
     return Cut((Span(0, size, 0, size),), blended=False)
 
 
-def _filled(x: Tensor, size: Sequence[int]) -> Tensor:
+def _filled(x: Float[Tensor, "c *_s"], size: Sequence[int]) -> Float[Tensor, "c *_t"]:
     """``x`` (1, *S) continued at the ends of its axes by its border values."""
     if list(x.shape[1:]) == list(size):
         return x
@@ -376,7 +377,7 @@ def _part(tile: tuple[Span, ...]) -> tuple[slice, ...]:
     return (slice(None), *[slice(span.start, span.stop) for span in tile])
 
 
-def _outer(weights: Sequence[Tensor]) -> Tensor:
+def _outer(weights: Sequence[Float[Tensor, "_n"]]) -> Values:
     result = weights[0]
     for line in weights[1:]:
         result = result[..., None] * line

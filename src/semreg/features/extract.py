@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from semreg.core.fields import Layer, Volume, reorder_tensor
 from semreg.core.geometry import Grid, index_map, reorder
 from semreg.core.sampling import pool
+from semreg.core.shapes import Channels, Map, Numbers
 from semreg.errors import ModelContractError
 from semreg.features.collect import Labels, Maps, label_type
 from semreg.features.contract import Descriptor, IntensityStats, ModelSpec, Network
@@ -43,7 +45,7 @@ def describe(
     pooling: int = 1,
     weight: Volume | None = None,
     device: torch.device | str = "cpu",
-    reference: Tensor | IntensityStats | None = None,
+    reference: Numbers | IntensityStats | None = None,
 ) -> Layer:
     """Features of ``volume`` (1, *S), pooled by ``pooling`` voxels.
 
@@ -76,7 +78,7 @@ def describe(
     return Layer(Volume(features, grid), None if weights is None else Volume(weights, grid))
 
 
-def _stats(volume: Volume, weight: Volume | None, reference: Tensor | IntensityStats | None) -> IntensityStats:
+def _stats(volume: Volume, weight: Volume | None, reference: Numbers | IntensityStats | None) -> IntensityStats:
     """Those of the image, unless others are known."""
     if isinstance(reference, IntensityStats):
         return reference
@@ -105,7 +107,7 @@ class Extractor:
         weight: Volume | None = None,
         *,
         pooled_mm: float | None = None,
-        reference: Tensor | None = None,
+        reference: Numbers | None = None,
     ) -> tuple[Layer, ...]:
         """All outputs for ``volume`` (1, *S), each on its own grid, in the axes of the volume.
 
@@ -217,14 +219,14 @@ class _Run(torch.autograd.Function):
     """A network over an image, tile by tile, forwards and backwards: only one tile's graph is ever held."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, engine: Engine, request: Request) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, x: Channels, engine: Engine, request: Request) -> tuple[Map, ...]:
         ctx.engine, ctx.request = engine, replace(request, x=x.detach())
         collector = Maps()
         engine.run(ctx.request, collector)
         return tuple(collector.finish())
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Map) -> tuple[Channels, None, None]:
         return ctx.engine.pull_back(ctx.request, gradients), None, None
 
 
@@ -248,7 +250,7 @@ def _on(grid: Grid, layer: Layer) -> Layer:
     return Layer(Volume(layer.features.data, grid), weight)
 
 
-def _padded(x: Tensor, start: int, stop: int, halo: int) -> Tensor:
+def _padded(x: Float[Tensor, "1 *_s"], start: int, stop: int, halo: int) -> Float[Tensor, "1 *_t"]:
     """Planes ``start`` to ``stop`` of x (1, *S) with ``halo`` voxels more on every side, border values beyond."""
     if halo == 0:
         return x[:, start:stop]

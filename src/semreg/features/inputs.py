@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from semreg.core.fields import Volume
 from semreg.core.geometry import AxisOrder, Grid, canonical_order, covering_grid, oriented_order, reorder
+from semreg.core.shapes import Numbers, Values
 from semreg.errors import ModelContractError
 from semreg.features.contract import IntensityStats, ModelSpec, Normalisation
 from semreg.features.engine import Request
@@ -98,7 +98,7 @@ def letters_of(grid: Grid) -> str:
 
 
 def request_of(
-    volume: Volume, weight: Volume | None, frame: Frame, spec: ModelSpec, reference: Tensor | None = None
+    volume: Volume, weight: Volume | None, frame: Frame, spec: ModelSpec, reference: Numbers | None = None
 ) -> tuple[Request, Volume | None]:
     """The image as the network is to see it, and the weight of its voxels on the same grid.
 
@@ -123,7 +123,7 @@ def _averaged(volume: Volume, weight: Volume | None, share: Volume | None, frame
     return Volume(inner.data / torch.where(share.data > 0, share.data, 1.0), frame.grid)
 
 
-def stats_of(values: Tensor) -> IntensityStats:
+def stats_of(values: Numbers) -> IntensityStats:
     """Minimum, maximum, mean and standard deviation, computed in float64."""
     values = values.detach()
     mean = values.mean(dtype=torch.float64)
@@ -131,7 +131,7 @@ def stats_of(values: Tensor) -> IntensityStats:
     return IntensityStats(float(values.min()), float(values.max()), float(mean), float(std))
 
 
-def normalised(x: Tensor, counted: Tensor, how: Normalisation) -> Tensor:
+def normalised(x: Values, counted: Numbers, how: Normalisation) -> Values:
     """``x`` after normalisation with the statistics of ``counted``."""
     if how.kind == "none":
         return x

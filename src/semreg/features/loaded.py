@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from semreg.core.shapes import Batch, Direction, Numbers, Output
 from semreg.errors import ModelContractError
 from semreg.features import agreement, signature
 from semreg.features.contract import IntensityStats, ModelSpec
@@ -85,7 +86,7 @@ class LoadedNetwork:
         """Number of trained parameters."""
         return self.model.size
 
-    def __call__(self, x: Tensor, stats: IntensityStats, direction: Tensor) -> list[Tensor]:
+    def __call__(self, x: Batch, stats: IntensityStats, direction: Direction) -> list[Output]:
         """The outputs (B, C_l, *S_l), float32, for a batch of tiles ``x`` (B, spec.channels or 1, *S), float32.
 
         One channel is repeated. What the model is called with beside ``x`` is said in ``signature``. A module's list,
@@ -151,7 +152,7 @@ class LoadedNetwork:
             return signature.ALL_LAYERS
         return max(self.layers) + 1
 
-    def raw(self, x: Tensor, stats: IntensityStats, direction: Tensor) -> list[tuple[str, Any]]:
+    def raw(self, x: Batch, stats: IntensityStats, direction: Direction) -> list[tuple[str, Any]]:
         """The wanted outputs as the model makes them, and what to call them."""
         values, named = signature.arguments(self.model.parameters, self.number, stats, direction, x.device)
         function = self.short or self.model
@@ -166,7 +167,7 @@ class LoadedNetwork:
             return [(f"output {layer}", value) for layer, (_, value) in zip(self.layers, outputs, strict=True)]
         return outputs_at(self.layers, outputs, self._name)
 
-    def values(self, x: Tensor, stats: IntensityStats, direction: Tensor) -> list[Any]:
+    def values(self, x: Batch, stats: IntensityStats, direction: Direction) -> list[Any]:
         """The outputs as the model makes them, unchecked."""
         return [value for _, value in self.raw(x, stats, direction)]
 
@@ -188,7 +189,7 @@ class LoadedNetwork:
                 f"expected a tile on {self.device} for {self._name}, got one on {x.device}: move one of them"
             )
 
-    def _checked(self, name: str, output: Any, x: Tensor) -> Tensor:
+    def _checked(self, name: str, output: Any, x: Batch) -> Output:
         """One output in float32, or ModelContractError."""
         if not isinstance(output, Tensor):
             raise ModelContractError(
@@ -258,6 +259,6 @@ def outputs_at(layers: Sequence[int], outputs: Sequence[Any], name: str) -> list
     return [outputs[layer] for layer in layers]
 
 
-def is_finite(values: Tensor) -> bool:
+def is_finite(values: Numbers) -> bool:
     """One pass without a copy: a sum shows NaN and infinity; only a sum that overflows needs a second one."""
     return math.isfinite(float(values.detach().sum())) or bool(torch.isfinite(values).all())

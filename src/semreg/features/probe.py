@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from semreg.core.shapes import Batch, Output
 from semreg.errors import ModelContractError
 from semreg.features.contract import IntensityStats, Network
 from semreg.features.tensor_memory import TensorTally
@@ -271,7 +273,7 @@ def fixed_memory(network: Network, size: Sequence[int], device: torch.device) ->
     return Memory(0.0, _peak(network, noise(size, device)))
 
 
-def _peak(network: Network, x: Tensor) -> float:
+def _peak(network: Network, x: Batch) -> float:
     """The most bytes that one pass holds beyond what was held before."""
     if x.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(x.device)
@@ -290,13 +292,13 @@ def _peak(network: Network, x: Tensor) -> float:
     return float(max(peak() - before, tally.peak))
 
 
-def run(network: Network, x: Tensor) -> list[Tensor]:
+def run(network: Network, x: Batch) -> list[Output]:
     """All outputs for noise, without gradients."""
     with torch.inference_mode():
         return list(network(x, STANDARD, torch.eye(x.ndim - 2, device=x.device)))
 
 
-def noise(size: Sequence[int], device: torch.device) -> Tensor:
+def noise(size: Sequence[int], device: torch.device) -> Float[Tensor, "1 1 *s"]:
     """The same normal noise each time, (1, 1, *size): a grey image."""
     return torch.randn((1, 1, *size), generator=generator()).to(device)
 

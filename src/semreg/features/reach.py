@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from semreg.core.pullback import pullback
@@ -126,7 +127,7 @@ def _gradients(
     axis: int,
     device: torch.device,
     phase: tuple[int, bool] | None = None,
-) -> list[tuple[Tensor, int]]:
+) -> list[tuple[Float[Tensor, "_n"], int]]:
     """How strongly one sample of each output, about the middle, sees each plane; and its index times stride.
 
     ``phase``: a period, and whether its last sample is wanted or its first one.
@@ -153,7 +154,7 @@ def _gradients(
     return lines
 
 
-def _ends(line: tuple[Tensor, int], above: float = 0.0) -> tuple[float, float]:
+def _ends(line: tuple[Float[Tensor, "n"], int], above: float = 0.0) -> tuple[float, float]:
     """The first and the last plane that a sample sees more strongly than ``above``, relative to its place."""
     strength, place = line
     seen = (strength > above).nonzero().flatten()
@@ -207,7 +208,9 @@ def _period(
     return shifts[-1]
 
 
-def _shifted(still: Tensor, moved: Tensor, shift: int, border: int, axis: int) -> bool:
+def _shifted(
+    still: Float[Tensor, "b c *s"], moved: Float[Tensor, "b c *_t"], shift: int, border: int, axis: int
+) -> bool:
     """Whether ``moved`` is ``still``, ``shift`` samples on, away from the borders."""
     inner = still.shape[axis] - shift - 2 * border
     if inner < 1:

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from semreg.core.fields import Layer, Volume
+from semreg.core.shapes import Map
 from semreg.distances.samples import SMALL
 from semreg.errors import ConfigError, ModelContractError
 
@@ -121,7 +122,7 @@ def select(layer: Layer, indices: Int[Tensor, "k"]) -> Layer:
     return _with(layer, x.index_select(0, indices.to(x.device)))
 
 
-def _mean(layer: Layer) -> tuple[Tensor, float]:
+def _mean(layer: Layer) -> tuple[Float[Tensor, "c"], float]:
     """Mean of each channel (C,), 0 where no voxel counts, and the sum of the weights."""
     total, count = torch.zeros(()), 0.0
     for x, weight in _chunks(layer):
@@ -130,7 +131,7 @@ def _mean(layer: Layer) -> tuple[Tensor, float]:
     return total / max(count, SMALL), count
 
 
-def _chunks(layer: Layer) -> Iterator[tuple[Tensor, Tensor]]:
+def _chunks(layer: Layer) -> Iterator[tuple[Float[Tensor, "c n"], Float[Tensor, "n"]]]:
     """Features (C, n) and weights (n,) of the voxels that count, part by part, in double precision."""
     x = layer.features.data.flatten(1)
     # Apple's GPUs know no double precision
@@ -144,7 +145,7 @@ def _chunks(layer: Layer) -> Iterator[tuple[Tensor, Tensor]]:
         yield part.to(device, torch.float64), weight.to(device, torch.float64)
 
 
-def _channels(layer: Layer, channels: int) -> Tensor:
+def _channels(layer: Layer, channels: int) -> Float[Tensor, "{channels} n"]:
     """The features as (C, P), or ModelContractError."""
     x = layer.features.data
     if len(x) != channels:
@@ -155,6 +156,6 @@ def _channels(layer: Layer, channels: int) -> Tensor:
     return x.flatten(1)
 
 
-def _with(layer: Layer, flat: Tensor) -> Layer:
-    """The layer with other features, given as (C, P)."""
+def _with(layer: Layer, flat: Map) -> Layer:
+    """The layer with other features, given as (C, P) or as (C, *S)."""
     return Layer(Volume(flat.reshape(-1, *layer.grid.shape), layer.grid), layer.weight)

@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from semreg.core.fields import Field
@@ -130,6 +131,6 @@ class RegistrarSpec:
         return list(scale), [0.0] * len(sizes)
 
 
-def _column(values: list[float], like: Tensor) -> Tensor:
+def _column(values: list[float], like: Vectors) -> Float[Tensor, "d *_one"]:
     """One number for each component, beside vectors (D, *S)."""
     return torch.tensor(values, dtype=like.dtype, device=like.device).reshape(-1, *[1] * (like.ndim - 1))

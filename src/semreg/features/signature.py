@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import torch
-from torch import Tensor
 
+from semreg.core.shapes import Direction
 from semreg.errors import ModelContractError
 from semreg.features.contract import IntensityStats
 
@@ -24,7 +24,7 @@ ALL_LAYERS = 1000
 """More outputs than a model has: none stops early."""
 
 Role = Literal["layers", "stats", "direction"]
-Argument: TypeAlias = int | list[list[float]] | IntensityStats | Tensor
+Argument: TypeAlias = int | list[list[float]] | IntensityStats | Direction
 """What a model may get beside the image."""
 
 ROLES: dict[Role, re.Pattern[str]] = {
@@ -85,7 +85,7 @@ def of_names(names: Iterable[str]) -> tuple[Parameter, ...]:
 
 
 def arguments(
-    parameters: tuple[Parameter, ...], number: int, stats: IntensityStats, direction: Tensor, device: torch.device
+    parameters: tuple[Parameter, ...], number: int, stats: IntensityStats, direction: Direction, device: torch.device
 ) -> tuple[list[Argument], dict[str, Argument]]:
     """What a model gets beside the image: positional values and those by keyword.
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from semreg.core.shapes import Batch, Direction, Output
 from semreg.errors import ModelContractError
 from semreg.features.contract import IntensityStats, ModelSpec, Network
 
@@ -27,7 +29,7 @@ class SliceNetwork:
         """That of the 2-D network."""
         return self.network.spec
 
-    def __call__(self, x: Tensor, stats: IntensityStats, direction: Tensor) -> Sequence[Tensor]:
+    def __call__(self, x: Batch, stats: IntensityStats, direction: Direction) -> Sequence[Output]:
         """All outputs (1, C_l, *S_l) for one volume ``x`` (1, C, *S); as many slices as voxels across."""
         column = x.ndim - 3 - self.axis  # columns of a direction matrix are in the order x, y, z
         inner = [i for i in range(3) if i != column]
@@ -45,7 +47,7 @@ class SliceNetwork:
         return [y.movedim(0, self.axis + 1)[None] for y in results]
 
 
-def _spread(y: Tensor, shown: Tensor) -> Tensor:
+def _spread(y: Float[Tensor, "_n c *s"], shown: Bool[Tensor, "b"]) -> Float[Tensor, "b c *s"]:
     """The results for the slices that were shown, and 0 for the others."""
     return y.new_zeros((len(shown), *y.shape[1:])).index_copy(0, shown.nonzero().flatten(), y)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 MOST_PARTS = 256
@@ -206,7 +207,7 @@ def _counts() -> list[int]:
     return dense
 
 
-def window(span: Span, cut: Cut) -> Tensor:
+def window(span: Span, cut: Cut) -> Float[Tensor, "{span.size}"]:
     """Weights of one tile along its axis, (span.size,): rising and falling cosines, above 0, where it is blended.
 
     Where the tile ends with the axis the weight stays 1.

@@ -17,6 +17,7 @@ Words: TypeAlias = Mapping[str, float | str]
 
 NOTHING_SEEN = "Not measured: the images show nothing together that could be compared."
 NOT_FINITE = "Not measured: the displacement is not finite."
+ASKED_TO_PART = "Not measured: both sides of what slides part along its wall, as asked for."
 NO_LANDMARKS = "Not measured: there are no landmarks."
 
 
@@ -41,6 +42,11 @@ class Known:
         labels = None if self.evaluation is None else self.evaluation.labels
         before, after = (None, None) if labels is None else (labels.mean.before.dice, labels.mean.after.dice)
         return None if before is None or after is None else (before, after)
+
+    @property
+    def slides(self) -> bool:
+        """Whether the field jumps along a wall because that was asked for."""
+        return isinstance(self.record, Record) and self.record.sliding is not None
 
     @property
     def doubts(self) -> tuple[str, ...] | None:
@@ -106,6 +112,17 @@ def _ratio(read: Callable[[Evidence], tuple[float, float] | None]) -> Callable[[
 def _bending(known: Known) -> float | None:
     bent = known.evidence.bending_mm
     return None if bent is None else 100 * bent / known.evidence.diagonal_mm
+
+
+def _folded(known: Known) -> float | None:
+    """Of what slides that of both sides, as it was found: differences across the wall tell of the jump alone."""
+    if known.slides and isinstance(known.record, Record):
+        return 100 * known.record.jacobian.folded_share
+    return _percent(lambda e: e.folded_share)(known)
+
+
+def _torn(known: Known) -> float | None:
+    return None if known.slides else _percent(lambda e: e.tear_share)(known)
 
 
 def _gain(known: Known) -> float | None:
@@ -183,7 +200,7 @@ CHECKS: tuple[Check, ...] = (
         stopped="The images share only {value:.0f} % of the content of the smaller one.",
     ),
     Check(
-        name="folding", title="Folded voxels", value=_percent(lambda e: e.folded_share),
+        name="folding", title="Folded voxels", value=_folded,
         passed="{value:.2g} % of the voxels are folded.",
         stopped="{value:.2g} % of the voxels are folded: space is turned over there.",
     ),
@@ -193,7 +210,7 @@ CHECKS: tuple[Check, ...] = (
         stopped="{value:.2g} % of the voxels change their volume more than fivefold, which tissue does not do.",
     ),
     Check(
-        name="tears", title="Tears", value=_percent(lambda e: e.tear_share),
+        name="tears", title="Tears", value=_torn, missing=ASKED_TO_PART,
         passed="{value:.2g} % of the voxels are torn from their neighbours.",
         stopped="{value:.2g} % of the voxels are torn from their neighbours.",
     ),

@@ -112,7 +112,7 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
     state = _state(asked, settings_of(config, preset), device, on_step)
     for stage in STAGES:
         state.clock.run(stage, state)
-    linear = linear_of(state)
+    linear, structure = linear_of(state), state.known_parts or state.wall
     return Registration(
         field=state.total,
         warped=state.warped,
@@ -124,6 +124,7 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
         pair=state.pair,
         determinants=state.determinants,
         warped_contrasts=state.warped_contrasts,
+        structure=None if structure is None else structure.as_labels(),
     )
 
 
@@ -221,7 +222,7 @@ def _record(state: State) -> Record:
         parts=state.parts,
         sliding=state.sliding,
         contrasts=tuple(map(ContrastReport.of, state.contrasts)),
-        uncertainty=None if state.doubt is None else state.doubt.summary(),
+        uncertainty=None if state.doubt is None else state.doubt.summary(rigid=state.parts is not None),
         inverse=None if state.inverse is None else InverseReport.of(state.total, state.inverse),
     )
 

@@ -39,6 +39,8 @@ from semreg.transforms import read_chain
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from semreg.io.bridge import LabelMap
+
 
 @dataclass(frozen=True, kw_only=True)
 class PlanReport:
@@ -223,6 +225,9 @@ class Registration:
 
     warped_contrasts: tuple[Volume, ...] = ()
     """The moving images of further contrasts on the fixed grid, as ``warped``."""
+
+    structure: LabelMap | None = dataclasses.field(default=None, repr=False)
+    """The rigid parts, or what slides, in the fixed image; None: there is neither, or it was read from files."""
 
     @property
     def images(self) -> tuple[Volume | None, Volume | None]:

@@ -41,6 +41,8 @@ NOTE = (
     "An estimate of the mean error of the deformation, scaled on phantoms; not of an alignment or an initial "
     "transform. It cannot see errors much larger than the widest of its window."
 )
+BEFORE_PARTS = "In rigid parts and around them it is that of the displacement before these were held rigid."
+"""What more is said of it where there are some."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +70,16 @@ class Uncertainty:
     counts: Tensor
     """Which nodes lie where the fixed features count, (1, *nodes), bool: the others are left out of the summary."""
 
-    def summary(self) -> UncertaintySummary:
-        """What the record says: mm over the nodes that count, of each part the root mean square."""
+    def summary(self, *, rigid: bool = False) -> UncertaintySummary:
+        """What the record says: mm over the nodes that count, of each part the root mean square.
+
+        ``rigid``: whether rigid parts were held after it was estimated.
+        """
         parts = {name: part.data[self.counts].square().mean().sqrt() for name, part in self.parts.items()}
         plain = {name: float(parts[name]) if name in parts else None for name in PARTS}
-        return UncertaintySummary(parts=plain, **statistics(self.map.data[self.counts]))  # type: ignore[arg-type]
+        note = f"{NOTE} {BEFORE_PARTS}" if rigid else NOTE
+        values = statistics(self.map.data[self.counts])
+        return UncertaintySummary(parts=plain, note=note, **values)
 
     def on_image(self, axes: AxisOrder, grid: Grid) -> Volume:
         """The map on ``grid``, (1, *S) float32 on the CPU; its axes in the order ``axes`` are those of the nodes."""
@@ -114,6 +121,18 @@ def estimate(  # noqa: PLR0913 - what was found, and what more is known of it
     total = torch.stack(list(squares.values())).sum(0).sqrt()
     parts = {name: Volume(square.sqrt(), nodes) for name, square in squares.items()}
     return Uncertainty(Volume(total, nodes), parts, _counts(terms, found.on(nodes)))
+
+
+def on_sides(inner: Uncertainty, outer: Uncertainty, share: Volume) -> Uncertainty:
+    """The uncertainty of two displacements, the first where ``share``, (1, *S), is more than a half."""
+
+    def joined(near: Volume, far: Volume) -> Volume:
+        inside = share.averaged_on(near.grid).data > 0.5
+        return Volume(torch.where(inside.to(near.data.device), near.data, far.data), near.grid)
+
+    counts = joined(*(Volume(each.counts.float(), each.map.grid) for each in (inner, outer))).data > 0
+    parts = {name: joined(part, outer.parts[name]) for name, part in inner.parts.items()}
+    return Uncertainty(joined(inner.map, outer.map), parts, counts if bool(counts.any()) else torch.ones_like(counts))
 
 
 def smoothed_squares(part: Volume, nodes: Grid) -> Tensor:

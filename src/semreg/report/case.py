@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from semreg.core.fields import Field, Volume
 from semreg.core.geometry import Grid, Matrix
 from semreg.errors import GeometryError
 from semreg.io.bridge import LabelMap, LoadedImage, matrix_of, to_labels, to_volume
 from semreg.quality.deformation import moved_by
+from semreg.registration.result import Record
 
 if TYPE_CHECKING:
     from semreg.quality import Evaluation, Verdict
@@ -53,6 +56,8 @@ class Case:
     """Labels of the fixed image, drawn as contours."""
     moving_labels: LabelMap | None = None
     """Labels of the moving image."""
+    structure: LabelMap | None = None
+    """Labels of the fixed image that hold the rigid parts, or what slides; those that the record names are outlined."""
     names: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Names of the files, by role: ``fixed``, ``moving``."""
     oriented: Mapping[str, bool | None] = dataclasses.field(default_factory=dict)
@@ -78,6 +83,19 @@ class Case:
                     f"expected {name} on the fixed image's grid of {grid.size_xyz} voxels, "
                     f"got {each.grid.size_xyz}: give the fixed image that was registered"
                 )
+
+    @property
+    def registered(self) -> Record | None:
+        """The record, where it is that of a registration."""
+        return self.record if isinstance(self.record, Record) else None
+
+    def inside(self) -> Tensor | None:
+        """Which voxels of the fixed image lie inside of what slides, (*S), bool; None: nothing does, or not known."""
+        sliding = None if self.registered is None else self.registered.sliding
+        if sliding is None or self.structure is None:
+            return None
+        found = torch.tensor([label in sliding.labels for label in self.structure.labels])
+        return found[self.structure.numbers.on(self.fixed.grid, mode="nearest", outside=0.0).data[0].long()]
 
     def is_ct(self, role: str) -> bool | None:
         """Whether an image was taken for CT; None where nobody said."""
@@ -155,6 +173,7 @@ class Case:
             record=record,
             fixed_labels=None if fixed_labels is None else to_labels(fixed_labels, "fixed"),
             moving_labels=None if moving_labels is None else to_labels(moving_labels, "moving"),
+            structure=result.structure,
             names=names,
             oriented={name: image.oriented for name, image in read.items() if isinstance(image, LoadedImage)},
         )

@@ -47,6 +47,20 @@ def checkerboard(fixed: Bytes, moving: Bytes, square: tuple[int, int]) -> Bytes:
     return np.where((rows // square[0] + columns // square[1]) % 2 == 0, fixed, moving)
 
 
+def outlined(picture: Bytes, labels: Bytes) -> Bytes:
+    """A picture (*S) or (*S, 3) with the outlines of labels (*S): white within them, black beside them."""
+    border = np.zeros(labels.shape, dtype=bool)
+    for axis in range(labels.ndim):
+        change = np.diff(labels, axis=axis) != 0
+        for first in (0, 1):
+            border[
+                tuple(slice(first, n - 1 + first) if a == axis else slice(n) for a, n in enumerate(labels.shape))
+            ] |= change
+    result = picture.copy()
+    result[border] = np.where(labels[border] > 0, 255, 0)[(...,) + (None,) * (picture.ndim - labels.ndim)]
+    return result
+
+
 def tinted(grey: Bytes, colour: npt.NDArray[np.float64], opacity: npt.NDArray[np.float64]) -> Bytes:
     """Colours (*S, 3) in 0..255 over grey values (*S), each with its opacity (*S) in 0..1."""
     mixed = grey[..., None] * (1 - opacity[..., None]) + colour * opacity[..., None]

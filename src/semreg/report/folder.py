@@ -8,7 +8,7 @@ from pathlib import Path
 from semreg.core.fields import Field, Volume
 from semreg.core.geometry import Grid
 from semreg.errors import ImageError
-from semreg.io.bridge import LoadedImage, matrix_of
+from semreg.io.bridge import LabelMap, LoadedImage, matrix_of
 from semreg.quality.privacy import names_in
 from semreg.quality.privacy import private as hidden
 from semreg.quality.run import Result, locate, read_result
@@ -59,6 +59,8 @@ def read_case(  # noqa: PLR0913 - what a user has
         None if path is None else read_labels(path) for path in (fixed_labels or known[0], moving_labels or known[1])
     ]
     chain, initial = read_chain([result.place.transform]), _initial(result, grid, notes)
+    structure, said = structure_of(result, grid)
+    notes += said
     names = {role: image.path.name for role, image in images.items()}
     if private or result.record.private:
         result, notes = _without_names(result, notes)
@@ -77,6 +79,7 @@ def read_case(  # noqa: PLR0913 - what a user has
         record=result.record,
         fixed_labels=outlined[0],
         moving_labels=outlined[1],
+        structure=structure,
         names=names,
         oriented={role: image.oriented for role, image in images.items()},
         notes=tuple(notes),
@@ -97,6 +100,21 @@ def uncertainty_of(result: Result, grid: Grid | None = None) -> Volume | None:
     path = result.place.find_image("uncertainty")
     found = None if path is None else read_image(path).volume
     return found if found is None or grid is None or found.grid.shape == grid.shape else None
+
+
+def structure_of(result: Result, grid: Grid) -> tuple[LabelMap | None, list[str]]:
+    """The labels of the rigid parts, or of what slides, of the fixed image on ``grid``; and what is wrong with them."""
+    from semreg.io.files import checksum, in_unit_of, read_labels
+
+    given = next((result.record.inputs[role] for role in ("rigid", "sliding") if role in result.record.inputs), None)
+    if given is None or result.record.private:
+        return None, []
+    path = locate(given.path, result.place.path)
+    if not path.exists():
+        return None, [f"{path}, which the registration read, is no longer there: the pictures do without it."]
+    found, other = read_labels(path), checksum(path) != given.sha256
+    said = [f"{path} has changed since the registration: the pictures show it as it is now."] if other else []
+    return found.at(in_unit_of(found.grid, path, grid)), said
 
 
 def _image(result: Result, role: str, given: str | Path | None, notes: list[str]) -> LoadedImage:

@@ -10,7 +10,7 @@ import semreg
 from semreg.io.atomic_output import atomic_file
 from semreg.io.records import plain, stable_json
 from semreg.quality import CheckResult, Evaluation, EvaluationRun, Verdict
-from semreg.registration.result import Record
+from semreg.registration.uncertainty import BEFORE_PARTS
 from semreg.report import drawings, tables
 from semreg.report.case import Case
 from semreg.report.pictures import Layout, frame_of, rows_of
@@ -56,6 +56,8 @@ def render(case: Case) -> str:
     planes = planes_of(stacks.grid)
     page = environment().get_template("report.html.j2")
     labels = None if case.evaluation is None else case.evaluation.labels
+    parts = None if case.registered is None else case.registered.parts
+    sliding = None if case.registered is None else case.registered.sliding
     points = tables.landmark_rows(case.evaluation)
     level, checks = "NONE" if case.verdict is None else case.verdict.level, checks_of(case.verdict)
     return page.render(
@@ -83,17 +85,33 @@ def render(case: Case) -> str:
         largest=max((max(point.before, point.after) for point in points), default=0.0) or 1.0,
         landmark_summary=None if case.evaluation is None else case.evaluation.landmarks,
         labels=tables.label_rows(case.evaluation),
+        parts=parts,
+        sliding=sliding,
+        most_at=None if sliding is None else stacks.index_of(sliding.most_at),
+        outlined="" if stacks.structure is None else "Wall" if parts is None else "Rigid parts",
+        part_remarks=_remarks(case),
         label_tolerance=None if labels is None else labels.tolerance_mm,
         measures=tables.MEASURES,
         number=tables.number,
         exact=tables.exact,
+        small=tables.small,
         measured=_origin(case.evaluation),
         remarks=() if case.evaluation is None else case.evaluation.notes,
-        decisions=[each.sentence for each in case.record.plan.reasons] if isinstance(case.record, Record) else [],
+        decisions=[] if case.registered is None else [each.sentence for each in case.registered.plan.reasons],
         changed=tables.changed_settings(case.record),
         settings="" if case.record is None else stable_json(case.record.settings),
         record="" if case.record is None else stable_json(case.record),
         data=plain(viewer_data(stacks, planes)),
+    )
+
+
+def _remarks(case: Case) -> list[str]:
+    """What a reader should know of rigid parts beside their figures."""
+    parts = None if case.registered is None else case.registered.parts
+    if parts is None:
+        return []
+    return parts.sentences + (
+        [] if case.uncertainty is None else [f"Uncertainty: {BEFORE_PARTS[0].lower()}{BEFORE_PARTS[1:]}"]
     )
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from semreg.report.colours import FOLDED, LARGER, SMALLER, Bytes, blend, checkerboard, tinted, viridis
+from semreg.report.colours import FOLDED, LARGER, SMALLER, Bytes, blend, checkerboard, outlined, tinted, viridis
 from semreg.report.encode import enlarged, uri
 from semreg.report.planes import Plane
-from semreg.report.stacks import Map, Stacks
+from semreg.report.stacks import Stacks
 
 LONGEST = 420
 """Pixels of the longer side."""
@@ -106,6 +106,8 @@ def rows_of(stacks: Stacks, planes: tuple[Plane, ...]) -> list[Row]:
         stills = []
         for plane in planes:
             picture = _drawn(draw, grey[plane.name], stacks, plane)
+            if stacks.structure is not None:
+                picture = outlined(picture, _middle_cut(stacks.structure, plane, picture.shape))
             height, width = picture.shape[:2]
             text = f"{title}, the middle {plane.name} slice" if plane.along else title
             stills.append(Still(plane, uri(picture, quality=QUALITY), width, height, text))
@@ -143,7 +145,7 @@ def _drawn(draw: str, grey: dict[str, Bytes], stacks: Stacks, plane: Plane) -> B
         levels = enlarged(np.clip(part / high * 254 + 1.5, 1, 255).astype(np.uint8), grey["fixed"].shape[:2])
         return tinted(grey["fixed"], *scale_colours(np.maximum(levels, 1)))
     chosen = stacks.uncertainty if draw == "uncertainty" and stacks.uncertainty is not None else stacks.jacobian
-    levels = _map_cut(chosen, plane, grey["fixed"].shape)
+    levels = _middle_cut(chosen.stack, plane, grey["fixed"].shape)
     colour, opacity = jacobian_colours(levels, chosen.reach) if draw == "jacobian" else scale_colours(levels)
     return tinted(grey["fixed"], colour, opacity)
 
@@ -154,10 +156,10 @@ def lengths_of(stacks: Stacks) -> tuple[npt.NDArray[np.float64], float]:
     return lengths, float(np.percentile(lengths, 99.5)) or 1.0
 
 
-def _map_cut(chosen: Map, plane: Plane, size: tuple[int, ...]) -> Bytes:
-    """The middle slice of a map, its voxels as squares: 0 is no value to mix with."""
-    picture = plane.cut(chosen.stack, chosen.stack.shape[plane.across] // 2)
-    rows, columns = (np.arange(n) * m // n for n, m in zip(size, picture.shape, strict=True))
+def _middle_cut(stack: Bytes, plane: Plane, size: tuple[int, ...]) -> Bytes:
+    """The middle slice of a map or of labels, its voxels as squares: they are no values to mix."""
+    picture = plane.cut(stack, stack.shape[plane.across] // 2)
+    rows, columns = (np.arange(n) * m // n for n, m in zip(size[:2], picture.shape, strict=True))
     result: Bytes = picture[rows][:, columns]
     return result
 

@@ -7,7 +7,7 @@ A stack is (z, y, x) there, or (1, y, x) of a 2-D image.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,10 +88,19 @@ class Stacks:
     labels: dict[str, Bytes]
     """Labels as small numbers, 0 for none, of ``fixed`` and of each state; empty where there are none."""
 
+    structure: Bytes | None
+    """The rigid parts as small numbers, or 1 inside of what slides, in the fixed image; 0 elsewhere."""
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """(z, y, x), 1 for what is missing in 2-D."""
         return self.fixed.shape[0], self.fixed.shape[1], self.fixed.shape[2]
+
+    def index_of(self, point: Sequence[float]) -> tuple[float, ...]:
+        """The index (z, y, x) of a point in mm, in the box of the view grid; 0 along z in 2-D."""
+        index = (self.grid.point_to_index() @ [*point, 1.0])[:-1]
+        inner = [min(max(float(at), 0.0), n - 1.0) for at, n in zip(index, self.grid.shape, strict=True)]
+        return (*[0.0] * (3 - len(inner)), *inner)
 
     @property
     def spacing(self) -> tuple[float, ...]:
@@ -142,6 +151,7 @@ def make_stacks(case: Case) -> Stacks:
         jacobian=_jacobian(determinants.reordered(axes), map_grid),
         uncertainty=None if case.uncertainty is None else _in_mm(case.uncertainty, axes, map_grid),
         labels=_labels(case, states, bounded(whole, LABEL_VOXELS)),
+        structure=_structure(case, bounded(whole, LABEL_VOXELS)),
     )
 
 
@@ -248,20 +258,36 @@ def _labels(case: Case, states: tuple[State, ...], grid: Grid) -> dict[str, Byte
     small = {0: 0} | {label: place % 255 + 1 for place, label in enumerate(known)}
     found: dict[str, tuple[LabelMap, Tensor]] = {}
     if case.fixed_labels is not None:
-        numbers = case.fixed_labels.numbers
-        found["fixed"] = case.fixed_labels, numbers.reordered(canonical_order(numbers.grid)).on(
-            grid, mode="nearest", outside=0.0
-        ).data[0]  # fmt: skip
+        found["fixed"] = case.fixed_labels, _nearest(case.fixed_labels, grid)
     if case.moving_labels is not None:
         for state in states:
             field = Field.zeros(grid) if state.place is None else state.place(grid)
             read = warp(case.moving_labels.numbers, field, mode="nearest", outside=0.0).data[0]
             found[state.key] = case.moving_labels, read
-    stacks: dict[str, Bytes] = {}
-    for name, (labels, each) in found.items():
-        table = np.array([small[label] for label in labels.labels], dtype=np.uint8)
-        stacks[name] = _three(table[np.rint(each.numpy()).astype(np.int64)])
-    return stacks
+    return {name: _numbered(labels, each, small) for name, (labels, each) in found.items()}
+
+
+def _structure(case: Case, grid: Grid) -> Bytes | None:
+    """Those of the labels that the record names as parts or as what slides, on a grid; None: there are none."""
+    record = case.registered
+    if case.structure is None or record is None:
+        return None
+    parts = () if record.parts is None else record.parts.parts
+    small = {each.label: place % 255 + 1 for place, each in enumerate(parts)}
+    small |= dict.fromkeys(() if record.sliding is None else record.sliding.labels, 1)
+    return _numbered(case.structure, _nearest(case.structure, grid), small) if small else None
+
+
+def _nearest(labels: LabelMap, grid: Grid) -> Tensor:
+    """The nearest of the labels at each sample of a grid, as their places in the table, (*S)."""
+    numbers = labels.numbers.reordered(canonical_order(labels.grid))
+    return numbers.on(grid, mode="nearest", outside=0.0).data[0]
+
+
+def _numbered(labels: LabelMap, read: Tensor, small: Mapping[int, int]) -> Bytes:
+    """The labels ``read``, places in their table, as small numbers; 0 for those without one."""
+    table = np.array([small.get(label, 0) for label in labels.labels], dtype=np.uint8)
+    return _three(table[np.rint(read.numpy()).astype(np.int64)])
 
 
 def _padded(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -55,13 +55,14 @@ def key_figures(case: Case, motion: Motion, covered: tuple[float, float]) -> lis
     Returns:
         The figures.
     """
-    measured, record = case.evaluation or Evaluation(), case.record
+    measured, record, registered = case.evaluation or Evaluation(), case.record, case.registered
     if measured.overlap is not None:
         covered = measured.overlap.before, measured.overlap.after
     found = [*_agreement(measured), *_motion(motion)]
     sides = number(100 * covered[0]), number(100 * covered[1])
     found.append(Key("Image overlap", *sides, "%", "of the fixed image lies inside the moving one"))
-    registered = record if isinstance(record, Record) else None
+    if registered is not None:
+        found += _structure(registered)
     if registered is not None and (unsure := registered.uncertainty) is not None:
         high = f"95 % below {number(unsure.p95_mm)} mm; an estimate"
         found.append(Key("Uncertainty, median", "", number(unsure.median_mm), "mm", high))
@@ -90,6 +91,26 @@ def _motion(motion: Motion) -> list[Key]:
         Key("Jacobian, range", "", f"{number(motion.smallest)} to {number(motion.largest)}", "", volume),
         Key("Folded voxels", "", number(100 * motion.folded_share), "%", "Jacobian of 0 or less"),
     ]
+
+
+def _structure(record: Record) -> list[Key]:
+    """Of rigid parts, and of what slides."""
+    found = []
+    if record.parts is not None:
+        parts = record.parts.parts
+        turn = number(max(each.rotation_deg for each in parts))
+        moved = number(max(each.moved_mm for each in parts))
+        found.append(Key("Rigid parts", "", str(len(parts)), "", f"turned by up to {turn}°, moved by up to {moved} mm"))
+    if record.sliding is not None:
+        slide, gap = record.sliding.slide_mm, record.sliding.gap_mm
+        note = f"95 % below {number(slide.p95_mm)} mm; both sides are {number(gap.mean_mm)} mm apart"
+        found.append(Key("Slide, mean", "", number(slide.mean_mm), "mm", note))
+    return found
+
+
+def small(value: float | None) -> str:
+    """A distance in mm that should be none: below a thousandth it is not told apart."""
+    return "< 0.001" if value is not None and value < 1e-3 else number(value)
 
 
 def _agreement(measured: Evaluation) -> list[Key]:

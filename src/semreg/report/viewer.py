@@ -97,6 +97,7 @@ class ViewerData(msgspec.Struct, kw_only=True, rename="camel"):
     """log2 of its determinant."""
     maps: dict[str, MapSheets]
     labels: dict[str, StackSheets]
+    """Of the images, and ``structure``: the rigid parts, or what slides."""
     vectors: VectorSheets
     colours: Colours
 
@@ -104,6 +105,7 @@ class ViewerData(msgspec.Struct, kw_only=True, rename="camel"):
 def viewer_data(stacks: Stacks, planes: tuple[Plane, ...]) -> ViewerData:
     """What the viewer reads of a case."""
     maps = {"jacobian": stacks.jacobian, "uncertainty": stacks.uncertainty}
+    labels = stacks.labels | ({} if stacks.structure is None else {"structure": stacks.structure})
     return ViewerData(
         shape=stacks.shape,
         full=stacks.full,
@@ -117,7 +119,7 @@ def viewer_data(stacks: Stacks, planes: tuple[Plane, ...]) -> ViewerData:
         linear=None if stacks.linear is None else stacks.linear.tolist(),
         octaves=0.0 if stacks.linear is None else float(np.log2(abs(np.linalg.det(stacks.linear)))),
         maps={name: map_sheets(each) for name, each in maps.items() if each is not None},
-        labels={n: sheets(each, StackSheets, quality=None, shape=each.shape) for n, each in stacks.labels.items()},
+        labels={n: sheets(each, StackSheets, quality=None, shape=each.shape) for n, each in labels.items()},
         vectors=vector_sheets(stacks.vectors),
         colours=Colours(viridis().ravel().tolist(), ORANGE, BLUE, SMALLER, LARGER, FOLDED),
     )

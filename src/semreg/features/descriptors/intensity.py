@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from torch import Tensor
-
+from semreg.core.shapes import Mask
 from semreg.features.contract import DescriptorSpec, FeatureMap, IntensityStats
 from semreg.features.descriptors.kind import Kind, NoParameters
 
@@ -21,7 +20,7 @@ class Intensity:
         """Describe the model."""
         object.__setattr__(self, "spec", DescriptorSpec("intensity", self.dimension, 1, 0))
 
-    def __call__(self, x: Tensor, stats: IntensityStats, valid: Tensor | None = None) -> FeatureMap:
+    def __call__(self, x: Mask, stats: IntensityStats, valid: Mask | None = None) -> FeatureMap:
         """Standardised intensities of ``x`` (1, *S), the same shape."""
         return FeatureMap((x - stats.mean) / (stats.std or 1.0), valid)
 

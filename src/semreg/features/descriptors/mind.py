@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from torch import Tensor
-
 from semreg.core.kernels import patch_differences
+from semreg.core.shapes import Mask
 from semreg.errors import ConfigError
 from semreg.features.contract import DescriptorSpec, FeatureMap, IntensityStats
 from semreg.features.descriptors.kind import Kind
@@ -54,7 +53,7 @@ class MindSSC:
         spec = DescriptorSpec(name, self.dimension, channels, self.radius + self.dilation)
         object.__setattr__(self, "spec", spec)
 
-    def __call__(self, x: Tensor, stats: IntensityStats, valid: Tensor | None = None) -> FeatureMap:
+    def __call__(self, x: Mask, stats: IntensityStats, valid: Mask | None = None) -> FeatureMap:
         """Descriptors of the inner voxels of ``x`` (1, *S): (12 or 4, *(S − 2·halo))."""
         image = (x[0] - stats.mean) / (stats.std or 1.0)
         mask = None if valid is None else valid[0]

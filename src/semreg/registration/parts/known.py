@@ -43,6 +43,10 @@ class KnownParts:
         """The same with the axes permuted and flipped."""
         return replace(self, numbers=reorder_tensor(self.numbers[None], axes)[0], grid=reorder(self.grid, axes))
 
+    def as_labels(self) -> LabelMap:
+        """The parts as labels on the grid of the fixed image."""
+        return LabelMap(Volume(self.numbers[None].float(), self.grid), (0, *self.labels), self.names)
+
     def held(self) -> Int64[Tensor, "*s"]:
         """Of each voxel the part that holds it, as ``numbers``: each part and the voxels around it.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,6 +41,11 @@ class PartReport:
     """How far the result is from its rigid map there, at most; None: none of its voxels is held."""
     notes: tuple[str, ...] = ()
     """What was not as usual."""
+
+    @property
+    def moved_mm(self) -> float:
+        """How far its centre moves."""
+        return math.hypot(*self.translation_mm)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,6 +44,10 @@ class Wall:
         """How much of each voxel is inside, or outside: 1 or 0, (1, *S)."""
         return Volume((self.inside == inner).float()[None], self.grid)
 
+    def as_labels(self) -> LabelMap:
+        """The inside as one label, the first of its own, on the grid of the fixed image."""
+        return LabelMap(self.share(inner=True), (0, self.labels[0]))
+
     def points(self) -> WallPoints:
         """Points of the wall: one for each pair of neighbouring voxels that it parts, moved onto the smoothed wall.
 

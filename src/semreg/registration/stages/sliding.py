@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from semreg.core.fields import Field, jacobian_determinant
+from semreg.core.sampling import transform_index
 from semreg.registration.dense.data_term import distance_at
 from semreg.registration.dense.deform import feature_grids
 from semreg.registration.dense.unfold import unfolded
@@ -94,11 +95,14 @@ def _report(state: State, wall: Wall, sides: tuple[Spline, Spline], across: Tens
     inner, outer = (side.coefficients for side in sides)
     contact = Contact(points, sides[0].lattice, spacing, inner.device)
     contact.meet(inner, outer)
+    slides = contact.slides_mm(inner, outer)
+    most = transform_index(points.grid.index_to_point(), points.index[:, [int(slides.argmax())]])
     inner_part = tuple(slice(1, -1) if n > 2 else slice(None) for n in across.shape)
     return SlidingReport(
         labels=wall.labels,
         area=float(points.areas.sum()),
-        slide_mm=ErrorSummary.of(contact.slides_mm(inner, outer)),
+        slide_mm=ErrorSummary.of(slides),
+        most_at=tuple(map(float, most[:, 0])),
         gap_mm=ErrorSummary.of(contact.gaps_mm(inner, outer)),
         unmatched_share=float((contact.counts == 0).float().mean()),
         across_share=float((across[inner_part] <= 0).float().mean()),

@@ -9,7 +9,7 @@
   var middle = shape.map(function (n) { return n >> 1; });
   var state = {
     mode: "swipe", when: keys[keys.length - 1], held: false, cursor: middle.slice(), swipe: 0.5, active: 0, strength: 1, total: false,
-    zoom: 1, centre: middle.slice(), shift: 0, stretch: 0, window: { fixed: 0, moving: 0 }, tool: "cross", lines: true
+    zoom: 1, centre: middle.slice(), shift: 0, stretch: 0, window: { fixed: 0, moving: 0 }, tool: "cross", lines: true, structure: true
   };
   var panes = [];
   var EXPLAIN = {
@@ -99,6 +99,7 @@
     }
     if (mode === "labels") { outlines(slices.labels.fixed, pane, context, "rgb(255,150,40)"); outlines(slices.labels[when()], pane, context, "rgb(70,160,255)"); }
     context.globalAlpha = 1;
+    if (state.structure) { outlines(slices.labels.structure, pane, context, "rgb(255,255,255)", "rgba(0,0,0,.6)"); }
     if (mode === "swipe") { bar(pane, context); }
     if (state.lines) { cross(pane, context); }
     ruler(pane, context);
@@ -154,8 +155,8 @@
       context.stroke();
     }
   }
-  function outlines(map, pane, context, colour) {
-    // Lines between pixels of different labels.
+  function outlines(map, pane, context, colour, around) {
+    // Lines between pixels of different labels, where that is given with a margin.
     if (!map) { return; }
     var plane = pane.plane, at = Math.min(map.shape[plane.across] - 1, Math.floor((state.cursor[plane.across] + 0.5) * map.shape[plane.across] / shape[plane.across]));
     var slice = slices.cut(map, plane, at), w = slice.width, h = slice.height, v = slice.values;
@@ -169,7 +170,9 @@
         if (r + 1 < h && v[i] !== v[i + w]) { context.moveTo(x(c), y(r + 1)); context.lineTo(x(c + 1), y(r + 1)); }
       }
     }
-    context.lineCap = "square"; context.lineWidth = 1.6 * pane.ratio; context.strokeStyle = colour; context.stroke();
+    context.lineCap = "square";
+    if (around) { context.lineWidth = 3.6 * pane.ratio; context.strokeStyle = around; context.stroke(); }
+    context.lineWidth = 1.6 * pane.ratio; context.strokeStyle = colour; context.stroke();
   }
   function bar(pane, context) {
     var r = pane.ratio, at = swipeAt(pane), v = visible(pane), y = v[2] + 0.7 * (v[3] - v[2]);
@@ -270,6 +273,7 @@
     if (moves() && data.linear && keys[keys.length - 1] === "deformed") { text += state.total ? " With the alignment." : " The deformation alone, without the alignment."; }
     var apart = paired() && shown.covered < 0.5;
     if (apart) { text += " " + shown.word + ", " + Math.round(100 * shown.covered) + " % of the fixed image lies inside the moving one: there is nothing to compare elsewhere."; }
+    if (structure && state.structure) { text += " White outline, in the fixed image: " + structure.textContent.toLowerCase() + "."; }
     byId("explain").textContent = text;
   }
   function setMode(mode) {
@@ -309,6 +313,12 @@
   function turn(pane, steps) {
     var axis = pane.plane.across;
     state.cursor[axis] = clamp(state.cursor[axis] + steps, 0, shape[axis] - 1); refresh();
+  }
+  var structure = byId("structure");
+  function setStructure(on) { if (structure) { state.structure = on; structure.setAttribute("aria-pressed", on); explain(); refresh(); } }
+  function goTo(index) {
+    state.cursor = index.map(function (v, axis) { return clamp(Math.round(v), 0, shape[axis] - 1); });
+    state.centre = state.cursor.slice(); refresh(); viewer.scrollIntoView();
   }
   function activate(number) { state.active = number; refresh(); }
   function resized() { panes.forEach(fit); refresh(); }
@@ -350,6 +360,10 @@
   byId("reset").addEventListener("click", reset);
   byId("alone").addEventListener("click", function () { alone(!byId("panes").classList.contains("alone")); });
   byId("full").addEventListener("click", function () { full(!viewer.classList.contains("full")); });
+  if (structure) { structure.addEventListener("click", function () { setStructure(!state.structure); }); }
+  document.querySelectorAll("[data-index]").forEach(function (button) {
+    button.addEventListener("click", function () { goTo(button.dataset.index.split(" ").map(Number)); });
+  });
   byId("print").addEventListener("click", function () { window.print(); });
   document.addEventListener("fullscreenchange", function () { if (!document.fullscreenElement && viewer.classList.contains("full")) { full(false); } });
   var help = byId("help");
@@ -431,6 +445,7 @@
     "<": function () { setWindow(state.shift, state.stretch - 0.2); }, ">": function () { setWindow(state.shift, state.stretch + 0.2); },
     t: function () { if (!motion.hidden) { setTotal(!state.total); } },
     w: function () { setTool({ cross: "window", window: "pan", pan: "cross" }[state.tool]); },
+    n: function () { setStructure(!state.structure); },
     x: function () { state.lines = !state.lines; refresh(); },
     p: function () { if (panes.length > 1) { alone(!byId("panes").classList.contains("alone")); } },
     v: function () { full(!viewer.classList.contains("full")); },
