@@ -75,6 +75,27 @@ class LandmarkResidual:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KeypointReport:
+    """The points that were found by the images alone, and how well the result obeys them."""
+
+    looked: int
+    """Distinctive points of the fixed image that were looked for."""
+    kept: int
+    """Those whose partners the way back confirms."""
+    residual: LandmarkResidual | None
+    """How far these are from their partners; None: there are none."""
+
+    @property
+    def sentence(self) -> str:
+        """What was found, in words."""
+        found = f"Of {self.looked} distinctive points {self.kept} were found in the moving image"
+        if self.residual is None:
+            return f"{found}: the images alone decide, as without keypoints."
+        before, after = self.residual.before, self.residual.after
+        return f"{found}; the mean distance of these pairs went from {before.mean_mm:.2f} to {after.mean_mm:.2f} mm."
+
+
+@dataclass(frozen=True, kw_only=True)
 class LabelUse:
     """Which labels guided."""
 
@@ -89,16 +110,22 @@ class GuidanceReport:
 
     landmarks: LandmarkResidual | None = None
     labels: LabelUse | None = None
+    keypoints: KeypointReport | None = None
 
 
 @dataclass(frozen=True)
 class KnownPoints:
-    """Landmarks that were checked."""
+    """Points of both images that correspond: landmarks that were checked, or found ones."""
 
     fixed: PointArray
     """(D, N) in mm."""
     moving: PointArray
     sd_mm: Distances
+
+    def and_those(self, others: KnownPoints) -> KnownPoints:
+        """These and others."""
+        pairs = zip(vars(self).values(), vars(others).values(), strict=True)
+        return KnownPoints(*(np.concatenate(both, axis=-1) for both in pairs))
 
     def in_frame(self, grid: Grid, start: Field | None, linear: Matrix | None) -> Correspondences:
         """The points where the moving image is read through a start; ``linear`` is its matrix, where it has one."""

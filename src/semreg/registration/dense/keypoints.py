@@ -63,6 +63,14 @@ def blocks(spacing_mm: float, reach_mm: float) -> int:
     return max(1, math.ceil(reach_mm / spacing_mm / MOST_HALF_WIDTH - 1e-6))
 
 
+def memory_bytes(fixed: Grid, moving: Grid, reach_mm: float) -> int:
+    """What is held while points are looked for on working grids, about: features of both on the nodes, and a window."""
+    block = blocks(min(fixed.spacing), reach_mm)
+    channels, taps = {2: 4, 3: 12}[fixed.dimension] + 2, len(PATCH[fixed.dimension]) ** fixed.dimension
+    window = (2 * MOST_HALF_WIDTH + 1 + 2 * max(PATCH[fixed.dimension])) ** fixed.dimension
+    return 4 * (2 * channels * (fixed.pooled(block).voxels + moving.pooled(block).voxels) + (channels + taps) * window)
+
+
 def matches(image: Volume, fixed: Layer, moving: Layer, reach_mm: float, axes: Sequence[str] = ()) -> Matches:
     """Distinctive points of an image and their partners in another one.
 
