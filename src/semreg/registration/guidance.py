@@ -122,11 +122,6 @@ class KnownPoints:
     moving: PointArray
     sd_mm: Distances
 
-    def and_those(self, others: KnownPoints) -> KnownPoints:
-        """These and others."""
-        pairs = zip(vars(self).values(), vars(others).values(), strict=True)
-        return KnownPoints(*(np.concatenate(both, axis=-1) for both in pairs))
-
     def in_frame(self, grid: Grid, start: Field | None, linear: Matrix | None) -> Correspondences:
         """The points where the moving image is read through a start; ``linear`` is its matrix, where it has one."""
         fixed, moving, sd = (torch.from_numpy(each) for each in (self.fixed, self.moving, self.sd_mm))

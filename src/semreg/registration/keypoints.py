@@ -21,11 +21,16 @@ class Keypoints:
     points: KnownPoints
     """Those whose partners the way back confirms."""
 
+    @property
+    def count(self) -> int:
+        """How many these are."""
+        return len(self.points.sd_mm)
+
     def report(self, result: Transform) -> KeypointReport:
         """How well a map of points, fixed → moving, obeys them."""
-        fixed, kept = self.points.fixed, self.points.fixed.shape[1]
-        residual = self.points.residual(fixed, result.map(fixed)) if kept else None
-        return KeypointReport(looked=self.looked, kept=kept, residual=residual)
+        fixed = self.points.fixed
+        residual = self.points.residual(fixed, result.map(fixed)) if self.count else None
+        return KeypointReport(looked=self.looked, kept=self.count, residual=residual)
 
 
 def find_keypoints(images: Images, config: RegistrationConfig) -> Keypoints:

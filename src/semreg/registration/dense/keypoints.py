@@ -67,7 +67,7 @@ def memory_bytes(fixed: Grid, moving: Grid, reach_mm: float) -> int:
     """What is held while points are looked for on working grids, about: features of both on the nodes, and a window."""
     block = blocks(min(fixed.spacing), reach_mm)
     channels, taps = {2: 4, 3: 12}[fixed.dimension] + 2, len(PATCH[fixed.dimension]) ** fixed.dimension
-    window = (2 * MOST_HALF_WIDTH + 1 + 2 * max(PATCH[fixed.dimension])) ** fixed.dimension
+    window = int((2 * MOST_HALF_WIDTH + 1 + 2 * max(PATCH[fixed.dimension])) ** fixed.dimension)
     return 4 * (2 * channels * (fixed.pooled(block).voxels + moving.pooled(block).voxels) + (channels + taps) * window)
 
 
@@ -124,8 +124,13 @@ def distinctive(image: Tensor, weight: Tensor | None = None) -> Tensor:
 
 def _highest(x: Tensor, radius: int) -> Tensor:
     """The largest value (*S) within ``radius`` samples along each axis."""
-    largest = F.max_pool2d if x.ndim == 2 else F.max_pool3d
-    return largest(x[None, None], 2 * radius + 1, 1, radius)[0, 0]
+    for axis, n in enumerate(x.shape):  # one axis after the other: pooling in three at once takes a hundred times as long
+        for _ in range(min(radius, n - 1)):
+            higher = x.clone()
+            higher.narrow(axis, 0, n - 1).copy_(torch.maximum(x.narrow(axis, 0, n - 1), x.narrow(axis, 1, n - 1)))
+            higher.narrow(axis, 1, n - 1).copy_(torch.maximum(higher.narrow(axis, 1, n - 1), x.narrow(axis, 0, n - 1)))
+            x = higher
+    return x
 
 
 @dataclass(frozen=True)
@@ -149,7 +154,7 @@ class _Side:
 
     def box(self, middle: Sequence[int], widths: Sequence[int]) -> Tensor:
         """What lies up to ``widths`` nodes from ``middle``; 0 beyond the image."""
-        part, margins = [slice(None)], []
+        part, margins = [slice(None)], list[int]()
         for m, width, first, n in zip(middle, widths, self.first, self.stack.shape[1:], strict=True):
             low, high = m - width - first, m + width + 1 - first
             inner = min(max(low, 0), n), min(max(high, 0), n)
@@ -185,7 +190,7 @@ def _candidates(near: _Side, far: _Side, places: Tensor, widths: tuple[int, ...]
     steps, costs, beside = [], [], []
     for place in places.tolist():
         patch = near.box(place, reach)
-        templates = torch.stack([patch[(slice(None), *tap)] for tap in taps])
+        templates = patch[(slice(None), *torch.tensor(taps).T)].T
         window = far.box(place, [w + r for w, r in zip(widths, reach, strict=True)])
         cost = _costs(templates, window, taps, size)
         # the least cost at the edge of a window may be no least one: beyond it there may be less
@@ -265,8 +270,7 @@ def _shifts(around: Tensor, dimension: int) -> Tensor:
     cube = around.reshape(-1, *[3] * dimension)
     found = []
     for axis in range(dimension):
-        line = cube.movedim(axis + 1, 1)[(slice(None), slice(None), *[1] * (dimension - 1))]
-        low, middle, high = line.unbind(1)
+        low, middle, high = cube.movedim(axis + 1, -1).flatten(1, -2)[:, 3 ** (dimension - 1) // 2].unbind(1)
         shift = (low - high) / (2 * (low + high - 2 * middle)).clamp(min=1e-12)
         found.append(torch.where(torch.isfinite(shift), shift, 0).clamp(-0.5, 0.5))
     return torch.stack(found, 1)
@@ -278,17 +282,19 @@ def _beliefs(places: Tensor, steps: Tensor, costs: Tensor, spacing: float) -> Te
     Of places (N, D) and steps (N, M, D) in mm. Messages of least sums go along the edges of a graph of nearest
     neighbours. As it has more edges than a tree, each counts by the share of them that a tree has.
     """
-    count = min(NEIGHBOURS, len(places) - 1)
+    total = len(places)
+    count = min(NEIGHBOURS, total - 1)
     if count < 1:
         return costs
     apart = torch.cdist(places, places).fill_diagonal_(math.inf)
     nearest = apart.topk(count, largest=False).indices.flatten()
-    own = torch.arange(len(places)).repeat_interleave(count)
-    there, here = torch.stack([torch.cat([own, nearest]), torch.cat([nearest, own])]).unique(dim=1)
-    opposite = (here * len(places) + there).argsort()  # edges are in the order of there, then here
+    own = torch.arange(total).repeat_interleave(count)
+    edges = torch.unique(torch.cat([own * total + nearest, nearest * total + own]))
+    there, here = edges // total, edges % total
+    opposite = (here * total + there).argsort()  # edges are in the order of there, then here
     width = spacing + STRAIN * apart[there, here]
     squares = (steps[there][:, :, None] - steps[here][:, None]).square().sum(3) / width[:, None, None] ** 2
-    differ = student(squares, steps.shape[2])[0] * (2 * (len(places) - 1) / len(here))
+    differ = student(squares, steps.shape[2])[0] * (2 * (total - 1) / len(here))
     told = costs.new_zeros((len(here), costs.shape[1]))
     for _ in range(PASSES):
         belief = costs.index_add(0, here, told)

@@ -42,14 +42,13 @@ def compare(state: State, frame: Frame) -> None:
 
 def lead(state: State) -> None:
     """Lay the points that are known, and those that were found, out in the frame."""
-    points = state.known_points
-    if state.keypoints is not None:
-        points = state.keypoints.points if points is None else points.and_those(state.keypoints.points)
-    if points is None:
-        return
+    found = None if state.keypoints is None or not state.keypoints.count else state.keypoints.points
     linear = None if state.start is None else checked_start(linear_part(state.begin), state.frame.fixed.dimension)
     grid = feature_grids(state.frame, state.config)[0]
-    state.prior = replace(state.prior, points=points.in_frame(grid, state.start, linear))
+    points, leading = (
+        None if each is None else each.in_frame(grid, state.start, linear) for each in (state.known_points, found)
+    )
+    state.prior = replace(state.prior, points=points, leading=leading)
 
 
 def _of_labels(labels: KnownLabels, state: State) -> Term:

@@ -1,11 +1,9 @@
-"""The stage that finds points that correspond by both images alone, which lead all that follows."""
+"""The stage that finds points that correspond by both images alone, which lead the search."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import replace
-
-import numpy as np
 
 from semreg.registration.keypoints import find_keypoints
 from semreg.registration.stages.features import lead
@@ -16,9 +14,9 @@ logger = logging.getLogger("semreg")
 
 def run(state: State) -> None:
     """Find them, and let the search reach as far as they lead."""
-    found = state.keypoints = find_keypoints(state.images.first, state.config)
-    points, coarse = found.points, state.config.coarse
-    if not points.sd_mm.size:
+    found = find_keypoints(state.images.first, state.config)
+    state.keypoints = found
+    if not found.count:
         logger.warning(
             "expected points of the fixed image that are found in the moving one, got none of %d: the images alone "
             "decide; look at the masks, or leave keypoints out",
@@ -26,10 +24,8 @@ def run(state: State) -> None:
         )
         return
     lead(state)
-    if state.prior.points is None:
-        return
-    away = (state.prior.points.moving - state.prior.points.fixed).abs().numpy()
-    furthest = float((away * np.reshape(state.prior.points.grid.spacing, (-1, 1))).max())
+    coarse = state.config.coarse
+    furthest = 0.0 if state.prior.leading is None else state.prior.leading.furthest_mm
     if coarse.levels is None and furthest > (coarse.reach_mm or 0.0):
         state.config = replace(state.config, coarse=replace(coarse, reach_mm=furthest))
 
