@@ -14,7 +14,14 @@ from semreg.cli.contrast_flags import described, pixel_types, read_contrasts
 from semreg.cli.dicom_output import read_sides
 from semreg.cli.grouping import grouped
 from semreg.cli.guidance_flags import read_guidance, read_label_map
-from semreg.cli.register_files import describe_inputs, run_into_folder, run_of, write_dicom, write_results
+from semreg.cli.register_files import (
+    describe_inputs,
+    run_into_folder,
+    run_of,
+    write_dicom,
+    write_keypoints,
+    write_results,
+)
 from semreg.cli.register_flags import PairFlags, RegisterFlags
 from semreg.cli.report_output import verdict_of, write_proof
 from semreg.cli.summary import show_registration
@@ -153,7 +160,8 @@ def _registered(
     with progress.stage("write"), clock.stage("write"):
         stored = pixel_types(contrasts) if flags.contrasts.images else []
         write_results(flags, result, folder, images["moving"].pixel_type, stored)
-        given = [] if sides is None else write_dicom(result, sides, folder)
+        given = write_keypoints(result, folder)
+        given += [] if sides is None else write_dicom(result, sides, folder)
     unknown = flags.images.name("uncertainty")
     written = {*flags.outputs, *given}
     outputs = tuple(sorted(name for name in written if result.uncertainty is not None or name != unknown))

@@ -89,12 +89,18 @@ def render(case: Case) -> str:
         exact=tables.exact,
         measured=_origin(case.evaluation),
         remarks=() if case.evaluation is None else case.evaluation.notes,
-        decisions=[each.sentence for each in case.record.plan.reasons] if isinstance(case.record, Record) else [],
+        decisions=decisions_of(case.record) if isinstance(case.record, Record) else [],
         changed=tables.changed_settings(case.record),
         settings="" if case.record is None else stable_json(case.record.settings),
         record="" if case.record is None else stable_json(case.record),
         data=plain(viewer_data(stacks, planes)),
     )
+
+
+def decisions_of(record: Record) -> list[str]:
+    """What was decided and why, and what became of the points that were looked for."""
+    found = None if record.guidance is None else record.guidance.keypoints
+    return [*(each.sentence for each in record.plan.reasons), *([] if found is None else [found.sentence])]
 
 
 def modes_of(stacks: Stacks) -> list[tuple[str, str, str]]:

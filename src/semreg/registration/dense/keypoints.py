@@ -27,7 +27,7 @@ from semreg.registration.dense.axes import free_axes
 from semreg.registration.dense.correspondences import Correspondences, student
 
 PATCH = {2: (-4, -2, 0, 2, 4), 3: (-2, 0, 2)}
-"""Where a patch is compared along each axis, in nodes, by dimension: a plane has fewer neighbours and fewer channels."""
+"""Where a patch is compared along each axis, in nodes, by dimension: a plane has fewer neighbours and channels."""
 MOST_POINTS = 1000
 """Distinctive points that are looked for at most."""
 MOST_HALF_WIDTH = 24
@@ -66,7 +66,7 @@ def blocks(spacing_mm: float, reach_mm: float) -> int:
 def memory_bytes(fixed: Grid, moving: Grid, reach_mm: float) -> int:
     """What is held while points are looked for on working grids, about: features of both on the nodes, and a window."""
     block = blocks(min(fixed.spacing), reach_mm)
-    channels, taps = {2: 4, 3: 12}[fixed.dimension] + 2, len(PATCH[fixed.dimension]) ** fixed.dimension
+    channels, taps = {2: 4, 3: 12}[fixed.dimension] + 2, int(len(PATCH[fixed.dimension]) ** fixed.dimension)
     window = int((2 * MOST_HALF_WIDTH + 1 + 2 * max(PATCH[fixed.dimension])) ** fixed.dimension)
     return 4 * (2 * channels * (fixed.pooled(block).voxels + moving.pooled(block).voxels) + (channels + taps) * window)
 
@@ -74,8 +74,8 @@ def memory_bytes(fixed: Grid, moving: Grid, reach_mm: float) -> int:
 def matches(image: Volume, fixed: Layer, moving: Layer, reach_mm: float, axes: Sequence[str] = ()) -> Matches:
     """Distinctive points of an image and their partners in another one.
 
-    ``image`` (1, *S) is the fixed one on the grid of its features, the nodes; those of the moving image lie as far apart
-    along the same axes. Partners lie up to ``reach_mm`` away along each of ``axes``; none: along all.
+    ``image`` (1, *S) is the fixed one on the grid of its features, the nodes; those of the moving image lie as far
+    apart along the same axes. Partners lie up to ``reach_mm`` away along each of ``axes``; none: along all.
     """
     grid = fixed.grid
     free = free_axes(axes, grid.dimension)
@@ -103,7 +103,7 @@ def distinctive(image: Tensor, weight: Tensor | None = None) -> Tensor:
     """Indices (N, D) of the distinctive points of an image (*S), the most distinctive of their neighbourhoods.
 
     The measure is 1 / tr(A⁻¹) of the structure tensor A: large where the image changes along all axes. Where there
-    would be too many the neighbourhoods are larger, so that points are spread evenly. Raises nothing: there may be none.
+    would be too many the neighbourhoods are larger, so that points are spread evenly. There may be none.
     """
     thick = [axis for axis, n in enumerate(image.shape) if n > 1]
     seen = torch.ones_like(image) if weight is None else weight
@@ -124,7 +124,9 @@ def distinctive(image: Tensor, weight: Tensor | None = None) -> Tensor:
 
 def _highest(x: Tensor, radius: int) -> Tensor:
     """The largest value (*S) within ``radius`` samples along each axis."""
-    for axis, n in enumerate(x.shape):  # one axis after the other: pooling in three at once takes a hundred times as long
+    for axis, n in enumerate(
+        x.shape
+    ):  # one axis after the other: pooling in three at once takes a hundred times as long
         for _ in range(min(radius, n - 1)):
             higher = x.clone()
             higher.narrow(axis, 0, n - 1).copy_(torch.maximum(x.narrow(axis, 0, n - 1), x.narrow(axis, 1, n - 1)))

@@ -280,8 +280,8 @@ def _keypoints(story: Story) -> Iterator[str]:
     if chosen.enabled:
         why = "half as far again as the search" if given.reach_mm is None else "as set"
         yield (
-            f"Distinctive points of the fixed image are looked for within {chosen.reach_mm:.3g} mm along each axis in the "
-            f"moving one ({why}), at most {MOST_POINTS}; those that the way back confirms guide, as set."
+            f"Up to {MOST_POINTS} distinctive points of the fixed image are looked for within {chosen.reach_mm:.3g} mm "
+            f"along each axis ({why}) in the moving one; those that the way back confirms lead the search, as set."
         )
 
 
