@@ -87,7 +87,8 @@ def matches(image: Volume, fixed: Layer, moving: Layer, reach_mm: float, axes: S
     places = distinctive(image.data[0], None if fixed.weight is None else fixed.weight.data[0]).cpu()
     looked = len(places)
     there = _chosen(_candidates(near, far, places, widths), grid)
-    back = _chosen(_candidates(far, near, there.places + there.steps, widths), grid)
+    # neighbours that err together would lead each other back too: the way back goes by the costs alone
+    back = _chosen(_candidates(far, near, there.places + there.steps, widths), grid, alone=True)
     there = there.part(back.which)
     returned = there.steps + back.steps
     kept = returned.abs().amax(1) <= 1
@@ -248,14 +249,14 @@ class _Chosen:
         return replace(self, **{name: value[which] for name, value in vars(self).items()})
 
 
-def _chosen(found: _Candidates, grid: Grid) -> _Chosen:
-    """The candidate that a point and its neighbours believe in, of all points that have one."""
+def _chosen(found: _Candidates, grid: Grid, *, alone: bool = False) -> _Chosen:
+    """The candidate that a point and its neighbours believe in, or ``alone`` the point, of all points that have one."""
     which = torch.nonzero(torch.isfinite(found.costs[:, 0]))[:, 0]
     places, steps, costs, around = found.places[which], found.steps[which], found.costs[which], found.around[which]
     spacing = torch.tensor(grid.spacing).double()
     left = float(costs[:, 0].median()) if len(costs) else 1.0
     costs, around = costs / max(TEMPERATURE * left, 1e-6), around / max(TEMPERATURE * left, 1e-6)
-    belief = _beliefs(places * spacing, steps * spacing, costs, max(grid.spacing))
+    belief = costs if alone else _beliefs(places * spacing, steps * spacing, costs, max(grid.spacing))
     rows, best = torch.arange(len(which)), belief.argmin(1)
     chosen, around = steps[rows, best], around[rows, best]
     thick = max(1, sum(n > 1 for n in grid.shape))
