@@ -99,8 +99,8 @@ def write_dicom(result: Registration, sides: Sides, folder: OutputFolder) -> lis
 
 
 def write_keypoints(result: Registration, folder: OutputFolder) -> list[str]:
-    """Write the points that were found, if they were looked for; the names of the files."""
-    if result.keypoints is None:
+    """Write the points that were found, if there are any; the names of the files."""
+    if result.keypoints is None or not result.keypoints.fixed.size:
         return []
     from semreg.transforms.points.writing import ending_of, write_points
 
