@@ -35,6 +35,7 @@ KINDS: dict[str, Callable[[int], PhantomPair]] = {
     "chest, CT and MR, slides by 30 mm": lambda seed: make_chests(
         size=SIZE, seed=seed, slide_mm=30, contrasts=("ct", "mr")
     ),
+    "chest, CT and CT, 30 mm": lambda seed: make_chests(size=SIZE, seed=seed, slide_mm=0, displacement_mm=30),
     "abdomen, CT and MR, 30 mm": lambda seed: make_pair(size=SIZE, seed=seed, displacement_mm=30),
     "abdomen, CT and MR, 11 mm": lambda seed: make_pair(size=SIZE, seed=seed),
     "heads, T1 and T2, 20 mm": lambda seed: make_brains(

@@ -150,6 +150,18 @@ def test_points_lie_in_both_masks():
     torch.testing.assert_close(found.moving, results[1].moving)
 
 
+def test_a_place_outside_of_the_mask_is_no_candidate():
+    """Even where enough of the patch around it is seen; nor is one of which too little is."""
+    window = torch.ones(4, 9, 9)
+    window[-1, 4, 4] = 0
+    window[-1, :, 7:] = 0
+    taps = [(row, column) for row in (0, 1, 2) for column in (0, 1, 2)]
+    costs = keypoints._costs(torch.ones(9, 4), window, taps, (7, 7))
+    assert bool(torch.isinf(costs[3, 3]))
+    assert bool(torch.isinf(costs[:, 6]).all())
+    assert int(torch.isinf(costs).sum()) == 8
+
+
 def test_flat_places_and_edges_are_not_distinctive():
     """Points lie where the image changes along all axes; a ramp has none; too many become fewer, evenly."""
     image = torch.zeros(40, 40, 40)
