@@ -147,6 +147,21 @@ class FeatureConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KeypointConfig:
+    """Points that correspond, found by both images alone, which lead search and refinement where motion is large."""
+
+    enabled: bool = False
+    """Whether to look for them."""
+    reach_mm: float | None = None
+    """Largest displacement that is looked at per axis; the search then reaches as far as the points lead. None: half as
+    far again as the search."""
+
+    def __post_init__(self) -> None:
+        """Check the values (ConfigError)."""
+        require(self.reach_mm is None or 0 < self.reach_mm < float("inf"), "keypoints.reach_mm > 0", self.reach_mm)
+
+
+@dataclass(frozen=True, kw_only=True)
 class CoarseConfig:
     """The discrete search."""
 
@@ -470,6 +485,7 @@ class RegistrationConfig:
     intensities: IntensityConfig = field(default_factory=IntensityConfig)
     align: AlignConfig = field(default_factory=AlignConfig)
     features: FeatureConfig = field(default_factory=FeatureConfig)
+    keypoints: KeypointConfig = field(default_factory=KeypointConfig)
     coarse: CoarseConfig = field(default_factory=CoarseConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
@@ -491,5 +507,7 @@ class RegistrationConfig:
         require(whole, neighbours, self.refine.sampling)
         whole = not (self.refine.continues and self.refine.axes)
         require(whole, "refine.axes of all axes with refine.continues, whose start moves along all", self.refine.axes)
+        alone = not (self.refine.continues and self.keypoints.enabled)
+        require(alone, "keypoints.enabled=false with refine.continues, which has no search", self.keypoints.enabled)
         alone = not self.refine.continues or (not self.coarse.enabled and self.align.transform == "none")
         require(alone, "coarse.enabled=false and align.transform=none with refine.continues", self.refine.continues)

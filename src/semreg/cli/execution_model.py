@@ -70,6 +70,7 @@ SHOWN: Mapping[str, Element] = {
     "fixed_landmarks": POINTS,
     "moving_landmarks": POINTS,
     "landmark_sd": TEXT,
+    "keypoints": SWITCH,
     "fixed_labels": LABELS,
     "moving_labels": LABELS,
     "label_weight": TEXT,

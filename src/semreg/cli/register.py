@@ -20,6 +20,7 @@ from semreg.cli.register_files import (
     run_into_folder,
     run_of,
     write_dicom,
+    write_keypoints,
     write_results,
 )
 from semreg.cli.register_flags import PairFlags, RegisterFlags
@@ -163,7 +164,8 @@ def _registered(
     with progress.stage("write"), clock.stage("write"):
         stored = pixel_types(contrasts) if flags.contrasts.images else []
         write_results(flags, result, folder, images["moving"].pixel_type, stored)
-        given = [] if sides is None else write_dicom(result, sides, folder)
+        given = write_keypoints(result, folder)
+        given += [] if sides is None else write_dicom(result, sides, folder)
     unknown = flags.images.name("uncertainty")
     written = {*flags.outputs, *given}
     outputs = tuple(sorted(name for name in written if result.uncertainty is not None or name != unknown))

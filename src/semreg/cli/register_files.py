@@ -20,6 +20,7 @@ from semreg.io.result_folder import (
     EVALUATION_TABLE,
     FIGURES,
     INVERSE,
+    KEYPOINTS,
     PAGE,
     RECORD,
     TRANSFORM,
@@ -96,6 +97,19 @@ def write_dicom(result: Registration, sides: Sides, folder: OutputFolder) -> lis
     return write_result(FoundMap.of(result.deformation, result.affine), result.warped, sides, folder)
 
 
+def write_keypoints(result: Registration, folder: OutputFolder) -> list[str]:
+    """Write the points that were found, if there are any; the names of the files."""
+    if result.keypoints is None or not result.keypoints.fixed.size:
+        return []
+    from semreg.transforms.points.writing import ending_of, write_points
+
+    sides = zip(KEYPOINTS, (result.keypoints.fixed, result.keypoints.moving), strict=True)
+    named = {f"{name}.{ending_of(points)}": points for name, points in sides}
+    for name, points in named.items():
+        write_points(points, folder.stage(name))
+    return list(named)
+
+
 def write_texts(run: Run, folder: OutputFolder) -> None:
     """Write the record, and the settings that were in force as a file for ``--config``."""
     from semreg.io.records import stable_json
@@ -108,7 +122,9 @@ def write_texts(run: Run, folder: OutputFolder) -> None:
 def check_outputs(flags: RegisterFlags) -> None:
     """Refuse to write over an input, and voxels of a type that is none (OutputError)."""
     check_dtype(flags.images.dtype)
-    places = {(flags.pair.output / name).resolve(): name for name in flags.outputs}
+    points = [f"{name}.{ending}" for name in KEYPOINTS for ending in ("fcsv", "csv")]
+    keypoints = points if flags.dense and flags.config.keypoints.enabled else []
+    places = {(flags.pair.output / name).resolve(): name for name in (*flags.outputs, *keypoints)}
     for role, path in flags.inputs.items():
         if path.resolve() in places:
             raise OutputError(

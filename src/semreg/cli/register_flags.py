@@ -14,7 +14,7 @@ from semreg.cli.common import Device, Dicom, FailOn, Folders, ImageFiles, JsonMe
 from semreg.cli.contrast_flags import ContrastFlags
 from semreg.cli.guidance_flags import GuidanceFlags
 from semreg.cli.model_flags import ModelFlags, model_configs
-from semreg.cli.panels import ALIGNMENT, DEFORMATION, INPUT, MESSAGES, OUTPUT, SETTINGS, argument, flag
+from semreg.cli.panels import ALIGNMENT, DEFORMATION, GUIDANCE, INPUT, MESSAGES, OUTPUT, SETTINGS, argument, flag
 from semreg.cli.report_output import ProofFlags
 from semreg.cli.settings_file import OFF, find_settings
 from semreg.errors import ConfigError
@@ -152,6 +152,15 @@ class SettingFlags:
             "N|NAME,NAME",
             "--ensemble",
             panel=DEFORMATION,
+        ),
+    ] = None
+    keypoints: Annotated[
+        bool | None,
+        flag(
+            "Find points that correspond by both images alone; they lead the search where motion is large.",
+            None,
+            "--keypoints/--no-keypoints",
+            panel=GUIDANCE,
         ),
     ] = None
     seed: Seed = None
@@ -330,6 +339,7 @@ def _single_settings(flags: SettingFlags) -> Iterator[str]:
         "refine.diffeomorphic": flags.diffeomorphic,
         "refine.axes": flags.restrict_axes,
         "ensemble.members" if str(flags.ensemble).isdigit() else "ensemble.models": flags.ensemble,
+        "keypoints.enabled": flags.keypoints,
         "seed": flags.seed,
     }
     for name, value in given.items():

@@ -111,15 +111,18 @@ def landmark_rows(found: LandmarkSummary | None) -> list[tuple[str, str]]:
 
 
 def guidance_rows(found: GuidanceReport | None) -> list[tuple[str, str]]:
-    """How well the landmarks that guided are met; which labels guided was said before."""
-    if found is None or found.landmarks is None:
+    """How well the landmarks that guided are met, and what keypoints were found; of labels it was said before."""
+    if found is None:
         return []
+    keypoints = [] if found.keypoints is None else [("keypoints", found.keypoints.sentence)]
     points = found.landmarks
+    if points is None:
+        return keypoints
     words = (
         f"mean {points.before.mean_mm:.2f} → {points.after.mean_mm:.2f} mm, largest {points.after.maximum_mm:.2f} mm"
     )
     doubt = f"; {points.contradicted} more than three deviations off: look at them" if points.contradicted else ""
-    return [("guiding landmarks", f"{words}, no proof, the result was made so{doubt}")]
+    return [("guiding landmarks", f"{words}, no proof, the result was made so{doubt}"), *keypoints]
 
 
 def contrast_rows(found: IntensityRelation | None, *, asked: bool) -> list[tuple[str, str]]:

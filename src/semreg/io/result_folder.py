@@ -16,6 +16,8 @@ EVALUATION, EVALUATION_TABLE = "evaluation.json", "evaluation.csv"
 PAGE, FIGURES = "report.html", "figures"
 DICOM, REGISTRATION = "dicom", "registration.dcm"
 """The folder of the warped image as a DICOM series, and the registration object in it."""
+KEYPOINTS = ("keypoints_fixed", "keypoints_moving")
+"""Points that were found in both images, without the ending."""
 FORMATS = ("nii.gz", "nii", "nrrd", "mha")
 """Endings of the images."""
 

@@ -75,6 +75,27 @@ class LandmarkResidual:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KeypointReport:
+    """The points that were found by the images alone, and how well the result obeys them."""
+
+    looked: int
+    """Distinctive points of the fixed image that were looked for."""
+    kept: int
+    """Those whose partners the way back confirms."""
+    residual: LandmarkResidual | None
+    """How far these are from their partners; None: there are none."""
+
+    @property
+    def sentence(self) -> str:
+        """What was found, in words."""
+        found = f"Of {self.looked} distinctive points {self.kept} were found in the moving image"
+        if self.residual is None:
+            return f"{found}: the images alone decide, as without keypoints."
+        before, after = self.residual.before, self.residual.after
+        return f"{found}; the mean distance of these pairs went from {before.mean_mm:.2f} to {after.mean_mm:.2f} mm."
+
+
+@dataclass(frozen=True, kw_only=True)
 class LabelUse:
     """Which labels guided."""
 
@@ -89,11 +110,12 @@ class GuidanceReport:
 
     landmarks: LandmarkResidual | None = None
     labels: LabelUse | None = None
+    keypoints: KeypointReport | None = None
 
 
 @dataclass(frozen=True)
 class KnownPoints:
-    """Landmarks that were checked."""
+    """Points of both images that correspond: landmarks that were checked, or found ones."""
 
     fixed: PointArray
     """(D, N) in mm."""

@@ -206,12 +206,16 @@ class Images:
         """What the fixed image lacks of the blur that interpolation gives the moving one: both are to be alike."""
         return interpolation_blur(self.frame, self.moving[0].grid, self.start)
 
+    def described(self, name: str, pooling: int) -> tuple[Layer, Layer]:
+        """What a descriptor says of both images on their working grids, means of blocks of ``pooling`` voxels."""
+        model = DESCRIPTORS[name].of(name, self.frame.fixed.dimension, ())
+        (near,) = self._seen(model, self.fixed, self.frame.fixed, None, pooling=pooling)
+        (far,) = self._seen(model, self.moving, self.frame.moving, self.start, pooling=pooling)
+        return near, far
+
     def intensities(self) -> Term:
         """Both images on their working grids, compared by squared local correlation."""
-        model = DESCRIPTORS["intensity"].of("intensity", self.frame.fixed.dimension, ())
-        (near,) = self._seen(model, self.fixed, self.frame.fixed, None, pooling=1)
-        (far,) = self._seen(model, self.moving, self.frame.moving, self.start, pooling=1)
-        return Term(near, far, "lncc_squared")
+        return Term(*self.described("intensity", 1), "lncc_squared")
 
     @property
     def image(self) -> Volume:

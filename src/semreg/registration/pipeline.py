@@ -125,6 +125,7 @@ def register(  # noqa: PLR0913 - two images, two masks, a start and a hook are w
         determinants=state.determinants,
         warped_contrasts=state.warped_contrasts,
         structure=None if structure is None else structure.as_labels(),
+        keypoints=None if state.keypoints is None else state.keypoints.points,
     )
 
 
@@ -229,13 +230,17 @@ def _record(state: State) -> Record:
 
 def _guidance(state: State) -> GuidanceReport | None:
     """What guided, and how well it is obeyed; None: nothing did."""
-    points, labels = state.known_points, state.known_labels
-    if points is None and labels is None:
+    points, labels, keypoints = state.known_points, state.known_labels, state.keypoints
+    if points is None and labels is None and keypoints is None:
         return None
     residual = None
     if points is not None:
         residual = points.residual(points.fixed, state.total.map(points.fixed))
-    return GuidanceReport(landmarks=residual, labels=None if labels is None else labels.use)
+    return GuidanceReport(
+        landmarks=residual,
+        labels=None if labels is None else labels.use,
+        keypoints=None if keypoints is None else keypoints.report(state.total),
+    )
 
 
 def peak_memory_bytes(device: torch.device) -> dict[str, int]:

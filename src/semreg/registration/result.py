@@ -24,7 +24,7 @@ from semreg.preprocess.modality import Recognised
 from semreg.registration.contrasts import ContrastReport
 from semreg.registration.dense.contrast import IntensityRelation
 from semreg.registration.dense.refine import LevelReport
-from semreg.registration.guidance import GuidanceReport
+from semreg.registration.guidance import GuidanceReport, KnownPoints
 from semreg.registration.matching import ModelReport
 from semreg.registration.parametric.align import Alignment
 from semreg.registration.parts.report import PartsReport
@@ -228,6 +228,9 @@ class Registration:
 
     structure: LabelMap | None = dataclasses.field(default=None, repr=False)
     """The rigid parts, or what slides, in the fixed image; None: there is neither, or it was read from files."""
+
+    keypoints: KnownPoints | None = dataclasses.field(default=None, repr=False)
+    """Points of both images in mm that were found by ``config.keypoints``; None: they were not looked for."""
 
     @property
     def images(self) -> tuple[Volume | None, Volume | None]:

@@ -97,7 +97,7 @@ def render(case: Case) -> str:
         small=tables.small,
         measured=_origin(case.evaluation),
         remarks=() if case.evaluation is None else case.evaluation.notes,
-        decisions=[] if case.registered is None else [each.sentence for each in case.registered.plan.reasons],
+        decisions=[] if case.registered is None else decisions_of(case.registered),
         changed=tables.changed_settings(case.record),
         settings="" if case.record is None else stable_json(case.record.settings),
         record="" if case.record is None else stable_json(case.record),
@@ -113,6 +113,12 @@ def _remarks(case: Case) -> list[str]:
     return parts.sentences + (
         [] if case.uncertainty is None else [f"Uncertainty: {BEFORE_PARTS[0].lower()}{BEFORE_PARTS[1:]}"]
     )
+
+
+def decisions_of(record: Record) -> list[str]:
+    """What was decided and why, and what became of the points that were looked for."""
+    found = None if record.guidance is None else record.guidance.keypoints
+    return [*(each.sentence for each in record.plan.reasons), *([] if found is None else [found.sentence])]
 
 
 def modes_of(stacks: Stacks) -> list[tuple[str, str, str]]:

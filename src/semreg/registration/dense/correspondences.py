@@ -39,9 +39,21 @@ class Correspondences:
     sd_mm: Tensor
     """How far each may be off along an axis: its standard deviation, (N,)."""
 
+    @property
+    def furthest_mm(self) -> float:
+        """The largest distance between two of them along an axis of the grid, in mm."""
+        apart = (self.moving - self.fixed).abs().amax(1).cpu() * torch.tensor(self.grid.spacing)
+        return float(apart.max())
+
     def swapped(self) -> Correspondences:
         """The same with the two images in each other's place."""
         return Correspondences(self.grid, self.moving, self.fixed, self.sd_mm)
+
+    def and_those(self, others: Correspondences) -> Correspondences:
+        """These and others."""
+        other = others.on(self.grid)
+        pairs = ((self.fixed, other.fixed), (self.moving, other.moving), (self.sd_mm, other.sd_mm))
+        return Correspondences(self.grid, *(torch.cat(both, -1) for both in pairs))
 
     def on(self, grid: Grid) -> Correspondences:
         """The same points in voxels of another grid."""

@@ -73,7 +73,7 @@ def deform(
     """All stages that find the displacement, one after the other, without telling steps."""
     searched = begun(terms, grids[0], begin)
     if config.coarse.enabled:
-        searched = search(terms, searched, config.coarse, axes=config.refine.axes, points=prior.points)
+        searched = search(terms, searched, config.coarse, axes=config.refine.axes, points=prior.searched)
     if not config.refine.enabled:
         return fit(terms, grids[0], config.refine, searched, prior)
     return refined(terms, grids, config, searched, renewal=renewal, prior=prior)

@@ -17,8 +17,17 @@ class Prior:
     the usual weight, see ``checked_stiffness``, which has checked it."""
     points: Correspondences | None = None
     """Points of both images that are led to each other."""
+    leading: Correspondences | None = None
+    """The same in the search alone: what the images themselves say of points, the refinement sees in all its detail."""
     mean: Field | None = None
     """The displacement whose change is to be smooth, instead of the whole; None: none."""
+
+    @property
+    def searched(self) -> Correspondences | None:
+        """All points that lead a search."""
+        if self.points is None or self.leading is None:
+            return self.points or self.leading
+        return self.points.and_those(self.leading)
 
 
 NOTHING = Prior()

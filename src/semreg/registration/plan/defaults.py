@@ -34,6 +34,8 @@ true and for the phantoms of two contrasts, each of which chooses it for the oth
 by it, as what moves in them is as wide as the points are apart."""
 FINE_CONTROL_VOXELS = 3
 """The same of the last descent, on the intensities: of 2, 3 and 4, as above."""
+FURTHER = 1.5
+"""How far keypoints are looked for, in reaches of the search."""
 EVERYWHERE_MM = 1e6
 """A reach beyond all images."""
 
@@ -83,7 +85,10 @@ def resolve(config: RegistrationConfig, fixed: Grid) -> RegistrationConfig:
     refine = replace(config.refine, symmetric=symmetric, axes=directions_of(config.refine.axes, fixed))
     fine = replace(config.fine, control_mm=config.fine.control_mm or FINE_CONTROL_VOXELS * spacing)
     features = replace(config.features, spacing_mm=spacing, pooling=pooling)
-    settled = replace(config, features=features, coarse=search, refine=refine, fine=fine)
+    keypoints = config.keypoints
+    if keypoints.enabled:
+        keypoints = replace(keypoints, reach_mm=keypoints.reach_mm or FURTHER * (search.reach_mm or 0.0))
+    settled = replace(config, features=features, keypoints=keypoints, coarse=search, refine=refine, fine=fine)
     near, far = (control_spacing(settled, one_contrast=one) for one in (True, False))
     return replace(settled, refine=replace(refine, control_mm=near)) if near == far else settled
 
@@ -136,6 +141,8 @@ def layout(fixed: Grid, moving: Grid, config: RegistrationConfig, *, initial: bo
     alone = plan_frame(fixed, fixed, features.spacing_mm, 0.0, initial=False)
     levels = plan_levels(alone.fixed.pooled(features.pooling or 1), config.coarse)
     reach = sum(level.reach_mm for level in levels) if config.coarse.enabled else 0.0
+    if config.keypoints.enabled:
+        reach = max(reach, config.keypoints.reach_mm or 0.0)
     if config.refine.continues and initial:
         return plan_frame(fixed, moving, features.spacing_mm, EVERYWHERE_MM, initial=False), levels
     return plan_frame(fixed, moving, features.spacing_mm, reach, initial=initial), levels

@@ -12,6 +12,7 @@ from semreg.distances import DISTANCES
 from semreg.features.extract import Extractor
 from semreg.features.inputs import frame_of
 from semreg.preprocess.preparation import Frame
+from semreg.registration.dense import keypoints
 from semreg.registration.dense.coarse import memory_bytes
 from semreg.registration.matching import Pairing
 from semreg.registration.plan.defaults import layout
@@ -64,6 +65,9 @@ def peak_bytes(fixed: Grid, moving: Grid, config: RegistrationConfig, load: Load
     features = int(4 * channels * (grid.voxels + there.voxels))
     member = int(4 * load.members * (grid.voxels + there.voxels))
     search = memory_bytes(grid, levels) if config.coarse.enabled else 0
+    looked = (
+        keypoints.memory_bytes(frame.fixed, frame.moving, config.keypoints.reach_mm or 0.0) * config.keypoints.enabled
+    )
     descent = (
         max(features, member) + 400 * grid.voxels + (grid.voxels * (16 * load.together + 100) if load.together else 0)
     )
@@ -71,7 +75,9 @@ def peak_bytes(fixed: Grid, moving: Grid, config: RegistrationConfig, load: Load
     # one channel of both images laid out twice; places, their start and the gradient in them, 3 numbers each
     fine = 80 * frame.fixed.voxels + 8 * frame.moving.voxels if config.fine.enabled is not False else 0
     output = output_bytes(fixed)
-    return int(held + features + member + max(search, descent, fine, output, load.network_bytes) + IMPORTS_BYTES)
+    return int(
+        held + features + member + max(looked, search, descent, fine, output, load.network_bytes) + IMPORTS_BYTES
+    )
 
 
 def output_bytes(fixed: Grid) -> int:

@@ -11,6 +11,7 @@ from semreg.core.geometry import Grid, canonical_order
 from semreg.preprocess.preparation import CUBIC, MOST_VOXELS, Frame
 from semreg.registration.dense.coarse import Level
 from semreg.registration.dense.held_out import DIFFUSION
+from semreg.registration.dense.keypoints import MOST_POINTS
 from semreg.registration.dense.refine import LONG
 from semreg.registration.matching import Pairing
 from semreg.registration.plan.defaults import MOST_PIXELS, control_spacing, distances, is_small
@@ -34,7 +35,7 @@ TINY = 20
 """Voxels an axis below which an image tells little."""
 
 
-Topic: TypeAlias = Literal["images", "align", "frame", "features", "coarse", "refine", "fine", "memory"]
+Topic: TypeAlias = Literal["images", "align", "frame", "features", "keypoints", "coarse", "refine", "fine", "memory"]
 """What a reason is about: the images, the stage of that name, the working grids, or the memory."""
 
 
@@ -176,6 +177,7 @@ def of_settings(story: Story) -> Iterator[Reason]:
     yield Reason("features", _features(story))
     yield from (Reason("refine", sentence) for sentence in _axes(story))
     yield from (Reason("refine", sentence) for sentence in _ensemble(story))
+    yield from (Reason("keypoints", sentence) for sentence in _keypoints(story))
     searched = "There is no search, as set: the refinement starts where the images lie."
     yield Reason("coarse", _search(story) if story.chosen.coarse.enabled else searched)
     yield Reason("refine", _refinement(story) if story.chosen.refine.enabled else "There is no refinement, as set.")
@@ -269,6 +271,17 @@ def _ensemble(story: Story) -> Iterator[str]:
         yield (
             f"{config.count} registrations on shifted lattices{by} are averaged, as set: search and refinement take "
             f"about {config.count} times as long."
+        )
+
+
+def _keypoints(story: Story) -> Iterator[str]:
+    """How far points that correspond are looked for."""
+    chosen, given = story.chosen.keypoints, story.given.keypoints
+    if chosen.enabled:
+        why = "half as far again as the search" if given.reach_mm is None else "as set"
+        yield (
+            f"Up to {MOST_POINTS} distinctive points of the fixed image are looked for within {chosen.reach_mm:.3g} mm "
+            f"along each axis ({why}) in the moving one; those that the way back confirms lead the search, as set."
         )
 
 

@@ -79,7 +79,7 @@ def searched(
     sides = []
     for inner, start in ((True, begin.inner), (False, begin.outer)):
         own = side_of(wall, terms, inner=inner)
-        points = points_on(prior.points, wall, inner=inner)
+        points = points_on(prior.searched, wall, inner=inner)
         sides.append(search(own, begun(own, grid, start), config.coarse, axes=config.refine.axes, points=points).found)
     return Begin(*sides)
 

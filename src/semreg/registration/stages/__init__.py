@@ -8,6 +8,7 @@ from semreg.registration.stages.features import FEATURES
 from semreg.registration.stages.field import FIELD
 from semreg.registration.stages.fine import FINE
 from semreg.registration.stages.inverse import INVERSE
+from semreg.registration.stages.keypoints import KEYPOINTS
 from semreg.registration.stages.parts import PARTS
 from semreg.registration.stages.plan import PLAN
 from semreg.registration.stages.prepare import PREPARE
@@ -18,8 +19,8 @@ from semreg.registration.stages.start import START
 from semreg.registration.stages.uncertainty import UNCERTAINTY
 
 STAGES: tuple[Stage, ...] = (
-    PREPARE, PLAN, ALIGN, FEATURES, START, COARSE, CONTRAST, REFINE, FIT, ENSEMBLE, FINE, SLIDING, PARTS, UNCERTAINTY,
-    FIELD, INVERSE,
+    PREPARE, PLAN, ALIGN, FEATURES, KEYPOINTS, START, COARSE, CONTRAST, REFINE, FIT, ENSEMBLE, FINE, SLIDING, PARTS,
+    UNCERTAINTY, FIELD, INVERSE,
 )  # fmt: skip
 """All of them; one that is not wanted is passed over."""
 

@@ -8,7 +8,7 @@ from semreg.registration.stages.stage import Stage, State
 
 def run(state: State) -> None:
     """Search from where the displacement begins."""
-    axes, points = state.config.refine.axes, state.prior.points
+    axes, points = state.config.refine.axes, state.prior.searched
     state.searched = search(
         state.terms, state.searched, state.config.coarse, state.clock.on_step, axes=axes, points=points
     )

@@ -36,12 +36,19 @@ def compare(state: State, frame: Frame) -> None:
     state.images = images_of(state.pair, state.contrasts, frame, state.start, config, state.device)
     guided = [] if state.known_labels is None else [_of_labels(state.known_labels, state)]
     state.terms = state.images.terms(state.pairings, [each.pairings for each in state.contrasts], guided)
-    if state.known_points is not None:
-        linear = None if state.start is None else checked_start(linear_part(begin), frame.fixed.dimension)
-        state.prior = replace(
-            state.prior, points=state.known_points.in_frame(feature_grids(frame, config)[0], state.start, linear)
-        )
+    lead(state)
     state.searched = begun(state.terms, feature_grids(frame, config)[0], state.first)
+
+
+def lead(state: State) -> None:
+    """Lay the points that are known, and those that were found, out in the frame."""
+    found = None if state.keypoints is None or not state.keypoints.count else state.keypoints.points
+    linear = None if state.start is None else checked_start(linear_part(state.begin), state.frame.fixed.dimension)
+    grid = feature_grids(state.frame, state.config)[0]
+    points, leading = (
+        None if each is None else each.in_frame(grid, state.start, linear) for each in (state.known_points, found)
+    )
+    state.prior = replace(state.prior, points=points, leading=leading)
 
 
 def _of_labels(labels: KnownLabels, state: State) -> Term:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from semreg.registration.dense.deform import Deformed, Searched
     from semreg.registration.dense.terms import Term
     from semreg.registration.guidance import Guidance, KnownLabels, KnownPoints
+    from semreg.registration.keypoints import Keypoints
     from semreg.registration.matching import Pairing
     from semreg.registration.parametric.align import Alignment
     from semreg.registration.parts.known import KnownParts
@@ -89,6 +90,8 @@ class State:
     prior: Prior = field(default=NOTHING)
     """What is known beside the images; its points are set by ``features``, in its frame."""
     known_points: KnownPoints | None = field(init=False, default=None)
+    keypoints: Keypoints | None = field(init=False, default=None)
+    """Set by ``keypoints``: points that were found; None: they were not looked for."""
     known_labels: KnownLabels | None = field(init=False, default=None)
     """What guides, checked."""
     known_parts: KnownParts | None = field(init=False, default=None)

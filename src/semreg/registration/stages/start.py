@@ -43,7 +43,7 @@ def run(state: State) -> None:
 
 def _searched(state: State, begin: Searched) -> Field:
     """What the search of the next stage would find from there."""
-    axes, points = state.config.refine.axes, state.prior.points
+    axes, points = state.config.refine.axes, state.prior.searched
     return search(state.terms, begin, state.config.coarse, axes=axes, points=points).found
 
 
