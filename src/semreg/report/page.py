@@ -10,6 +10,7 @@ import semreg
 from semreg.io.atomic_output import atomic_file
 from semreg.io.records import plain, stable_json
 from semreg.quality import CheckResult, Evaluation, EvaluationRun, Verdict
+from semreg.registration.result import Record
 from semreg.registration.uncertainty import BEFORE_PARTS
 from semreg.report import drawings, tables
 from semreg.report.case import Case
