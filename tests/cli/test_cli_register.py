@@ -215,6 +215,9 @@ def test_the_dry_run_loads_a_network_that_segments_and_runs_none(run, pair, tmp_
     code, text, err = run(*words)
     assert code == 0, err
     assert "GB that may be used" in text
+    code, _, err = run(*words, "--label-weight", "-1")
+    assert code == 2
+    assert "expected a weight of the labels above 0" in err
 
 
 def test_the_dry_run_is_what_is_done(run, pair, tmp_path):

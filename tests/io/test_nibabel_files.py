@@ -189,3 +189,20 @@ def test_without_nibabel_it_is_said_what_to_install(tmp_path, monkeypatch):
         ImageError, match=r"nibabel to read .*a.mgz, it is not installed: pip install 'semreg\[nibabel\]'"
     ):
         read_image(path)
+
+
+@pytest.mark.parametrize("name", ["a.mgz", "a.mnc", "a.nii", "a.mha"])
+def test_a_file_that_may_not_be_read_is_one_sentence(name, tmp_path, monkeypatch):
+    """Also of formats that ITK does not read: the reason, and no trace."""
+    (tmp_path / name).write_bytes(b"anything")
+    there = Path.open
+
+    def refusing(path: Path, *words: str) -> object:
+        if path.name == name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return there(path, *words)
+
+    monkeypatch.setattr(Path, "open", refusing)
+    for read in (read_image, read_grid):
+        with pytest.raises(ImageError, match=f"can be read, got .*{name}: Permission denied"):
+            read(tmp_path / name)

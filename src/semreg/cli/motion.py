@@ -88,9 +88,7 @@ class MotionFlags:
 
     def config(self) -> RegistrationConfig:
         """The settings (ConfigError)."""
-        from semreg.registration.motion import DEFAULTS
-
-        return load_config(self.settings, DEFAULTS)
+        return load_config(self.settings, frames=True)
 
 
 @grouped

@@ -277,12 +277,12 @@ class RegisterFlags:
         return [*always, *inverse, *jacobian, *uncertainty, *page, *registration]
 
 
-def load_config(flags: SettingFlags, defaults: RegistrationConfig | None = None) -> RegistrationConfig:
+def load_config(flags: SettingFlags, *, frames: bool = False) -> RegistrationConfig:
     """The settings: each of the following over those before it (ConfigError).
 
-    The ``defaults`` of a command, else those of ``register``, ``semreg.toml`` where no ``--config`` is given,
-    ``--preset``, ``--config``, ``--fast`` or ``--quality``, ``--elastix``, the flags of models, each ``--set``, and at
-    last the flags of single settings such as ``--align`` and ``--seed``.
+    The defaults, ``semreg.toml`` where no ``--config`` is given, ``--preset``, ``--config``, ``--fast`` or
+    ``--quality``, ``--elastix``, the flags of models, each ``--set``, and at last the flags of single settings such as
+    ``--align`` and ``--seed``. ``frames`` is that of ``configure``.
     """
     from semreg.presets import configure
     from semreg.runtime.settings import override
@@ -293,9 +293,7 @@ def load_config(flags: SettingFlags, defaults: RegistrationConfig | None = None)
     if flags.found is not None:
         _say_found(flags.found.absolute(), flags.found)
         _check_models(configure(beneath=flags.found), flags.found)
-    config = configure(
-        preset=flags.preset, file=flags.named, effort=effort, beneath=flags.found, defaults=defaults
-    )  # fmt: skip
+    config = configure(preset=flags.preset, file=flags.named, effort=effort, beneath=flags.found, frames=frames)
     if flags.elastix:
         from semreg.itk.elastix import read_parameters
 

@@ -33,8 +33,11 @@ def is_hdf5(path: Path) -> bool:
 
 def check_whole(path: Path) -> None:
     """Refuse HDF5 under the name of another format, and HDF5 of which a part lies in another file (ImageError)."""
-    if not is_hdf5(path):
-        return
+    try:
+        if not is_hdf5(path):
+            return
+    except OSError as error:
+        raise ImageError(f"expected an image file that can be read, got {path}: {error.strerror or error}") from error
     if not path.name.lower().endswith(ENDINGS):
         raise ImageError(
             f"expected an image in the format that its name says, got HDF5 in {path}: convert it, or call it .h5"

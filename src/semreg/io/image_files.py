@@ -64,8 +64,8 @@ def _pair(path: Path, endings: tuple[str, ...]) -> tuple[Path, ...]:
 def _named_in(header: Path) -> list[Path]:
     """The files of voxels that a MetaImage or NRRD header names; none where the voxels follow it."""
     try:
-        places = [place for text in names_of_voxels(header) for place in _places(header.parent, text)]
-    except (OSError, ValueError) as error:
+        places = [place for text in names_of_voxels(header) for place in _places(header, text)]
+    except OSError as error:
         raise ImageError(f"expected an image file that can be read, got {header}: {error}") from error
     for place in places:
         check_file(place, f"the voxels that {header} names")
@@ -82,14 +82,20 @@ def _normal(path: Path) -> Path:
     return Path(os.path.normpath(path.absolute()))
 
 
-def _places(folder: Path, text: str) -> list[Path]:
+def _places(header: Path, text: str) -> list[Path]:
     """The files meant by a name of a header; of a pattern, as ``slice%03d.raw 1 40 1``, all that are there."""
-    if COUNTER.search(text) is None:
-        return [folder / text]
-    pattern = folder / text.split(maxsplit=1)[0]
-    parts = [re.escape(part) for part in COUNTER.split(pattern.name)]
-    name = re.compile(r"\s*\d+".join(parts))
-    return sorted(file for file in pattern.parent.glob("*") if name.fullmatch(file.name))
+    if "%" not in text or (header.name.lower().endswith(NRRD) and not re.search(r"%\d*d", text)):
+        return [header.parent / text]
+    folder, name = os.path.split(text.split(maxsplit=1)[0])
+    parts = COUNTER.split(name)
+    if len(parts) != 2 or "%" in folder + "".join(parts):
+        raise ImageError(
+            f"expected a pattern with one counter, as slice%03d.raw, in the name of a file in {header}, got {text!r}: "
+            "write the image anew, or as NIfTI"
+        )
+    files = re.compile(r"\s*-?\d+".join(map(re.escape, parts)))
+    found = sorted(file for file in (header.parent / folder).glob("*") if files.fullmatch(file.name))
+    return found or [header.parent / text]  # which there is not
 
 
 def files_of(path: Path, series: str | None) -> list[Path]:

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from semreg.errors import ImageError
 
@@ -39,8 +40,27 @@ NRRD_TYPES = {
 }  # fmt: skip
 """Bytes of a voxel by the name of its type; those of MetaImage, and those of NRRD without what says its sign."""
 SIGN = re.compile(r"^(unsigned |signed |u)|( int|_t)$")
-CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f]")
-"""What ends a line or a text in one reader and not in another."""
+CONTROL = re.compile(rb"[\0\x0b-\r]")
+"""What ends a line or a text in one reader and not in another; names in other alphabets hold other controls."""
+META_MARK = re.compile(rb"[=:]")
+"""What ends the name of a field of MetaImage."""
+META_NUMBERS = {
+    **dict.fromkeys(
+        (
+            b"NDims", b"ID", b"ParentID", b"CompressedDataSize", b"CompressionLevel", b"HeaderSize", b"ElementMin",
+            b"ElementMax", b"ElementNumberOfChannels", b"ElementNBits", b"ElementToIntensityFunctionSlope",
+            b"ElementToIntensityFunctionOffset",
+        ), 0,
+    ),
+    **dict.fromkeys(
+        (
+            b"DimSize", b"ElementSpacing", b"ElementSize", b"Offset", b"Position", b"Origin", b"CenterOfRotation",
+            b"ImagePosition", b"SequenceID",
+        ), 1,
+    ),
+    **dict.fromkeys((b"TransformMatrix", b"Rotation", b"Orientation"), 2),
+}  # fmt: skip
+"""Fields of MetaImage that hold numbers: as many as there are axes to this power. ``Color`` holds four."""
 LINE_BYTES = 1 << 20
 """A line has fewer bytes."""
 HEADER_BYTES = 1 << 24
@@ -57,16 +77,15 @@ def lines_of(path: Path) -> Iterator[bytes]:
 
     Raises OSError, and ImageError for a MetaImage or NRRD header that its reader may part into other lines or fields.
     """
-    name, left, listed = path.name.lower(), HEADER_BYTES, False
+    name, listed = path.name.lower(), False
     with path.open("rb") as file:
-        while line := file.readline(LINE_BYTES):
-            left -= len(line)
-            if name.endswith(NRRD) and not line.strip() and not listed:
-                return  # voxels follow
-            if name.endswith((*META, *NRRD)):
-                _check_line(line, path, left, listed=listed)
-            elif left <= 0:
-                return
+        lines = _lines_in(file, path)
+        for line in _fields_of_meta(lines, path) if name.endswith(META) else lines:
+            if name.endswith(NRRD) and not listed:
+                if not line.strip():
+                    return  # voxels follow
+                if b":" not in line and not line.startswith((b"NRRD", b"#")):
+                    raise _unclear(path)
             yield line
             key, value = field_in(line, path)
             listed = listed or (key in VOXELS_AT and value.startswith(LIST))
@@ -74,16 +93,55 @@ def lines_of(path: Path) -> Iterator[bytes]:
                 return
 
 
-def _check_line(line: bytes, path: Path, left: int, *, listed: bool) -> None:
-    """Refuse a line that does not end, holds what may end it earlier, or may run on into the next one (ImageError)."""
-    text = line.removesuffix(b"\n").removesuffix(b"\r")
-    marks = (b":",) if path.name.lower().endswith(NRRD) else (b"=", b":")
-    whole = listed or not text.strip() or text.startswith((b"NRRD", b"#")) or any(mark in text for mark in marks)
-    if left <= 0 or len(line) == LINE_BYTES or CONTROL.search(text) or not whole:
-        raise ImageError(
-            f"expected a header in lines of fields and values in {path}, got {text[:40].decode('ascii', 'replace')!r}: "
-            "write the image anew, or as NIfTI"
-        )
+def _lines_in(file: BinaryIO, path: Path) -> Iterator[bytes]:
+    """Lines as far as a header may go; of MetaImage and NRRD ImageError for what may end earlier, or does not end."""
+    left, strict = HEADER_BYTES, path.name.lower().endswith((*META, *NRRD))
+    while left > 0 and (line := file.readline(LINE_BYTES)):
+        left -= len(line)
+        text = line.removesuffix(b"\n").removesuffix(b"\r")
+        if strict and (left <= 0 or len(line) == LINE_BYTES or CONTROL.search(text)):
+            raise _unclear(path)
+        yield line
+
+
+def _fields_of_meta(lines: Iterator[bytes], path: Path) -> Iterator[bytes]:
+    """A line a field: a line without a mark is the name of a field whose value stands behind the next mark.
+
+    Raises ImageError for a field of too few numbers, to which its reader adds words of the lines that follow, and for
+    a header that does not say where the voxels are.
+    """
+    start, counts = b"", dict.fromkeys(META_NUMBERS, 1) | {b"Color": 4}
+    for line in lines:
+        mark = META_MARK.search(line)
+        if mark is None:
+            start = start or line.strip()
+            continue
+        field, start = (start or line[: mark.start()]) + line[mark.start() :], b""
+        name, value = _parts_of_meta(field)
+        words = value.split()
+        if len(words) < counts.get(name, 0) or (name == b"NDims" and re.fullmatch(rb"\d{1,9}", words[0]) is None):
+            raise _unclear(path)
+        if name == b"NDims":
+            counts |= {each: int(words[0]) ** power for each, power in META_NUMBERS.items()}
+        yield field
+        if name == b"ElementDataFile":
+            yield from lines
+            return
+    raise _unclear(path)
+
+
+def _parts_of_meta(field: bytes) -> tuple[bytes, bytes]:
+    """Name and value of a field of MetaImage."""
+    name = META_MARK.split(field, maxsplit=1)[0]
+    return name.strip(), field[len(name) :].lstrip(b"=: \t").strip()
+
+
+def _unclear(path: Path) -> ImageError:
+    """Shows no line, as a header may hold the name of a patient."""
+    return ImageError(
+        f"expected a header in lines of fields and values in {path}, got one that readers may part in different ways: "
+        "write the image anew, or as NIfTI"
+    )
 
 
 def names_of_voxels(path: Path) -> list[str]:
@@ -144,8 +202,7 @@ def field_in(line: bytes, path: Path) -> tuple[str, bytes]:
         words = line.split(maxsplit=1)
         return (words[0].decode("latin-1").lower(), words[1].strip() if len(words) > 1 else b"") if words else ("", b"")
     if path.name.lower().endswith(META):
-        name = re.split(rb"[=:]", line, maxsplit=1)[0]
-        value = line[len(name) :].lstrip(b"=: \t").strip()
-        return (name.strip().decode("ascii").lower(), value) if name.strip() in META_FIELDS else ("", value)
+        name, value = _parts_of_meta(line)
+        return (name.decode("ascii").lower(), value) if name in META_FIELDS else ("", value)
     name, _, value = line.partition(b":")
     return ("", b"") if value.startswith(b"=") else (name.strip().decode("latin-1").lower(), value.strip())

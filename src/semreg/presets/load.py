@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from semreg.config import RegistrationConfig
 from semreg.errors import ConfigError
-from semreg.runtime.settings import from_dict, override, to_dict, toml_table
+from semreg.runtime.settings import from_dict, override, toml_table
 from semreg.runtime.texts import read_text
 
 EFFORTS = ("fast", "quality")
@@ -78,7 +78,7 @@ def configure(
     file: str | Path | None = None,
     effort: Literal["fast", "quality"] | None = None,
     beneath: str | Path | None = None,
-    defaults: RegistrationConfig | None = None,
+    frames: bool = False,
 ) -> RegistrationConfig:
     """The settings that the command line would make from the same layers: each replaces what those before it say.
 
@@ -91,7 +91,8 @@ def configure(
         effort: ``fast`` or ``quality``; None: neither.
         beneath: another TOML file, over which all else holds. The command line takes ``semreg.toml`` for it; from
             Python none is looked for.
-        defaults: what holds where nothing says otherwise. None: the defaults of ``register``.
+        frames: whether the images are frames of one series: they are not aligned unless something but a preset, which
+            is for pairs of scans, says so.
 
     Returns:
         The settings.
@@ -100,11 +101,14 @@ def configure(
         ConfigError: for an unknown name (the message gives the nearest known one), a value of the wrong type or range,
             and a file that cannot be read.
     """
-    layers = [] if defaults is None else [to_dict(defaults)]
+    layers: list[dict[str, Any]] = [{"align": {"transform": "none"}}] if frames else []
     if beneath is not None:
         layers.append(read_toml(Path(beneath)))
     if preset is not None:
-        layers.append(load_preset(preset).settings)
+        settings = load_preset(preset).settings
+        if frames:
+            settings.get("align", {}).pop("transform", None)
+        layers.append(settings)
     if file is not None:
         layers.append(read_toml(Path(file)))
     if effort is not None:

@@ -222,6 +222,8 @@ def checked_labels(guidance: Guidance, dimension: int | None) -> KnownLabels | N
 
     Raises ImageError, GeometryError and ConfigError for what cannot be used.
     """
+    if not 0 < guidance.label_weight < float("inf"):
+        raise ConfigError(f"expected a weight of the labels above 0, got {guidance.label_weight}")
     if guidance.labels is None:
         return None
     if guidance.segment is not None:
@@ -239,8 +241,6 @@ def checked_labels(guidance: Guidance, dimension: int | None) -> KnownLabels | N
             f"expected labels that both label maps have, got {_few(near)} in the fixed and {_few(far)} in the moving "
             "one: give what is the same in both the same number"
         )
-    if not 0 < guidance.label_weight < float("inf"):
-        raise ConfigError(f"expected a weight of the labels above 0, got {guidance.label_weight}")
     unknown = set(guidance.weights) - set(shared)
     if unknown or not all(0 < weight < float("inf") for weight in guidance.weights.values()):
         raise ConfigError(
