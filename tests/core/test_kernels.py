@@ -53,7 +53,7 @@ def smoothed(values):
     known=st.sampled_from([None, 0.0, 1.7]),
 )  # fmt: skip
 @few
-def test_cost_volume_is_the_loop(name, shape, stride, masked, add, seed, known):
+def test_cost_volume_is_the_loop(name, *, shape, stride, masked, add, seed, known):
     """Each node and candidate costs what a loop says, with weights, strides, and whatever lay in the result."""
     dimension = len(shape)
     large = tuple(stride * (n - 1) + 1 + 2 for n in shape)

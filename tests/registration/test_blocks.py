@@ -13,7 +13,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from semreg.config import RefineConfig, RegistrationConfig
+from semreg.config import CoarseConfig, RefineConfig, RegistrationConfig
 from semreg.core.fields import Volume
 from semreg.core.geometry import Grid, canonical_order
 from semreg.distances.correlation import local_correlation
@@ -34,11 +34,13 @@ from semreg.registration.blocks.objective import BlockObjective
 from semreg.registration.blocks.pipeline import Large, register_in_blocks
 from semreg.registration.blocks.plan import Input, Options, make_plan
 from semreg.registration.blocks.run import Pair, register_large
+from semreg.registration.blocks.search import Nodes, searched
 from semreg.registration.blocks.sides import Intensities, Side, Source
 from semreg.registration.blocks.store import Store
 from semreg.registration.blocks.windows import correlated
 from semreg.registration.blocks.workers import Here, Processes, workers_at
 from semreg.registration.blocks.writing import StoredSpline, write_spline
+from semreg.registration.dense.coarse import search
 from semreg.registration.dense.objective import Problem
 from semreg.registration.dense.prior import Prior
 from semreg.registration.dense.terms import Term
@@ -423,3 +425,72 @@ def test_blocks_cover_everything_once():
     for box in blocks_of(count.shape, 4):
         count[box.slices] += 1
     assert (count == 1).all()
+
+
+def nodes_in(images, folder, block, **more):
+    """The nodes of a search on MIND, two feature samples apart, and where it starts: some mm off the truth."""
+    made = maps_of(images, folder, MIND, block)
+    nodes = Nodes(made, 2, **({"smoothing": 2, "both_ways": True} | more))
+    grid = nodes.grid("fixed")
+    lattice = SplineLattice(grid, (3.0, 3.0, 3.0))
+    return nodes, lattice.field(0.4 * bent(lattice, 5), grid)
+
+
+def here(tasks):
+    for task in tasks:
+        task.run()
+
+
+@pytest.mark.parametrize("both_ways", [True, False], ids=["both", "one"])
+def test_the_search_in_blocks_is_that_of_the_whole(images, tmp_path, monkeypatch, both_ways):
+    """The code that searches images in one piece finds the same, whatever the size of the blocks."""
+    monkeypatch.setattr("semreg.core.kernels.contract.COUNTED_COSTS", 1)  # the mean over large images, of no shift
+    found = []
+    for block in (64, 6, 9):
+        nodes, start = nodes_in(images, tmp_path / str(block), block, both_ways=both_ways)
+        found.append(searched(nodes, start, here).vox)
+    assert len(nodes.boxes) > 8
+    for other in found[1:]:
+        assert torch.equal(found[0], other)
+    grid = nodes.grid("fixed")
+    near, far = (layer.pooled(2) for layer in whole_of(nodes.maps))
+    assert far.weight is not None
+    config = CoarseConfig(inverse_consistency=both_ways)
+    update, _ = search([Term(near, far)], start, 2, config)
+    expected = update.then(start).vox
+    assert expected.sub(start.vox).abs().max() > 0.5
+    assert torch.allclose(found[0], expected, atol=1e-3)
+    assert grid.shape == tuple(expected.shape[1:])
+
+
+def test_a_search_that_was_ended_goes_on(images, tmp_path, monkeypatch):
+    """Ended at any file: the next one finds the same to the bit, and runs no task again that was done."""
+    nodes, start = nodes_in(images, tmp_path / "whole", 9)
+    every = list[str]()
+    expected = searched(nodes, start, lambda tasks: (every.extend(t.name for t in tasks), here(tasks))).vox
+    place = stores.Store._place
+    for after in (5, 60):
+        nodes, start = nodes_in(images, tmp_path / str(after), 9)
+        count, done = [0], list[str]()
+
+        def counted(self, name, action, count=count, after=after):
+            place(self, name, action)
+            count[0] += 1
+            if count[0] == after:
+                raise KilledError
+
+        def noted(tasks, done=done):
+            for task in tasks:
+                task.run()
+                done.append(task.name)
+
+        monkeypatch.setattr(stores.Store, "_place", counted)
+        with pytest.raises(KilledError):
+            searched(nodes, start, noted)
+        monkeypatch.setattr(stores.Store, "_place", place)
+        assert torch.equal(searched(nodes, start, noted).vox, expected)
+        assert len(done) == len(set(done))
+        assert set(done) <= set(every)
+        assert len(every) - len(done) <= 1  # the file of the task in which it was ended is there
+        assert searched(nodes, start, noted).vox.equal(expected)
+        assert not (tmp_path / str(after) / "search" / "costs").exists()

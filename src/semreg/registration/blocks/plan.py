@@ -26,6 +26,8 @@ BLOCK_BYTES = 360
 """What a voxel of a block takes, the windows of its intensities in double precision with their derivatives."""
 VECTORS = 24
 """Vectors of all control points that a descent holds at once."""
+NODE_VOXELS = 4
+"""Working voxels from node to node of a search."""
 STEP = 2.6
 """From one resolution to the next the voxels become at most so many times smaller."""
 LEAST_BLOCK = 32
@@ -149,10 +151,20 @@ def control_mm(config: RegistrationConfig, compared: Compared, grid: Grid, memor
     spacing = min(grid.spacing)
     usual = FINE_CONTROL_VOXELS if compared.model == "intensity" else 2 + 2 * compared.pooling
     asked = (config.fine if compared.model == "intensity" else config.refine).control_mm
-    wanted = asked or usual * spacing
+    return max(asked or usual * spacing, _least_mm(grid, memory_bytes))
+
+
+def node_mm(config: RegistrationConfig, grid: Grid, memory_bytes: int) -> float:
+    """Spacing of the nodes of a search: that of the whole registration, wider where the memory asks for it."""
+    spacing = min(grid.spacing)
+    wanted = max(config.coarse.spacing_mm or NODE_VOXELS * spacing, 2 * spacing)  # below that costs outgrow a block
+    return max(wanted, _least_mm(grid, memory_bytes))
+
+
+def _least_mm(grid: Grid, memory_bytes: int) -> float:
+    """How far apart points must be of which one process holds ``VECTORS`` vectors in half of its memory."""
     most = max(1, (memory_bytes // 2) // (4 * grid.dimension * VECTORS))
-    least = (math.prod(grid.extent_mm) / most) ** (1 / grid.dimension)
-    return float(max(wanted, least))
+    return float((math.prod(grid.extent_mm) / most) ** (1 / grid.dimension))
 
 
 def working_spacing(grid: Grid) -> float:
