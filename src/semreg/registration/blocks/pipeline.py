@@ -103,7 +103,7 @@ def register_in_blocks(run: Large) -> Found:
         finest = number == len(run.plan.fine)
         for compared in compared_by(run.config, one_contrast=one_contrast, dimension=grid.dimension, finest=finest):
             maps = _maps(run, sources, coarse, (lattice, coefficients), compared, f"level-{number}-{compared.model}")
-            lattice, coefficients, summary = _level(run, maps, (lattice, coefficients))
+            lattice, coefficients, summary = _level(run, maps, (lattice, coefficients), one_contrast=one_contrast)
             levels.append(summary)
     coefficients, passes = unfolded(lattice, coefficients, lattice.grid, one_to_one=run.config.refine.diffeomorphic)
     after = np.eye(grid.dimension + 1) if coarse.after is None else coarse.after
@@ -111,11 +111,12 @@ def register_in_blocks(run: Large) -> Found:
 
 
 def _level(
-    run: Large, maps: Maps, before: tuple[SplineLattice, torch.Tensor]
+    run: Large, maps: Maps, before: tuple[SplineLattice, torch.Tensor], *, one_contrast: bool | None
 ) -> tuple[SplineLattice, torch.Tensor, LevelSummary]:
-    """One resolution: features, then the descent; what is there of it already is not computed again."""
+    """One resolution: features, search, descent; what is there of it already is not computed again."""
     began, store, grid = time.perf_counter(), maps.store, maps.fixed.grid
-    lattice = _lattice(grid, control_mm(run.config, maps.compared, grid, run.memory_bytes))
+    apart = control_mm(run.config, maps.compared, grid, run.memory_bytes, one_contrast=one_contrast)
+    lattice = _lattice(grid, apart)
     if store.has("spline.npz"):
         kept = LevelSummary.read(store)
         return lattice, torch.from_numpy(store.load("spline.npz")["coefficients"]), kept

@@ -17,7 +17,8 @@ from semreg.registration.blocks.boxes import blocks_of
 from semreg.registration.blocks.features import Compared
 from semreg.registration.blocks.sides import Source
 from semreg.registration.blocks.windows import POWER
-from semreg.registration.plan.defaults import FINE_CONTROL_VOXELS
+from semreg.registration.dense.coarse import FINEST_HALF_WIDTH
+from semreg.registration.plan.defaults import FINE_CONTROL_VOXELS, WIDE_CONTROL_VOXELS
 from semreg.registration.plan.memory import IMPORTS_BYTES
 
 COARSE_BYTES = 170
@@ -106,7 +107,7 @@ def make_plan(fixed: Input, moving: Input, config: RegistrationConfig, options: 
         for level, pooling in _rungs(near, number, spacing, options.finest)
     ]
     plan = LargePlan(first, tuple(rungs), block, ())
-    return LargePlan(first, tuple(rungs), block, tuple(_said(plan)))
+    return LargePlan(first, tuple(rungs), block, (*_said(plan), *_searched(plan, config, options)))
 
 
 def check_settings(config: RegistrationConfig) -> None:
@@ -127,7 +128,7 @@ def check_settings(config: RegistrationConfig) -> None:
 
 
 def compared_by(
-    config: RegistrationConfig, *, one_contrast: bool, dimension: int, finest: bool
+    config: RegistrationConfig, *, one_contrast: bool | None, dimension: int, finest: bool
 ) -> tuple[Compared, ...]:
     """What blocks of one resolution compare, one after the other.
 
@@ -146,10 +147,14 @@ def compared_by(
     return (intensities,) if finest else (model, intensities)
 
 
-def control_mm(config: RegistrationConfig, compared: Compared, grid: Grid, memory_bytes: int) -> float:
+def control_mm(
+    config: RegistrationConfig, compared: Compared, grid: Grid, memory_bytes: int, *, one_contrast: bool | None
+) -> float:
     """Spacing of the control points: that of the whole registration, wider where the memory asks for it."""
     spacing = min(grid.spacing)
-    usual = FINE_CONTROL_VOXELS if compared.model == "intensity" else 2 + 2 * compared.pooling
+    usual = max(2 + 2 * compared.pooling, WIDE_CONTROL_VOXELS if one_contrast is False else 0)
+    if compared.model == "intensity":
+        usual = FINE_CONTROL_VOXELS
     asked = (config.fine if compared.model == "intensity" else config.refine).control_mm
     return max(asked or usual * spacing, _least_mm(grid, memory_bytes))
 
@@ -226,6 +231,21 @@ def _said(plan: LargePlan) -> list[str]:
     if not plan.fine:
         said.append("nothing is left for blocks: semreg register does the same, with more results")
     return said
+
+
+def _searched(plan: LargePlan, config: RegistrationConfig, options: Options) -> list[str]:
+    """What the search takes at the finest resolution, where it takes most."""
+    if not plan.fine or not config.coarse.enabled:
+        return []
+    grid = plan.fine[-1][0].open().grid
+    apart = node_mm(config, grid, options.memory_bytes)
+    nodes = math.prod(max(1, math.ceil(extent / apart)) for extent in grid.extent_mm)
+    ways = 1 + config.coarse.inverse_consistency
+    size = ways * 4 * nodes * (2 * FINEST_HALF_WIDTH + 1) ** grid.dimension
+    return [
+        f"blocks that compare features search first: {nodes} nodes {apart:.3g} mm apart at the finest resolution, whose "
+        f"costs take {size / 1e9:.2g} GB of disk meanwhile"
+    ]
 
 
 def _working(grid: Grid) -> Sequence[int]:
