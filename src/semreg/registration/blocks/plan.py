@@ -242,10 +242,8 @@ def _searched(plan: LargePlan, config: RegistrationConfig, options: Options) -> 
     nodes = math.prod(max(1, math.ceil(extent / apart)) for extent in grid.extent_mm)
     ways = 1 + config.coarse.inverse_consistency
     size = ways * 4 * nodes * (2 * FINEST_HALF_WIDTH + 1) ** grid.dimension
-    return [
-        f"blocks that compare features search first: {nodes} nodes {apart:.3g} mm apart at the finest resolution, whose "
-        f"costs take {size / 1e9:.2g} GB of disk meanwhile"
-    ]
+    where = f"{nodes} nodes {apart:.3g} mm apart at the finest resolution"
+    return [f"blocks that compare features search first: {where}, with {size / 1e9:.2g} GB of costs on disk meanwhile"]
 
 
 def _working(grid: Grid) -> Sequence[int]:
