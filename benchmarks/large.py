@@ -73,10 +73,7 @@ def main() -> None:
 def measured(given: argparse.Namespace, folder: Path) -> str:
     """The page."""
     size = tuple(given.size)
-    began = time.perf_counter()
     grids = make(folder, size, given.jobs)
-    made = time.perf_counter() - began
-    print(f"made in {made:.0f} s", flush=True)
     rows, transforms = [], []
     half = whole_at_half(folder, given)
     rows.append(["whole, at half size", "–", *half.cells()])
@@ -105,7 +102,7 @@ def measured(given: argparse.Namespace, folder: Path) -> str:
     header = ["", "blocks", "seconds", "mean error, mm", "95 %, mm", "GB, most of a process", "least Jacobian"]
     said = (
         f"{' × '.join(map(str, size))} voxels of {voxel:.3g} mm, int16, {2 * 2 * np.prod(size) / 1e9:.2f} GB for both; "
-        f"{given.jobs} processes with one thread each and the one that descends. Made in {made:.0f} s. "
+        f"{given.jobs} processes with one thread each and the one that descends. "
         f"In one piece: {given.coarse} times coarser. The machine had other work meanwhile."
     )
     numbers = [" ".join(map(str, each)) for each in (size, given.blocks)]

@@ -48,16 +48,19 @@ def smoothed(values):
 
 
 @backends
-@given(shape=shapes, stride=st.integers(1, 2), masked=st.booleans(), add=st.booleans(), seed=seeds)
+@given(
+    shape=shapes, stride=st.integers(1, 2), masked=st.booleans(), add=st.booleans(), seed=seeds,
+    known=st.sampled_from([None, 0.0, 1.7]),
+)  # fmt: skip
 @few
-def test_cost_volume_is_the_loop(name, shape, stride, masked, add, seed):
+def test_cost_volume_is_the_loop(name, *, shape, stride, masked, add, seed, known):
     """Each node and candidate costs what a loop says, with weights, strides, and whatever lay in the result."""
     dimension = len(shape)
     large = tuple(stride * (n - 1) + 1 + 2 for n in shape)
     near, far = noise(2, *shape, seed=seed), noise(2, *large, seed=seed + 1)
     weights = (weight_of(shape, seed + 2), weight_of(large, seed + 3)) if masked else (None, None)
     candidates = torch.tensor(list(itertools.product((-1, 0, 1), repeat=dimension)))[::2]
-    how = Costs(compare=l2_cost, formula="l2", smoothing=1, factor=0.7, stride=stride)
+    how = Costs(compare=l2_cost, formula="l2", smoothing=1, factor=0.7, stride=stride, unseen=known)
     before = noise(near[0].numel(), len(candidates), seed=seed + 4)
     total = before.clone()
     here, there = Extended(near, weights[0], (0,) * dimension), Extended(far, weights[1], (1,) * dimension)
@@ -70,8 +73,8 @@ def test_cost_volume_is_the_loop(name, shape, stride, masked, add, seed):
             shares[(number, *node)] = share
             costs[(number, *node)] = share * float(((near[(..., *node)] - far[(..., *other)]) ** 2).sum())
     expected = np.array([smoothed(cost) for cost in costs])
-    if masked:
-        unseen = UNSEEN * costs.sum() / max(shares.sum(), UNSEEN)
+    if masked or known is not None:
+        unseen = UNSEEN * (costs.sum() / max(shares.sum(), UNSEEN) if known is None else known)
         expected = (expected + unseen) / (np.array([smoothed(share) for share in shares]) + UNSEEN)
     expected = 0.7 * expected.reshape(len(candidates), -1).T + (before.numpy() if add else 0)
     np.testing.assert_allclose(total.numpy(), expected, rtol=1e-9, atol=1e-12)

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from scipy.ndimage import map_coordinates
 
-from semreg.config import RefineConfig, RegistrationConfig
+from semreg.config import CoarseConfig, RefineConfig, RegistrationConfig
 from semreg.core.fields import Volume
 from semreg.core.geometry import Grid, canonical_order
 from semreg.distances.correlation import local_correlation
@@ -27,18 +28,21 @@ pytest.importorskip("ome_zarr", reason="the extra semreg[zarr] is not installed"
 
 from semreg.io.ngff.writing import PyramidWriter
 from semreg.registration.blocks import objective as objectives
+from semreg.registration.blocks import pipeline
 from semreg.registration.blocks import store as stores
 from semreg.registration.blocks.boxes import Box, blocks_of
 from semreg.registration.blocks.features import Compared, Maps, feature_tasks
 from semreg.registration.blocks.objective import BlockObjective
-from semreg.registration.blocks.pipeline import Large, register_in_blocks
+from semreg.registration.blocks.pipeline import DIFFUSION, Large, register_in_blocks
 from semreg.registration.blocks.plan import Input, Options, make_plan
 from semreg.registration.blocks.run import Pair, register_large
+from semreg.registration.blocks.search import Nodes, searched
 from semreg.registration.blocks.sides import Intensities, Side, Source
 from semreg.registration.blocks.store import Store
 from semreg.registration.blocks.windows import correlated
 from semreg.registration.blocks.workers import Here, Processes, workers_at
 from semreg.registration.blocks.writing import StoredSpline, write_spline
+from semreg.registration.dense.coarse import search
 from semreg.registration.dense.objective import Problem
 from semreg.registration.dense.prior import Prior
 from semreg.registration.dense.terms import Term
@@ -292,12 +296,13 @@ class KilledError(RuntimeError):
     """In place of a signal."""
 
 
-@pytest.mark.parametrize("after", [3, 17, 40])
+@pytest.mark.parametrize("after", [3, 17, 40, 150])
 def test_a_run_that_was_ended_goes_on(images, tmp_path, monkeypatch, after):
     """Ended at any file that it writes: the next one has the same result to the bit, and does nothing twice."""
     near, far, *_ = images
+    config = quick(**{"fine.enabled": "false"})  # features, and a search before
     whole = tmp_path / "whole"
-    register_large(Pair(near, far), whole, config=quick(), options=options())
+    register_large(Pair(near, far), whole, config=config, options=options())
     place, count = stores.Store._place, [0]
 
     def counted(self, name, action):
@@ -308,16 +313,56 @@ def test_a_run_that_was_ended_goes_on(images, tmp_path, monkeypatch, after):
 
     monkeypatch.setattr(stores.Store, "_place", counted)
     with pytest.raises(KilledError):
-        register_large(Pair(near, far), tmp_path / "out", config=quick(), options=options())
+        register_large(Pair(near, far), tmp_path / "out", config=config, options=options())
     assert not (tmp_path / "out" / "record.json").exists()
     computed = list[str]()
     run = objectives.SumTask.run
     monkeypatch.setattr(objectives.SumTask, "run", lambda self: (computed.append(self.name), run(self))[1])
     there = {p.relative_to(tmp_path / "out") for p in (tmp_path / "out").rglob("*.npz")}
-    register_large(Pair(near, far), tmp_path / "out", config=quick(), options=options())
+    register_large(Pair(near, far), tmp_path / "out", config=config, options=options())
     assert not {p for p in there if any(str(p).endswith(name) for name in computed)}
     for name in ("transform.h5", "warped.ome.zarr/0/c/1/1/1"):
         assert (tmp_path / "out" / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_two_contrasts_are_searched_and_get_wide_control_points(images, tmp_path):
+    """A moving image whose brightness is folded: the result does not depend on the blocks here either."""
+    near, _, _, values = images
+    middle = np.median(values)
+    far = write(tmp_path, "folded", MOVING, 900 - values + 60 * np.sin(values / 20) * (values > middle))
+    config, fields = quick(), []
+    for block in (32, 48):
+        run = Large(make_plan(near, far, config, options(block)), config, Store(tmp_path / str(block)), Here(), 10**9)
+        found = register_in_blocks(run)
+        assert found.coarse.facts.one_contrast is False
+        (level,) = found.levels
+        assert level.compared == "mind"
+        assert level.nodes == (14, 12, 10)  # of 61.5 × 52.8 × 40.7 mm, 4 voxels of 1.1 mm apart
+        assert level.report.diffusion == DIFFUSION
+        assert found.spline.lattice.control_grid.spacing[0] == pytest.approx(8 * 1.1, rel=0.02)
+        fields.append(found.spline.field(FIXED).vox)
+    assert float((fields[0] - fields[1]).abs().max()) < 0.001
+    write_spline(found.spline, tmp_path / "t.h5")
+    assert error_mm(sitk.ReadTransform(str(tmp_path / "t.h5"))) < 0.6
+
+
+def test_features_hold_the_displacement_smooth_and_intensities_its_change(images, tmp_path, monkeypatch):
+    """A regularity of the change would keep what a part in one piece of few voxels got from their noise."""
+    near, far, *_ = images
+    seen, descend = list[tuple[str, bool, float | None, int]](), pipeline.descend
+
+    def noted(objective, start, config, report):
+        about = objective.maps.compared.model, objective.prior.mean is None
+        seen.append((*about, config.diffusion, config.steps))
+        return descend(objective, start, replace(config, iterations=1), report)
+
+    monkeypatch.setattr(pipeline, "descend", noted)
+    config = quick()
+    config = replace(config, refine=replace(config.refine, iterations=None))
+    plan = make_plan(near, far, config, options())
+    plan = replace(plan, fine=plan.fine * 2)  # the last one compares intensities alone
+    register_in_blocks(Large(plan, config, Store(tmp_path), Here(), 10**9))
+    assert seen == [("mind", True, DIFFUSION, 100), *[("intensity", False, 8.0, 12)] * 2]
 
 
 def test_what_another_run_left_is_not_taken(images, tmp_path, monkeypatch):
@@ -423,3 +468,111 @@ def test_blocks_cover_everything_once():
     for box in blocks_of(count.shape, 4):
         count[box.slices] += 1
     assert (count == 1).all()
+
+
+def nodes_in(images, folder, block, **more):
+    """The nodes of a search on MIND, two feature samples apart, and where it starts: some mm off the truth."""
+    made = maps_of(images, folder, MIND, block)
+    nodes = Nodes(made, 2, **({"smoothing": 2, "both_ways": True} | more))
+    grid = nodes.grid("fixed")
+    lattice = SplineLattice(grid, (3.0, 3.0, 3.0))
+    return nodes, lattice.field(0.4 * bent(lattice, 5), grid)
+
+
+def here(tasks):
+    for task in tasks:
+        task.run()
+
+
+def test_blocks_find_what_no_coarser_resolution_shows(tmp_path):
+    """A texture of 3 to 4 voxels, which means of blocks take away: without a search blocks end 2.4 mm off."""
+    n, margin = 72, 8
+    grid = grid_of((n, n, n), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+    wide = n + 2 * margin
+    waves = np.sqrt(sum(f**2 for f in np.meshgrid(*[np.fft.fftfreq(wide)] * 3, indexing="ij")))
+    noise = np.random.default_rng(0)
+    seen = np.fft.fftn(noise.normal(size=(wide,) * 3)) * ((waves > 1 / 4) & (waves < 1 / 2.8))
+    whole = torch.from_numpy(np.fft.ifftn(seen).real)[None]
+    whole = 300 + 100 * whole / whole.std()
+
+    def moved_by(p):
+        return np.stack([5 * np.cos(p[1] / 25), 4 * np.sin(p[2] / 22) + 1, 4 * np.cos(p[0] / 24)])
+
+    points = points_of(grid)
+    origin = points.copy()
+    for _ in range(60):
+        origin = points - moved_by(origin)
+    fixed = whole[0].numpy()[(slice(margin, -margin),) * 3]
+    moving = map_coordinates(whole[0].numpy(), (origin + margin)[::-1], order=3)
+    near, far = (
+        write(tmp_path, name, grid, values + noise.normal(0, 5, values.shape))
+        for name, values in (("fixed", fixed), ("moving", moving))
+    )
+    config = quick(**{"refine.iterations": "30", "fine.enabled": "false"})
+    plan = make_plan(near, far, config, replace(ROOM, coarse_voxels=40_000, block=48))
+    found = register_in_blocks(Large(plan, config, Store(tmp_path / "run"), Here(), 10**9))
+    assert [level.nodes for level in found.levels] == [(9, 9, 9), (18, 18, 18)]
+    inner = points[:, 10:-10:6, 10:-10:6, 10:-10:6].reshape(3, -1)
+    begin = found.coarse.deformation
+    lattice = SplineLattice(begin.grid, (2.0, 2.0, 2.0))
+    errors = [
+        np.linalg.norm(spline.map(inner) - inner - moved_by(inner), axis=0).mean()
+        for spline in (Spline.of(lattice, lattice.fit(begin)), found.spline)
+    ]
+    assert errors[0] > 4
+    assert errors[1] < 0.2
+
+
+@pytest.mark.parametrize("both_ways", [True, False], ids=["both", "one"])
+def test_the_search_in_blocks_is_that_of_the_whole(images, tmp_path, monkeypatch, both_ways):
+    """The code that searches images in one piece finds the same, whatever the size of the blocks."""
+    monkeypatch.setattr("semreg.core.kernels.contract.COUNTED_COSTS", 1)  # the mean over large images, of no shift
+    found = []
+    for block in (64, 6, 9):
+        nodes, start = nodes_in(images, tmp_path / str(block), block, both_ways=both_ways)
+        found.append(searched(nodes, start, here).vox)
+    assert len(nodes.boxes) > 8
+    for other in found[1:]:
+        assert torch.equal(found[0], other)
+    grid = nodes.grid("fixed")
+    near, far = (layer.pooled(2) for layer in whole_of(nodes.maps))
+    assert far.weight is not None
+    config = CoarseConfig(inverse_consistency=both_ways)
+    update, _ = search([Term(near, far)], start, 2, config)
+    expected = update.then(start).vox
+    assert expected.sub(start.vox).abs().max() > 0.5
+    assert torch.allclose(found[0], expected, atol=1e-3)
+    assert grid.shape == tuple(expected.shape[1:])
+
+
+def test_a_search_that_was_ended_goes_on(images, tmp_path, monkeypatch):
+    """Ended at any file: the next one finds the same to the bit, and runs no task again that was done."""
+    nodes, start = nodes_in(images, tmp_path / "whole", 9)
+    every = list[str]()
+    expected = searched(nodes, start, lambda tasks: (every.extend(t.name for t in tasks), here(tasks))).vox
+    place = stores.Store._place
+    for after in (5, 60):
+        nodes, start = nodes_in(images, tmp_path / str(after), 9)
+        count, done = [0], list[str]()
+
+        def counted(self, name, action, count=count, after=after):
+            place(self, name, action)
+            count[0] += 1
+            if count[0] == after:
+                raise KilledError
+
+        def noted(tasks, done=done):
+            for task in tasks:
+                task.run()
+                done.append(task.name)
+
+        monkeypatch.setattr(stores.Store, "_place", counted)
+        with pytest.raises(KilledError):
+            searched(nodes, start, noted)
+        monkeypatch.setattr(stores.Store, "_place", place)
+        assert torch.equal(searched(nodes, start, noted).vox, expected)
+        assert len(done) == len(set(done))
+        assert set(done) <= set(every)
+        assert len(every) - len(done) <= 1  # the file of the task in which it was ended is there
+        assert searched(nodes, start, noted).vox.equal(expected)
+        assert not (tmp_path / str(after) / "search" / "costs").exists()

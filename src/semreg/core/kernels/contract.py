@@ -66,6 +66,8 @@ class Costs:
     """Every how many samples of the far side there is a node."""
     counted: int | None = None
     """Of how many of the first candidates the mean cost stands for what nobody has seen. None: what nodes allow."""
+    unseen: float | None = None
+    """This mean where it is known, as it is for nodes that are a part of others. None: it is computed."""
     formula: str = ""
     """The name of what ``compare`` computes, for a backend that knows it itself; empty: none does."""
 
@@ -117,7 +119,8 @@ class Kernels(Protocol):
 
         ``near`` has a feature a node and no widths, ``far`` ``how.stride`` samples a node and widths that hold every
         candidate (K, D), in samples. Costs count by the product of both weights, and are averaged by it over 3 nodes an
-        axis, the nodes that exist. Beside them the mean cost of ``how.counted_of`` candidates counts ``UNSEEN``.
+        axis, the nodes that exist. Beside them the mean cost of ``how.counted_of`` candidates, or ``how.unseen``,
+        counts ``UNSEEN``.
         """
 
     def coupled_choice(

@@ -40,7 +40,8 @@ class Native(Reference):
         """Some candidates at once, each node written as often as there are blocks of them."""
         features, others = near.features.contiguous(), far.features.contiguous()
         dimension, shape, wide = features.ndim - 1, features.shape[1:], others.shape[1:]
-        if how.formula != "l2" or features.dtype not in TYPES or total.dtype != features.dtype:
+        known = how.formula == "l2" and how.unseen is None
+        if not known or features.dtype not in TYPES or total.dtype != features.dtype:
             super().cost_volume(near, far, candidates, how, total, add=add)
             return
         weights = [None if side.weight is None else side.weight.to(features).contiguous() for side in (near, far)]

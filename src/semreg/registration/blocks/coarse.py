@@ -36,8 +36,13 @@ class Facts(Recorded):
     moving: Intensities
     outside: float
     """What the moving image is taken for where it shows nothing."""
-    one_contrast: bool
     record: Record
+
+    @property
+    def one_contrast(self) -> bool | None:
+        """Whether both images show one contrast; None: nobody looked."""
+        relation = self.record.intensity_relation
+        return None if relation is None else relation.one_contrast
 
 
 @dataclass(frozen=True)
@@ -64,12 +69,10 @@ def coarse_of(
         pair = found.pair
         if pair is None:
             raise RuntimeError("expected the images of a registration that was made here, got none")
-        relation = found.record.intensity_relation
         facts = Facts(
             fixed=_intensities(pair.treated["fixed"], found.record.intensities["fixed"]),
             moving=_intensities(pair.treated["moving"], found.record.intensities["moving"]),
             outside=pair.outside,
-            one_contrast=relation is not None and relation.one_contrast,
             record=found.record,
         )
         store.folder.mkdir(parents=True, exist_ok=True)

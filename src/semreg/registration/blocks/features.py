@@ -5,6 +5,7 @@ A block is computed with as many voxels around it as a descriptor sees, so it is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from semreg.preprocess.preparation import LEAST_BLUR, Prepared, blurred
 from semreg.registration.blocks.boxes import Box, blocks_of
 from semreg.registration.blocks.sides import Side
 from semreg.registration.blocks.store import Store
+from semreg.registration.dense.terms import SCALE_SAMPLES
 
 Name = Literal["fixed", "moving"]
 
@@ -37,6 +39,11 @@ class Compared:
     pooling: int
     radius: int
     """Of distances in windows, in samples."""
+
+    @property
+    def intensities(self) -> bool:
+        """Whether it is the last descent, on intensities in windows."""
+        return self.model == "intensity" and self.distance == "lncc_squared"
 
     def descriptor(self, dimension: int) -> Descriptor:
         """The formula."""
@@ -106,6 +113,18 @@ class Maps:
             found = np.asarray(self._array(name, what)[(slice(None), *box.slices)], dtype=np.float32)
             parts.append(Volume(torch.from_numpy(found), grid))
         return Layer(parts[0], None if bool((parts[1].data == 1).all()) else parts[1])
+
+    def sparse(self, name: Name) -> Layer:
+        """Samples from all over an image, ``SCALE_SAMPLES`` of them at most."""
+        grid = self.grid(name)
+        apart = math.ceil((grid.voxels / SCALE_SAMPLES) ** (1 / grid.dimension))
+        part = (slice(None), *[slice(None, None, apart)] * grid.dimension)
+        features, weight = (
+            torch.from_numpy(np.asarray(self._array(name, what)[part], dtype=np.float32))
+            for what in ("features", "weight")
+        )
+        thin = grid.lattice([0.0] * grid.dimension, [float(apart)] * grid.dimension, tuple(features.shape[1:]))
+        return Layer(Volume(features, thin), Volume(weight, thin))
 
     def write(self, name: Name, box: Box) -> None:
         """Compute the features of a box and write them."""

@@ -1,8 +1,8 @@
 """A registration of images beyond memory: one piece, then resolution after resolution in blocks. No arithmetic.
 
 The result is one B-spline, followed by the linear map of the alignment where there is one. Each resolution descends on
-all control points at once, from what was found before and near it: the *change* is held to be smooth, as in the last
-descent of ``register``. Nothing is joined, so there is no seam.
+all control points at once, from what was found before: on features, after a search, the displacement is held to be
+smooth, on intensities its *change*, as in ``register``. Nothing is joined, so there is no seam.
 """
 
 from __future__ import annotations
@@ -16,19 +16,21 @@ import torch
 
 from semreg.config import RefineConfig, RegistrationConfig
 from semreg.core.geometry import AxisOrder, Grid, canonical_order
+from semreg.distances import DISTANCES
 from semreg.io.bridge.kinds import TransformLike
 from semreg.preprocess.preparation import interpolation_blur, plan_frame
 from semreg.registration.blocks.coarse import NAME, Coarse, coarse_of, largest_mm
 from semreg.registration.blocks.features import Compared, Maps, feature_tasks
 from semreg.registration.blocks.objective import BlockObjective, run_all
-from semreg.registration.blocks.plan import LargePlan, compared_by, control_mm, working_spacing
+from semreg.registration.blocks.plan import LargePlan, compared_by, control_mm, node_mm, working_spacing
 from semreg.registration.blocks.record import LevelSummary
+from semreg.registration.blocks.search import Nodes, searched
 from semreg.registration.blocks.sides import Side, Source
 from semreg.registration.blocks.store import Store
 from semreg.registration.blocks.workers import Done, Workers
 from semreg.registration.dense.axes import directions_of
 from semreg.registration.dense.prior import Prior
-from semreg.registration.dense.refine import descend
+from semreg.registration.dense.refine import LONG, descend
 from semreg.registration.dense.unfold import unfolded
 from semreg.registration.plan.defaults import with_intensities
 from semreg.runtime.events import OnStep
@@ -36,9 +38,10 @@ from semreg.transforms.bspline import Spline, SplineLattice
 
 PLACES = 2
 """Samples of the lattice's grid per control interval: that of the image would be too large to hold."""
-CHANGE = 3.0
-"""Weight of the regularity of the change where features are compared: of 0.3, 1, 3, 10 on two phantoms, CT and MR."""
-STEPS = 12
+DIFFUSION = 1.5
+"""Weight of the regularity where features are compared, if it is left open. It is that of the whole displacement: a
+part in one piece of few voxels follows their noise, which a regularity of the change would keep. Of 0.3 to 3 phantoms
+are better the more there is, and two brains worse."""
 
 
 def _silent(line: str) -> None:
@@ -100,7 +103,7 @@ def register_in_blocks(run: Large) -> Found:
         finest = number == len(run.plan.fine)
         for compared in compared_by(run.config, one_contrast=one_contrast, dimension=grid.dimension, finest=finest):
             maps = _maps(run, sources, coarse, (lattice, coefficients), compared, f"level-{number}-{compared.model}")
-            lattice, coefficients, summary = _level(run, maps, (lattice, coefficients))
+            lattice, coefficients, summary = _level(run, maps, (lattice, coefficients), one_contrast=one_contrast)
             levels.append(summary)
     coefficients, passes = unfolded(lattice, coefficients, lattice.grid, one_to_one=run.config.refine.diffeomorphic)
     after = np.eye(grid.dimension + 1) if coarse.after is None else coarse.after
@@ -108,11 +111,12 @@ def register_in_blocks(run: Large) -> Found:
 
 
 def _level(
-    run: Large, maps: Maps, before: tuple[SplineLattice, torch.Tensor]
+    run: Large, maps: Maps, before: tuple[SplineLattice, torch.Tensor], *, one_contrast: bool | None
 ) -> tuple[SplineLattice, torch.Tensor, LevelSummary]:
-    """One resolution: features, then the descent; what is there of it already is not computed again."""
+    """One resolution: features, search, descent; what is there of it already is not computed again."""
     began, store, grid = time.perf_counter(), maps.store, maps.fixed.grid
-    lattice = _lattice(grid, control_mm(run.config, maps.compared, grid, run.memory_bytes))
+    apart = control_mm(run.config, maps.compared, grid, run.memory_bytes, one_contrast=one_contrast)
+    lattice = _lattice(grid, apart)
     if store.has("spline.npz"):
         kept = LevelSummary.read(store)
         return lattice, torch.from_numpy(store.load("spline.npz")["coefficients"]), kept
@@ -121,8 +125,13 @@ def _level(
     run.say(f"{grid.sentence}: {maps.compared.model} of {len(tasks)} blocks")
     run_all(run.workers, tasks, run.tell)
     start = before[0].field(before[1], lattice.grid)
+    nodes = nodes_of(run, maps)
+    if nodes is not None:
+        run.say(f"{grid.sentence}: search on {nodes.grid('fixed').sentence}")
+        start = searched(nodes, start, lambda tasks: run_all(run.workers, tasks, run.tell)).on(lattice.grid)
     config = settings(run.config, maps.compared, grid)
-    objective = BlockObjective(maps, lattice, config, Prior(mean=start), run.workers, run.tell)
+    prior = Prior(mean=start) if maps.compared.intensities else Prior()
+    objective = BlockObjective(maps, lattice, config, prior, run.workers, run.tell)
 
     def report(iteration: int, distance: float, value: float) -> None:
         run.say(f"{grid.sentence}: step {iteration}, distance {distance:.5g}, objective {value:.5g}")
@@ -133,11 +142,11 @@ def _level(
         spacing_mm=min(grid.spacing), blocks=len(maps.boxes("fixed")), control_points=lattice.shape[::-1],
         compared=maps.compared.model, distance=maps.compared.distance, report=outcome,
         evaluations=objective.evaluations, seconds=time.perf_counter() - began,
-        features_bytes=maps.bytes,
+        features_bytes=maps.bytes, nodes=() if nodes is None else nodes.grid("fixed").size_xyz,
     )  # fmt: skip
     summary.write(store)
     store.save("spline.npz", {"coefficients": coefficients})
-    for name in ("maps.zarr", "sums", "parts", "done", "created"):
+    for name in ("maps.zarr", "search", "sums", "parts", "done", "created"):
         store.remove(name)
     return lattice, coefficients, summary
 
@@ -145,11 +154,22 @@ def _level(
 def settings(config: RegistrationConfig, compared: Compared, grid: Grid) -> RefineConfig:
     """How blocks descend."""
     fine, refine = config.fine, config.refine
-    intensities = compared.model == "intensity" and compared.distance == "lncc_squared"
-    return replace(
-        refine, levels=1, symmetric=False, axes=directions_of(refine.axes, grid),
-        iterations=fine.iterations if intensities else refine.iterations or STEPS,
-        diffusion=fine.diffusion if intensities else refine.diffusion or CHANGE,
+    steps, weight = refine.iterations or LONG, DIFFUSION if refine.diffusion is None else refine.diffusion
+    if compared.intensities:
+        steps, weight = fine.iterations, fine.diffusion
+    axes = directions_of(refine.axes, grid)
+    return replace(refine, levels=1, symmetric=False, axes=axes, iterations=steps, diffusion=weight)
+
+
+def nodes_of(run: Large, maps: Maps) -> Nodes | None:
+    """The nodes of the search at a resolution; None: there is none, as on intensities, which lead nowhere."""
+    config, compared, grid = run.config.coarse, maps.compared, maps.fixed.grid
+    if not config.enabled or compared.intensities or not DISTANCES[compared.distance].leads:
+        return None
+    apart = node_mm(run.config, grid, run.memory_bytes)
+    return Nodes(
+        maps, max(1, round(apart / min(maps.grid("fixed").spacing))), config.smoothing, config.inverse_consistency,
+        directions_of(run.config.refine.axes, grid),
     )  # fmt: skip
 
 

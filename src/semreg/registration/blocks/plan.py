@@ -17,7 +17,8 @@ from semreg.registration.blocks.boxes import blocks_of
 from semreg.registration.blocks.features import Compared
 from semreg.registration.blocks.sides import Source
 from semreg.registration.blocks.windows import POWER
-from semreg.registration.plan.defaults import FINE_CONTROL_VOXELS
+from semreg.registration.dense.coarse import FINEST_HALF_WIDTH
+from semreg.registration.plan.defaults import FINE_CONTROL_VOXELS, WIDE_CONTROL_VOXELS
 from semreg.registration.plan.memory import IMPORTS_BYTES
 
 COARSE_BYTES = 170
@@ -26,6 +27,8 @@ BLOCK_BYTES = 360
 """What a voxel of a block takes, the windows of its intensities in double precision with their derivatives."""
 VECTORS = 24
 """Vectors of all control points that a descent holds at once."""
+NODE_VOXELS = 4
+"""Working voxels from node to node of a search."""
 STEP = 2.6
 """From one resolution to the next the voxels become at most so many times smaller."""
 LEAST_BLOCK = 32
@@ -104,7 +107,7 @@ def make_plan(fixed: Input, moving: Input, config: RegistrationConfig, options: 
         for level, pooling in _rungs(near, number, spacing, options.finest)
     ]
     plan = LargePlan(first, tuple(rungs), block, ())
-    return LargePlan(first, tuple(rungs), block, tuple(_said(plan)))
+    return LargePlan(first, tuple(rungs), block, (*_said(plan), *_searched(plan, config, options)))
 
 
 def check_settings(config: RegistrationConfig) -> None:
@@ -125,7 +128,7 @@ def check_settings(config: RegistrationConfig) -> None:
 
 
 def compared_by(
-    config: RegistrationConfig, *, one_contrast: bool, dimension: int, finest: bool
+    config: RegistrationConfig, *, one_contrast: bool | None, dimension: int, finest: bool
 ) -> tuple[Compared, ...]:
     """What blocks of one resolution compare, one after the other.
 
@@ -144,15 +147,29 @@ def compared_by(
     return (intensities,) if finest else (model, intensities)
 
 
-def control_mm(config: RegistrationConfig, compared: Compared, grid: Grid, memory_bytes: int) -> float:
+def control_mm(
+    config: RegistrationConfig, compared: Compared, grid: Grid, memory_bytes: int, *, one_contrast: bool | None
+) -> float:
     """Spacing of the control points: that of the whole registration, wider where the memory asks for it."""
     spacing = min(grid.spacing)
-    usual = FINE_CONTROL_VOXELS if compared.model == "intensity" else 2 + 2 * compared.pooling
+    usual = max(2 + 2 * compared.pooling, WIDE_CONTROL_VOXELS if one_contrast is False else 0)
+    if compared.model == "intensity":
+        usual = FINE_CONTROL_VOXELS
     asked = (config.fine if compared.model == "intensity" else config.refine).control_mm
-    wanted = asked or usual * spacing
+    return max(asked or usual * spacing, _least_mm(grid, memory_bytes))
+
+
+def node_mm(config: RegistrationConfig, grid: Grid, memory_bytes: int) -> float:
+    """Spacing of the nodes of a search: that of the whole registration, wider where the memory asks for it."""
+    spacing = min(grid.spacing)
+    wanted = max(config.coarse.spacing_mm or NODE_VOXELS * spacing, 2 * spacing)  # below that costs outgrow a block
+    return max(wanted, _least_mm(grid, memory_bytes))
+
+
+def _least_mm(grid: Grid, memory_bytes: int) -> float:
+    """How far apart points must be of which one process holds ``VECTORS`` vectors in half of its memory."""
     most = max(1, (memory_bytes // 2) // (4 * grid.dimension * VECTORS))
-    least = (math.prod(grid.extent_mm) / most) ** (1 / grid.dimension)
-    return float(max(wanted, least))
+    return float((math.prod(grid.extent_mm) / most) ** (1 / grid.dimension))
 
 
 def working_spacing(grid: Grid) -> float:
@@ -214,6 +231,19 @@ def _said(plan: LargePlan) -> list[str]:
     if not plan.fine:
         said.append("nothing is left for blocks: semreg register does the same, with more results")
     return said
+
+
+def _searched(plan: LargePlan, config: RegistrationConfig, options: Options) -> list[str]:
+    """What the search takes at the finest resolution, where it takes most."""
+    if not plan.fine or not config.coarse.enabled:
+        return []
+    grid = plan.fine[-1][0].open().grid
+    apart = node_mm(config, grid, options.memory_bytes)
+    nodes = math.prod(max(1, math.ceil(extent / apart)) for extent in grid.extent_mm)
+    ways = 1 + config.coarse.inverse_consistency
+    size = ways * 4 * nodes * (2 * FINEST_HALF_WIDTH + 1) ** grid.dimension
+    where = f"{nodes} nodes {apart:.3g} mm apart at the finest resolution"
+    return [f"blocks that compare features search first: {where}, with {size / 1e9:.2g} GB of costs on disk meanwhile"]
 
 
 def _working(grid: Grid) -> Sequence[int]:

@@ -36,6 +36,8 @@ class LevelSummary(Recorded):
     """By this run."""
     features_bytes: int
     """Of the features of both images on disk."""
+    nodes: tuple[int, ...] = ()
+    """Of the search before the descent, x y z; empty: there was none."""
 
     def write(self, store: Store) -> None:
         """Keep it for a run that goes on."""

@@ -134,7 +134,12 @@ def _places(seen: LatticePart, grid: Grid, there: Grid, coefficients: Tensor) ->
     index = SplineIndex(seen, grid, there, coefficients.device)
     base = transform_index(index_map(grid, there), base_index(grid.shape, like=coefficients.double())).flatten(1)
     base += (spline_product(coefficients, index.bases).flatten(1) * index.unit).double()
-    return base.div_(GRAIN).round_().mul_(GRAIN)
+    return rounded(base)
+
+
+def rounded(places: Tensor) -> Tensor:
+    """Places in samples, float64, to multiples of ``GRAIN``; in place."""
+    return places.div_(GRAIN).round_().mul_(GRAIN)
 
 
 def _weight(layer: Layer) -> Tensor:

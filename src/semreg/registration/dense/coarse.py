@@ -132,7 +132,7 @@ def spreads(
     level = plan_levels(grid, config)[0]
     _check_memory(memory_bytes(grid, [level]))
     start = initial.on(grid.pooled(level.factor))
-    widths = _widths(level.half_width, start.grid, axes)
+    widths = widths_of(level.half_width, start.grid, axes)
     candidates = window(widths)
     found = []
     for term in terms:
@@ -143,7 +143,8 @@ def spreads(
     return tuple(found)
 
 
-def _widths(half_width: int, nodes: Grid, axes: Sequence[str]) -> tuple[int, ...]:
+def widths_of(half_width: int, nodes: Grid, axes: Sequence[str]) -> tuple[int, ...]:
+    """Half widths of a window per axis, in nodes: 0 along an axis of one node, and where nothing may move."""
     free = free_axes(axes, nodes.dimension)
     return tuple(half_width if n > 1 and may else 0 for n, may in zip(nodes.shape, free, strict=True))
 
@@ -180,7 +181,7 @@ def search(  # noqa: PLR0913, PLR0917 - what is compared, where from, how, along
 
     The fixed features of all terms lie on the grid of ``start``.
     """
-    widths = _widths(half_width, start.grid, axes)
+    widths = widths_of(half_width, start.grid, axes)
     candidates = window(widths)
     pairs = [(_extended(term, widths), _warped(term, start, widths)) for term in terms]
     compared = list(zip(terms, pairs, strict=True))

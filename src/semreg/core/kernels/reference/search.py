@@ -18,11 +18,12 @@ def cost_volume(near: Extended, far: Extended, candidates: Tensor, how: Costs, t
     buffer = torch.empty_like(near.features)
     counted = how.counted_of(len(candidates), nodes)
     block = min(len(candidates), max(counted, sizes_of(near.features.device).costs // nodes))
-    unseen = near.features.new_zeros(())
+    unseen = near.features.new_tensor(UNSEEN * (how.unseen or 0.0))
     for first in range(0, len(candidates), block):
         part = candidates[first : first + block].tolist()
         costs = near.features.new_empty((len(part), *shape))
-        weights = None if near.weight is None and far.weight is None else torch.ones_like(costs)
+        plain = near.weight is None and far.weight is None and how.unseen is None
+        weights = None if plain else torch.ones_like(costs)
         for row, offset in enumerate(part):
             features, weight = far.shifted(tuple(offset), how.stride)
             costs[row] = how.compare(near.features, features, buffer)
@@ -33,7 +34,7 @@ def cost_volume(near: Extended, far: Extended, candidates: Tensor, how: Costs, t
             smoothed = smooth(costs, passes=how.smoothing)
         else:
             costs *= weights
-            if first == 0:  # the same for all candidates
+            if first == 0 and how.unseen is None:  # the same for all candidates
                 unseen = UNSEEN * costs[:counted].sum() / weights[:counted].sum().clamp(min=UNSEEN)
             smoothed = (smooth(costs, passes=how.smoothing) + unseen) / (smooth(weights, passes=how.smoothing) + UNSEEN)
         columns = total[:, first : first + len(part)]
