@@ -515,3 +515,32 @@ def test_gradients_flow_through_warp() -> None:
     moving = noise_volume(grid_at(centre(fixed), (6, 5), (0.7, 0.9), rotation(2, 40.0)))
     vox = smooth_field(fixed, 0.3).vox.requires_grad_()
     assert torch.autograd.gradcheck(lambda v: warp(moving, Field(v, fixed), outside=0.0).data, vox)
+
+
+def test_layers_by_samples_are_rows_already():
+    """The same values; what a descent reads row by row is a view of them and no copy, pooled it is what it was."""
+    grid = oblique_grid(3)
+    layer = Layer(Volume(noise(7, *grid.shape), grid))
+    turned = layer.by_samples()
+    assert torch.equal(turned.features.data, layer.features.data)
+    assert Table(turned.features.data).rows.data_ptr() == turned.features.data.data_ptr()
+    assert torch.equal(turned.pooled(2).features.data, layer.pooled(2).features.data)
+
+
+def test_finite_values_in_a_row():
+    """All that are numbers, in their order; where all are, no copy."""
+    values = noise(1, 3, 4, 5)
+    assert fields.finite(values).data_ptr() == values.data_ptr()
+    values[0, 1, 2, 3], values[0, 2, 0, 0] = torch.nan, torch.inf
+    assert torch.equal(fields.finite(values), values[torch.isfinite(values)])
+
+
+def test_known_vectors_have_no_component_that_is_not_finite():
+    """One that is not a number is enough, whichever it is."""
+    grid = oblique_grid(3)
+    for component in range(3):
+        vox = noise(3, *grid.shape)
+        vox[component, 1, 2, 3] = torch.nan
+        known = Field(vox, grid).known
+        assert not known[1, 2, 3]
+        assert int(known.count_nonzero()) == grid.voxels - 1

@@ -18,7 +18,7 @@ from semreg.core.sampling import pool
 from semreg.errors import ModelContractError
 from semreg.features.contract import IntensityStats, ModelSpec, Normalisation
 from semreg.features.extract import Extractor, extract_layers, segment
-from semreg.features.inputs import frame_of, letters_of, request_of
+from semreg.features.inputs import PIECE, frame_of, letters_of, request_of, stats_of
 from semreg.features.networks import as_network, load_network
 from semreg.features.slices import SliceNetwork
 from small_networks import seeded
@@ -477,3 +477,12 @@ def test_all_planes_at_one_voxel_size():
     two = as_network(nn.Conv2d(1, 2, 3, padding=1), ModelSpec(dimension=2, spacing_mm=(1.0, 2.0), slices="all"))
     with pytest.raises(ModelContractError, match="one voxel size for all three planes"):
         extract_layers(volume, two)
+
+
+def test_statistics_are_those_of_double_precision():
+    """Over more values than are squared at a time, with a mean that single precision would lose."""
+    values = torch.randn(PIECE + 12345, generator=torch.Generator().manual_seed(0)) + 1000
+    found, exact = stats_of(values), values.double()
+    assert found.mean == pytest.approx(float(exact.mean()), rel=1e-12)
+    assert found.std == pytest.approx(float(exact.std(correction=0)), rel=1e-6)
+    assert (found.minimum, found.maximum) == (float(values.min()), float(values.max()))

@@ -97,7 +97,7 @@ def correlated(moving: torch.Tensor, fixed: torch.Tensor):
     """How the intensities of two images (y, x) on one grid go together."""
     grid = grid_at((0.0, 0.0), tuple(fixed.shape[::-1]), (1.0, 1.0), rotation(2))
     near, far = (Layer(Volume(data[None].float(), grid)) for data in (fixed, moving))
-    return relation_of(Term(near, far, "lncc_squared"), Field.zeros(grid), 1.0)
+    return relation_of(Term(near, far, "lncc_squared"), Field.zeros(grid))
 
 
 def test_one_contrast_is_one_sign():

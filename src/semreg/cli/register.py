@@ -170,16 +170,15 @@ def _registered(
     written = {*flags.outputs, *given}
     outputs = tuple(sorted(name for name in written if result.uncertainty is not None or name != unknown))
     run = run_of(flags, RegisterRun, result.record, inputs, outputs=outputs, seconds_files={})
-    with clock.stage("report"):
-        with progress.stage("judge"):
-            evaluation = evaluation_of(result, start)
-            if evaluation.landmarks is not None:
-                from semreg.quality import LandmarkSummary
+    with progress.stage("judge"), clock.stage("judge"):
+        evaluation = evaluation_of(result, start)
+        if evaluation.landmarks is not None:
+            from semreg.quality import LandmarkSummary
 
-                run = replace(run, landmarks=LandmarkSummary.of(evaluation.landmarks))
-            run = replace(run, verdict=verdict_of(result, evaluation))
-        with progress.stage("page"):
-            drawn = write_page(flags, images, result, run, folder)
+            run = replace(run, landmarks=LandmarkSummary.of(evaluation.landmarks))
+        run = replace(run, verdict=verdict_of(result, evaluation))
+    with progress.stage("page"), clock.stage("page"):
+        drawn = write_page(flags, images, result, run, folder)
     seconds = {name: timing.seconds for name, timing in clock.timings.items()}
     return replace(run, outputs=tuple(sorted({*run.outputs, *drawn})), seconds_files=seconds)
 

@@ -70,7 +70,7 @@ def invert(
         DivergedError: for a field that is not finite.
         GeometryError: for a matrix that is singular or not finite.
     """
-    if not all(bool(torch.isfinite(component).all()) for component in field.vox):
+    if not bool(field.known.all()):
         raise DivergedError("expected a finite displacement to invert, got NaN or infinity: check the transform")
     inverse, error = field.inverse_with_error(grid, iterations=iterations, after=after)
     # in pieces: the indices of all at once would be larger than the field

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Float64, Shaped
+from jaxtyping import Bool, Float64, Shaped
 from torch import Tensor
 
 from semreg.core import kernels
@@ -133,6 +133,12 @@ class Layer:
         values = pool(self.features.data * self.weight.data, factor) / weight.clamp(min=1e-6)
         return Layer(Volume(values, grid), Volume(weight, grid))
 
+    def by_samples(self) -> Layer:
+        """The same with the channels of a sample side by side in memory, which rows of samples are then views of."""
+        data = self.features.data
+        rows = data.flatten(1).T.contiguous()
+        return Layer(Volume(rows.T.view(data.shape), self.features.grid), self.weight)
+
     def part(self, start: Sequence[int], stop: Sequence[int]) -> Layer:
         """A box of the samples: views, on a grid of their own.
 
@@ -183,6 +189,15 @@ class Field:
             raise GeometryError(
                 f"expected vectors of shape {(self.grid.dimension, *self.grid.shape)}, got {tuple(self.vox.shape)}"
             )
+
+    @property
+    def known(self) -> Bool[Tensor, "*s"]:
+        """Where the displacement is finite, (*S)."""
+        first, *others = self.vox
+        known = torch.isfinite(first)
+        for component in others:  # one at a time: what torch makes of all of them is larger than the field
+            known &= torch.isfinite(component)
+        return known
 
     @classmethod
     def zeros(cls, grid: Grid, *, device: torch.device | str = "cpu") -> Field:
@@ -426,5 +441,11 @@ def apply_linear(matrix: Matrix, vectors: Vectors) -> Vectors:
 
 def background(volume: Volume) -> float:
     """What lies outside an image: its smallest finite value, whatever it shows; 0 if there is none."""
-    finite = volume.data[torch.isfinite(volume.data)]
-    return float(finite.min()) if finite.numel() else 0.0
+    values = finite(volume.data)
+    return float(values.min()) if values.numel() else 0.0
+
+
+def finite(values: Shaped[Tensor, "..."]) -> Values:
+    """The values that are finite, in a row; a view where all are: places alone would take eight times as much."""
+    known = torch.isfinite(values)
+    return values.flatten() if bool(known.all()) else values[known]

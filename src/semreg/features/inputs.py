@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from semreg.core.fields import Volume
 from semreg.core.geometry import AxisOrder, Grid, canonical_order, covering_grid, oriented_order, reorder
 from semreg.core.shapes import Numbers, Values
+from semreg.core.sums import total
 from semreg.errors import ModelContractError
 from semreg.features.contract import IntensityStats, ModelSpec, Normalisation
 from semreg.features.engine import Request
@@ -18,6 +20,8 @@ from semreg.features.slices import slice_axis
 
 SAME_SPACING = 0.01
 """Spacings that differ by less than this share are the same: the image is not resampled."""
+PIECE = 1 << 20
+"""Voxels that are squared at a time."""
 PER_QUANTILE = 1 << 24
 """Voxels that percentiles are computed from at most."""
 
@@ -125,10 +129,11 @@ def _averaged(volume: Volume, weight: Volume | None, share: Volume | None, frame
 
 def stats_of(values: Numbers) -> IntensityStats:
     """Minimum, maximum, mean and standard deviation, computed in float64."""
-    values = values.detach()
-    mean = values.mean(dtype=torch.float64)
-    std = torch.sqrt(((values - mean.to(values.dtype)) ** 2).mean(dtype=torch.float64))
-    return IntensityStats(float(values.min()), float(values.max()), float(mean), float(std))
+    values = values.detach().flatten()
+    mean = total(values) / len(values)
+    pieces = torch.split(values, PIECE)  # a copy of an image of 256³ voxels in float64 would take 134 MB
+    variance = sum(total((piece - mean).square_()) for piece in pieces) / len(values)
+    return IntensityStats(float(values.min()), float(values.max()), mean, math.sqrt(variance))
 
 
 def normalised(x: Values, counted: Numbers, how: Normalisation) -> Values:

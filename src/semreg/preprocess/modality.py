@@ -8,11 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-import torch
 from torch import Tensor
 
 from semreg.config import Modality
-from semreg.core.fields import Volume
+from semreg.core.fields import Volume, finite
 from semreg.io.bridge import LoadedImage, to_volume
 
 Source: TypeAlias = Literal["settings", "header", "values"]
@@ -69,7 +68,7 @@ def is_ct_like(volume: Volume) -> bool:
     There is air near −1000 and something above water; little lies between lung and fat; what is below air is padding,
     or little of it; hardly anything is as dense as metal. CT that shows no air does not look like it.
     """
-    return are_hounsfield(volume.data[torch.isfinite(volume.data)])
+    return are_hounsfield(finite(volume.data))
 
 
 def are_hounsfield(values: Tensor) -> bool:

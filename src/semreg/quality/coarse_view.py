@@ -99,7 +99,7 @@ def linear_part(field: Field, weight: Tensor) -> Matrix:
     """
     n = field.grid.dimension
     points = transform_index(field.grid.index_to_point(), base_index(field.grid.shape, like=field.vox)).flatten(1)
-    kept = (weight.flatten() > 0) & torch.isfinite(field.vox).all(0).flatten()
+    kept = (weight.flatten() > 0) & field.known.flatten()
     where, moved = points[:, kept].double().numpy(), field.mm().flatten(1)[:, kept].double().numpy()
     share = np.sqrt(weight.flatten()[kept].double().numpy())
     middle = where.mean(1)

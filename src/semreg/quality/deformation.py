@@ -113,8 +113,8 @@ def displacement_statistics(field: Field, mask: Tensor | None = None) -> Displac
     values = (lengths.flatten() if mask is None else lengths[mask]).numpy()
     if not values.size:
         return DisplacementStatistics()
-    median, high = map(float, np.percentile(values, [50, 95]))
     mean = float(values.mean(dtype=np.float64))
+    median, high = map(float, np.percentile(values, [50, 95], overwrite_input=True))  # of an image a copy is large
     return DisplacementStatistics(mean_mm=mean, median_mm=median, p95_mm=high, maximum_mm=float(values.max()))
 
 

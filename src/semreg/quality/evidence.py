@@ -164,7 +164,7 @@ def collect_pair(pair: Pair, field: Field, *, jacobian: Tensor | None = None, ax
             f"expected a field in {fixed.dimension}-D as the fixed image is, got one in {field.grid.dimension}-D: "
             "give the field of this pair"
         )
-    bad = field.grid.voxels - int(torch.isfinite(field.vox).all(0).count_nonzero())
+    bad = field.grid.voxels - int(field.known.count_nonzero())
     corners = fixed.corners_xyz()
     evidence = Evidence(
         dimension=fixed.dimension,

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from semreg.core.fields import Field, Volume, warp
+from semreg.core.fields import Field, Volume, finite, warp
 from semreg.core.sampling import SLAB_POINTS, slabs
 from semreg.features.contract import FeatureMap, IntensityStats
 from semreg.features.descriptors.mind import MindSSC
@@ -71,8 +71,8 @@ def similarity_table(
         return None
     both = bool(shared.any())
     counts = shared if both else seen
-    stats = stats_of(fixed.data[0][torch.isfinite(fixed.data[0])]), stats_of(moving.data[torch.isfinite(moving.data)])
-    edges = _edges(fixed.data[0][counts]), _edges(moving.data[torch.isfinite(moving.data)])
+    stats = stats_of(finite(fixed.data)), stats_of(finite(moving.data))
+    edges = _edges(fixed.data[0][counts]), _edges(finite(moving.data))
     values = fixed.data[0][counts]
     read = [before, after] if both else [after]
     information = [mutual_information(values, each[0][counts], edges, config.bins) for each in read]

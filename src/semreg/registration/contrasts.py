@@ -113,9 +113,9 @@ class AllImages:
         """How much each voxel of ``image`` counts, (1, *S); None: all do."""
         return self.first.image_weight
 
-    def intensities(self) -> Term:
+    def intensities(self, spacing_mm: float = 0.0) -> Term:
         """The first images on their working grids, compared by squared local correlation."""
-        return self.first.intensities()
+        return self.first.intensities(spacing_mm)
 
     def features(self, warped: Tensor) -> list[Tensor]:
         """Features (C, *S) of the first warped image (1, *S); there are no others where networks are differentiated."""

@@ -26,7 +26,7 @@ from semreg.features.models import Choice, is_descriptor, resolve_model
 from semreg.features.reduce import fit_pca, fit_standard, select, subset, unit
 from semreg.preprocess.image_pair import Cleaned
 from semreg.preprocess.preparation import Frame, Prepared, blurred, interpolation_blur, to_frame
-from semreg.registration.dense.terms import Term, terms_of
+from semreg.registration.dense.terms import Term, pooled, terms_of
 from semreg.runtime.events import OnStep
 
 T = TypeVar("T")
@@ -150,7 +150,7 @@ class Compared:
 
     def reduced(self, layers: Sequence[Layer]) -> list[Layer]:
         """The features of either image as they are compared."""
-        return [reduce(layer) for layer, reduce in zip(layers, self.reductions, strict=True)]
+        return [reduce(layer).by_samples() for layer, reduce in zip(layers, self.reductions, strict=True)]
 
     def terms(self, moving: Sequence[Layer], config: RegistrationConfig) -> list[Term]:
         """One term a layer, with these moving features."""
@@ -206,16 +206,19 @@ class Images:
         """What the fixed image lacks of the blur that interpolation gives the moving one: both are to be alike."""
         return interpolation_blur(self.frame, self.moving[0].grid, self.start)
 
-    def described(self, name: str, pooling: int) -> tuple[Layer, Layer]:
-        """What a descriptor says of both images on their working grids, means of blocks of ``pooling`` voxels."""
+    def described(self, name: str, pooling: int = 1, spacing_mm: float = 0.0) -> tuple[Layer, Layer]:
+        """What a descriptor says of both images on their working grids, means of blocks of ``pooling`` voxels.
+
+        Then pooled to ``spacing_mm`` (see ``pooled``), each before the other is made: they may be large.
+        """
         model = DESCRIPTORS[name].of(name, self.frame.fixed.dimension, ())
-        (near,) = self._seen(model, self.fixed, self.frame.fixed, None, pooling=pooling)
-        (far,) = self._seen(model, self.moving, self.frame.moving, self.start, pooling=pooling)
+        near = pooled(self._seen(model, self.fixed, self.frame.fixed, None, pooling=pooling)[0], spacing_mm)
+        far = pooled(self._seen(model, self.moving, self.frame.moving, self.start, pooling=pooling)[0], spacing_mm)
         return near, far
 
-    def intensities(self) -> Term:
-        """Both images on their working grids, compared by squared local correlation."""
-        return Term(*self.described("intensity", 1), "lncc_squared")
+    def intensities(self, spacing_mm: float = 0.0) -> Term:
+        """Both images on their working grids, pooled to ``spacing_mm``, compared by squared local correlation."""
+        return Term(*self.described("intensity", spacing_mm=spacing_mm), "lncc_squared")
 
     @property
     def image(self) -> Volume:

@@ -41,9 +41,8 @@ class IntensityRelation:
         return self.reversed < REVERSED
 
 
-def relation_of(intensities: Term, found: Field, spacing_mm: float) -> IntensityRelation:
-    """How intensities, averaged over blocks of ``spacing_mm``, go together after the displacement ``found``."""
-    term = intensities.pooled(spacing_mm)
+def relation_of(term: Term, found: Field) -> IntensityRelation:
+    """How the intensities of a term go together after the displacement ``found``."""
     index, weight = seen_through(term, found)
     moving = read(Table(term.moving.features.data), index)
     fixed = term.fixed.features.data.flatten(1).T

@@ -246,7 +246,9 @@ def energy(layer: Layer) -> Tensor:
     result = features.new_zeros((features.ndim - 1, *features.shape[1:]))
     for axis, n in enumerate(features.shape[1:]):
         if n > 1:
-            squared = features.diff(dim=axis + 1).square().sum(0)
+            squared = features[0].diff(dim=axis).square_()
+            for channel in features[1:]:  # one at a time: differences of all would be as large as the features
+                squared.add_(channel.diff(dim=axis).square_())
             if layer.weight is not None:
                 known = layer.weight.data[0] > 0
                 squared = squared * (known.narrow(axis, 0, n - 1) & known.narrow(axis, 1, n - 1))

@@ -88,10 +88,11 @@ def candidates(search: Search, shifts: ShiftSearch) -> tuple[list[Candidate], li
     axes += between_moments(search.fixed.content, search.moving.content)
     axes = _allowed(axes, config.rotation_deg)
     search.telling.begin("rotations", len(turns) + SWEEP_KEEPS + len(axes))
-    ranked = [(found[0].match, k) for k, turn in enumerate(turns) if (found := _best(search, sweep, turn))]
+    swept = sweep.best(turns, search.telling.piece)
+    ranked = [(found[0].match, k) for k, found in enumerate(swept) if found]
     kept = [turns[k] for _, k in sorted(ranked, reverse=True)[:SWEEP_KEEPS]]
-    for turn in [*kept, *axes]:
-        pool += _best(search, shifts, turn)
+    for found in shifts.best([*kept, *axes], search.telling.piece):
+        pool += found
     why = "The orientation of the headers does not stand out: " if n == 3 else ""
     search.decisions.append(
         f"{why}{len(turns)} rotations up to {config.largest_rotation_deg(n):g}° "
@@ -111,17 +112,11 @@ def _allowed(turns: list[Matrix], largest_deg: float | None) -> list[Matrix]:
     return [turn for turn in turns if angle_deg(linear_about(turn, np.zeros(n), np.zeros(n))) <= largest_deg + 1e-6]
 
 
-def _best(search: Search, shifts: ShiftSearch, turn: Matrix) -> list[Candidate]:
-    """The best shift after a rotation, none where too little overlaps; told as a piece."""
-    found = shifts.candidates(turn, 1)
-    search.telling.piece()
-    return found
-
-
 def _around(search: Search, part: str, shifts: ShiftSearch) -> tuple[float, list[float]]:
     """The best match in the orientation of the headers, and in each of those around it; 0 where too little overlaps."""
     dimension = search.fixed.image.grid.dimension
     turns = [np.eye(dimension), *ring(dimension)]
     search.telling.begin(part, len(turns))
-    matches = [max((found.match for found in _best(search, shifts, turn)), default=0.0) for turn in turns]
+    best = shifts.best(turns, search.telling.piece)
+    matches = [max((each.match for each in found), default=0.0) for found in best]
     return matches[0], matches[1:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from scipy.fft import next_fast_len
 from torch import Tensor
 
-from semreg.core.geometry import Matrix
+from semreg.core.geometry import Grid, Matrix
 from semreg.registration.parametric.overlap import (
     SMALL,
     Describe,
@@ -50,12 +51,11 @@ class ShiftSearch:
         self.moving, self.describe, self.minimum_overlap = moving, describe, minimum_overlap
         self.centre_moving = moving.image.grid.corners_xyz().mean(0)
         self.most = min(float(fixed.content.data.sum()), float(moving.content.data.sum()))
-        self._transformed: dict[tuple[int, ...], list[Tensor]] = {}
+        self._transformed: tuple[tuple[int, ...], list[Tensor]] | None = None
 
     def candidates(self, turn: Matrix, count: int = 2) -> list[Candidate]:
         """The best shifts after a rotation (D, D), fixed → moving, best first; none where too little overlaps."""
-        back = linear_about(turn.T, self.centre_moving, self.centre_moving)
-        grid = turned_grid(self.moving, back, self.spacing, self.fixed.grid)
+        grid = self._grid(turn)
         forth = linear_about(turn, self.centre_moving, self.centre_moving)
         seen = describe_through(self.moving, Linear(forth), grid, self.describe)
         matches, overlap = self._all_shifts(seen)
@@ -79,16 +79,36 @@ class ShiftSearch:
             _clear(matches, where)
         return found
 
+    def best(self, turns: Sequence[Matrix], told: Callable[[], None]) -> list[list[Candidate]]:
+        """The best shift after each of the rotations, none where too little overlaps; ``told`` after each.
+
+        Those whose spectra are of one shape are tried together: those of the fixed picture are kept for one shape only,
+        as they are tens of megabytes, and rotations have dozens of shapes.
+        """
+        found: list[list[Candidate]] = [[] for _ in turns]
+        for number in sorted(range(len(turns)), key=lambda k: self._shape(self._grid(turns[k]))):
+            found[number] = self.candidates(turns[number], 1)
+            told()
+        return found
+
+    def _grid(self, turn: Matrix) -> Grid:
+        """Where the moving picture is read after a rotation."""
+        back = linear_about(turn.T, self.centre_moving, self.centre_moving)
+        return turned_grid(self.moving, back, self.spacing, self.fixed.grid)
+
+    def _shape(self, grid: Grid) -> tuple[int, ...]:
+        """Of the spectra of all shifts against a picture on ``grid``."""
+        return tuple(
+            int(next_fast_len(a + b - 1, real=True)) for a, b in zip(self.fixed.grid.shape, grid.shape, strict=True)
+        )
+
     def _all_shifts(self, seen: Seen) -> tuple[Tensor, Tensor]:
         """The match and Σ w for every shift (*T), circular."""
-        shape = tuple(
-            int(next_fast_len(a + b - 1, real=True))
-            for a, b in zip(self.fixed.grid.shape, seen.grid.shape, strict=True)
-        )
-        if shape not in self._transformed:
-            self._transformed[shape] = spectra(self.fixed, shape)
+        shape = self._shape(seen.grid)
+        if self._transformed is None or self._transformed[0] != shape:
+            self._transformed = shape, spectra(self.fixed, shape)
         least = self.minimum_overlap * self.most
-        return match_shifts(self._transformed[shape], unrelated(self.fixed, seen), seen, shape, (least, self.most))
+        return match_shifts(self._transformed[1], unrelated(self.fixed, seen), seen, shape, (least, self.most))
 
 
 def spectra(fixed: Seen, shape: tuple[int, ...]) -> list[Tensor]:

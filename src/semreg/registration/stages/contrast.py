@@ -14,7 +14,7 @@ def run(state: State) -> None:
     """Compare the intensities where the search has put them: features of two contrasts err by more."""
     grid = feature_grids(state.frame, state.config)[0]
     found = state.searched.found.on(grid)
-    relation = relation_of(state.images.intensities(), found, 2 * min(grid.spacing))
+    relation = relation_of(state.images.intensities(2 * min(grid.spacing)), found)
     apart = control_spacing(state.config, one_contrast=relation.reversed < REVERSED_AFTER_SEARCH)
     state.config = replace(state.config, refine=replace(state.config.refine, control_mm=apart))
 

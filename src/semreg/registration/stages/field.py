@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 
-import torch
 from torch import Tensor
 
 from semreg.core.fields import Field, jacobian_determinant, reorder_tensor, restore_order, warp
@@ -41,7 +40,7 @@ def run(state: State) -> None:
         sides = joined(state, state.wall.reordered(axes), state.slid, start)
         deformation, total, passes = sides.deformation, sides.total, sides.passes
         determinants = reorder_tensor(sides.determinants[None], axes.inverse)[0]
-    if not bool(torch.isfinite(total.vox).all()):
+    if not bool(total.known.all()):
         raise DivergedError("expected a finite displacement, got NaN or infinity: check the images and settings")
     deformation = restore_order(deformation, axes, target)
     state.deformation = deformation

@@ -16,8 +16,7 @@ def run(state: State) -> None:
     """Look whether the intensities go the same way, and descend on them if they do, or if that was asked for."""
     config, found = state.config, state.deformed
     near = feature_grids(state.frame, config)[0]
-    intensities = state.images.intensities()
-    state.relation = relation_of(intensities, found.spline.field(near), min(near.spacing))
+    state.relation = relation_of(state.images.intensities(min(near.spacing)), found.spline.field(near))
     if not (config.fine.enabled or state.relation.one_contrast):
         return
 
@@ -25,7 +24,7 @@ def run(state: State) -> None:
         if state.clock.on_step is not None:
             state.clock.on_step(replace(step, stage=FINE.name))
 
-    compared, *given = in_place_of_models(intensities, state.terms)
+    compared, *given = in_place_of_models(state.images.intensities(), state.terms)
     result = refined_finely(compared, given, found, config.fine, config.refine, prior=state.prior, on_step=on_step)
     after = distance_at(state.terms, result.spline.field(near))
     state.deformed = replace(result, similarity=found.similarity | {"after": after})
