@@ -138,7 +138,7 @@ def _resample_axes(
             column = weight.reshape([-1 if a == axis + 1 else 1 for a in range(x.ndim)])
             low_index = torch.as_tensor(low, device=x.device)
             upper = x.index_select(axis + 1, torch.clamp(low_index + 1, max=count - 1))
-            x = torch.lerp(x.index_select(axis + 1, low_index), upper, column)
+            x = x.index_select(axis + 1, low_index).lerp_(upper, column)
         if outside is not None and beyond.any():
             x = x.index_fill(axis + 1, torch.as_tensor(np.flatnonzero(beyond), device=x.device), outside)
     return x
