@@ -177,6 +177,15 @@ def test_flat_places_and_edges_are_not_distinctive():
     assert np.unique((many.numpy() // 60), axis=0).shape == (25, 2)
 
 
+@pytest.mark.parametrize("shape", [(180, 180), (1, 180, 180), (48, 48, 48)])
+def test_patterns_whose_points_are_all_alike_come_to_an_end(shape):
+    """A chessboard has thousands of equal corners, which no neighbourhood parts: some from all over it."""
+    board = torch.stack(torch.meshgrid(*[torch.arange(n) // 4 for n in shape], indexing="ij")).sum(0) % 2
+    found = distinctive(board.float())
+    assert keypoints.MOST_POINTS // 3 < len(found) <= keypoints.MOST_POINTS
+    assert int(found.amax() - found.amin()) > 0.7 * max(shape)
+
+
 def test_nothing_is_random_and_axes_are_kept(apart):
     """Twice the same bits; along one axis alone where the deformation moves along one."""
     first, again = (found_in(*apart, 30.0).points for _ in range(2))

@@ -104,7 +104,8 @@ def distinctive(image: Tensor, weight: Tensor | None = None) -> Tensor:
     """Indices (N, D) of the distinctive points of an image (*S), the most distinctive of their neighbourhoods.
 
     The measure is 1 / tr(A⁻¹) of the structure tensor A: large where the image changes along all axes. Where there
-    would be too many the neighbourhoods are larger, so that points are spread evenly. There may be none.
+    would be too many the neighbourhoods are larger, so that points are spread evenly; of too many that are equal, as in
+    a pattern, some are left out. There may be none.
     """
     thick = [axis for axis, n in enumerate(image.shape) if n > 1]
     seen = torch.ones_like(image) if weight is None else weight
@@ -116,19 +117,20 @@ def distinctive(image: Tensor, weight: Tensor | None = None) -> Tensor:
     tensors = tensors.reshape(len(thick), len(thick), -1).permute(2, 0, 1) + 1e-3 * torch.eye(len(thick)).to(tensors)
     score = len(thick) / torch.linalg.inv(tensors).diagonal(dim1=1, dim2=2).sum(1).reshape(image.shape)
     score = torch.where((score >= 1) & (seen >= COUNTS), score, 0)
+    highest = score
     for radius in itertools.count(1):
-        found = torch.nonzero((score == _highest(score, radius)) & (score > 0))
-        if len(found) <= MOST_POINTS:
-            return found
+        highest = _highest(highest)
+        found = torch.nonzero((score == highest) & (score > 0))
+        # more than there are boxes of this size are equally distinctive, as in a pattern: no larger one parts them
+        if len(found) <= MOST_POINTS or math.prod(math.ceil(n / (radius + 1)) for n in image.shape) <= MOST_POINTS:
+            return found[:: max(1, math.ceil(len(found) / MOST_POINTS))]
     raise AssertionError
 
 
-def _highest(x: Tensor, radius: int) -> Tensor:
-    """The largest value (*S) within ``radius`` samples along each axis."""
-    for axis, n in enumerate(
-        x.shape
-    ):  # one axis after the other: pooling in three at once takes a hundred times as long
-        for _ in range(min(radius, n - 1)):
+def _highest(x: Tensor) -> Tensor:
+    """The largest value (*S) within one sample along each axis."""
+    for axis, n in enumerate(x.shape):  # one after the other: pooling in three at once takes a hundred times as long
+        if n > 1:
             higher = x.clone()
             higher.narrow(axis, 0, n - 1).copy_(torch.maximum(x.narrow(axis, 0, n - 1), x.narrow(axis, 1, n - 1)))
             higher.narrow(axis, 1, n - 1).copy_(torch.maximum(higher.narrow(axis, 1, n - 1), x.narrow(axis, 0, n - 1)))
@@ -199,7 +201,7 @@ def _candidates(near: _Side, far: _Side, places: Tensor, widths: tuple[int, ...]
         # the least cost at the edge of a window may be no least one: beyond it there may be less
         inner = tuple(slice(1, -1) if w else slice(None) for w in widths)
         least = torch.full_like(cost, math.inf)
-        least[inner] = torch.where(cost == -_highest(-cost, 1), cost, math.inf)[inner]
+        least[inner] = torch.where(cost == -_highest(-cost), cost, math.inf)[inner]
         value, flat = (each.cpu() for each in least.flatten().topk(count, largest=False))
         at = torch.stack(torch.unravel_index(flat, size))
         index = (at[:, :, None] + around[:, None]).clamp(min=0).minimum(edge)
