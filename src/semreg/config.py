@@ -148,7 +148,7 @@ class FeatureConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class KeypointConfig:
-    """Points that correspond, found by both images alone, which lead search and refinement where motion is large."""
+    """Points that correspond, found by both images alone, which lead the search where motion is large."""
 
     enabled: bool = False
     """Whether to look for them."""
@@ -507,7 +507,7 @@ class RegistrationConfig:
         require(whole, neighbours, self.refine.sampling)
         whole = not (self.refine.continues and self.refine.axes)
         require(whole, "refine.axes of all axes with refine.continues, whose start moves along all", self.refine.axes)
-        alone = not (self.refine.continues and self.keypoints.enabled)
-        require(alone, "keypoints.enabled=false with refine.continues, which has no search", self.keypoints.enabled)
+        led = self.coarse.enabled or not self.keypoints.enabled
+        require(led, "keypoints.enabled=false with coarse.enabled=false, without a search", self.keypoints.enabled)
         alone = not self.refine.continues or (not self.coarse.enabled and self.align.transform == "none")
         require(alone, "coarse.enabled=false and align.transform=none with refine.continues", self.refine.continues)

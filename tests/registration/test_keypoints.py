@@ -233,11 +233,8 @@ def test_the_plan_leaves_nothing_open(apart):
     assert any("as set" in reason.sentence for reason in far.reasons if reason.about == "keypoints")
     with pytest.raises(ConfigError, match=r"keypoints\.reach_mm > 0"):
         KeypointConfig(reach_mm=0.0)
-    with pytest.raises(ConfigError, match=r"keypoints\.enabled=false with refine\.continues"):
-        RegistrationConfig(
-            keypoints=KeypointConfig(enabled=True), refine=RefineConfig(continues=True),
-            coarse=CoarseConfig(enabled=False), align=AlignConfig(transform="none"),
-        )  # fmt: skip
+    with pytest.raises(ConfigError, match=r"keypoints\.enabled=false with coarse\.enabled=false"):
+        replace(LOOKED, coarse=CoarseConfig(enabled=False))
 
 
 def test_the_refinement_goes_without_them(apart):
