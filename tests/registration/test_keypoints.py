@@ -237,6 +237,23 @@ def test_the_plan_leaves_nothing_open(apart):
         replace(LOOKED, coarse=CoarseConfig(enabled=False))
 
 
+@pytest.mark.parametrize(("thickness", "between"), [(1.0, 0.0), (1.0, 0.3), (5.0, 0.0), (5.0, 2.0)])
+def test_single_slices_have_points(thickness, between):
+    """However thick they are, whose working voxels repeat them, and also where they lie ``between`` mm apart."""
+    here, there = (grid_at((0.0, 0.0, z), (60, 60, 1), (1.0, 1.0, thickness), np.eye(3)) for z in (0.0, between))
+    fixed, moving = shifted(here, (0, 9, -8))
+    found = register(fixed, Volume(moving.data, there), config=replace(LOOKED, keypoints=KeypointConfig(enabled=True)))
+    away = found.keypoints.moving - found.keypoints.fixed
+    assert away.shape[1] > 20
+    assert np.abs(np.median(away[:2], axis=1) - (-8, 9)).max() < 0.2
+
+
+def test_a_reach_beyond_all_images_finds_none():
+    """Nodes are then so far apart that one holds all of the image: nothing is distinctive there."""
+    assert distinctive(torch.ones(1, 1)).shape == (0, 2)
+    assert distinctive(torch.ones(1, 1, 1)).shape == (0, 3)
+
+
 def test_the_refinement_goes_without_them(apart):
     """They are in the search alone; landmarks that are given are in both."""
     found = found_in(*apart, 30.0).points

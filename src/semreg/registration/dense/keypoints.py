@@ -108,6 +108,8 @@ def distinctive(image: Tensor, weight: Tensor | None = None) -> Tensor:
     a pattern, some are left out. There may be none.
     """
     thick = [axis for axis, n in enumerate(image.shape) if n > 1]
+    if not thick:
+        return torch.zeros((0, image.ndim), dtype=torch.long, device=image.device)
     seen = torch.ones_like(image) if weight is None else weight
     gradients = torch.stack([torch.gradient(image, dim=axis)[0] for axis in thick]) * (smooth(seen[None]) >= 1 - 1e-3)
     floor = FLAT * float(gradients.square().mean())
@@ -148,10 +150,12 @@ class _Side:
 
     @classmethod
     def of(cls, layer: Layer, nodes: Grid) -> _Side:
-        """A layer on all nodes within its grid, which may reach beyond that of ``nodes``."""
+        """A layer on all nodes within its grid, which may reach beyond that of ``nodes``; where there is none, one."""
         last = np.array([[n - 1, 0] for n in layer.grid.shape] + [[1, 1]])
         ends = (index_map(layer.grid, nodes) @ last)[:-1]
-        start, stop = np.ceil(ends[:, 1] - 1e-6).astype(int).tolist(), np.floor(ends[:, 0] + 1e-6).astype(int).tolist()
+        nearest = np.rint(ends.mean(1))  # as of a slice between two nodes
+        start = np.minimum(np.ceil(ends[:, 1] - 1e-6), nearest).astype(int).tolist()
+        stop = np.maximum(np.floor(ends[:, 0] + 1e-6), nearest).astype(int).tolist()
         grid = nodes.part(start, [n + 1 for n in stop])
         data = layer.features.on(grid).data
         weight = data.new_ones((1, *grid.shape)) if layer.weight is None else layer.weight.on(grid).data.to(data)
