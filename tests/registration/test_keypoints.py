@@ -24,6 +24,7 @@ from semreg.io.bridge import sitk_transform
 from semreg.registration.dense import keypoints
 from semreg.registration.dense.keypoints import Matches, distinctive, matches
 from semreg.registration.dense.prior import Prior
+from semreg.runtime.memory import give_back_memory, held_bytes, watched_peak
 from semreg.transforms.points.reading import read_points
 from semreg.transforms.points.writing import ending_of, write_points
 
@@ -126,6 +127,21 @@ def test_neighbours_choose_between_candidates():
     assert int(costs.argmin(1)[3]) == 0
     assert keypoints._beliefs(places, steps, costs, 2.0).argmin(1).tolist() == [1] * 12
     assert keypoints._beliefs(places[:1], steps[:1], costs[:1], 2.0).argmin(1).tolist() == [1]
+
+
+@pytest.mark.parametrize("dimension", [2, 3])
+def test_the_plan_knows_what_neighbours_take(dimension):
+    """As many points as there may be, with all their candidates: no more memory than is planned, and much of it."""
+    generator, grid = torch.Generator().manual_seed(0), Grid.of_shape((64,) * dimension, (1.0,) * dimension)
+    places = 64 * torch.rand(keypoints.MOST_POINTS, dimension, generator=generator).double()
+    steps = torch.randint(-24, 25, (len(places), keypoints.CANDIDATES, dimension), generator=generator).double()
+    costs = torch.rand(len(places), keypoints.CANDIDATES, generator=generator).double()
+    give_back_memory()
+    before = held_bytes()
+    with watched_peak() as peak:
+        keypoints._beliefs(places, steps, costs, 1.0)
+    taken, planned = peak() - before, keypoints.memory_bytes(grid, grid, 24.0)
+    assert 0.6 * planned < taken < planned
 
 
 def test_points_lie_in_both_masks():
