@@ -144,6 +144,21 @@ def test_the_plan_knows_what_neighbours_take(dimension):
     assert 0.6 * planned < taken < planned
 
 
+@pytest.mark.parametrize("shape", [(1000, 1000), (72, 72, 72)])
+def test_the_plan_knows_what_structure_takes(monkeypatch, shape):
+    """Beside the features of both images, which are held meanwhile: no more than is planned, and much of it."""
+    monkeypatch.setattr(keypoints, "MOST_POINTS", 30)
+    grid = Grid.of_shape(shape, (1.0,) * len(shape))
+    image = texture(grid).data[0]
+    give_back_memory()
+    before = held_bytes()
+    with watched_peak() as peak:
+        distinctive(image)
+    features = 8 * ({2: 4, 3: 12}[len(shape)] + 2) * 2 * grid.voxels
+    planned = keypoints.memory_bytes(grid, grid, 24.0) - features
+    assert 0.3 * planned < peak() - before < planned
+
+
 def test_points_lie_in_both_masks():
     """Of a fixed and a moving mask; and the intensities outside of them change nothing."""
     grid = Grid.of_shape((60, 60), (1.0, 1.0))

@@ -64,14 +64,15 @@ def blocks(spacing_mm: float, reach_mm: float) -> int:
 
 
 def memory_bytes(fixed: Grid, moving: Grid, reach_mm: float) -> int:
-    """What is held while points are looked for on working grids, about: features of both, and a window or beliefs."""
+    """What is held while points are looked for on working grids, about: features of both, and the largest step."""
     block, dimension = blocks(min(fixed.spacing), reach_mm), fixed.dimension
     channels, taps = {2: 4, 3: 12}[dimension] + 2, int(len(PATCH[dimension]) ** dimension)
     window = 4 * (channels + taps) * int((2 * MOST_HALF_WIDTH + 1 + 2 * max(PATCH[dimension])) ** dimension)
     near, far = fixed.pooled(block).voxels, moving.pooled(block).voxels
     # of two neighbours half are each other's; 6 numbers of 8 bytes for each pair of their candidates
     edges = min(MOST_POINTS, near // 2**dimension) * NEIGHBOURS * 4 // 3
-    return int(8 * channels * (near + far) + max(window, 48 * edges * CANDIDATES**2))
+    structure = 36 * dimension**2 * near  # tensors, their inverses and what is between
+    return int(8 * channels * (near + far) + max(structure, window, 48 * edges * CANDIDATES**2))
 
 
 def matches(image: Volume, fixed: Layer, moving: Layer, reach_mm: float, axes: Sequence[str] = ()) -> Matches:
