@@ -153,8 +153,8 @@ class KeypointConfig:
     enabled: bool = False
     """Whether to look for them."""
     reach_mm: float | None = None
-    """Largest displacement that is looked at per axis; the search then reaches as far as the points lead. None: half as
-    far again as the search."""
+    """Largest displacement that is looked at per axis; the search then reaches as far as the points lead, unless
+    ``coarse.levels`` says how far. None: half as far again as the search."""
 
     def __post_init__(self) -> None:
         """Check the values (ConfigError)."""

@@ -259,6 +259,8 @@ def test_the_plan_leaves_nothing_open(apart):
     assert plan(*apart, config=QUICK).config.keypoints.reach_mm is None
     here = plan(*apart, config=replace(QUICK, keypoints=KeypointConfig(enabled=True)))
     assert here.config.keypoints.reach_mm == 1.5 * here.config.coarse.reach_mm
+    along = plan(*apart, config=replace(LOOKED, refine=replace(LOOKED.refine, axes=("x",))))
+    assert any("within 30 mm along x (as set)" in reason.sentence for reason in along.reasons)
     far = plan(*apart, config=LOOKED)
     assert far.frame.moving.shape >= here.frame.moving.shape
     assert any("as set" in reason.sentence for reason in far.reasons if reason.about == "keypoints")
