@@ -148,13 +148,13 @@ class FeatureConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class KeypointConfig:
-    """Points that correspond, found by both images alone, which lead search and refinement where motion is large."""
+    """Points that correspond, found by both images alone, which lead the search where motion is large."""
 
     enabled: bool = False
     """Whether to look for them."""
     reach_mm: float | None = None
-    """Largest displacement that is looked at per axis; the search then reaches as far as the points lead. None: half as
-    far again as the search."""
+    """Largest displacement that is looked at per axis; the search then reaches as far as the points lead, unless
+    ``coarse.levels`` says how far. None: half as far again as the search."""
 
     def __post_init__(self) -> None:
         """Check the values (ConfigError)."""
@@ -507,7 +507,7 @@ class RegistrationConfig:
         require(whole, neighbours, self.refine.sampling)
         whole = not (self.refine.continues and self.refine.axes)
         require(whole, "refine.axes of all axes with refine.continues, whose start moves along all", self.refine.axes)
-        alone = not (self.refine.continues and self.keypoints.enabled)
-        require(alone, "keypoints.enabled=false with refine.continues, which has no search", self.keypoints.enabled)
+        led = self.coarse.enabled or not self.keypoints.enabled
+        require(led, "keypoints.enabled=false with coarse.enabled=false, without a search", self.keypoints.enabled)
         alone = not self.refine.continues or (not self.coarse.enabled and self.align.transform == "none")
         require(alone, "coarse.enabled=false and align.transform=none with refine.continues", self.refine.continues)

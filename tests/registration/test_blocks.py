@@ -437,6 +437,25 @@ def test_the_plan_goes_from_what_fits_to_the_finest(images):
         make_plan(near, far, override(RegistrationConfig(), "models.model=net.pt"), ROOM)
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, "at the finest resolution, if the images show two contrasts, with"),
+        ({"fine.enabled": "false"}, "at the finest resolution, with"),
+        ({"refine.distance": "lncc"}, "at the finest resolution, with"),
+        ({"fine.enabled": "true"}, None),
+        ({"coarse.enabled": "false"}, None),
+        ({"models.model": "intensity", "refine.distance": "lncc_squared"}, None),
+    ],
+)
+def test_the_plan_tells_of_a_search_where_there_is_one(images, settings, said):
+    """The one resolution in blocks compares features of two contrasts, or by settings; intensities lead nowhere."""
+    plan = make_plan(*images[:2], quick(**settings), options())
+    assert len(plan.fine) == 1
+    told = [line for line in plan.sentences if "search first" in line]
+    assert [said in line for line in told] == ([] if said is None else [True])
+
+
 def test_axes_of_another_order_lead_to_the_same_places(tmp_path):
     """A fixed image whose axes are permuted and flipped is read through the spline where its voxels lie."""
     turned = Grid((6, 5, 4), (1.5, 1.2, 1.1), (9.0, 3.0, 4.0), ((0, 0, -1), (0, 1, 0), (1, 0, 0)))

@@ -24,6 +24,7 @@ from semreg.io.bridge import sitk_transform
 from semreg.registration.dense import keypoints
 from semreg.registration.dense.keypoints import Matches, distinctive, matches
 from semreg.registration.dense.prior import Prior
+from semreg.runtime.memory import give_back_memory, held_bytes, watched_peak
 from semreg.transforms.points.reading import read_points
 from semreg.transforms.points.writing import ending_of, write_points
 
@@ -128,6 +129,36 @@ def test_neighbours_choose_between_candidates():
     assert keypoints._beliefs(places[:1], steps[:1], costs[:1], 2.0).argmin(1).tolist() == [1]
 
 
+@pytest.mark.parametrize("dimension", [2, 3])
+def test_the_plan_knows_what_neighbours_take(dimension):
+    """As many points as there may be, with all their candidates: no more memory than is planned, and much of it."""
+    generator, grid = torch.Generator().manual_seed(0), Grid.of_shape((64,) * dimension, (1.0,) * dimension)
+    places = 64 * torch.rand(keypoints.MOST_POINTS, dimension, generator=generator).double()
+    steps = torch.randint(-24, 25, (len(places), keypoints.CANDIDATES, dimension), generator=generator).double()
+    costs = torch.rand(len(places), keypoints.CANDIDATES, generator=generator).double()
+    give_back_memory()
+    before = held_bytes()
+    with watched_peak() as peak:
+        keypoints._beliefs(places, steps, costs, 1.0)
+    taken, planned = peak() - before, keypoints.memory_bytes(grid, grid, 24.0)
+    assert 0.6 * planned < taken < planned
+
+
+@pytest.mark.parametrize("shape", [(1000, 1000), (72, 72, 72)])
+def test_the_plan_knows_what_structure_takes(monkeypatch, shape):
+    """Beside the features of both images, which are held meanwhile: no more than is planned, and much of it."""
+    monkeypatch.setattr(keypoints, "MOST_POINTS", 30)
+    grid = Grid.of_shape(shape, (1.0,) * len(shape))
+    image = texture(grid).data[0]
+    give_back_memory()
+    before = held_bytes()
+    with watched_peak() as peak:
+        distinctive(image)
+    features = 8 * ({2: 4, 3: 12}[len(shape)] + 2) * 2 * grid.voxels
+    planned = keypoints.memory_bytes(grid, grid, 24.0) - features
+    assert 0.3 * planned < peak() - before < planned
+
+
 def test_points_lie_in_both_masks():
     """Of a fixed and a moving mask; and the intensities outside of them change nothing."""
     grid = Grid.of_shape((60, 60), (1.0, 1.0))
@@ -177,6 +208,15 @@ def test_flat_places_and_edges_are_not_distinctive():
     assert np.unique((many.numpy() // 60), axis=0).shape == (25, 2)
 
 
+@pytest.mark.parametrize("shape", [(180, 180), (1, 180, 180), (48, 48, 48)])
+def test_patterns_whose_points_are_all_alike_come_to_an_end(shape):
+    """A chessboard has thousands of equal corners, which no neighbourhood parts: some from all over it."""
+    board = torch.stack(torch.meshgrid(*[torch.arange(n) // 4 for n in shape], indexing="ij")).sum(0) % 2
+    found = distinctive(board.float())
+    assert keypoints.MOST_POINTS // 3 < len(found) <= keypoints.MOST_POINTS
+    assert int(found.amax() - found.amin()) > 0.7 * max(shape)
+
+
 def test_nothing_is_random_and_axes_are_kept(apart):
     """Twice the same bits; along one axis alone where the deformation moves along one."""
     first, again = (found_in(*apart, 30.0).points for _ in range(2))
@@ -219,16 +259,32 @@ def test_the_plan_leaves_nothing_open(apart):
     assert plan(*apart, config=QUICK).config.keypoints.reach_mm is None
     here = plan(*apart, config=replace(QUICK, keypoints=KeypointConfig(enabled=True)))
     assert here.config.keypoints.reach_mm == 1.5 * here.config.coarse.reach_mm
+    along = plan(*apart, config=replace(LOOKED, refine=replace(LOOKED.refine, axes=("x",))))
+    assert any("within 30 mm along x (as set)" in reason.sentence for reason in along.reasons)
     far = plan(*apart, config=LOOKED)
     assert far.frame.moving.shape >= here.frame.moving.shape
     assert any("as set" in reason.sentence for reason in far.reasons if reason.about == "keypoints")
     with pytest.raises(ConfigError, match=r"keypoints\.reach_mm > 0"):
         KeypointConfig(reach_mm=0.0)
-    with pytest.raises(ConfigError, match=r"keypoints\.enabled=false with refine\.continues"):
-        RegistrationConfig(
-            keypoints=KeypointConfig(enabled=True), refine=RefineConfig(continues=True),
-            coarse=CoarseConfig(enabled=False), align=AlignConfig(transform="none"),
-        )  # fmt: skip
+    with pytest.raises(ConfigError, match=r"keypoints\.enabled=false with coarse\.enabled=false"):
+        replace(LOOKED, coarse=CoarseConfig(enabled=False))
+
+
+@pytest.mark.parametrize(("thickness", "between"), [(1.0, 0.0), (1.0, 0.3), (5.0, 0.0), (5.0, 2.0)])
+def test_single_slices_have_points(thickness, between):
+    """However thick they are, whose working voxels repeat them, and also where they lie ``between`` mm apart."""
+    here, there = (grid_at((0.0, 0.0, z), (60, 60, 1), (1.0, 1.0, thickness), np.eye(3)) for z in (0.0, between))
+    fixed, moving = shifted(here, (0, 9, -8))
+    found = register(fixed, Volume(moving.data, there), config=replace(LOOKED, keypoints=KeypointConfig(enabled=True)))
+    away = found.keypoints.moving - found.keypoints.fixed
+    assert away.shape[1] > 20
+    assert np.abs(np.median(away[:2], axis=1) - (-8, 9)).max() < 0.2
+
+
+def test_a_reach_beyond_all_images_finds_none():
+    """Nodes are then so far apart that one holds all of the image: nothing is distinctive there."""
+    assert distinctive(torch.ones(1, 1)).shape == (0, 2)
+    assert distinctive(torch.ones(1, 1, 1)).shape == (0, 3)
 
 
 def test_the_refinement_goes_without_them(apart):

@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import io
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,10 +33,12 @@ from semreg.core.fields import Field, Volume
 from semreg.core.geometry import Grid, canonical_order, reorder
 from semreg.errors import GeometryError, OutputError
 from semreg.io.bridge import sitk_image, to_labels
+from semreg.io.records import plain, record_of
 from semreg.quality import EvaluationRun, Verdict
 from semreg.quality.deformation import moved_by
 from semreg.registration.plan.reasons import Reason
 from semreg.registration.result import AlignmentReport, PlanReport
+from semreg.registration.sliding.report import SlidingReport
 from semreg.report import pictures, write_report
 from semreg.report.colours import blend, checkerboard, outlined, viridis
 from semreg.report.drawings import box_panels, curves, outline
@@ -672,6 +675,15 @@ def test_what_slides_is_told_with_its_place():
     assert SLIDING.sentences[0] in section
     assert 'id="parts"' not in page
     assert "held rigid" not in page
+
+
+def test_a_record_without_the_longest_slide_has_a_page():
+    """As one has that was written before it was told: all the rest is there."""
+    kept = plain(SLIDING)
+    del kept["most_at"]
+    page = render(with_structure(sliding=record_of(SlidingReport, kept, Path("record.json"))))
+    assert rows_below(page, "sliding")[0] == ["Slide, mm", "10.50", "13.25", "14.75"]
+    assert ("The longest slide" in page, "3 % of the wall" in page) == (False, True)
 
 
 def test_a_page_without_structure_says_nothing_of_it(page):

@@ -23,7 +23,7 @@ from run_records import input_of, read_files, write_run
 from semreg import configure
 from semreg.cli.report import report_command
 from semreg.core.fields import Volume
-from semreg.core.geometry import canonical_order
+from semreg.core.geometry import Grid, canonical_order
 from semreg.errors import ConfigError, GeometryError, ImageError, OutputError
 from semreg.io.bridge import sitk_image
 from semreg.io.files import read_image, write_image, write_transform
@@ -238,6 +238,12 @@ def test_the_labels_of_rigid_parts_are_found_again(folder):
     write_image(structure(l8=BOXES["l8"]).numbers, path, "uint8")
     (said,) = read_case(folder).notes
     assert said == f"{path} has changed since the registration: the pictures show it as it is now."
+    write_image(Volume(torch.zeros(1, 4, 4), Grid.of_shape((4, 4), (1.0, 1.0))), path, "uint8")
+    flat = read_case(folder)
+    path.write_text("none", encoding="utf-8")
+    for other in (flat, read_case(folder)):
+        assert other.structure is None
+        assert "bones.nii.gz no longer holds the labels that the registration read" in other.notes[0]
     path.unlink()
     lost = read_case(folder)
     assert lost.structure is None

@@ -40,8 +40,12 @@ def find_keypoints(images: Images, config: RegistrationConfig) -> Keypoints:
     """
     reach, frame = config.keypoints.reach_mm or 0.0, images.frame
     block = blocks(min(frame.fixed.spacing), reach)
-    image, _ = images.described("intensity", block)
-    found = matches(image.features, *images.described("mind", block), reach, config.refine.axes)
+    (image, _), (near, far) = images.described("intensity", block), images.described("mind", block)
+    single = [n == m == 1 for n, m in zip(images.fixed[0].grid.shape, images.moving[0].grid.shape, strict=True)]
+    if any(single):  # working voxels repeat a slice along its thickness, where it would have no distinctive point
+        whole = tuple(n if each else 1 for n, each in zip(near.grid.shape, single, strict=True))
+        image, near = image.pooled(whole), near.pooled(whole)
+    found = matches(image.features, near, far, reach, config.refine.axes)
     to_mm = found.points.grid.index_to_point()
     fixed, moving = (transform_index(to_mm, each).numpy() for each in (found.points.fixed, found.points.moving))
     moving = moving if images.start is None else images.start.map(moving)

@@ -112,7 +112,13 @@ def structure_of(result: Result, grid: Grid) -> tuple[LabelMap | None, list[str]
     path = locate(given.path, result.place.path)
     if not path.exists():
         return None, [f"{path}, which the registration read, is no longer there: the pictures do without it."]
-    found, other = read_labels(path), checksum(path) != given.sha256
+    try:
+        found = read_labels(path)
+    except ImageError:
+        found = None
+    if found is None or found.grid.dimension != grid.dimension:
+        return None, [f"{path} no longer holds the labels that the registration read: the pictures do without it."]
+    other = checksum(path) != given.sha256
     said = [f"{path} has changed since the registration: the pictures show it as it is now."] if other else []
     return found.at(in_unit_of(found.grid, path, grid)), said
 

@@ -88,7 +88,7 @@ def render(case: Case) -> str:
         labels=tables.label_rows(case.evaluation),
         parts=parts,
         sliding=sliding,
-        most_at=None if sliding is None else stacks.index_of(sliding.most_at),
+        most_at=stacks.index_of(sliding.most_at) if sliding is not None and sliding.most_at else None,
         outlined="" if stacks.structure is None else "Wall" if parts is None else "Rigid parts",
         part_remarks=_remarks(case),
         label_tolerance=None if labels is None else labels.tolerance_mm,

@@ -16,6 +16,7 @@ import torch
 
 from semreg.core.fields import Layer, Volume
 from semreg.core.geometry import Grid
+from semreg.distances import DISTANCES
 from semreg.features.contract import Descriptor
 from semreg.features.descriptors import DESCRIPTORS
 from semreg.features.extract import describe
@@ -44,6 +45,11 @@ class Compared:
     def intensities(self) -> bool:
         """Whether it is the last descent, on intensities in windows."""
         return self.model == "intensity" and self.distance == "lncc_squared"
+
+    @property
+    def leads(self) -> bool:
+        """Whether it can be searched with: the last descent is near the truth, and some distances lead nowhere."""
+        return not self.intensities and DISTANCES[self.distance].leads
 
     def descriptor(self, dimension: int) -> Descriptor:
         """The formula."""

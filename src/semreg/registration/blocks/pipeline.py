@@ -16,7 +16,6 @@ import torch
 
 from semreg.config import RefineConfig, RegistrationConfig
 from semreg.core.geometry import AxisOrder, Grid, canonical_order
-from semreg.distances import DISTANCES
 from semreg.io.bridge.kinds import TransformLike
 from semreg.preprocess.preparation import interpolation_blur, plan_frame
 from semreg.registration.blocks.coarse import NAME, Coarse, coarse_of, largest_mm
@@ -164,7 +163,7 @@ def settings(config: RegistrationConfig, compared: Compared, grid: Grid) -> Refi
 def nodes_of(run: Large, maps: Maps) -> Nodes | None:
     """The nodes of the search at a resolution; None: there is none, as on intensities, which lead nowhere."""
     config, compared, grid = run.config.coarse, maps.compared, maps.fixed.grid
-    if not config.enabled or compared.intensities or not DISTANCES[compared.distance].leads:
+    if not (config.enabled and compared.leads):
         return None
     apart = node_mm(run.config, grid, run.memory_bytes)
     return Nodes(

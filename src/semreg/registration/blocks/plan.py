@@ -18,7 +18,7 @@ from semreg.registration.blocks.features import Compared
 from semreg.registration.blocks.sides import Source
 from semreg.registration.blocks.windows import POWER
 from semreg.registration.dense.coarse import FINEST_HALF_WIDTH
-from semreg.registration.plan.defaults import FINE_CONTROL_VOXELS, WIDE_CONTROL_VOXELS
+from semreg.registration.plan.defaults import FINE_CONTROL_VOXELS, WIDE_CONTROL_VOXELS, with_intensities
 from semreg.registration.plan.memory import IMPORTS_BYTES
 
 COARSE_BYTES = 170
@@ -234,15 +234,24 @@ def _said(plan: LargePlan) -> list[str]:
 
 
 def _searched(plan: LargePlan, config: RegistrationConfig, options: Options) -> list[str]:
-    """What the search takes at the finest resolution, where it takes most."""
-    if not plan.fine or not config.coarse.enabled:
+    """What the search takes at the finest resolution that may have one, where it takes most."""
+    config, grids = with_intensities(config, None), [near.open().grid for near, _ in plan.fine]
+    found = [
+        grid
+        for number, grid in enumerate(grids, start=1)
+        for compared in compared_by(config, one_contrast=None, dimension=grid.dimension, finest=number == len(grids))
+        if config.coarse.enabled and compared.leads
+    ]
+    if not found:
         return []
-    grid = plan.fine[-1][0].open().grid
+    grid = found[-1]
     apart = node_mm(config, grid, options.memory_bytes)
     nodes = math.prod(max(1, math.ceil(extent / apart)) for extent in grid.extent_mm)
     ways = 1 + config.coarse.inverse_consistency
     size = ways * 4 * nodes * (2 * FINEST_HALF_WIDTH + 1) ** grid.dimension
-    where = f"{nodes} nodes {apart:.3g} mm apart at the finest resolution"
+    where = "at the finest resolution" if grid is grids[-1] else "at the resolution before the finest"
+    where += ", if the images show two contrasts" if grid is grids[-1] and config.fine.enabled is None else ""
+    where = f"{nodes} nodes {apart:.3g} mm apart {where}"
     return [f"blocks that compare features search first: {where}, with {size / 1e9:.2g} GB of costs on disk meanwhile"]
 
 

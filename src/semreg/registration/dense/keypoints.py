@@ -64,11 +64,15 @@ def blocks(spacing_mm: float, reach_mm: float) -> int:
 
 
 def memory_bytes(fixed: Grid, moving: Grid, reach_mm: float) -> int:
-    """What is held while points are looked for on working grids, about: features of both on the nodes, and a window."""
-    block = blocks(min(fixed.spacing), reach_mm)
-    channels, taps = {2: 4, 3: 12}[fixed.dimension] + 2, int(len(PATCH[fixed.dimension]) ** fixed.dimension)
-    window = int((2 * MOST_HALF_WIDTH + 1 + 2 * max(PATCH[fixed.dimension])) ** fixed.dimension)
-    return 4 * (2 * channels * (fixed.pooled(block).voxels + moving.pooled(block).voxels) + (channels + taps) * window)
+    """What is held while points are looked for on working grids, about: features of both, and the largest step."""
+    block, dimension = blocks(min(fixed.spacing), reach_mm), fixed.dimension
+    channels, taps = {2: 4, 3: 12}[dimension] + 2, int(len(PATCH[dimension]) ** dimension)
+    window = 4 * (channels + taps) * int((2 * MOST_HALF_WIDTH + 1 + 2 * max(PATCH[dimension])) ** dimension)
+    near, far = fixed.pooled(block).voxels, moving.pooled(block).voxels
+    # of two neighbours half are each other's; 6 numbers of 8 bytes for each pair of their candidates
+    edges = min(MOST_POINTS, near // 2**dimension) * NEIGHBOURS * 4 // 3
+    structure = 36 * dimension**2 * near  # tensors, their inverses and what is between
+    return int(8 * channels * (near + far) + max(structure, window, 48 * edges * CANDIDATES**2))
 
 
 def matches(image: Volume, fixed: Layer, moving: Layer, reach_mm: float, axes: Sequence[str] = ()) -> Matches:
@@ -104,9 +108,12 @@ def distinctive(image: Tensor, weight: Tensor | None = None) -> Tensor:
     """Indices (N, D) of the distinctive points of an image (*S), the most distinctive of their neighbourhoods.
 
     The measure is 1 / tr(A⁻¹) of the structure tensor A: large where the image changes along all axes. Where there
-    would be too many the neighbourhoods are larger, so that points are spread evenly. There may be none.
+    would be too many the neighbourhoods are larger, so that points are spread evenly; of too many that are equal, as in
+    a pattern, some are left out. There may be none.
     """
     thick = [axis for axis, n in enumerate(image.shape) if n > 1]
+    if not thick:
+        return torch.zeros((0, image.ndim), dtype=torch.long, device=image.device)
     seen = torch.ones_like(image) if weight is None else weight
     gradients = torch.stack([torch.gradient(image, dim=axis)[0] for axis in thick]) * (smooth(seen[None]) >= 1 - 1e-3)
     floor = FLAT * float(gradients.square().mean())
@@ -116,19 +123,20 @@ def distinctive(image: Tensor, weight: Tensor | None = None) -> Tensor:
     tensors = tensors.reshape(len(thick), len(thick), -1).permute(2, 0, 1) + 1e-3 * torch.eye(len(thick)).to(tensors)
     score = len(thick) / torch.linalg.inv(tensors).diagonal(dim1=1, dim2=2).sum(1).reshape(image.shape)
     score = torch.where((score >= 1) & (seen >= COUNTS), score, 0)
+    highest = score
     for radius in itertools.count(1):
-        found = torch.nonzero((score == _highest(score, radius)) & (score > 0))
-        if len(found) <= MOST_POINTS:
-            return found
+        highest = _highest(highest)
+        found = torch.nonzero((score == highest) & (score > 0))
+        # more than there are boxes of this size are equally distinctive, as in a pattern: no larger one parts them
+        if len(found) <= MOST_POINTS or math.prod(math.ceil(n / (radius + 1)) for n in image.shape) <= MOST_POINTS:
+            return found[:: max(1, math.ceil(len(found) / MOST_POINTS))]
     raise AssertionError
 
 
-def _highest(x: Tensor, radius: int) -> Tensor:
-    """The largest value (*S) within ``radius`` samples along each axis."""
-    for axis, n in enumerate(
-        x.shape
-    ):  # one axis after the other: pooling in three at once takes a hundred times as long
-        for _ in range(min(radius, n - 1)):
+def _highest(x: Tensor) -> Tensor:
+    """The largest value (*S) within one sample along each axis."""
+    for axis, n in enumerate(x.shape):  # one after the other: pooling in three at once takes a hundred times as long
+        if n > 1:
             higher = x.clone()
             higher.narrow(axis, 0, n - 1).copy_(torch.maximum(x.narrow(axis, 0, n - 1), x.narrow(axis, 1, n - 1)))
             higher.narrow(axis, 1, n - 1).copy_(torch.maximum(higher.narrow(axis, 1, n - 1), x.narrow(axis, 0, n - 1)))
@@ -146,10 +154,12 @@ class _Side:
 
     @classmethod
     def of(cls, layer: Layer, nodes: Grid) -> _Side:
-        """A layer on all nodes within its grid, which may reach beyond that of ``nodes``."""
+        """A layer on all nodes within its grid, which may reach beyond that of ``nodes``; where there is none, one."""
         last = np.array([[n - 1, 0] for n in layer.grid.shape] + [[1, 1]])
         ends = (index_map(layer.grid, nodes) @ last)[:-1]
-        start, stop = np.ceil(ends[:, 1] - 1e-6).astype(int).tolist(), np.floor(ends[:, 0] + 1e-6).astype(int).tolist()
+        nearest = np.rint(ends.mean(1))  # as of a slice between two nodes
+        start = np.minimum(np.ceil(ends[:, 1] - 1e-6), nearest).astype(int).tolist()
+        stop = np.maximum(np.floor(ends[:, 0] + 1e-6), nearest).astype(int).tolist()
         grid = nodes.part(start, [n + 1 for n in stop])
         data = layer.features.on(grid).data
         weight = data.new_ones((1, *grid.shape)) if layer.weight is None else layer.weight.on(grid).data.to(data)
@@ -199,7 +209,7 @@ def _candidates(near: _Side, far: _Side, places: Tensor, widths: tuple[int, ...]
         # the least cost at the edge of a window may be no least one: beyond it there may be less
         inner = tuple(slice(1, -1) if w else slice(None) for w in widths)
         least = torch.full_like(cost, math.inf)
-        least[inner] = torch.where(cost == -_highest(-cost, 1), cost, math.inf)[inner]
+        least[inner] = torch.where(cost == -_highest(-cost), cost, math.inf)[inner]
         value, flat = (each.cpu() for each in least.flatten().topk(count, largest=False))
         at = torch.stack(torch.unravel_index(flat, size))
         index = (at[:, :, None] + around[:, None]).clamp(min=0).minimum(edge)

@@ -281,8 +281,14 @@ def _keypoints(story: Story) -> Iterator[str]:
         why = "half as far again as the search" if given.reach_mm is None else "as set"
         yield (
             f"Up to {MOST_POINTS} distinctive points of the fixed image are looked for within {chosen.reach_mm:.3g} mm "
-            f"along each axis ({why}) in the moving one; those that the way back confirms lead the search, as set."
+            f"{_along(story)} ({why}) in the moving one; those that the way back confirms lead the search, as set."
         )
+
+
+def _along(story: Story) -> str:
+    """Where points are free to move."""
+    axes = story.chosen.refine.axes
+    return f"along {' and '.join(axes)}" if axes else "along each axis"
 
 
 def _search(story: Story) -> str:
@@ -290,8 +296,7 @@ def _search(story: Story) -> str:
     reach = sum(level.reach_mm for level in levels)
     given = story.given.coarse
     extent = min(story.fixed.grid.extent_mm)
-    axes = story.chosen.refine.axes
-    where = f"along {' and '.join(axes)}" if axes else "along each axis"
+    where = _along(story)
     apart = f"on nodes {', then '.join(f'{level.spacing_mm:.3g}' for level in levels)} mm apart"
     both = "in both directions " if story.chosen.coarse.inverse_consistency else ""
     if given.levels is not None:

@@ -20,8 +20,8 @@ class SlidingReport:
     """Of the wall, mm²; its length in mm in 2-D."""
     slide_mm: ErrorSummary
     """How far both sides of a place of the wall are moved apart along it."""
-    most_at: tuple[float, ...]
-    """The place where that is most, x, y(, z) in mm, LPS, in the fixed image."""
+    most_at: tuple[float, ...] = ()
+    """The place where that is most, x, y(, z) in mm, LPS, in the fixed image; empty in a record without it."""
     gap_mm: ErrorSummary
     """How far the moved surfaces of both sides are apart, as gap or overlap."""
     unmatched_share: float
