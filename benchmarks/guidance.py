@@ -57,7 +57,8 @@ def main() -> None:
         parts += [labels_table(chosen, given.pairs.parent), landmarks_table(chosen, given.pairs.parent)]
     else:
         print(f"skipped: {given.pairs} is not there")
-    parts.append(phantoms_table(given.phantoms))
+    if given.phantoms:
+        parts.append(phantoms_table(given.phantoms))
     facts = report.machine(1) | {"semreg": report.versions_line(tools.semreg_versions())}
     text = f"# Guidance\n\n{report.bullets(facts)}\n" + "\n".join(parts)
     print(text)
