@@ -330,7 +330,7 @@ def test_files_are_read_by_slicer_and_as_landmarks(tmp_path):
     """FCSV says LPS and has the points in mm; read back they are the same; in 2-D a table of x and y."""
     points = np.array([[1.5, -2.25], [3.0, 4.0], [-7.125, 0.0]])
     write_points(points, tmp_path / "points.fcsv")
-    lines = (tmp_path / "points.fcsv").read_text().splitlines()
+    lines = (tmp_path / "points.fcsv").read_text("utf-8").splitlines()
     assert lines[1] == "# CoordinateSystem = LPS"
     assert lines[3].split(",")[:4] == ["1", "1.500000", "3.000000", "-7.125000"]
     assert len(lines[3].split(",")) == len(lines[2].split(","))
@@ -360,7 +360,7 @@ def test_the_flag_writes_them(tmp_path, apart):
         )),
     ]  # fmt: skip
     assert code_of(*words) == 0
-    record = json.loads((tmp_path / "out" / "record.json").read_text())
+    record = json.loads((tmp_path / "out" / "record.json").read_text("utf-8"))
     names = ["keypoints_fixed.csv", "keypoints_moving.csv"]
     assert set(names) <= set(record["outputs"])
     fixed, moving = (np.loadtxt(tmp_path / "out" / name, delimiter=",", skiprows=1) for name in names)
