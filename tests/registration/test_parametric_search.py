@@ -16,6 +16,7 @@ from semreg.core.geometry import Grid
 from semreg.errors import ConfigError
 from semreg.phantom import render
 from semreg.phantom.anatomy import CENTRE_MM
+from semreg.registration.parametric import shifts
 from semreg.registration.parametric.descent import Descent
 from semreg.registration.parametric.overlap import (
     Picture,
@@ -156,6 +157,23 @@ def test_shifts_after_the_right_turn(dimension):
     assert apart > 2 * MM[dimension]
     there = Descent(fixed, moving, describe).look(Linear(first.matrix))
     assert (there.match, there.overlap) == pytest.approx((first.match, first.overlap), abs=0.06)
+
+
+def test_rotations_together_are_those_one_by_one(monkeypatch):
+    """In the order they are given, each told once; spectra of the fixed picture are made once for each shape."""
+    pair = placed_pair(linear(3, degrees=20.0))
+    fixed, moving = pair.fixed.at(MM[3]), pair.moving.at(MM[3])
+    turns = [rotation(3, degrees) for degrees in (0.0, 40.0, 0.0, 80.0, 40.0)]
+    shapes, told = [], []
+    made = shifts.spectra
+    monkeypatch.setattr(shifts, "spectra", lambda seen, shape: shapes.append(shape) or made(seen, shape))
+    together = ShiftSearch(fixed, moving, describe, 0.3).best(turns, lambda: told.append(1))
+    assert len(told) == len(turns)
+    assert len(shapes) == len(set(shapes)) > 1
+    for turn, (found,) in zip(turns, together, strict=True):
+        (alone,) = ShiftSearch(fixed, moving, describe, 0.3).candidates(turn, 1)
+        np.testing.assert_array_equal(found.matrix, alone.matrix)
+        assert found.match == alone.match
 
 
 def test_no_shift_with_enough_overlap_gives_no_candidate():
